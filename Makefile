@@ -1,0 +1,73 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv check lint types layers dead-code docstrings docs test demo bench soak \
+        test-matrix test-standalone test-live dist clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+venv: $(INSTALLED) ## create .venv with the package, its extras and the tools
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+check: lint types layers dead-code docstrings docs ## every static check
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+layers: $(INSTALLED)
+	$(BIN)/python .ci/layers.py airflow_provider_emqx
+
+dead-code: $(INSTALLED)
+	$(BIN)/vulture
+
+docstrings: $(INSTALLED)
+	$(BIN)/interrogate --quiet --verbose airflow_provider_emqx
+
+docs: $(INSTALLED) ## build the documentation, warnings are errors
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+
+test: $(INSTALLED) ## the test suite, against a fake broker of both generations
+	$(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+demo: $(INSTALLED) .ci/demo.py ## a DAG provisions 10,000 device users and shows what came of every row
+	$(BIN)/python .ci/demo.py
+
+bench: $(INSTALLED) .ci/bench.py ## throughput and CPU per row, against a broker of a real one's speed
+	$(BIN)/python .ci/bench.py
+
+soak: $(INSTALLED) .ci/soak.py ## hours of waiting and provisioning under faults
+	$(BIN)/python .ci/soak.py
+
+test-matrix: $(INSTALLED) .ci/test-matrix ## the test suite on every supported Airflow, each in a venv of its own
+	.ci/test-matrix
+
+test-standalone: $(INSTALLED) tests/standalone ## scheduler, triggerer and API server of a real Airflow
+	$(BIN)/pytest -m standalone tests/standalone $(PYTEST_ARGS)
+
+test-live: $(INSTALLED) tests/live ## the suite for real brokers: EMQX_TEST_URL, EMQX_TEST_KEY, EMQX_TEST_SECRET
+	$(BIN)/pytest -m live tests/live $(PYTEST_ARGS)
+
+dist: $(INSTALLED) ## wheel and sdist, checked
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) .venv-* .build .demo dist build docs/_build .coverage* .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

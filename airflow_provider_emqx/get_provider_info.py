@@ -1,0 +1,159 @@
+"""
+What Airflow is told about this provider.
+
+Every Airflow component calls this at start, so this module imports nothing. Airflow ignores keys that it does not
+know, misspelt ones included: ``tests/test_provider_info.py`` holds the whole dictionary to Airflow's strict schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["get_provider_info"]
+
+_INTEGRATION = "EMQX"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, in the kebab-case dialect of Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "airflow-provider-emqx",
+        "name": "EMQX",
+        "description": (
+            "`EMQX <https://www.emqx.com/>`__ MQTT broker: provision device users in bulk, "
+            "run maintenance, wait for devices.\n"
+        ),
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.emqx.com/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_provider_emqx.hooks.emqx"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "emqx",
+                "hook-class-name": "airflow_provider_emqx.hooks.emqx.EmqxHook",
+                "hook-name": "EMQX",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema"],
+                    "relabeling": {
+                        "host": "API address",
+                        "port": "API port",
+                        "login": "API key",
+                        "password": "API secret",
+                    },
+                    "placeholders": {
+                        "host": "https://broker.example.com:8443/api/v5",
+                        "port": "only if the address has none",
+                        "login": "API key, AppID or App ID",
+                        "password": "the secret shown when the key was created",
+                    },
+                },
+                "conn-fields": _CONNECTION_FIELDS,
+            }
+        ],
+    }
+
+
+# Extras of the connection. A type without "null" would make Airflow's form demand a value.
+_CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "api_version": {
+        "label": "API version",
+        "description": (
+            "Generation of the management API: v4 (EMQX 4.x), v5 (EMQX 5 and later, Serverless). "
+            "auto asks the broker. Default: auto."
+        ),
+        "schema": {"type": ["string", "null"], "enum": ["auto", "v4", "v5"], "default": "auto"},
+    },
+    "emqx_version": {
+        "label": "EMQX version",
+        "description": (
+            "Version of the broker, such as 5.8.9. Only needed where the API key may not read it; "
+            "an unknown version costs speed, never correctness. Default: asked of the broker."
+        ),
+        "schema": {"type": ["string", "null"], "pattern": r"^v?[0-9]+\.[0-9]+(\.[0-9]+)?.*$"},
+    },
+    "authenticator": {
+        "label": "Authenticator",
+        "description": (
+            "Id of the authenticator that holds the users, v5 only. Default: password_based:built_in_database."
+        ),
+        "schema": {"type": ["string", "null"], "default": "password_based:built_in_database"},
+    },
+    "namespace": {
+        "label": "Namespace",
+        "description": (
+            "Namespace that users and ACL rules belong to, EMQX 6.1 and later. Default: none, the global one."
+        ),
+        "schema": {"type": ["string", "null"]},
+    },
+    "verify": {
+        "label": "Verify TLS certificate",
+        "description": (
+            "true: against the public certificate authorities. A path: against the CA certificates in this file "
+            "(PEM), which every worker and triggerer must be able to read. false: not at all, which lets anyone on the way "
+            "read the API secret. Default: true."
+        ),
+        "schema": {"type": ["string", "null"], "default": "true"},
+    },
+    "connect_timeout": {
+        "label": "Connect timeout (seconds)",
+        "description": "Longest wait for a connection to the broker, in seconds. Default: 5.",
+        "schema": {"type": ["number", "null"], "minimum": 0.1, "default": 5},
+    },
+    "read_timeout": {
+        "label": "Read timeout (seconds)",
+        "description": (
+            "Longest wait for an answer, in seconds; the broker itself gives up after 60. Default: 65."
+        ),
+        "schema": {"type": ["number", "null"], "minimum": 0.1, "default": 65},
+    },
+    "attempts": {
+        "label": "Attempts",
+        "description": (
+            "How often one exchange is tried at most, the first time included; 1 switches retries off. Default: 4."
+        ),
+        "schema": {"type": ["integer", "null"], "minimum": 1, "default": 4},
+    },
+    "deadline": {
+        "label": "Deadline (seconds)",
+        "description": (
+            "Longest time for one exchange with all its retries and waits, in seconds; "
+            "a long listing or import consists of many exchanges. Default: 300."
+        ),
+        "schema": {"type": ["number", "null"], "minimum": 0.1, "default": 300},
+    },
+    "rate_limit": {
+        "label": "Rate limit (requests per second)",
+        "description": "Most requests per second that one task sends. Default: no limit.",
+        "schema": {"type": ["number", "null"], "minimum": 0.001},
+    },
+    "proxy": {
+        "label": "Proxy",
+        "description": (
+            "URL of the HTTP proxy to the broker, such as http://proxy.example.com:3128. "
+            "Proxy settings of the environment are ignored. Default: none."
+        ),
+        "schema": {"type": ["string", "null"]},
+    },
+    "allow_http": {
+        "label": "Allow plain HTTP",
+        "description": (
+            "Allow an http:// address that is not on this machine. "
+            "The API secret then crosses the network readable by anyone on the way. Default: false."
+        ),
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "read_only": {
+        "label": "Read only",
+        "description": "Refuse everything that could change the broker before it is sent. Default: false.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+}
