@@ -1,0 +1,191 @@
+"""The vocabulary that operations are written in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
+
+T = TypeVar("T")
+Row = dict[str, Any]
+Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """
+    One exchange that an operation asks for.
+
+    :param method: HTTP method in capitals.
+    :param path: path below the API base, made by :func:`path`.
+    :param params: query parameters; ``None`` values are left out.
+    :param json: body to encode as JSON.
+    :param body: ready-made JSON body, for bulk work that encodes once.
+    :param repeatable: whether sending it twice ends in the same state; by default everything but POST.
+    :param accept: statuses that are an answer to this request although they mean failure elsewhere.
+    :param raw: the path counts from the origin, and the reply's ``data`` is the body's bytes, whatever the status.
+    :param binary: a successful reply's ``data`` is the body's bytes, as for a file.
+    :param content_type: of ``body``, where it is not JSON.
+    :param timeout: read timeout in seconds in place of the connection's.
+    """
+
+    method: str
+    path: str
+    params: Params | None = None
+    json: Any = None
+    body: bytes | None = None
+    repeatable: bool | None = None
+    accept: tuple[int, ...] = ()
+    raw: bool = False
+    binary: bool = False
+    content_type: str = "application/json"
+    timeout: float | None = None
+
+    @property
+    def may_repeat(self) -> bool:
+        return self.method != "POST" if self.repeatable is None else self.repeatable
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    # a dataclass would show the body, which may hold passwords
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """
+    The broker's answer to one request, read as its generation means it.
+
+    :param status: HTTP status.
+    :param data: the answer's content, without v4's envelope and without the ``data``/``meta`` wrapping of lists.
+    :param meta: paging information of a list, else empty.
+    :param maybe_applied: whether an earlier attempt, whose answer was lost, may have done the work already.
+    """
+
+    status: int
+    data: Any = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    maybe_applied: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """
+    What came over the wire, before its generation's reader has looked at it.
+
+    :param status: HTTP status.
+    :param content_type: the header, lower case, without parameters.
+    :param body: the bytes.
+    :param retry_after: seconds to wait that the answer asked for, ``None`` where it did not say.
+    :param location: origin of a redirect's target.
+    """
+
+    status: int
+    content_type: str
+    body: bytes
+    retry_after: float | None = None
+    location: str = ""
+
+
+Operation = Generator[Request, Reply, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """
+    One page of a listing. A page is a result, so leaving a listing early leaves no request half-way.
+
+    :param rows: the rows, checked against the filter.
+    :param next: makes the operation that reads the next page, ``None`` after the last.
+    :param key: field(s) that identify a row; live tables can show a row on two pages.
+    """
+
+    rows: list[T]
+    next: Callable[[], Operation[Page[T]]] | None
+    key: str | tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """
+    What is known of the broker, and which of its parts the connection points at.
+
+    :param generation: ``"v4"`` or ``"v5"``.
+    :param version: as ``(5, 8, 9)``, ``None`` where the key may not see it: what depends on it takes the safe path.
+    :param authenticator: id of the v5 authenticator that holds the users.
+    :param user_id_type: ``"username"`` or ``"clientid"``: which of the two tables v4 users live in.
+    :param namespace: EMQX 6.1+ namespace of the users and rules, ``None`` for the global one.
+    :param serverless: whether this is EMQX Cloud Serverless, which has a part of the API only.
+    :param utc_offset: minutes that the clock of a v4 broker shows ahead of UTC; v4 rows carry local times without it.
+    """
+
+    generation: str
+    version: tuple[int, ...] | None = None
+    authenticator: str = "password_based:built_in_database"
+    user_id_type: str = "username"
+    namespace: str | None = None
+    serverless: bool = False
+    utc_offset: int = 0
+
+    def at_least(self, *version: int) -> bool:
+        """Tell whether the broker is known to be of this version or newer."""
+        return self.version is not None and self.version >= version
+
+    @property
+    def version_text(self) -> str:
+        return ".".join(map(str, self.version)) if self.version else ""
+
+    def __str__(self) -> str:
+        if self.serverless:
+            return "EMQX Cloud Serverless"
+        return f"EMQX {self.version_text}" if self.version else f"an EMQX of unknown version (API {self.generation})"
+
+    def require(self, what: str, *version: int) -> None:
+        """Refuse ``what`` on brokers known to be older than ``version``; an unknown version is let through."""
+        if self.version is not None and self.version < version:
+            needed = ".".join(map(str, version))
+            raise EmqxUnsupportedError(f"{what} needs EMQX {needed} or newer; this is {self}")
+
+
+#: longest request target sent: the broker's request line ends at 8,000 bytes, method and protocol included
+MAX_TARGET = 7_900
+
+
+def path(*segments: str) -> str:
+    """
+    Join path segments, percent-encoding each one whole.
+
+    Refused are the segments that would reach something else: the broker drops empty ones and folds ``.`` and ``..``
+    after decoding, so that ``DELETE …/users/..`` would delete the authenticator with all its users.
+
+    :param segments: plain text, unencoded.
+    :raises EmqxConfigError: for a segment that is no text, empty, ``.``, ``..``, not encodable, or too long.
+    """
+    parts = []
+    for segment in segments:
+        if not isinstance(segment, str):
+            raise EmqxConfigError(f"an id or name must be text, not {type(segment).__name__}")
+        if segment in ("", ".", ".."):
+            raise EmqxConfigError(
+                f"{segment!r} cannot be used as an id, name or topic in EMQX's HTTP API: "
+                "the broker would act on something else"
+            )
+        try:
+            parts.append(quote(segment, safe=""))
+        except UnicodeEncodeError:
+            raise EmqxConfigError("an id, name or topic holds a lone surrogate and is no valid UTF-8") from None
+    joined = "/" + "/".join(parts)
+    if len(joined) > MAX_TARGET:
+        raise EmqxConfigError(
+            f"the path {joined[:60]}… has {len(joined)} bytes; EMQX's request line allows about {MAX_TARGET}"
+        )
+    return joined
+
+
+def same_rows(rows: Sequence[Row], wanted: Mapping[str, Any]) -> list[Row]:
+    """Keep the rows whose fields equal the wanted ones: both generations ignore filters that they don't know."""
+    return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]

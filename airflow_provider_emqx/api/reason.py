@@ -1,0 +1,91 @@
+"""The broker's own words in an error, without what they repeat of the request."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from airflow_provider_emqx.api.base import Request
+
+_LIMIT = 300
+_SECRET_FIELDS = frozenset({"password", "password_hash", "salt", "payload", "secret", "api_secret", "file"})
+_BINARY = re.compile(r'<<.*?>>|"(?:[^"\\]|\\.)*"', re.DOTALL)
+_CHARLIST = re.compile(r"\[(?:\d{1,3},\s*)+\d{1,3}\]")
+
+
+def clean(message: Any, request: Request) -> str:
+    """
+    Make the broker's message fit for a log.
+
+    EMQX quotes rejected values (``{"value":…}``, Erlang terms, whole stacks), and a rejected value may be a password.
+    What is quoted is left out; if a secret of the request still shows, so is the whole message.
+
+    :param message: ``message`` of an error body, or a text body.
+    :param request: the request that was refused.
+    :return: one line of at most 300 characters.
+    """
+    text = message if isinstance(message, str) else json.dumps(message, default=str)
+    text = _schema_error(text) or _BINARY.sub("…", _CHARLIST.sub(_as_text, text))
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    if len(text) > _LIMIT:
+        text = text[: _LIMIT - 1] + "…"
+    if any(_shows(secret, text) for secret in _secrets(request)):
+        return "(the broker's words repeat a secret of the request and are withheld)"
+    return text
+
+
+def _schema_error(text: str) -> str:
+    """``{"value":…,"reason":…,"path":…}`` (or a list of them), the broker's schema check, without the value."""
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return ""
+    if isinstance(parsed, str):
+        return _BINARY.sub("…", parsed)
+    problems = parsed if isinstance(parsed, list) else [parsed]
+    if not problems or not all(isinstance(problem, dict) and "kind" in problem for problem in problems):
+        return ""
+    return "; ".join(_problem(problem) for problem in problems)
+
+
+def _problem(problem: dict[str, Any]) -> str:
+    path = str(problem.get("path", "")).removeprefix("root.")
+    reason = problem.get("reason", problem.get("kind", "refused"))
+    if isinstance(reason, dict):
+        reason = ", ".join(f"{name} {value}" for name, value in reason.items())
+    return f"{path}: {reason}" if path and path != "root" else str(reason)
+
+
+def _as_text(match: re.Match[str]) -> str:
+    """Write an Erlang character list as the text it is: ``[67,97,110]`` is ``Can``."""
+    codes = [int(code) for code in re.findall(r"\d+", match[0])]
+    return "".join(map(chr, codes)) if all(code == 10 or 32 <= code < 127 for code in codes) else "…"
+
+
+def _secrets(request: Request) -> set[str]:
+    body = request.json
+    if request.body is not None:
+        try:
+            body = json.loads(request.body)
+        except ValueError:
+            body = None
+    found: set[str] = set()
+    _collect(body, found)
+    return found
+
+
+def _collect(value: Any, found: set[str]) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _collect(item, found)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, (dict, list)):
+                _collect(item, found)
+            elif name in _SECRET_FIELDS and item not in ("", None):
+                found.add(str(item))
+
+
+def _shows(secret: str, text: str) -> bool:
+    return secret in text and re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text) is not None

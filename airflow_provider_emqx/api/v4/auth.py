@@ -1,0 +1,245 @@
+"""Users of the plugin ``emqx_auth_mnesia``, EMQX 4."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.bulk import BulkResult, one_each
+from airflow_provider_emqx.api.v4.paging import PAGE_LIMIT, has_next
+from airflow_provider_emqx.api.v4.times import from_milliseconds
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxBadRequestError,
+    EmqxError,
+    EmqxNotFoundError,
+    EmqxOutcomeUnknownError,
+    EmqxServerError,
+    EmqxUnsupportedError,
+)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_REASONS = {
+    "{error,login}": "the broker refuses this user id (login)",
+    "{error,password}": "the broker refuses the password (password)",
+}
+
+
+def get_authenticator(broker: Broker) -> Operation[Row | None]:
+    """
+    Describe the plugin's table of users as v5 describes an authenticator: EMQX 4 has no endpoint for it.
+
+    :return: what is known of it, ``None`` where the plugin ``emqx_auth_mnesia`` is not loaded.
+    """
+    try:
+        yield Request("GET", _users(broker), {"_page": 1, "_limit": 1})
+    except EmqxUnsupportedError:
+        return None
+    return {
+        "id": "password_based:built_in_database",
+        "mechanism": "password_based",
+        "backend": "built_in_database",
+        "user_id_type": broker.user_id_type,
+        "enable": True,
+    }
+
+
+def user_id_type(broker: Broker) -> Operation[str]:
+    """
+    Tell what the user ids are: ``"username"`` or ``"clientid"``, as chosen, since EMQX 4 has a table for each.
+
+    :raises EmqxUnsupportedError: if the plugin ``emqx_auth_mnesia`` is not loaded.
+    """
+    if (yield from get_authenticator(broker)) is None:
+        raise _no_plugin()
+    return broker.user_id_type
+
+
+def list_users(
+    broker: Broker, page: int = 1, limit: int | None = None, is_superuser: bool | None = None
+) -> Operation[Page[Row]]:
+    """
+    List users: ``GET /auth_username`` or ``/auth_clientid``.
+
+    :param is_superuser: EMQX 4 has no superusers among them: ``True`` finds none.
+    :return: rows of ``user_id``, ``is_superuser`` (``None``) and ``created_at``; passwords are never returned.
+    """
+    limit = limit or PAGE_LIMIT
+    try:
+        reply = yield Request("GET", _users(broker), {"_page": page, "_limit": limit})
+    except EmqxUnsupportedError as error:
+        raise _no_plugin() from error
+    rows = [] if is_superuser else [_as_v5(broker, row) for row in reply.data]
+    more = partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+    return Page(rows, more, "user_id")
+
+
+def get_user(broker: Broker, user_id: str) -> Operation[Row | None]:
+    """
+    Read one user: ``GET /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
+
+    :return: ``user_id``, ``is_superuser`` (``None``) and ``created_at``, ``None`` where there is no such user.
+    """
+    reply = yield Request("GET", _users(broker, user_id))
+    return _as_v5(broker, reply.data) if reply.data else None
+
+
+def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    """
+    Create one user: ``POST /auth_username`` or ``/auth_clientid``.
+
+    :raises EmqxAlreadyExistsError: if there is one of this id; it is left as it is.
+    :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
+    :raises EmqxOutcomeUnknownError: if it exists now, and an attempt of ours whose answer was lost may have made it.
+    """
+    path(user_id)
+    if is_superuser:
+        raise EmqxUnsupportedError(_NO_SUPERUSER)
+    body = {broker.user_id_type: user_id, "password": password}
+    try:
+        yield Request("POST", _users(broker), json=body, repeatable=True)
+    except EmqxAlreadyExistsError as error:
+        if not error.maybe_applied:
+            raise
+        raise EmqxOutcomeUnknownError(
+            f"user {user_id!r} exists now, but the answer to an earlier attempt was lost: it may be the one just "
+            "created or somebody else's. Set its password to be sure",
+            error.request,
+        ) from error
+    return {"user_id": user_id, "is_superuser": None}
+
+
+def update_user(broker: Broker, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    """
+    Set a user's password: ``PUT /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
+
+    :raises EmqxNotFoundError: if there is no such user.
+    :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
+    """
+    if is_superuser:
+        raise EmqxUnsupportedError(_NO_SUPERUSER)
+    yield Request("PUT", _users(broker, user_id), json={"password": password})
+    return {"user_id": user_id, "is_superuser": None}
+
+
+def delete_user(broker: Broker, user_id: str) -> Operation[bool | None]:
+    """
+    Delete one user: ``DELETE /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
+
+    :return: ``None``: EMQX 4 does not tell whether it was there.
+    """
+    yield Request("DELETE", _users(broker, user_id))
+    return None
+
+
+def has_bulk_upsert(broker: Broker) -> bool:
+    """Tell whether many users can be written in one request: new ones can, existing ones are one PUT each."""
+    return True
+
+
+def upsert_user(broker: Broker, user: Row) -> Operation[bool]:
+    """
+    Create one user, or set the password of the one that exists.
+
+    :return: ``True`` if created, ``False`` if updated.
+    """
+    user_id, password, is_superuser = user["user_id"], user["password"], bool(user.get("is_superuser"))
+    try:
+        yield from create_user(broker, user_id, password, is_superuser)
+    except EmqxOutcomeUnknownError:
+        # whoever made it, it is to have this password now
+        yield from update_user(broker, user_id, password)
+        return True
+    except EmqxAlreadyExistsError:
+        yield from update_user(broker, user_id, password)
+        return False
+    return True
+
+
+def upsert_users(broker: Broker, users: Sequence[Row]) -> Operation[BulkResult]:
+    """
+    Write many users: an array ``POST`` for all, then one ``PUT`` for each that existed.
+
+    :param users: rows of ``user_id`` and ``password``.
+    """
+    result = yield from create_users(broker, users)
+    existing, result.existing, result.unknown = result.existing + result.unknown, [], []
+    for index in existing:
+        user = users[index]
+        try:
+            yield from update_user(broker, user["user_id"], user["password"])
+        except EmqxNotFoundError:
+            # deleted by somebody else since the POST
+            yield from create_user(broker, user["user_id"], user["password"])
+            result.add(BulkResult(written=1, created=1, unchanged=None))
+        except EmqxBadRequestError as error:
+            result.failed[index] = error.reason
+        else:
+            result.add(BulkResult(written=1, updated=1, unchanged=None))
+    return result
+
+
+def create_users(broker: Broker, users: Sequence[Row]) -> Operation[BulkResult]:
+    """
+    Create many users and leave existing ones as they are: an array ``POST /auth_username`` or ``/auth_clientid``.
+
+    :param users: rows of ``user_id`` and ``password``.
+    """
+    one_each(users)
+    result = BulkResult(unchanged=None)
+    indexes = []
+    for index, user in enumerate(users):
+        if user.get("is_superuser"):
+            result.failed[index] = _NO_SUPERUSER
+        elif "password" not in user:
+            result.failed[index] = "EMQX 4 takes no ready-made hashes over its API"
+        else:
+            indexes.append(index)
+    if not indexes:
+        # an empty array crashes the broker's handler
+        return result
+    key = broker.user_id_type
+    rows = [{key: users[index]["user_id"], "password": users[index]["password"]} for index in indexes]
+    request = Request("POST", _users(broker), body=_encode(rows).encode(), repeatable=True)
+    try:
+        reply = yield request
+    except EmqxUnsupportedError as error:
+        raise _no_plugin() from error
+    outcomes = reply.data if isinstance(reply.data, dict) else {}
+    for index in indexes:
+        outcome = outcomes.get(users[index]["user_id"])
+        if outcome == "ok":
+            result.written += 1
+            result.created = (result.created or 0) + 1
+        elif outcome == "{error,existed}":
+            (result.unknown if reply.maybe_applied else result.existing).append(index)
+        elif isinstance(outcome, str):
+            result.failed[index] = _REASONS.get(outcome, "the broker refuses this row")
+        else:
+            raise EmqxServerError(
+                200, "0", f"the answer does not say what became of {users[index]['user_id']!r}", str(request)
+            )
+    return result
+
+
+_NO_SUPERUSER = "EMQX 4 has no superuser flag in its built-in database"
+
+
+def _users(broker: Broker, *user_id: str) -> str:
+    return path(f"auth_{broker.user_id_type}", *user_id)
+
+
+def _as_v5(broker: Broker, row: Row) -> Row:
+    return {
+        "user_id": row.get(broker.user_id_type),
+        "is_superuser": None,
+        "created_at": from_milliseconds(row.get("created_at")),
+    }
+
+
+def _no_plugin() -> EmqxError:
+    return EmqxUnsupportedError(
+        "this EMQX 4 has no users to manage: load its plugin emqx_auth_mnesia (dashboard > Plugins)"
+    )

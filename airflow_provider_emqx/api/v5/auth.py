@@ -1,0 +1,289 @@
+"""Users of an authenticator, EMQX 5 and 6."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.bulk import BulkResult, one_each
+from airflow_provider_emqx.api.v5.paging import has_next, page_limit
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxBadRequestError,
+    EmqxConfigError,
+    EmqxError,
+    EmqxNotFoundError,
+    EmqxOutcomeUnknownError,
+)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def get_authenticator(broker: Broker) -> Operation[Row | None]:
+    """
+    Read the authenticator that the connection names: ``GET /authentication/{id}``.
+
+    :return: its configuration with secrets masked by the broker, ``None`` where there is none of this id.
+    """
+    try:
+        reply = yield Request("GET", path("authentication", broker.authenticator))
+    except EmqxNotFoundError:
+        return None
+    return reply.data  # type: ignore[no-any-return]
+
+
+def user_id_type(broker: Broker) -> Operation[str]:
+    """
+    Tell what the authenticator's user ids are: ``"username"`` or ``"clientid"``.
+
+    :raises EmqxConfigError: if the broker has no such authenticator, or it keeps no users.
+    """
+    authenticator = yield from get_authenticator(broker)
+    if authenticator is None:
+        raise _no_authenticator(broker)
+    if authenticator.get("backend") != "built_in_database":
+        raise EmqxConfigError(
+            f"authenticator {broker.authenticator} keeps its users in {authenticator.get('backend')}, "
+            "not in EMQX's built-in database: manage them there"
+        )
+    return str(authenticator.get("user_id_type", "username"))
+
+
+def list_users(
+    broker: Broker, page: int = 1, limit: int | None = None, is_superuser: bool | None = None
+) -> Operation[Page[Row]]:
+    """
+    List users: ``GET /authentication/{id}/users``.
+
+    :param is_superuser: only superusers, or only the others.
+    :return: rows of ``user_id`` and ``is_superuser``; passwords are never returned.
+    """
+    limit = limit or page_limit(broker)
+    wanted = None if is_superuser is None else str(is_superuser).lower()
+    params = {"page": page, "limit": limit, "is_superuser": wanted, "ns": broker.namespace}
+    try:
+        reply = yield Request("GET", _users(broker), params)
+    except EmqxNotFoundError as error:
+        raise _no_authenticator(broker) from error
+    rows = [row for row in reply.data if is_superuser is None or row.get("is_superuser") is is_superuser]
+    more = partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+    return Page(rows, more, "user_id")
+
+
+def get_user(broker: Broker, user_id: str) -> Operation[Row | None]:
+    """
+    Read one user: ``GET /authentication/{id}/users/{user_id}``.
+
+    :return: ``user_id`` and ``is_superuser``, ``None`` where there is no such user.
+    """
+    try:
+        reply = yield Request("GET", _users(broker, user_id), _namespace(broker))
+    except EmqxNotFoundError as error:
+        _require_authenticator(broker, error)
+        return None
+    return reply.data  # type: ignore[no-any-return]
+
+
+def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    """
+    Create one user: ``POST /authentication/{id}/users``.
+
+    :raises EmqxAlreadyExistsError: if there is one of this id; it is left as it is.
+    :raises EmqxOutcomeUnknownError: if it exists now, and an attempt of ours whose answer was lost may have made it.
+    """
+    path(user_id)
+    body = {"user_id": user_id, "password": password, "is_superuser": is_superuser}
+    if broker.namespace:
+        body["namespace"] = broker.namespace
+    try:
+        reply = yield Request("POST", _users(broker), json=body, repeatable=True)
+    except EmqxAlreadyExistsError as error:
+        raise _ours_or_theirs(user_id, error) from error
+    except (EmqxNotFoundError, EmqxBadRequestError) as error:
+        _require_authenticator(broker, error)
+        raise
+    return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.data
+
+
+def update_user(broker: Broker, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    """
+    Set a user's password and superuser flag: ``PUT /authentication/{id}/users/{user_id}``.
+
+    The flag is always sent, since EMQX takes a missing one as false.
+
+    :raises EmqxNotFoundError: if there is no such user.
+    """
+    body = {"password": password, "is_superuser": is_superuser}
+    try:
+        reply = yield Request("PUT", _users(broker, user_id), _namespace(broker), json=body)
+    except EmqxNotFoundError as error:
+        _require_authenticator(broker, error)
+        raise
+    return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.data
+
+
+def delete_user(broker: Broker, user_id: str) -> Operation[bool | None]:
+    """
+    Delete one user: ``DELETE /authentication/{id}/users/{user_id}``.
+
+    :return: ``True`` if it was there, ``False`` if not.
+    """
+    try:
+        yield Request("DELETE", _users(broker, user_id), _namespace(broker))
+    except EmqxNotFoundError as error:
+        _require_authenticator(broker, error)
+        return error.maybe_applied
+    return True
+
+
+def has_bulk_upsert(broker: Broker) -> bool:
+    """
+    Tell whether many users can be written in one request without a risk to those that exist.
+
+    EMQX 5.5 and 5.6 delete every user named in an import that fails; older ones import files of hashes only.
+    """
+    return broker.serverless or broker.at_least(5, 7)
+
+
+def upsert_user(broker: Broker, user: Row) -> Operation[bool]:
+    """
+    Create one user, or set password and flag of the one that exists.
+
+    :return: ``True`` if created, ``False`` if updated.
+    """
+    user_id, password, is_superuser = user["user_id"], user["password"], bool(user.get("is_superuser"))
+    try:
+        yield from create_user(broker, user_id, password, is_superuser)
+    except EmqxOutcomeUnknownError:
+        # whoever made it, it is to have this password now
+        yield from update_user(broker, user_id, password, is_superuser)
+        return True
+    except EmqxAlreadyExistsError:
+        yield from update_user(broker, user_id, password, is_superuser)
+        return False
+    return True
+
+
+def upsert_users(broker: Broker, users: Sequence[Row]) -> Operation[BulkResult]:
+    """
+    Write many users, new and existing ones: ``POST /authentication/{id}/import_users`` on EMQX 5.7 and newer.
+
+    On older or unknown versions each user is one POST and, if it exists, one PUT. A refused import is halved until the
+    refused rows are found; the others are written.
+
+    :param users: rows of ``user_id``, ``is_superuser`` and ``password``, or ``password_hash`` and ``salt``.
+    """
+    one_each(users)
+    if not has_bulk_upsert(broker):
+        return (yield from _one_by_one(broker, users, upsert_user))
+    result = BulkResult()
+    for kind, field in (("plain", "password"), ("hash", "password_hash")):
+        indexes = [index for index, user in enumerate(users) if field in user]
+        if indexes:
+            result.add((yield from _import(broker, users, indexes, kind)))
+    return result
+
+
+def create_users(broker: Broker, users: Sequence[Row]) -> Operation[BulkResult]:
+    """
+    Create many users and leave existing ones as they are: one ``POST …/users`` each.
+
+    EMQX has no bulk request that spares existing users.
+    """
+
+    def create(broker: Broker, user: Row) -> Operation[bool]:
+        yield from create_user(broker, user["user_id"], user["password"], bool(user.get("is_superuser")))
+        return True
+
+    one_each(users)
+    return (yield from _one_by_one(broker, users, create))
+
+
+def _one_by_one(broker: Broker, users: Sequence[Row], write: Any) -> Operation[BulkResult]:
+    result = BulkResult(unchanged=None)
+    for index, user in enumerate(users):
+        if "password" not in user:
+            result.failed[index] = f"a ready-made hash needs EMQX 5.7 or newer; this is {broker}"
+            continue
+        try:
+            created = yield from write(broker, user)
+        except EmqxAlreadyExistsError:
+            result.existing.append(index)
+        except EmqxOutcomeUnknownError:
+            result.unknown.append(index)
+        except EmqxBadRequestError as error:
+            result.failed[index] = error.reason or error.code
+        else:
+            result.add(BulkResult(1, int(created), int(not created), None))
+    return result
+
+
+def _import(
+    broker: Broker, users: Sequence[Row], indexes: Sequence[int], kind: str
+) -> Operation[BulkResult]:
+    rows = [users[index] for index in indexes]
+    if broker.namespace:
+        rows = [{**row, "namespace": broker.namespace} for row in rows]
+    request = Request(
+        "POST",
+        path("authentication", broker.authenticator, "import_users"),
+        {"type": kind},
+        body=_encode(rows).encode(),
+        repeatable=True,
+    )
+    try:
+        reply = yield request
+    except EmqxNotFoundError as error:
+        raise _no_authenticator(broker) from error
+    except EmqxBadRequestError as error:
+        if len(indexes) == 1:
+            return BulkResult(failed={indexes[0]: error.reason or error.code})
+        middle = len(indexes) // 2
+        result = yield from _import(broker, users, indexes[:middle], kind)
+        result.add((yield from _import(broker, users, indexes[middle:], kind)))
+        return result
+    counts = reply.data
+    if not isinstance(counts, dict) or "total" not in counts:
+        return BulkResult(len(indexes), None, None, None)
+    created, updated, unchanged = (counts.get(name, 0) for name in ("success", "override", "skipped"))
+    if created + updated + unchanged != len(indexes):
+        raise EmqxError(
+            f"of {len(indexes)} users sent, the broker says it created {created}, replaced {updated} and left "
+            f"{unchanged} unchanged: the sum does not match, so that no row's outcome is known",
+            str(request),
+        )
+    return BulkResult(len(indexes), created, updated, unchanged)
+
+
+def _users(broker: Broker, *user_id: str) -> str:
+    return path("authentication", broker.authenticator, "users", *user_id)
+
+
+def _namespace(broker: Broker) -> dict[str, str] | None:
+    return {"ns": broker.namespace} if broker.namespace else None
+
+
+def _ours_or_theirs(user_id: str, error: EmqxAlreadyExistsError) -> EmqxError:
+    if not error.maybe_applied:
+        return error
+    return EmqxOutcomeUnknownError(
+        f"user {user_id!r} exists now, but the answer to an earlier attempt was lost: it may be the one just created "
+        "or somebody else's. Set its password to be sure",
+        error.request,
+    )
+
+
+def _require_authenticator(broker: Broker, error: EmqxNotFoundError | EmqxBadRequestError) -> None:
+    """A 404 (on POST a 400) may mean the authenticator, not the user: that is no "absent"."""
+    if "uthenticator" in error.reason:
+        raise _no_authenticator(broker) from error
+
+
+def _no_authenticator(broker: Broker) -> EmqxConfigError:
+    return EmqxConfigError(
+        f"the broker has no authenticator {broker.authenticator!r}. Create it in EMQX (Access Control > "
+        "Authentication), or name another one in the connection's field Authenticator"
+    )

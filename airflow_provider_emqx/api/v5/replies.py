@@ -1,0 +1,120 @@
+"""Reads every answer of a v5 API (EMQX 5 and 6): a reply, or one typed error."""
+
+from __future__ import annotations
+
+import json
+
+from airflow_provider_emqx.api.answers import describe, json_object, no_json, redirected
+from airflow_provider_emqx.api.base import Answer, Reply, Request
+from airflow_provider_emqx.api.reason import clean
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxApiError,
+    EmqxAuthError,
+    EmqxBadRequestError,
+    EmqxConfigError,
+    EmqxForbiddenError,
+    EmqxNotFoundError,
+    EmqxRateLimitError,
+    EmqxServerError,
+    EmqxUnsupportedError,
+)
+
+
+def read(request: Request, answer: Answer) -> Reply:
+    """
+    Read one answer.
+
+    :param request: what was asked.
+    :param answer: what came back.
+    :return: the content; for ``{"data": …}`` and ``{"data": …, "meta": …}`` what is in ``data``.
+    :raises EmqxError: the one typed error that the answer means.
+    """
+    if 200 <= answer.status < 300 or answer.status in request.accept:
+        if request.binary and answer.status < 300:
+            return Reply(answer.status, answer.body)
+        return _success(request, answer)
+    raise _failure(request, answer)
+
+
+def _success(request: Request, answer: Answer) -> Reply:
+    if not answer.body:
+        return Reply(answer.status)
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        if 200 <= answer.status < 300:
+            raise no_json(request, answer) from None
+        raise _failure(request, answer) from None
+    if isinstance(body, dict) and "data" in body and body.keys() <= {"data", "meta"}:
+        meta = body.get("meta")
+        return Reply(answer.status, body["data"], meta if isinstance(meta, dict) else {})
+    if isinstance(body, dict) and type(body.get("code")) is int and "data" in body:
+        raise _is_v4(request)
+    return Reply(answer.status, body)
+
+
+def _failure(request: Request, answer: Answer) -> EmqxApiError | EmqxConfigError | EmqxUnsupportedError:
+    asked = str(request)
+    body = json_object(answer.body)
+    code, message = body.get("code", ""), body.get("message", "")
+    if type(code) is int:
+        return _is_v4(request)
+    code = code if isinstance(code, str) else ""
+    if not code and isinstance(body.get("reason_code"), int):
+        code = str(body["reason_code"])
+    known = bool(code)
+    reason = clean(message, request) if message else ""
+    status = answer.status
+    if 300 <= status < 400:
+        return redirected(request, answer)
+    if status == 401:
+        if not known and answer.body.strip() == b"UNAUTHORIZED":
+            return EmqxAuthError(
+                status, "", "UNAUTHORIZED", asked, "EMQX 4 answers like this: is the API version v4, not v5?"
+            )
+        return EmqxAuthError(status, code, reason, asked, _AUTH_HINTS.get(code, _WRONG_KEY))
+    if status == 403:
+        return EmqxForbiddenError(
+            status, code, reason, asked, "Give the API key a role, scope and namespace that cover this call."
+        )
+    if status == 404:
+        if not known or message == "Request Path Not Found":
+            return EmqxUnsupportedError(
+                "no such endpoint at this address (HTTP 404). The broker's version or edition may lack it, "
+                "a gateway before it may hide it, or it is an EMQX 4, whose API is /api/v4",
+                asked,
+            )
+        return EmqxNotFoundError(status, code, reason, asked)
+    if status == 429:
+        return EmqxRateLimitError(
+            status, code, reason, asked, "Set a lower rate_limit.", retry_after=answer.retry_after
+        )
+    if status == 501:
+        return EmqxUnsupportedError(f"EMQX answered HTTP 501 {code}: {reason or 'not implemented'}", asked)
+    if code == "ALREADY_EXISTS":
+        return EmqxAlreadyExistsError(status, code, reason, asked)
+    if code == "NOT_FOUND":
+        return EmqxNotFoundError(status, code, reason, asked)
+    if status >= 500:
+        if code == "INTERNAL_ERROR":
+            # the message is an Erlang stack, which may hold the request's arguments
+            reason = "the broker's handler crashed; its log has the details"
+        elif not known:
+            reason = reason or describe(answer)
+        return EmqxServerError(status, code, reason, asked, retry_after=answer.retry_after)
+    return EmqxBadRequestError(status, code, reason or ("" if known else describe(answer)), asked)
+
+
+_WRONG_KEY = "Check the API key and secret of the connection; the key may be disabled or expired."
+_AUTH_HINTS = {
+    "API_KEY_NOT_ALLOW": "EMQX offers this endpoint to dashboard users only, not to API keys.",
+}
+
+
+def _is_v4(request: Request) -> EmqxConfigError:
+    return EmqxConfigError(
+        "the broker answers as EMQX 4 does, but the connection says v5: correct the API URL (…/api/v4) "
+        "or the API version",
+        str(request),
+    )

@@ -1,0 +1,1 @@
+"""The two drivers that run operations: ``sync`` over requests, ``aio`` over aiohttp, with one retry policy."""

@@ -1,0 +1,232 @@
+"""Runs operations over aiohttp, for triggers and for many operations at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_emqx.api import v4, v5
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
+from airflow_provider_emqx.client import exchange as wire
+from airflow_provider_emqx.client.identity import identify
+from airflow_provider_emqx.client.listing import Listing
+from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError, EmqxTimeoutError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """
+    One session with one broker, for one event loop; ``async with`` closes it.
+
+    :param settings: address, credentials, limits.
+    :param connections: how many requests may be in flight at once.
+    """
+
+    def __init__(self, settings: Settings, connections: int = 32) -> None:
+        self.settings = settings
+        self.connections = connections
+        self._broker: Broker | None = None
+        self._base = settings.base or ""
+        self._sessions: dict[bool, ClientSession] = {}
+        self._headers = wire.headers(settings)
+        self._rate = wire.RateLimit(settings.rate_limit)
+        self._identifying = asyncio.Lock()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def identify(self) -> Broker:
+        """Learn the broker's generation and version, asked once."""
+        async with self._identifying:
+            if self._broker is None:
+                self._broker = await self.run(identify(self.settings, self._set_base, datetime.now(UTC)))
+        return self._broker
+
+    @property
+    def broker(self) -> Broker:
+        """The broker, once :meth:`identify` has been awaited."""
+        if self._broker is None:
+            raise RuntimeError("await identify() first")
+        return self._broker
+
+    def _set_base(self, base: str) -> None:
+        self._base = base
+
+    async def run(self, operation: Operation[T]) -> T:
+        """
+        Run one operation to its result.
+
+        :raises EmqxError: as the operation says.
+        """
+        try:
+            request = next(operation)
+            while True:
+                try:
+                    reply = await self._exchange(request)
+                except EmqxError as error:
+                    request = operation.throw(error)
+                else:
+                    request = operation.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            operation.close()
+
+    async def run_many(self, operations: Sequence[Operation[T]]) -> list[T | EmqxError]:
+        """Run operations at once, as many in flight as there are connections; an error stands in its result's place."""
+        results: list[Any] = [None] * len(operations)
+        waiting = iter(enumerate(operations))
+
+        async def work() -> None:
+            for index, operation in waiting:
+                try:
+                    results[index] = await self.run(operation)
+                except EmqxError as error:
+                    results[index] = error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.connections, len(operations))):
+                group.create_task(work())
+        return results
+
+    async def rows(self, operation: Operation[Page[Row]]) -> AsyncIterator[Row]:
+        """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
+        listing = Listing(operation)
+        while listing.next is not None:
+            for row in listing.fresh(await self.run(listing.next)):
+                yield row
+
+    async def close(self) -> None:
+        """Close the session's connections. The client may be used again."""
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
+
+    async def _exchange(self, request: Request) -> Reply:
+        exchange = wire.Exchange(request, self.settings)
+        try:
+            try:
+                return await self._attempt(exchange)
+            except EmqxError as error:
+                # outside tenacity so far: its loop would cost every call that succeeds
+                if not exchange.worth_retrying(error):
+                    raise
+                reply = await self._retry(exchange, error)
+        except EmqxError as error:
+            final = exchange.final(error)
+            if final is error:
+                raise
+            raise final from error
+        return replace(reply, maybe_applied=exchange.maybe_applied)
+
+    async def _retry(self, exchange: wire.Exchange, first: EmqxError) -> Reply:
+        from tenacity import AsyncRetrying
+
+        failures = [first]
+
+        async def attempt() -> Reply:
+            if failures:
+                raise failures.pop()
+            return await self._attempt(exchange)
+
+        return await AsyncRetrying(**exchange.policy())(attempt)
+
+    async def _attempt(self, exchange: wire.Exchange) -> Reply:
+        from aiohttp import ClientTimeout
+        from yarl import URL
+
+        wait = self._rate.reserve()
+        if wait:
+            await asyncio.sleep(wait)
+        request, settings = exchange.request, self.settings
+        # encoded=True: yarl would rewrite the path, and EMQX takes it byte for byte
+        url = URL(settings.origin + wire.target(request, self._base), encoded=True)
+        body = wire.body(request)
+        headers = {**self._headers, "Content-Type": request.content_type} if body is not None else self._headers
+        timeout = ClientTimeout(
+            total=exchange.remaining,
+            sock_connect=settings.connect_timeout,
+            sock_read=request.timeout or settings.read_timeout,
+        )
+        session = self._open(request)
+        with _typed(request, settings):
+            async with session.request(
+                request.method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                proxy=settings.proxy,
+            ) as response:
+                content = await response.read()
+        answer = wire.answer(response.status, response.headers, content)
+        if request.raw:
+            return Reply(answer.status, answer.body)
+        read = v5.replies.read if self._base.endswith("/v5") else v4.replies.read
+        return read(request, answer)
+
+    def _open(self, request: Request) -> ClientSession:
+        """Give the session for repeatable requests, or the one whose idle connections are dropped sooner."""
+        session = self._sessions.get(request.may_repeat)
+        if session is None:
+            from aiohttp import ClientSession, DummyCookieJar, TCPConnector
+
+            connector = TCPConnector(
+                limit=self.connections,
+                keepalive_timeout=wire.MAX_IDLE if request.may_repeat else wire.MAX_IDLE_UNREPEATABLE,
+                ssl=_ssl(self.settings.verify),
+            )
+            session = ClientSession(connector=connector, trust_env=False, cookie_jar=DummyCookieJar())
+            self._sessions[request.may_repeat] = session
+        return session
+
+
+def _ssl(verify: bool | str) -> Any:
+    if isinstance(verify, str):
+        import ssl
+
+        return ssl.create_default_context(cafile=verify)
+    return verify
+
+
+@contextmanager
+def _typed(request: Request, settings: Settings) -> Iterator[None]:
+    """Turn what aiohttp raises into our own errors, knowing whether the request may have been sent."""
+    import aiohttp
+
+    asked = str(request)
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError:
+        raise EmqxTimeoutError(
+            f"no connection to {settings.origin} within {settings.connect_timeout:g} s", asked, False
+        ) from None
+    except TimeoutError:
+        raise EmqxTimeoutError("no answer in time", asked, True) from None
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+        raise wire.tls_error(error, settings, asked) from None
+    except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError):
+        raise EmqxConnectionError(f"no connection to {settings.origin} through the proxy", asked, False) from None
+    except aiohttp.ClientConnectorDNSError:
+        raise wire.no_such_host(settings, asked) from None
+    except aiohttp.ClientConnectorError as error:
+        raise wire.unreachable(settings, asked, error) from None
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        raise wire.cut_off(asked) from None
+    except (aiohttp.ClientError, ValueError) as error:
+        # garbage in place of HTTP, a truncated or undecodable body
+        raise EmqxConnectionError(
+            f"the answer broke off or cannot be read ({type(error).__name__})", asked, True
+        ) from None

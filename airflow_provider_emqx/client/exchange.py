@@ -1,0 +1,342 @@
+"""
+What both drivers share around one exchange: its bytes, and the one retry policy.
+
+Keyed on what happened on the wire, the HTTP status, EMQX's result code, and whether the request may be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Params, Request
+from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxConnectionError,
+    EmqxError,
+    EmqxOutcomeUnknownError,
+    EmqxRateLimitError,
+    EmqxServerError,
+)
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+log = logging.getLogger(__name__)
+
+#: pooled connections idle for longer are dropped: EMQX 4.4 closes them after 5 s
+MAX_IDLE = 4.0
+#: the same for requests that must not be repeated: a connection that dies under one leaves its outcome unknown
+MAX_IDLE_UNREPEATABLE = 1.0
+
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 30.0
+_TRANSIENT_CODES = frozenset({"101", "NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
+_LOST_STATUSES = frozenset({502, 504})
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@lru_cache(maxsize=1)
+def user_agent() -> str:
+    try:
+        return f"airflow-provider-emqx/{version('airflow-provider-emqx')}"
+    except PackageNotFoundError:
+        return "airflow-provider-emqx"
+
+
+def headers(settings: Settings) -> dict[str, str]:
+    """Make the headers of every request. EMQX answers unknown paths in JSON only to this ``Accept``."""
+    return {
+        "Accept": "application/json",
+        "Authorization": settings.authorization,
+        "User-Agent": user_agent(),
+    }
+
+
+def target(request: Request, base: str) -> str:
+    """
+    Make the request target: path and query, byte for byte as it is to be sent.
+
+    :raises EmqxConfigError: if it is longer than the broker's request line allows.
+    """
+    path = request.path if request.raw else base + request.path
+    query = _query(request.params) if request.params else ""
+    whole = f"{path}?{query}" if query else path
+    if len(whole) > MAX_TARGET:
+        raise EmqxConfigError(
+            f"the request target has {len(whole)} bytes; EMQX's request line allows about {MAX_TARGET}",
+            str(request)[:80] + "…",
+        )
+    return whole
+
+
+def _query(params: Params) -> str:
+    pairs = params.items() if isinstance(params, Mapping) else params
+    try:
+        return urlencode(
+            [(name, _text(value)) for name, values in pairs for value in _many(values) if value is not None],
+            quote_via=quote,
+            safe="",
+        )
+    except UnicodeEncodeError:
+        raise EmqxConfigError("a query value holds a lone surrogate and is no valid UTF-8") from None
+
+
+def _many(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def body(request: Request) -> bytes | None:
+    """Make the request's body."""
+    if request.body is not None:
+        return request.body
+    if request.json is None:
+        return None
+    try:
+        return _encode(request.json).encode()
+    except UnicodeEncodeError:
+        raise EmqxConfigError("the request holds a lone surrogate and is no valid UTF-8", str(request)) from None
+    except (TypeError, ValueError) as error:
+        raise EmqxConfigError(f"the request cannot be written as JSON: {type(error).__name__}", str(request)) from None
+
+
+def answer(status: int, header: Mapping[str, str], content: bytes) -> Answer:
+    """Make the answer that a reader gets from what came over the wire."""
+    retry_after = header.get("Retry-After")
+    location = header.get("Location", "") if 300 <= status < 400 else ""
+    return Answer(
+        status,
+        header.get("Content-Type", "").partition(";")[0].strip().lower(),
+        content,
+        _seconds(retry_after) if retry_after else None,
+        _origin(location) if location else "",
+    )
+
+
+def _origin(location: str) -> str:
+    """The target's origin only: its path and query may carry a token."""
+    try:
+        parts = urlsplit(location)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "another path of the same host"
+    except ValueError:
+        return "elsewhere"
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Read ``Retry-After``: seconds, or a date."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class Exchange:
+    """
+    One request with all its attempts.
+
+    :param request: what is asked.
+    :param settings: limits.
+    :param clock: seconds that only go up.
+    """
+
+    def __init__(
+        self, request: Request, settings: Settings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if settings.read_only and request.method not in ("GET", "HEAD"):
+            raise EmqxConfigError(
+                "the connection is marked Read only, so nothing but GET is sent", str(request)
+            )
+        self.request = request
+        self.settings = settings
+        self._clock = clock
+        self._started = clock()
+        self._attempt = 1
+        #: whether an attempt so far may have been carried out without our learning it
+        self.maybe_applied = False
+
+    @property
+    def elapsed(self) -> float:
+        return self._clock() - self._started
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline, never quite none: a timeout of 0 means something else to some libraries."""
+        return max(0.001, self.settings.deadline - self.elapsed)
+
+    def worth_retrying(self, error: BaseException) -> bool:
+        """Tell whether the same request may and should be sent again after this error."""
+        if not isinstance(error, EmqxError) or self._attempt >= self.settings.attempts:
+            return False
+        repeatable = self.request.may_repeat
+        if isinstance(error, EmqxConnectionError):
+            return error.transient and (repeatable or not error.sent)
+        if isinstance(error, EmqxRateLimitError):
+            return True
+        if not isinstance(error, EmqxServerError):
+            return False
+        if error.status == 503 or error.code in _TRANSIENT_CODES:
+            return repeatable or self.settings.retry_unsafe
+        if error.status in _LOST_STATUSES:
+            return repeatable
+        # a crashed handler, or no EMQX answer at all: once more
+        return repeatable and self._attempt < 2
+
+    def policy(self) -> dict[str, Any]:
+        """Give tenacity's ``Retrying`` and ``AsyncRetrying`` their arguments."""
+        return {
+            "retry": lambda state: self._note(state) and self.worth_retrying(_error(state)),
+            "wait": self._pause,
+            "stop": lambda state: self.elapsed + state.upcoming_sleep >= self.settings.deadline,
+            "before_sleep": self._announce,
+            "reraise": True,
+        }
+
+    def _note(self, state: RetryCallState) -> bool:
+        if state.outcome is None or not state.outcome.failed:
+            return False
+        self._attempt = state.attempt_number
+        self.maybe_applied = self.maybe_applied or _lost(_error(state))
+        return True
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = _error(state)
+        asked = getattr(error, "retry_after", None)
+        # half fixed, half random, so that mapped tasks that failed together do not come back together
+        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._attempt - 1))
+        if asked is None:
+            return longest / 2 + random.uniform(0, longest / 2)
+        return float(asked) + random.uniform(0, _FIRST_WAIT / 2)
+
+    def _announce(self, state: RetryCallState) -> None:
+        log.warning(
+            "Attempt %d of %d failed, next in %.1f s. %s",
+            self._attempt,
+            self.settings.attempts,
+            state.upcoming_sleep,
+            _error(state),
+        )
+
+    def final(self, error: EmqxError) -> EmqxError:
+        """Make the error that the operation is told: with attempts and time, and "unknown" where that is the truth."""
+        # the attempt that ended it counts as lost only for what the operation must not repeat
+        if not self.request.may_repeat and _lost(error) and not isinstance(error, EmqxOutcomeUnknownError):
+            unknown = EmqxOutcomeUnknownError(
+                f"it is not known whether the broker did this: {error._what()}. "
+                "It was not repeated, because twice may differ from once",
+                str(self.request),
+            )
+            unknown.__cause__ = error
+            error = unknown
+        error.attempts, error.elapsed, error.maybe_applied = self._attempt, self.elapsed, self.maybe_applied
+        return error
+
+
+def _error(state: RetryCallState) -> BaseException:
+    error = state.outcome.exception() if state.outcome else None
+    return error or EmqxError("no outcome")
+
+
+def _lost(error: BaseException) -> bool:
+    """Tell whether the request may have been carried out although no usable answer came."""
+    if isinstance(error, EmqxConnectionError):
+        return error.sent
+    if isinstance(error, EmqxServerError):
+        return error.status in _LOST_STATUSES or error.status < 300 and not error.code
+    return False
+
+
+def no_such_host(settings: Settings, asked: str) -> EmqxConnectionError:
+    return EmqxConnectionError(
+        f"the host name in {settings.origin} cannot be resolved (DNS): is the API URL spelled right?", asked, False
+    )
+
+
+def unreachable(settings: Settings, asked: str, error: BaseException) -> EmqxConnectionError:
+    why = "connection refused" if "refused" in str(error).lower() else "no connection"
+    return EmqxConnectionError(
+        f"{why} at {settings.origin}: is the broker up, and its API on this port "
+        "(EMQX 5 and 6: 18083, EMQX 4: 8081, EMQX Cloud: 8443)?",
+        asked,
+        False,
+    )
+
+
+def cut_off(asked: str) -> EmqxConnectionError:
+    return EmqxConnectionError("the connection was closed before the answer was complete", asked, True)
+
+
+def tls_error(error: BaseException, settings: Settings, asked: str) -> EmqxConnectionError:
+    """Tell a certificate that does not verify from a handshake cut short, and from no TLS on that port."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text or "doesn't match" in text:
+        why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "it does not verify"
+        return EmqxConnectionError(
+            f"the TLS certificate of {settings.origin} is not trusted: {why}. Give the CA's file in the field "
+            "Verify TLS if the certificate is right",
+            asked,
+            False,
+            False,
+        )
+    if any(sign in text for sign in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")):
+        return EmqxConnectionError(
+            f"the port of {settings.origin} does not speak TLS: is it the API's https port, or is http:// meant?",
+            asked,
+            False,
+            False,
+        )
+    return EmqxConnectionError(
+        f"TLS with {settings.origin} was interrupted", asked, not _in_handshake(error)
+    )
+
+
+def _in_handshake(error: BaseException | None) -> bool:
+    """Tell whether the request cannot have been sent yet."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_name in ("do_handshake", "start_tls"):
+                return True
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class RateLimit:
+    """
+    Spaces requests evenly.
+
+    :param per_second: requests per second, ``None`` for no limit.
+    :param clock: seconds that only go up.
+    """
+
+    def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = 1.0 / per_second if per_second else 0.0
+        self._clock = clock
+        self._next = 0.0
+
+    def reserve(self) -> float:
+        """Take the next place and give the seconds to wait until it comes."""
+        if not self._interval:
+            return 0.0
+        now = self._clock()
+        place = max(now, self._next)
+        self._next = place + self._interval
+        return place - now
