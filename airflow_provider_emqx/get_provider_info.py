@@ -98,7 +98,7 @@ _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "label": "Verify TLS certificate",
         "description": (
             "true: against the public certificate authorities. A path: against the CA certificates in this file "
-            "(PEM), which every worker and triggerer must be able to read. false: not at all, which lets anyone on the way "
+            "(PEM), on every worker and triggerer. false: not at all, which lets anyone on the way "
             "read the API secret. Default: true."
         ),
         "schema": {"type": ["string", "null"], "default": "true"},
