@@ -65,7 +65,7 @@ class EmqxError(AirflowException):
 
 
 class EmqxConfigError(EmqxError, AirflowFailException):
-    """What was given cannot be right: a connection field, an argument, an id. Nothing was sent; not retried by Airflow."""
+    """What was given cannot be right: a connection field, an argument, an id. Not retried by Airflow."""
 
 
 class EmqxUnsupportedError(EmqxError, AirflowFailException):

@@ -142,7 +142,11 @@ class Broker:
     def __str__(self) -> str:
         if self.serverless:
             return "EMQX Cloud Serverless"
-        return f"EMQX {self.version_text}" if self.version else f"an EMQX of unknown version (API {self.generation})"
+        return (
+            f"EMQX {self.version_text}"
+            if self.version
+            else f"an EMQX of unknown version (API {self.generation})"
+        )
 
     def require(self, what: str, *version: int) -> None:
         """Refuse ``what`` on brokers known to be older than ``version``; an unknown version is let through."""
@@ -177,7 +181,9 @@ def path(*segments: str) -> str:
         try:
             parts.append(quote(segment, safe=""))
         except UnicodeEncodeError:
-            raise EmqxConfigError("an id, name or topic holds a lone surrogate and is no valid UTF-8") from None
+            raise EmqxConfigError(
+                "an id, name or topic holds a lone surrogate and is no valid UTF-8"
+            ) from None
     joined = "/" + "/".join(parts)
     if len(joined) > MAX_TARGET:
         raise EmqxConfigError(

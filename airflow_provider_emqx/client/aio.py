@@ -35,7 +35,7 @@ class AsyncClient:
         self.settings = settings
         self.connections = connections
         self._broker: Broker | None = None
-        self._base = settings.base or ""
+        self.base = settings.base or ""
         self._sessions: dict[bool, ClientSession] = {}
         self._headers = wire.headers(settings)
         self._rate = wire.RateLimit(settings.rate_limit)
@@ -51,7 +51,7 @@ class AsyncClient:
         """Learn the broker's generation and version, asked once."""
         async with self._identifying:
             if self._broker is None:
-                self._broker = await self.run(identify(self.settings, self._set_base, datetime.now(UTC)))
+                self._broker = await self.run(identify(self.settings, self.set_base, datetime.now(UTC)))
         return self._broker
 
     @property
@@ -61,8 +61,13 @@ class AsyncClient:
             raise RuntimeError("await identify() first")
         return self._broker
 
-    def _set_base(self, base: str) -> None:
-        self._base = base
+    def adopt(self, broker: Broker, base: str) -> None:
+        """Take over what another client has learnt of the same broker."""
+        self._broker, self.base = broker, base
+
+    def set_base(self, base: str) -> None:
+        """State the API's path below the origin."""
+        self.base = base
 
     async def run(self, operation: Operation[T]) -> T:
         """
@@ -151,9 +156,11 @@ class AsyncClient:
             await asyncio.sleep(wait)
         request, settings = exchange.request, self.settings
         # encoded=True: yarl would rewrite the path, and EMQX takes it byte for byte
-        url = URL(settings.origin + wire.target(request, self._base), encoded=True)
+        url = URL(settings.origin + wire.target(request, self.base), encoded=True)
         body = wire.body(request)
-        headers = {**self._headers, "Content-Type": request.content_type} if body is not None else self._headers
+        headers = (
+            {**self._headers, "Content-Type": request.content_type} if body is not None else self._headers
+        )
         timeout = ClientTimeout(
             total=exchange.remaining,
             sock_connect=settings.connect_timeout,
@@ -174,7 +181,7 @@ class AsyncClient:
         answer = wire.answer(response.status, response.headers, content)
         if request.raw:
             return Reply(answer.status, answer.body)
-        read = v5.replies.read if self._base.endswith("/v5") else v4.replies.read
+        read = v5.replies.read if self.base.endswith("/v5") else v4.replies.read
         return read(request, answer)
 
     def _open(self, request: Request) -> ClientSession:
@@ -218,7 +225,9 @@ def _typed(request: Request, settings: Settings) -> Iterator[None]:
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
         raise wire.tls_error(error, settings, asked) from None
     except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError):
-        raise EmqxConnectionError(f"no connection to {settings.origin} through the proxy", asked, False) from None
+        raise EmqxConnectionError(
+            f"no connection to {settings.origin} through the proxy", asked, False
+        ) from None
     except aiohttp.ClientConnectorDNSError:
         raise wire.no_such_host(settings, asked) from None
     except aiohttp.ClientConnectorError as error:

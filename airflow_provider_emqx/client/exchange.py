@@ -109,9 +109,13 @@ def body(request: Request) -> bytes | None:
     try:
         return _encode(request.json).encode()
     except UnicodeEncodeError:
-        raise EmqxConfigError("the request holds a lone surrogate and is no valid UTF-8", str(request)) from None
+        raise EmqxConfigError(
+            "the request holds a lone surrogate and is no valid UTF-8", str(request)
+        ) from None
     except (TypeError, ValueError) as error:
-        raise EmqxConfigError(f"the request cannot be written as JSON: {type(error).__name__}", str(request)) from None
+        raise EmqxConfigError(
+            f"the request cannot be written as JSON: {type(error).__name__}", str(request)
+        ) from None
 
 
 def answer(status: int, header: Mapping[str, str], content: bytes) -> Answer:
@@ -132,7 +136,9 @@ def _origin(location: str) -> str:
     try:
         parts = urlsplit(location)
         port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "another path of the same host"
+        return (
+            f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "another path of the same host"
+        )
     except ValueError:
         return "elsewhere"
 
@@ -218,12 +224,12 @@ class Exchange:
 
     def _pause(self, state: RetryCallState) -> float:
         error = _error(state)
-        asked = getattr(error, "retry_after", None)
+        asked: float | None = getattr(error, "retry_after", None)
         # half fixed, half random, so that mapped tasks that failed together do not come back together
-        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._attempt - 1))
+        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (self._attempt - 1))
         if asked is None:
             return longest / 2 + random.uniform(0, longest / 2)
-        return float(asked) + random.uniform(0, _FIRST_WAIT / 2)
+        return asked + random.uniform(0, _FIRST_WAIT / 2)
 
     def _announce(self, state: RetryCallState) -> None:
         log.warning(
@@ -259,13 +265,15 @@ def _lost(error: BaseException) -> bool:
     if isinstance(error, EmqxConnectionError):
         return error.sent
     if isinstance(error, EmqxServerError):
-        return error.status in _LOST_STATUSES or error.status < 300 and not error.code
+        return error.status in _LOST_STATUSES or (error.status < 300 and not error.code)
     return False
 
 
 def no_such_host(settings: Settings, asked: str) -> EmqxConnectionError:
     return EmqxConnectionError(
-        f"the host name in {settings.origin} cannot be resolved (DNS): is the API URL spelled right?", asked, False
+        f"the host name in {settings.origin} cannot be resolved (DNS): is the API URL spelled right?",
+        asked,
+        False,
     )
 
 
@@ -302,9 +310,7 @@ def tls_error(error: BaseException, settings: Settings, asked: str) -> EmqxConne
             False,
             False,
         )
-    return EmqxConnectionError(
-        f"TLS with {settings.origin} was interrupted", asked, not _in_handshake(error)
-    )
+    return EmqxConnectionError(f"TLS with {settings.origin} was interrupted", asked, not _in_handshake(error))
 
 
 def _in_handshake(error: BaseException | None) -> bool:

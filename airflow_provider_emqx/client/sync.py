@@ -33,7 +33,7 @@ class SyncClient:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._broker: Broker | None = None
-        self._base = settings.base or ""
+        self.base = settings.base or ""
         self._session: Session | None = None
         self._headers = wire.headers(settings)
         self._last_used = 0.0
@@ -43,11 +43,12 @@ class SyncClient:
     def broker(self) -> Broker:
         """The broker's generation and version, asked once."""
         if self._broker is None:
-            self._broker = self.run(identify(self.settings, self._set_base, datetime.now(UTC)))
+            self._broker = self.run(identify(self.settings, self.set_base, datetime.now(UTC)))
         return self._broker
 
-    def _set_base(self, base: str) -> None:
-        self._base = base
+    def set_base(self, base: str) -> None:
+        """State the API's path below the origin."""
+        self.base = base
 
     def run(self, operation: Operation[T]) -> T:
         """
@@ -131,12 +132,12 @@ class SyncClient:
         answer = wire.answer(response.status_code, response.headers, response.content)
         if request.raw:
             return Reply(answer.status, answer.body)
-        read = v4.replies.read if self._base_is_v4 else v5.replies.read
+        read = v4.replies.read if self._is_v4 else v5.replies.read
         return read(request, answer)
 
     @property
-    def _base_is_v4(self) -> bool:
-        return not self._base.endswith("/v5")
+    def _is_v4(self) -> bool:
+        return not self.base.endswith("/v5")
 
     def _prepare(self, request: Request) -> PreparedRequest:
         """Build the request by hand: requests would rewrite the path, and EMQX takes it byte for byte."""
@@ -144,7 +145,7 @@ class SyncClient:
 
         prepared = PreparedRequest()
         prepared.method = request.method
-        prepared.url = self.settings.origin + wire.target(request, self._base)
+        prepared.url = self.settings.origin + wire.target(request, self.base)
         headers: Any = dict(self._headers)
         prepared.body = wire.body(request)
         if prepared.body is not None:
@@ -187,7 +188,9 @@ def _typed(request: Request, settings: Settings) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         raise wire.tls_error(error, settings, asked) from None
     except requests.exceptions.ProxyError:
-        raise EmqxConnectionError(f"no connection to {settings.origin} through the proxy", asked, False) from None
+        raise EmqxConnectionError(
+            f"no connection to {settings.origin} through the proxy", asked, False
+        ) from None
     except requests.exceptions.ConnectionError as error:
         cause = error.args[0] if error.args else None
         reason = getattr(cause, "reason", None)

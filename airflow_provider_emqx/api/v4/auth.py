@@ -8,7 +8,7 @@ from functools import partial
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each
-from airflow_provider_emqx.api.v4.paging import PAGE_LIMIT, has_next
+from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
@@ -66,13 +66,15 @@ def list_users(
     :param is_superuser: EMQX 4 has no superusers among them: ``True`` finds none.
     :return: rows of ``user_id``, ``is_superuser`` (``None``) and ``created_at``; passwords are never returned.
     """
-    limit = limit or PAGE_LIMIT
+    limit = limit or page_limit(broker)
     try:
         reply = yield Request("GET", _users(broker), {"_page": page, "_limit": limit})
     except EmqxUnsupportedError as error:
         raise _no_plugin() from error
     rows = [] if is_superuser else [_as_v5(broker, row) for row in reply.data]
-    more = partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+    more = (
+        partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+    )
     return Page(rows, more, "user_id")
 
 

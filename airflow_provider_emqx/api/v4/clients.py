@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
-from airflow_provider_emqx.api.v4.paging import PAGE_LIMIT, has_next
+from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v4.times import from_local
 
 _V5_NAMES = {
@@ -25,7 +25,7 @@ def list_clients(
     broker: Broker, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
 ) -> Operation[Page[Row]]:
     """List clients: ``GET /clients``."""
-    limit = limit or PAGE_LIMIT
+    limit = limit or page_limit(broker)
     reply = yield Request("GET", "/clients", {"_page": page, "_limit": limit})
     more = partial(list_clients, broker, page + 1, limit) if has_next(reply, page, limit) else None
     return Page([as_v5(broker, row) for row in reply.data], more, "clientid")
@@ -45,7 +45,9 @@ def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
 
 def as_v5(broker: Broker, row: Row) -> Row:
     """Write a client's row as v5 does."""
-    client = {_V5_NAMES.get(name, name): None if value == "undefined" else value for name, value in row.items()}
+    client = {
+        _V5_NAMES.get(name, name): None if value == "undefined" else value for name, value in row.items()
+    }
     for name in _TIMES:
         if name in client:
             client[name] = from_local(broker, client[name])

@@ -13,7 +13,9 @@ def from_local(broker: Broker, text: str | None) -> str | None:
         local = datetime.strptime(text or "", "%Y-%m-%d %H:%M:%S")
     except ValueError:
         return None
-    return (local - timedelta(minutes=broker.utc_offset)).replace(tzinfo=UTC).isoformat(timespec="milliseconds")
+    return (
+        (local - timedelta(minutes=broker.utc_offset)).replace(tzinfo=UTC).isoformat(timespec="milliseconds")
+    )
 
 
 def from_milliseconds(value: int | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each
-from airflow_provider_emqx.api.v5.paging import has_next, page_limit
+from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
     EmqxBadRequestError,
@@ -69,7 +69,9 @@ def list_users(
     except EmqxNotFoundError as error:
         raise _no_authenticator(broker) from error
     rows = [row for row in reply.data if is_superuser is None or row.get("is_superuser") is is_superuser]
-    more = partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+    more = (
+        partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+    )
     return Page(rows, more, "user_id")
 
 
@@ -221,9 +223,7 @@ def _one_by_one(broker: Broker, users: Sequence[Row], write: Any) -> Operation[B
     return result
 
 
-def _import(
-    broker: Broker, users: Sequence[Row], indexes: Sequence[int], kind: str
-) -> Operation[BulkResult]:
+def _import(broker: Broker, users: Sequence[Row], indexes: Sequence[int], kind: str) -> Operation[BulkResult]:
     rows = [users[index] for index in indexes]
     if broker.namespace:
         rows = [{**row, "namespace": broker.namespace} for row in rows]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
-from airflow_provider_emqx.api.v5.paging import has_next, page_limit
+from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import EmqxNotFoundError
 
 

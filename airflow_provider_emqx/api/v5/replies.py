@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from airflow_provider_emqx.api.answers import describe, json_object, no_json, redirected
 from airflow_provider_emqx.api.base import Answer, Reply, Request
 from airflow_provider_emqx.api.reason import clean
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
-    EmqxApiError,
     EmqxAuthError,
     EmqxBadRequestError,
     EmqxConfigError,
+    EmqxError,
     EmqxForbiddenError,
     EmqxNotFoundError,
     EmqxRateLimitError,
@@ -54,60 +55,57 @@ def _success(request: Request, answer: Answer) -> Reply:
     return Reply(answer.status, body)
 
 
-def _failure(request: Request, answer: Answer) -> EmqxApiError | EmqxConfigError | EmqxUnsupportedError:
-    asked = str(request)
-    body = json_object(answer.body)
-    code, message = body.get("code", ""), body.get("message", "")
-    if type(code) is int:
-        return _is_v4(request)
-    code = code if isinstance(code, str) else ""
-    if not code and isinstance(body.get("reason_code"), int):
-        code = str(body["reason_code"])
-    known = bool(code)
-    reason = clean(message, request) if message else ""
-    status = answer.status
+def _failure(request: Request, answer: Answer) -> EmqxError:
+    asked, status = str(request), answer.status
     if 300 <= status < 400:
         return redirected(request, answer)
+    body = json_object(answer.body)
+    if type(body.get("code")) is int:
+        return _is_v4(request)
+    code = body.get("code", "") or str(body.get("reason_code", ""))
+    code = code if isinstance(code, str) else ""
+    message = body.get("message", "")
+    if status == 404 and (not code or message == "Request Path Not Found"):
+        return EmqxUnsupportedError(
+            "no such endpoint at this address (HTTP 404). The broker's version or edition may lack it, a gateway "
+            "before it may hide it, or it is an EMQX 4, whose API is /api/v4",
+            asked,
+        )
+    reason = _reason(request, answer, code, message)
     if status == 401:
-        if not known and answer.body.strip() == b"UNAUTHORIZED":
-            return EmqxAuthError(
-                status, "", "UNAUTHORIZED", asked, "EMQX 4 answers like this: is the API version v4, not v5?"
-            )
-        return EmqxAuthError(status, code, reason, asked, _AUTH_HINTS.get(code, _WRONG_KEY))
+        return EmqxAuthError(status, code, reason, asked, _AUTH_HINTS.get(code or reason, _WRONG_KEY))
     if status == 403:
         return EmqxForbiddenError(
             status, code, reason, asked, "Give the API key a role, scope and namespace that cover this call."
         )
-    if status == 404:
-        if not known or message == "Request Path Not Found":
-            return EmqxUnsupportedError(
-                "no such endpoint at this address (HTTP 404). The broker's version or edition may lack it, "
-                "a gateway before it may hide it, or it is an EMQX 4, whose API is /api/v4",
-                asked,
-            )
-        return EmqxNotFoundError(status, code, reason, asked)
     if status == 429:
-        return EmqxRateLimitError(
-            status, code, reason, asked, "Set a lower rate_limit.", retry_after=answer.retry_after
-        )
+        hint = "Set a lower rate_limit."
+        return EmqxRateLimitError(status, code, reason, asked, hint, retry_after=answer.retry_after)
     if status == 501:
-        return EmqxUnsupportedError(f"EMQX answered HTTP 501 {code}: {reason or 'not implemented'}", asked)
+        return EmqxUnsupportedError(f"EMQX answered HTTP 501 {code}: {reason}", asked)
     if code == "ALREADY_EXISTS":
         return EmqxAlreadyExistsError(status, code, reason, asked)
-    if code == "NOT_FOUND":
+    if status == 404 or code == "NOT_FOUND":
         return EmqxNotFoundError(status, code, reason, asked)
     if status >= 500:
-        if code == "INTERNAL_ERROR":
-            # the message is an Erlang stack, which may hold the request's arguments
-            reason = "the broker's handler crashed; its log has the details"
-        elif not known:
-            reason = reason or describe(answer)
         return EmqxServerError(status, code, reason, asked, retry_after=answer.retry_after)
-    return EmqxBadRequestError(status, code, reason or ("" if known else describe(answer)), asked)
+    return EmqxBadRequestError(status, code, reason, asked)
+
+
+def _reason(request: Request, answer: Answer, code: str, message: Any) -> str:
+    if code == "INTERNAL_ERROR":
+        # the message is an Erlang stack, which may hold the request's arguments
+        return "the broker's handler crashed; its log has the details"
+    if message:
+        return clean(message, request)
+    if code:
+        return ""
+    return "UNAUTHORIZED" if answer.body.strip() == b"UNAUTHORIZED" else describe(answer)
 
 
 _WRONG_KEY = "Check the API key and secret of the connection; the key may be disabled or expired."
 _AUTH_HINTS = {
+    "UNAUTHORIZED": "EMQX 4 answers like this: is the API version v4, not v5?",
     "API_KEY_NOT_ALLOW": "EMQX offers this endpoint to dashboard users only, not to API keys.",
 }
 

@@ -1,0 +1,294 @@
+"""Reads an Airflow connection of type ``emqx``: every way to write the address, every extra, nonsense refused."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from airflow_provider_emqx.api.detect import parse_version
+from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.get_provider_info import get_provider_info
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+log = logging.getLogger(__name__)
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+_MQTT_PORTS = {1883: "MQTT", 8883: "MQTT over TLS", 8083: "MQTT over WebSocket", 8084: "MQTT over WebSocket"}
+_API_BASES = (("/api/v5", "v5"), ("/api/v4", "v4"), ("/api", "v4"))
+
+
+def read_connection(conn: Connection, extras: Mapping[str, Any], **overrides: Any) -> Settings:
+    """
+    Turn a connection into a driver's settings.
+
+    :param conn: the connection.
+    :param extras: its decoded ``extra``: JSON types from the form, strings from URIs and secret backends.
+    :param overrides: settings that the hook's caller states.
+    :return: the settings.
+    :raises EmqxConfigError: naming the connection and the field's label.
+    """
+    try:
+        return _read(conn, extras, overrides)
+    except EmqxConfigError as error:
+        raise EmqxConfigError(f"connection {conn.conn_id!r}: {error.message}") from None
+
+
+def _read(conn: Connection, extras: Mapping[str, Any], overrides: Mapping[str, Any]) -> Settings:
+    _known(extras)
+    allow_http = _boolean(extras, "allow_http", default=False)
+    origin, prefix, base, generation = _address(conn.host or "", conn.port, conn.schema or "", allow_http)
+    chosen = _one_of(extras, "api_version", ("auto", "v4", "v5"), "auto")
+    if chosen != "auto":
+        if generation and chosen != generation:
+            raise EmqxConfigError(
+                f"{_label('api_version')} is {chosen}, but the address ends in {base}, which is {generation}"
+            )
+        generation, base = chosen, base or f"{prefix}/api/{chosen}"
+    if not conn.login or not conn.password:
+        raise EmqxConfigError(
+            "API key and API secret are both needed: create a pair in EMQX (System > API Keys; on EMQX 4: "
+            "Management > Applications; in EMQX Cloud: Deployment API)"
+        )
+    if ":" in conn.login:
+        raise EmqxConfigError("the API key holds a colon, which HTTP Basic authentication cannot carry")
+    settings = {
+        "origin": origin,
+        "base": base,
+        "prefix": prefix,
+        "generation": generation,
+        "key": conn.login,
+        "secret": conn.password,
+        "version": _version(extras),
+        "authenticator": _text(extras, "authenticator") or "password_based:built_in_database",
+        "namespace": _text(extras, "namespace"),
+        "serverless": ".emqxsl." in origin,
+        "verify": _verify(extras),
+        "connect_timeout": _number(extras, "connect_timeout", 5.0),
+        "read_timeout": _number(extras, "read_timeout", 65.0),
+        "attempts": _whole(extras, "attempts", 4),
+        "deadline": _number(extras, "deadline", 300.0),
+        "rate_limit": _number(extras, "rate_limit", None),
+        "proxy": _proxy(extras),
+        "read_only": _boolean(extras, "read_only", default=False),
+    }
+    return Settings(**{**settings, **{name: value for name, value in overrides.items() if value is not None}})
+
+
+def _address(
+    host: str, port: int | None, schema: str, allow_http: bool
+) -> tuple[str, str, str | None, str | None]:
+    """Give origin, prefix, base path and generation; the last two only where the address tells them."""
+    host, schema = host.strip(), schema.strip()
+    if not host:
+        raise EmqxConfigError(
+            f"{_label('host')} is empty: give the API's address, as https://host:8443/api/v5"
+        )
+    # a URI may say emqx://host/https (as Airflow's http connections do) or emqx://host/api/v5
+    wanted, path = (schema, "") if schema in ("http", "https") else ("", schema.strip("/"))
+    parts = _split(host)
+    if wanted and parts.scheme and wanted != parts.scheme:
+        raise EmqxConfigError(f"{_label('host')} says {parts.scheme}://, but the schema says {wanted}")
+    name = (parts.hostname or "").lower()
+    local = _is_loopback(name)
+    scheme = parts.scheme or wanted or ("http" if local else "https")
+    if scheme == "http" and not local and not allow_http:
+        raise EmqxConfigError(
+            "the address begins with http://, over which anyone on the way can read the API secret: use https://, "
+            f"or set {_label('allow_http')} if the network is trusted"
+        )
+    port = _port(parts.port, port)
+    shown = f"[{name}]" if ":" in name else name
+    origin = f"{scheme}://{shown}:{port}" if port else f"{scheme}://{shown}"
+    written = parts.path.strip("/")
+    if written and path and written != path:
+        raise EmqxConfigError(f"{_label('host')} and the schema both hold a path, and they differ")
+    return origin, *_base(re.sub(r"/{2,}", "/", f"/{written or path}" if written or path else ""))
+
+
+def _split(host: str) -> SplitResult:
+    """Take the address apart; without a scheme it begins with the host name."""
+    scheme = host.partition("://")[0].lower() if "://" in host else ""
+    if scheme not in ("", "http", "https"):
+        raise EmqxConfigError(
+            f"{_label('host')} begins with {scheme}://, but EMQX's management API is reached over https:// (or "
+            "http://); the address of the MQTT listener is something else"
+        )
+    try:
+        parts = urlsplit(host if scheme else f"//{host}")
+        parts.port  # noqa: B018  reading it is what checks it
+    except ValueError:
+        raise EmqxConfigError(
+            f"{_label('host')} is no address; it should be as https://host:8443/api/v5"
+        ) from None
+    if parts.username is not None or parts.password is not None:
+        raise EmqxConfigError(
+            f"{_label('host')} holds a user or password: they belong into API key and API secret"
+        )
+    if parts.query or parts.fragment:
+        raise EmqxConfigError(
+            f"{_label('host')} has a query or fragment; it should end with the path, as /api/v5"
+        )
+    if not re.fullmatch(r"[^\s/\\@%]+", parts.hostname or ""):
+        raise EmqxConfigError(f"{_label('host')} has no host name; it should be as https://host:8443/api/v5")
+    return parts
+
+
+def _port(written: int | None, field: int | None) -> int | None:
+    if written and field and written != field:
+        raise EmqxConfigError(f"{_label('host')} says port {written}, but {_label('port')} says {field}")
+    port = written or field
+    if port in _MQTT_PORTS:
+        raise EmqxConfigError(
+            f"port {port} is EMQX's port for {_MQTT_PORTS[port]}, not for its management API "
+            "(EMQX 5 and 6: 18083, EMQX 4: 8081, EMQX Cloud: 8443)"
+        )
+    if port is not None and not 0 < port < 65536:
+        raise EmqxConfigError(f"{_label('port')} {port} is no port number")
+    return port
+
+
+def _base(path: str) -> tuple[str, str | None, str | None]:
+    """Give what stands before the API in a path, the API's base path and its generation."""
+    for ending, generation in _API_BASES:
+        if path.endswith(ending):
+            return path.removesuffix(ending), path, generation
+    if re.search(r"/api(/|$)", path):
+        raise EmqxConfigError(
+            f"the path {path} of {_label('host')} is not where an EMQX API ends: it should be /api/v5, /api/v4, or "
+            "/api for EMQX Cloud v4"
+        )
+    return path, None, None
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _known(extras: Mapping[str, Any]) -> None:
+    """Refuse what looks like a typo: a misspelt ``read_only`` that is ignored does harm."""
+    fields = _fields()
+    for name in extras:
+        if name in fields:
+            continue
+        close = difflib.get_close_matches(str(name).lower().replace("-", "_"), fields, n=1, cutoff=0.8)
+        if close:
+            raise EmqxConfigError(
+                f"there is no extra {name!r}; {close[0]!r} ({_label(close[0])}) may be meant"
+            )
+        log.warning("Extra %r of the EMQX connection is unknown and ignored", name)
+
+
+def _fields() -> dict[str, Any]:
+    return get_provider_info()["connection-types"][0]["conn-fields"]  # type: ignore[no-any-return]
+
+
+def _label(name: str) -> str:
+    """The label under which the form shows a field."""
+    kind = get_provider_info()["connection-types"][0]
+    label = kind["ui-field-behaviour"]["relabeling"].get(name) or kind["conn-fields"].get(name, {}).get(
+        "label"
+    )
+    return f"“{label or name}”"
+
+
+def _given(extras: Mapping[str, Any], name: str) -> Any:
+    value = extras.get(name)
+    if isinstance(value, str):
+        value = value.strip()
+    return None if value == "" else value
+
+
+def _text(extras: Mapping[str, Any], name: str) -> str | None:
+    value = _given(extras, name)
+    if value is not None and not isinstance(value, str):
+        raise EmqxConfigError(f"{_label(name)} must be text, not {type(value).__name__}")
+    return value
+
+
+def _boolean(extras: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = _given(extras, name)
+    if value is None:
+        return default
+    text = str(value).lower()
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise EmqxConfigError(f"{_label(name)} must be true or false, not {value!r}")
+
+
+def _number(extras: Mapping[str, Any], name: str, default: float | None) -> Any:
+    value = _given(extras, name)
+    if value is None:
+        return default
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (number > 0 and math.isfinite(number)):
+        raise EmqxConfigError(f"{_label(name)} must be a number above 0, not {value!r}")
+    return number
+
+
+def _whole(extras: Mapping[str, Any], name: str, default: int) -> int:
+    number = _number(extras, name, float(default))
+    if number != int(number):
+        raise EmqxConfigError(f"{_label(name)} must be a whole number, not {_given(extras, name)!r}")
+    return int(number)
+
+
+def _one_of(extras: Mapping[str, Any], name: str, choices: tuple[str, ...], default: str) -> str:
+    value = _text(extras, name)
+    if value is None:
+        return default
+    if value.lower() not in choices:
+        raise EmqxConfigError(f"{_label(name)} must be one of {', '.join(choices)}, not {value!r}")
+    return value.lower()
+
+
+def _version(extras: Mapping[str, Any]) -> tuple[int, ...] | None:
+    text = _text(extras, "emqx_version")
+    if text is None:
+        return None
+    version = parse_version(text)
+    if version is None:
+        raise EmqxConfigError(f"{_label('emqx_version')} must be as 5.8.9, not {text!r}")
+    return version
+
+
+def _verify(extras: Mapping[str, Any]) -> bool | str:
+    value = _given(extras, "verify")
+    if value is None:
+        return True
+    text = str(value).lower()
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if not isinstance(value, str):
+        raise EmqxConfigError(
+            f"{_label('verify')} must be true, false or the path of a CA file, not {value!r}"
+        )
+    if not os.path.isfile(value):
+        raise EmqxConfigError(f"{_label('verify')}: there is no CA file {value!r} on this machine")
+    return value
+
+
+def _proxy(extras: Mapping[str, Any]) -> str | None:
+    value = _text(extras, "proxy")
+    # the value is not shown: it may hold a password
+    if value is not None and not re.match(r"https?://[^/]+", value):
+        raise EmqxConfigError(f"{_label('proxy')} must be a URL, as http://proxy.example.com:3128")
+    return value

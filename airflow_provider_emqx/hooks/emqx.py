@@ -1,0 +1,302 @@
+"""The hook: an Airflow connection becomes a client, and the API's operations become methods."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cached_property
+from itertools import islice
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_emqx.client.aio import AsyncClient
+    from airflow_provider_emqx.client.settings import Settings
+    from airflow_provider_emqx.client.sync import SyncClient
+
+T = TypeVar("T")
+
+#: operations of run_many() that are handed to the event loop at a time
+_BLOCK = 1_000
+
+
+class EmqxHook(BaseHook):
+    """
+    Talk to the management API of an EMQX broker, version 4.4, 5 or 6, self-hosted or in EMQX Cloud.
+
+    The generation of the API is found out at the first call and is the same to the caller: results carry the field
+    names of EMQX 5, times are RFC 3339, what is absent is ``None``. What a broker lacks raises
+    :class:`~airflow_provider_emqx.exceptions.EmqxUnsupportedError`.
+
+    ``get_…`` gives a dict, or ``None`` for what is not there; ``list_…`` gives a lazy iterator that reads page after
+    page; removing what is absent gives ``False`` (``None`` on EMQX 4, which does not tell). Every method raises
+    :class:`~airflow_provider_emqx.exceptions.EmqxError`.
+
+    The hook keeps one session; close it with :meth:`close` or use it in a ``with`` statement. One hook is for one
+    thread.
+
+    :param emqx_conn_id: the Airflow connection.
+    :param user_id_type: which users are meant, ``"username"`` or ``"clientid"``. EMQX 4 keeps a table for each, and
+        ``"username"`` is taken by default. On EMQX 5 and 6 the authenticator decides.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param retry_unsafe: repeat a publish (or a POST of :meth:`request`) that the broker says it could not carry out
+        at the moment. Messages may arrive twice.
+    """
+
+    conn_name_attr = "emqx_conn_id"
+    default_conn_name = "emqx_default"
+    conn_type = "emqx"
+    hook_name = "EMQX"
+
+    def __init__(
+        self,
+        emqx_conn_id: str = default_conn_name,
+        *,
+        user_id_type: str | None = None,
+        rate_limit: float | None = None,
+        retry_unsafe: bool = False,
+    ) -> None:
+        super().__init__()
+        self.emqx_conn_id = emqx_conn_id
+        self.user_id_type = user_id_type
+        self.rate_limit = rate_limit
+        self.retry_unsafe = retry_unsafe
+        self._client: SyncClient | None = None
+
+    def __enter__(self) -> EmqxHook:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the session's connections. The next call opens a new one."""
+        if self._client is not None:
+            self._client.close()
+
+    # ------------------------------------------------------------------ connection and client
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The connection, read and checked."""
+        conn = self.get_connection(self.emqx_conn_id)
+        return self._settings(conn, conn.extra_dejson)
+
+    def _settings(self, conn: Connection, extras: Mapping[str, Any]) -> Settings:
+        from airflow.providers.common.compat.sdk import mask_secret
+
+        from airflow_provider_emqx.hooks.connection import read_connection
+
+        if self.user_id_type not in (None, "username", "clientid"):
+            raise EmqxConfigError(f"user_id_type must be 'username' or 'clientid', not {self.user_id_type!r}")
+        settings = read_connection(
+            conn,
+            extras,
+            user_id_type=self.user_id_type,
+            rate_limit=self.rate_limit,
+            retry_unsafe=self.retry_unsafe,
+        )
+        # Airflow masks the password itself, but not what is made of it
+        mask_secret(settings.authorization.removeprefix("Basic "))
+        return settings
+
+    def get_conn(self) -> SyncClient:
+        """Give the client that this hook's methods use."""
+        if self._client is None:
+            from airflow_provider_emqx.client.sync import SyncClient
+
+            self._client = SyncClient(self.settings)
+        return self._client
+
+    @asynccontextmanager
+    async def async_client(self, connections: int = 32) -> AsyncIterator[AsyncClient]:
+        """
+        Open a client for an event loop: ``async with hook.async_client() as client``.
+
+        The connection is looked up without blocking the loop.
+
+        :param connections: how many requests may be in flight at once.
+        """
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        from airflow_provider_emqx.client.aio import AsyncClient
+
+        if "settings" not in self.__dict__:
+            conn = await get_async_connection(self.emqx_conn_id, hook=self)
+            # fills the slot of the cached property, so that both sides share one look-up
+            self.__dict__["settings"] = self._settings(conn, await get_async_extra_dejson(conn))
+        async with AsyncClient(self.settings, connections) as client:
+            await client.identify()
+            yield client
+
+    @property
+    def broker(self) -> Broker:
+        """What is known of the broker: generation, version, authenticator. Asked once."""
+        return self.get_conn().broker
+
+    @property
+    def api(self) -> ModuleType:
+        """The broker's operations: the package ``api.v4`` or ``api.v5``."""
+        return operations(self.broker)
+
+    @property
+    def api_version(self) -> str:
+        """Generation of the broker's API: ``"v4"`` or ``"v5"``."""
+        return self.broker.generation
+
+    @property
+    def emqx_version(self) -> str | None:
+        """Version of the broker, as ``"5.8.9"``, or ``None`` where the API key may not see it."""
+        return self.broker.version_text or None
+
+    def run(self, operation: Operation[T]) -> T:
+        """
+        Run an operation of :attr:`api`.
+
+        :param operation: as ``hook.api.clients.get_client(hook.broker, "dev-1")``.
+        :return: the operation's result.
+        """
+        return self.get_conn().run(operation)
+
+    def rows(self, operation: Operation[Page[Row]]) -> Iterator[Row]:
+        """
+        Walk a listing operation of :attr:`api`, page by page.
+
+        :param operation: reads the first page.
+        :return: a lazy iterator over the rows, each one once.
+        """
+        return self.get_conn().rows(operation)
+
+    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Iterator[T | EmqxError]:
+        """
+        Run many operations, several at a time.
+
+        :param operations: any number of operations; read as they are run.
+        :param in_flight: requests under way at once.
+        :return: results in the order of the operations; an error stands in its result's place.
+        """
+        import asyncio
+
+        from airflow_provider_emqx.client.aio import AsyncClient
+
+        settings = self.settings
+        waiting = iter(operations)
+        with asyncio.Runner() as runner:
+            client = AsyncClient(settings, in_flight)
+            client.adopt(self.broker, self.get_conn().base)
+            try:
+                while block := list(islice(waiting, _BLOCK)):
+                    yield from runner.run(client.run_many(block))
+            finally:
+                runner.run(client.close())
+
+    # ------------------------------------------------------------------ connection test and raw requests
+
+    def test_connection(self) -> tuple[bool, str]:
+        """
+        Say in one line which broker answers, or what is wrong. Takes 10 s at most and never retries.
+
+        :return: whether the connection works, and the line.
+        """
+        from airflow_provider_emqx.hooks.probe import probe
+
+        try:
+            return True, probe(self.settings)
+        except EmqxError as error:
+            return False, str(error)
+
+    # ------------------------------------------------------------------ clients
+
+    def list_clients(self, **filters: Any) -> Iterator[Row]:
+        """
+        List MQTT clients, connected ones and kept sessions: v4 and v5 ``GET /clients``.
+
+        :param filters: none yet on this method.
+        :return: an iterator over clients.
+        """
+        return self.rows(self.api.clients.list_clients(self.broker, filters=filters))
+
+    def get_client(self, clientid: str) -> Row | None:
+        """
+        Read one MQTT client: v4 and v5 ``GET /clients/{clientid}``.
+
+        A client is online if it is found **and** its ``connected`` is true: kept sessions are found as well.
+
+        :param clientid: the MQTT client id.
+        :return: the client, ``None`` where there is none.
+        """
+        client: Row | None = self.run(self.api.clients.get_client(self.broker, clientid))
+        return client
+
+    # ------------------------------------------------------------------ users
+
+    def list_users(self, is_superuser: bool | None = None) -> Iterator[Row]:
+        """
+        List the users of the built-in database: v5 ``GET /authentication/{id}/users``, v4 ``GET /auth_username``.
+
+        :param is_superuser: only superusers, or only the others (EMQX 4 has no superusers).
+        :return: an iterator over ``{"user_id", "is_superuser"}``; passwords are never returned.
+        """
+        return self.rows(self.api.auth.list_users(self.broker, is_superuser=is_superuser))
+
+    def get_user(self, user_id: str) -> Row | None:
+        """
+        Read one user.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :return: ``{"user_id", "is_superuser"}``, ``None`` where there is no such user.
+        """
+        user: Row | None = self.run(self.api.auth.get_user(self.broker, user_id))
+        return user
+
+    def create_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
+        """
+        Create one user.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :param password: plain password; the broker hashes it.
+        :param is_superuser: exempt from ACL rules (EMQX 5 and 6).
+        :return: ``{"user_id", "is_superuser"}``.
+        :raises EmqxAlreadyExistsError: if there is one; it is left as it is.
+        """
+        return self.run(self.api.auth.create_user(self.broker, user_id, password, is_superuser))
+
+    def update_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
+        """
+        Set a user's password and superuser flag.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :param password: plain password; the broker hashes it.
+        :param is_superuser: exempt from ACL rules (EMQX 5 and 6). Always written: not giving it takes the flag away.
+        :return: ``{"user_id", "is_superuser"}``.
+        :raises EmqxNotFoundError: if there is no such user.
+        """
+        return self.run(self.api.auth.update_user(self.broker, user_id, password, is_superuser))
+
+    def delete_user(self, user_id: str) -> bool | None:
+        """
+        Delete one user. Its connections stay open; kick the client to end them.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :return: whether it was there; ``None`` on EMQX 4, which does not tell.
+        """
+        deleted: bool | None = self.run(self.api.auth.delete_user(self.broker, user_id))
+        return deleted
+
+
+def operations(broker: Broker) -> ModuleType:
+    """
+    Give the package of operations for a broker's generation.
+
+    :param broker: as found by a client.
+    """
+    from airflow_provider_emqx.api import v4, v5
+
+    return v4 if broker.generation == "v4" else v5

@@ -1,0 +1,77 @@
+"""The connection test: one line about the broker that answers, within ten seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from airflow_provider_emqx.api import v4, v5
+from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request
+from airflow_provider_emqx.client.identity import identify
+from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.client.sync import SyncClient
+from airflow_provider_emqx.exceptions import EmqxForbiddenError, EmqxTimeoutError
+
+T = TypeVar("T")
+
+_SECONDS = 10.0
+_CONNECT = 3.0
+_READ = 4.0
+
+
+def probe(settings: Settings) -> str:
+    """
+    Ask the broker who it is and whether it takes the key.
+
+    :param settings: the connection, read.
+    :return: one line for the person who pressed Test.
+    :raises EmqxError: saying what is wrong.
+    """
+    quick = replace(
+        settings,
+        attempts=1,
+        deadline=_SECONDS,
+        connect_timeout=min(settings.connect_timeout, _CONNECT),
+        read_timeout=min(settings.read_timeout, _READ),
+        rate_limit=None,
+    )
+    client = SyncClient(quick)
+    until = time.monotonic() + _SECONDS
+    try:
+        broker: Broker = client.run(_within(until, identify(quick, client.set_base, datetime.now(UTC))))
+        where = f"API {broker.generation} at {quick.origin}"
+        if broker.version and settings.version is None:
+            return f"{broker}, {where}"
+        api = v4 if broker.generation == "v4" else v5
+        try:
+            client.run(_within(until, api.clients.list_clients(broker, limit=1)))
+        except EmqxForbiddenError as error:
+            return (
+                f"{broker}, {where}. The key is valid but may not list clients ({error.code or 'HTTP 403'}): it works "
+                "only for the calls that its role and scopes cover"
+            )
+        hidden = "" if broker.version or broker.serverless else ", which the key may not see"
+        return f"{broker}{hidden}, {where}"
+    finally:
+        client.close()
+
+
+def _within(until: float, operation: Operation[T]) -> Generator[Request, Reply, T]:
+    """Give every request of an operation only the time that is left of the whole test."""
+    request = next(operation)
+    try:
+        while True:
+            left = until - time.monotonic() - _CONNECT
+            if left <= 0:
+                raise EmqxTimeoutError(f"the broker did not answer within {_SECONDS:g} s", str(request), True)
+            try:
+                reply = yield replace(request, timeout=min(left, _READ))
+            except Exception as error:
+                request = operation.throw(error)
+            else:
+                request = operation.send(reply)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
