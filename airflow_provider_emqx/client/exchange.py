@@ -43,7 +43,7 @@ _LONGEST_WAIT = 30.0
 _TRANSIENT_CODES = frozenset({"101", "NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
 _LOST_STATUSES = frozenset({502, 504})
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 @lru_cache(maxsize=1)

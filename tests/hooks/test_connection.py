@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Connection
+
+from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.hooks.connection import read_connection
+
+
+def read(host: str = "https://broker.example.com", *, extra: Any = None, **fields: Any) -> Settings:
+    conn = Connection(
+        conn_id="emqx_default",
+        conn_type="emqx",
+        host=host,
+        login=fields.pop("login", "key"),
+        password=fields.pop("password", "secret"),
+        **fields,
+    )
+    return read_connection(conn, extra or {})
+
+
+def refusal(*args: Any, **kwargs: Any) -> str:
+    with pytest.raises(EmqxConfigError) as caught:
+        read(*args, **kwargs)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "base", "generation"),
+    [
+        ("https://id.emqx.cloud:8443/api", "https://id.emqx.cloud:8443", "/api", "v4"),
+        ("https://broker.example.com:8081/api/v4", "https://broker.example.com:8081", "/api/v4", "v4"),
+        ("https://broker.example.com:8443/api/v5/", "https://broker.example.com:8443", "/api/v5", "v5"),
+        ("https://gw.example.com/emqx/api/v5", "https://gw.example.com", "/emqx/api/v5", "v5"),
+        ("broker.example.com", "https://broker.example.com", None, None),
+        ("broker.example.com:18083", "https://broker.example.com:18083", None, None),
+        ("Broker.Example.com/api/v5", "https://broker.example.com", "/api/v5", "v5"),
+        ("localhost:18083", "http://localhost:18083", None, None),
+        ("localhost:8081", "http://localhost:8081", None, None),
+        ("127.0.0.1", "http://127.0.0.1", None, None),
+        ("https://localhost:8443", "https://localhost:8443", None, None),
+        ("[::1]:18083", "http://[::1]:18083", None, None),
+    ],
+)
+def test_every_way_to_write_the_address_is_understood(
+    host: str, origin: str, base: str | None, generation: str | None
+) -> None:
+    settings = read(host)
+    assert (settings.origin, settings.base, settings.generation) == (origin, base, generation)
+
+
+def test_the_port_may_stand_in_its_own_field() -> None:
+    assert read("broker.example.com", port=8443).origin == "https://broker.example.com:8443"
+    assert read("https://broker.example.com:8443", port=8443).origin == "https://broker.example.com:8443"
+
+
+@pytest.mark.parametrize(
+    ("uri", "origin", "base"),
+    [
+        ("emqx://key:secret@broker.example.com:8443/api%2Fv5", "https://broker.example.com:8443", "/api/v5"),
+        ("emqx://key:secret@broker.example.com:8443/api/v5", "https://broker.example.com:8443", "/api/v5"),
+        ("emqx://key:secret@broker.example.com:8443/https", "https://broker.example.com:8443", None),
+        (
+            "emqx://key:secret@https%3A%2F%2Fbroker.example.com%3A8443%2Fapi",
+            "https://broker.example.com:8443",
+            "/api",
+        ),
+        ("emqx://key:secret@localhost:18083", "http://localhost:18083", None),
+    ],
+)
+def test_airflow_uris_are_understood(
+    uri: str, origin: str, base: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_URI", uri)
+    settings = EmqxHook("emqx_uri").settings
+    assert (settings.origin, settings.base) == (origin, base)
+    assert (settings.key, settings.secret) == ("key", "secret")
+
+
+def test_uri_extras_are_strings_and_mean_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_EMQX_URI",
+        "emqx://key:secret@broker.example.com/?verify=false&read_timeout=12.5&attempts=2&read_only=true&rate_limit=8",
+    )
+    settings = EmqxHook("emqx_uri").settings
+    assert settings.verify is False
+    assert settings.read_timeout == 12.5
+    assert settings.attempts == 2
+    assert settings.read_only is True
+    assert settings.rate_limit == 8
+
+
+def test_the_port_of_the_form_is_not_the_only_thing_checked_for_mqtt() -> None:
+    assert "MQTT over TLS" in refusal("broker.example.com:8883")
+    assert "MQTT" in refusal("broker.example.com", port=1883)
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("", "“API address” is empty"),
+        ("mqtt://broker.example.com", "begins with mqtt://"),
+        ("https://", "has no host name"),
+        ("https://key:secret@broker.example.com", "belong into API key and API secret"),
+        ("https://broker.example.com/api/v5?x=1", "query or fragment"),
+        ("https://broker.example.com/api/v3", "is not where an EMQX API ends"),
+        ("https://broker.example.com:99999", "is no address"),
+        ("http://broker.example.com", "use https://, or set “Allow plain HTTP”"),
+        ("https://[::1", "is no address"),
+    ],
+)
+def test_an_address_that_cannot_be_right_is_refused_with_the_fields_label(host: str, said: str) -> None:
+    message = refusal(host)
+    assert said in message
+    assert "connection 'emqx_default'" in message
+    assert "secret@" not in message
+
+
+def test_contradicting_parts_of_the_address_are_refused() -> None:
+    assert "“API port” says 8444" in refusal("https://broker.example.com:8443", port=8444)
+    assert "schema says http" in refusal("https://broker.example.com", schema="http")
+    assert "differ" in refusal("https://broker.example.com/api/v5", schema="api/v4")
+    assert "“API version” is v4" in refusal("https://broker.example.com/api/v5", extra={"api_version": "v4"})
+
+
+def test_plain_http_needs_loopback_or_leave() -> None:
+    assert read("http://127.0.0.1:18083").origin == "http://127.0.0.1:18083"
+    allowed = read("http://broker.example.com:18083", extra={"allow_http": "true"})
+    assert allowed.origin == "http://broker.example.com:18083"
+
+
+def test_the_api_version_gives_the_base_where_the_address_has_none() -> None:
+    settings = read("https://broker.example.com", extra={"api_version": "V4"})
+    assert (settings.generation, settings.base) == ("v4", "/api/v4")
+    behind_gateway = read("https://gw.example.com/emqx", extra={"api_version": "v5"})
+    assert behind_gateway.base == "/emqx/api/v5"
+
+
+def test_serverless_is_known_by_its_host() -> None:
+    settings = read("https://x1.ala.eu-central-1.emqxsl.com:8443/api/v5")
+    assert settings.serverless
+
+
+@pytest.mark.parametrize(
+    ("extra", "field", "value"),
+    [
+        ({"verify": True}, "verify", True),
+        ({"verify": "False"}, "verify", False),
+        ({"verify": ""}, "verify", True),
+        ({"verify": None}, "verify", True),
+        ({"attempts": 1}, "attempts", 1),
+        ({"attempts": "3"}, "attempts", 3),
+        ({"connect_timeout": "2.5"}, "connect_timeout", 2.5),
+        ({"deadline": ""}, "deadline", 300.0),
+        ({"rate_limit": "10"}, "rate_limit", 10.0),
+        ({"emqx_version": "5.8.9"}, "version", (5, 8, 9)),
+        ({"emqx_version": "v6.1.0-rc.1"}, "version", (6, 1, 0)),
+        ({"authenticator": " "}, "authenticator", "password_based:built_in_database"),
+        ({"namespace": "tenant-1"}, "namespace", "tenant-1"),
+        ({"proxy": "http://proxy.example.com:3128"}, "proxy", "http://proxy.example.com:3128"),
+        ({"read_only": "yes"}, "read_only", True),
+    ],
+)
+def test_extras_are_taken_as_json_types_and_as_strings(extra: dict[str, Any], field: str, value: Any) -> None:
+    assert getattr(read(extra=extra), field) == value
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"attempts": "many"}, "“Attempts” must be a number above 0, not 'many'"),
+        ({"attempts": 1.5}, "“Attempts” must be a whole number"),
+        ({"attempts": True}, "“Attempts” must be a number above 0"),
+        ({"read_timeout": 0}, "“Read timeout (seconds)” must be a number above 0"),
+        ({"deadline": "inf"}, "“Deadline (seconds)” must be a number above 0"),
+        ({"verify": 3}, "“Verify TLS certificate” must be true, false or the path of a CA file"),
+        ({"verify": "no-such-file.pem"}, "there is no CA file 'no-such-file.pem'"),
+        ({"read_only": "maybe"}, "“Read only” must be true or false, not 'maybe'"),
+        ({"api_version": "v3"}, "“API version” must be one of auto, v4, v5"),
+        ({"emqx_version": "newest"}, "“EMQX version” must be as 5.8.9"),
+        ({"authenticator": 7}, "“Authenticator” must be text"),
+        ({"readonly": True}, "there is no extra 'readonly'; 'read_only' (“Read only”) may be meant"),
+    ],
+)
+def test_nonsense_in_an_extra_is_refused_with_the_fields_label(extra: dict[str, Any], said: str) -> None:
+    assert said in refusal(extra=extra)
+
+
+def test_a_proxy_that_is_no_url_is_refused_without_being_shown() -> None:
+    message = refusal(extra={"proxy": "user:hunter2@proxy"})
+    assert "“Proxy” must be a URL" in message
+    assert "hunter2" not in message
+
+
+def test_an_unknown_extra_that_looks_like_nothing_known_is_ignored_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read(extra={"team": "iot"})
+    assert "'team'" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["login", "password"])
+def test_a_connection_without_key_or_secret_is_refused(missing: str) -> None:
+    assert "API key and API secret are both needed" in refusal(**{missing: ""})
+
+
+def test_a_key_with_a_colon_is_refused() -> None:
+    assert "colon" in refusal(login="a:b")
+
+
+def test_no_secret_shows_in_the_settings_repr() -> None:
+    settings = read(password="planted-secret", extra={"proxy": "http://u:planted-proxy@p:1"})
+    assert "planted" not in repr(settings)
+    assert settings.authorization not in repr(settings)
