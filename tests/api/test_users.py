@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx import exceptions as errors
+from airflow_provider_emqx.api import v4, v5
+from airflow_provider_emqx.api.base import Broker, Reply
+from airflow_provider_emqx.api.bulk import BulkResult
+from tests.api.play import play
+
+V4, V5, OLD = Broker("v4", (4, 4, 19)), Broker("v5", (5, 8, 9)), Broker("v5", (5, 6, 1))
+USERS = "/authentication/password_based%3Abuilt_in_database/users"
+EXISTS = errors.EmqxAlreadyExistsError(409, "ALREADY_EXISTS", "User already exists")
+ABSENT = errors.EmqxNotFoundError(404, "NOT_FOUND", "User not found")
+NO_AUTHENTICATOR = errors.EmqxNotFoundError(404, "NOT_FOUND", "Authenticator 'x' does not exist")
+
+
+def user(user_id: str, password: str = "pw", **more: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "password": password, "is_superuser": False, **more}
+
+
+def lost(error: errors.EmqxError) -> errors.EmqxError:
+    copy = type(error)(*error.args)
+    copy.maybe_applied = True
+    return copy
+
+
+def sent(request: Any) -> Any:
+    return json.loads(request.body)
+
+
+def test_an_absent_user_is_none() -> None:
+    assert play(v5.auth.get_user(V5, "u"), ABSENT)[0] is None
+    assert play(v4.auth.get_user(V4, "u"), Reply(200, {}))[0] is None
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda: v5.auth.get_user(V5, "u"),
+        lambda: v5.auth.update_user(V5, "u", "p"),
+        lambda: v5.auth.delete_user(V5, "u"),
+        lambda: v5.auth.create_user(V5, "u", "p"),
+        lambda: v5.auth.list_users(V5),
+        lambda: v5.auth.upsert_users(V5, [user("u")]),
+        lambda: v5.auth.user_id_type(V5),
+    ],
+)
+def test_a_missing_authenticator_is_no_missing_user(operation: Any) -> None:
+    with pytest.raises(errors.EmqxConfigError, match="no authenticator"):
+        play(operation(), NO_AUTHENTICATOR)
+
+
+def test_posting_to_a_missing_authenticator_is_told_the_same_way() -> None:
+    refusal = errors.EmqxBadRequestError(400, "BAD_REQUEST", "User error: {not_found,{authenticator,…}}")
+    with pytest.raises(errors.EmqxConfigError, match="no authenticator"):
+        play(v5.auth.create_user(V5, "u", "p"), refusal)
+
+
+@pytest.mark.parametrize("user_id", ["", ".", ".."])
+@pytest.mark.parametrize("api", [v4, v5])
+def test_ids_that_would_reach_something_else_are_refused_before_anything_is_sent(
+    api: Any, user_id: str
+) -> None:
+    broker = V4 if api is v4 else V5
+    for operation in (
+        api.auth.get_user(broker, user_id),
+        api.auth.create_user(broker, user_id, "p"),
+        api.auth.update_user(broker, user_id, "p"),
+        api.auth.delete_user(broker, user_id),
+    ):
+        with pytest.raises(errors.EmqxConfigError):
+            play(operation)
+
+
+def test_the_superuser_flag_is_always_sent_on_update() -> None:
+    _, [request] = play(v5.auth.update_user(V5, "u", "p"), Reply(200, {"user_id": "u"}))
+    assert request.json == {"password": "p", "is_superuser": False}
+
+
+def test_a_delete_that_was_done_by_a_lost_attempt_counts_as_done() -> None:
+    assert play(v5.auth.delete_user(V5, "u"), Reply(204))[0] is True
+    assert play(v5.auth.delete_user(V5, "u"), ABSENT)[0] is False
+    assert play(v5.auth.delete_user(V5, "u"), lost(ABSENT))[0] is True
+    assert play(v4.auth.delete_user(V4, "u"), Reply(200))[0] is None
+
+
+@pytest.mark.parametrize(("api", "broker"), [(v4, V4), (v5, V5)])
+def test_a_create_after_a_lost_attempt_does_not_claim_what_may_be_anothers(api: Any, broker: Broker) -> None:
+    with pytest.raises(errors.EmqxAlreadyExistsError):
+        play(api.auth.create_user(broker, "u", "p"), EXISTS)
+    with pytest.raises(errors.EmqxOutcomeUnknownError):
+        play(api.auth.create_user(broker, "u", "p"), lost(EXISTS))
+
+
+def test_a_superuser_is_refused_on_emqx_4() -> None:
+    for operation in (v4.auth.create_user(V4, "u", "p", True), v4.auth.update_user(V4, "u", "p", True)):
+        with pytest.raises(errors.EmqxUnsupportedError):
+            play(operation)
+
+
+def test_v4_users_have_v5_names() -> None:
+    page, [request] = play(
+        v4.auth.list_users(Broker("v4", (4, 4, 19), user_id_type="clientid")),
+        Reply(200, [{"clientid": "c1", "created_at": 1795407810266}], {"hasnext": False}),
+    )
+    assert request.path == "/auth_clientid"
+    assert page.rows == [
+        {"user_id": "c1", "is_superuser": None, "created_at": "2026-11-23T04:23:30.266+00:00"}
+    ]
+    assert page.next is None
+
+
+def test_v5_upsert_is_one_import() -> None:
+    result, [request] = play(
+        v5.auth.upsert_users(V5, [user("a"), user("b", is_superuser=True)]),
+        Reply(200, {"total": 2, "success": 1, "override": 1, "skipped": 0, "failed": 0}),
+    )
+    assert result == BulkResult(written=2, created=1, updated=1, unchanged=0)
+    assert request.params == {"type": "plain"}
+    assert request.may_repeat
+    assert sent(request) == [user("a"), user("b", is_superuser=True)]
+
+
+def test_an_import_that_only_says_204_leaves_the_counts_open() -> None:
+    result, _ = play(v5.auth.upsert_users(Broker("v5", (5, 7, 2)), [user("a")]), Reply(204))
+    assert result == BulkResult(1, None, None, None)
+
+
+def test_counts_that_do_not_add_up_are_an_error() -> None:
+    with pytest.raises(errors.EmqxError, match="sum does not match"):
+        play(v5.auth.upsert_users(V5, [user("a"), user("b")]), Reply(200, {"total": 2, "success": 1}))
+
+
+def test_a_refused_import_is_halved_down_to_the_bad_row() -> None:
+    refused = errors.EmqxBadRequestError(400, "BAD_REQUEST", "no")
+    one = {"total": 1, "success": 1, "override": 0, "skipped": 0}
+    two = {"total": 2, "success": 2, "override": 0, "skipped": 0}
+    result, requests = play(
+        v5.auth.upsert_users(V5, [user(name) for name in "abcd"]),
+        refused,
+        refused,
+        Reply(200, one),
+        refused,
+        Reply(200, two),
+    )
+    assert result == BulkResult(3, 3, 0, 0, failed={1: "no"})
+    assert [[row["user_id"] for row in sent(request)] for request in requests] == [
+        ["a", "b", "c", "d"],
+        ["a", "b"],
+        ["a"],
+        ["b"],
+        ["c", "d"],
+    ]
+
+
+def test_hashes_and_plain_passwords_go_in_separate_imports() -> None:
+    hashed = {"user_id": "h", "password_hash": "ab", "salt": "cd", "is_superuser": False}
+    one = Reply(200, {"total": 1, "success": 0, "override": 0, "skipped": 1})
+    result, requests = play(v5.auth.upsert_users(V5, [hashed, user("p")]), one, one)
+    assert [request.params for request in requests] == [{"type": "plain"}, {"type": "hash"}]
+    assert (result.written, result.unchanged) == (2, 2)
+
+
+@pytest.mark.parametrize("broker", [OLD, Broker("v5", (5, 5, 0)), Broker("v5", (5, 0, 0)), Broker("v5")])
+def test_brokers_that_could_lose_users_by_an_import_never_see_one(broker: Broker) -> None:
+    result, requests = play(
+        v5.auth.upsert_users(broker, [user("new"), user("old")]),
+        Reply(201, {"user_id": "new"}),
+        EXISTS,
+        Reply(200, {"user_id": "old"}),
+    )
+    assert result == BulkResult(2, 1, 1, None)
+    assert [(request.method, request.path) for request in requests] == [
+        ("POST", USERS),
+        ("POST", USERS),
+        ("PUT", USERS + "/old"),
+    ]
+
+
+def test_a_namespace_goes_with_every_request() -> None:
+    broker = Broker("v5", (6, 1, 0), namespace="tenant-1")
+    _, [request] = play(v5.auth.get_user(broker, "u"), Reply(200, {"user_id": "u"}))
+    assert request.params == {"ns": "tenant-1"}
+    _, [request] = play(v5.auth.upsert_users(broker, [user("u")]), Reply(204))
+    assert sent(request)[0]["namespace"] == "tenant-1"
+
+
+def test_v4_upsert_is_an_array_and_one_put_for_each_that_existed() -> None:
+    result, requests = play(
+        v4.auth.upsert_users(V4, [user("a"), user("b"), user("c")]),
+        Reply(200, {"a": "ok", "b": "{error,existed}", "c": "{error,password}"}),
+        Reply(200),
+    )
+    assert (result.written, result.created, result.updated) == (2, 1, 1)
+    assert list(result.failed) == [2]
+    assert sent(requests[0]) == [{"username": name, "password": "pw"} for name in "abc"]
+    assert (requests[1].method, requests[1].path) == ("PUT", "/auth_username/b")
+
+
+def test_v4_rows_that_its_api_cannot_take_are_refused_and_no_empty_array_is_sent() -> None:
+    hashed = {"user_id": "h", "password_hash": "ab", "is_superuser": False}
+    result, requests = play(v4.auth.create_users(V4, [user("s", is_superuser=True), hashed]))
+    assert sorted(result.failed) == [0, 1]
+    assert requests == []
+
+
+def test_v4_rows_that_a_lost_attempt_may_have_created_are_set_apart() -> None:
+    reply = Reply(200, {"a": "{error,existed}"}, maybe_applied=True)
+    result, _ = play(v4.auth.create_users(V4, [user("a")]), reply)
+    assert (result.unknown, result.existing) == ([0], [])
+
+
+def test_an_answer_that_leaves_a_row_out_is_an_error() -> None:
+    with pytest.raises(errors.EmqxServerError, match="what became of 'b'"):
+        play(v4.auth.create_users(V4, [user("a"), user("b")]), Reply(200, {"a": "ok"}))
+
+
+@pytest.mark.parametrize(("api", "broker"), [(v4, V4), (v5, V5), (v5, OLD)])
+def test_the_same_id_twice_in_one_bulk_write_is_refused(api: Any, broker: Broker) -> None:
+    for write in (api.auth.upsert_users, api.auth.create_users):
+        with pytest.raises(errors.EmqxConfigError, match="'a'"):
+            play(write(broker, [user("a"), user("a")]))
+
+
+def test_both_generations_offer_the_same_operations() -> None:
+    import inspect
+
+    for name in ("clients", "auth"):
+        one, other = getattr(v4, name), getattr(v5, name)
+
+        def public(module: Any) -> dict[str, str]:
+            return {
+                key: str(inspect.signature(value))
+                for key, value in vars(module).items()
+                if inspect.isfunction(value)
+                and not key.startswith("_")
+                and value.__module__ == module.__name__
+            }
+
+        shared_only = {"as_v5"}
+        assert {k: v for k, v in public(one).items() if k not in shared_only} == public(other)
