@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,3 +32,21 @@ def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
     except EmqxNotFoundError:
         return None
     return reply.data  # type: ignore[no-any-return]
+
+
+def list_states(
+    broker: Broker, page: int = 1, fields: Sequence[str] = ("clientid", "connected")
+) -> Operation[Page[Row]]:
+    """
+    List who is known and who is connected, and no more: ``GET /clients`` with ``fields`` (EMQX 5.6).
+
+    Pages are as long as an event loop may be held for decoding one: about 36 bytes a row, 1.5 kB before EMQX 5.6.
+
+    :param fields: fields of the rows.
+    """
+    lean = broker.serverless or broker.at_least(5, 6)
+    limit = page_limit(broker) if lean else 1_000
+    asked = {"page": page, "limit": limit, "fields": ",".join(fields)}
+    reply = yield Request("GET", "/clients", asked)
+    more = partial(list_states, broker, page + 1, fields) if has_next(reply, page, limit) else None
+    return Page(reply.data, more, ("clientid", "connected"))
