@@ -1,0 +1,448 @@
+"""FakeEmqx: a broker that exists as an HTTP API only, for tests and demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from airflow_provider_emqx.testing.dispatch import SERVERLESS_RATE, Dispatcher
+from airflow_provider_emqx.testing.faults import KINDS, WORKING, Fault, Match, Order
+from airflow_provider_emqx.testing.mqtt import FOREVER, Client, Message, Subscription
+from airflow_provider_emqx.testing.pace import Pace
+from airflow_provider_emqx.testing.passwords import User, make_hash
+from airflow_provider_emqx.testing.server import Served, Server
+from airflow_provider_emqx.testing.state import ApiKey, Ban, State
+from airflow_provider_emqx.testing.tables import Table
+
+
+class FakeEmqx:
+    """A double of EMQX's management API on 127.0.0.1, in a thread of its own.
+
+    It answers as the real brokers do, traps included, and is held to recordings of them. Devices exist in memory:
+    :meth:`connect` and its neighbours play them. All methods may be called from any thread, also while the broker
+    is stopped.
+
+    .. code-block:: python
+
+        with FakeEmqx("5.8.9") as broker:
+            monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+            broker.connect("device-1")
+            ...
+            assert broker.received("device-1")[0].payload == b"reboot"
+
+    :param version: Any version of EMQX 4.4, 5 or 6, or ``"serverless"`` for EMQX Cloud Serverless: what that
+        version does not serve is not there.
+    :param key: API key (4.4: AppID); :meth:`add_key` adds more.
+    :param secret: Its secret.
+    :param port: TCP port; 0 takes a free one. After :meth:`stop`, :meth:`start` takes the same one again.
+    :param pace: ``(rows per second of bulk writes, calls per second)``: be as slow as a real broker, for
+        instance :data:`PACE_V5`. Not given: as fast as possible.
+    :param user_id_type: Whether the ids of users are usernames or client ids: ``"username"``, ``"clientid"``.
+    :param password_hash_algorithm: As in the API, for instance ``{"name": "sha256", "salt_position": "prefix"}``.
+    :param authenticator: The built-in database is configured (4.4: plugin ``emqx_auth_mnesia`` is loaded).
+    :param authorization: The built-in database is a source of ACL rules (API v5).
+    :param modules: The modules ``topic_metrics`` and ``delayed`` are loaded (4.4).
+    :param edition: ``"Opensource"`` or ``"Enterprise"``; not given: Opensource before 5.9.
+    :param nodes: Names of the cluster's nodes; the first one answers. See :meth:`stop_node`.
+    :param base_path: Path of the API when it is not ``/api/v4`` or ``/api/v5``; ``"/api"`` is EMQX Cloud v4.
+    :param rate_limit: Calls per second beyond which 429 is answered; ``True`` for Serverless' 10.
+    :param idle_timeout: Seconds after which an idle connection is closed: 5 on 4.4, else 60.
+    :param requests_per_connection: Requests after which a connection is closed: 100 on 4.4, else 1,000.
+    :param utc_offset: Hours by which the node's clock is ahead of UTC; 4.4 prints times in that zone.
+    :param log_requests: Keep what arrived in :attr:`requests`.
+    """
+
+    def __init__(
+        self,
+        version: str = "5.8.9",
+        *,
+        key: str = "key",
+        secret: str = "secret",
+        port: int = 0,
+        pace: tuple[float, float] | None = None,
+        user_id_type: str = "username",
+        password_hash_algorithm: Mapping[str, Any] | None = None,
+        authenticator: bool = True,
+        authorization: bool = True,
+        modules: bool = True,
+        edition: str | None = None,
+        nodes: list[str] | None = None,
+        base_path: str | None = None,
+        rate_limit: float | bool | None = None,
+        idle_timeout: float | None = None,
+        requests_per_connection: int | None = None,
+        utc_offset: float = 0.0,
+        log_requests: bool = True,
+    ) -> None:
+        if user_id_type not in {"username", "clientid"}:
+            raise ValueError(f'user_id_type is "username" or "clientid", not {user_id_type!r}')
+        self.version = version
+        self.key = key
+        self.secret = secret
+        self.state = State(
+            version,
+            nodes=nodes,
+            edition=edition,
+            user_id_type=user_id_type,
+            password_hash_algorithm=password_hash_algorithm,
+            authenticator=authenticator,
+            authorization=authorization,
+            modules=modules,
+            utc_offset=utc_offset,
+        )
+        self.state.keys[key] = ApiKey(key, secret)
+        v4 = self.state.generation == "v4"
+        self.base_path = base_path or f"/api/{self.state.generation}"
+        limit = float(SERVERLESS_RATE) if rate_limit is True else rate_limit or None
+        self._dispatcher = Dispatcher(self.state, self.base_path, limit)
+        self._server = Server(
+            self._dispatcher,
+            port=port,
+            requests_per_connection=requests_per_connection or (100 if v4 else 1000),
+            idle_timeout=idle_timeout if idle_timeout is not None else (5.0 if v4 else 60.0),
+            pace=Pace(*pace) if pace else None,
+            log_requests=log_requests,
+        )
+
+    # life
+
+    def start(self) -> FakeEmqx:
+        """Serve requests; returns when the port is open."""
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """Go down: the port and all connections are closed, what the broker knows is kept."""
+        self._server.stop()
+
+    def __enter__(self) -> FakeEmqx:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"FakeEmqx({self.version!r}, port={self.port})"
+
+    # address
+
+    @property
+    def port(self) -> int:
+        """Port that is served; 0 before the first start if none was asked for."""
+        return self._server.port
+
+    @property
+    def url(self) -> str:
+        """Origin, as ``http://127.0.0.1:PORT``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Base of the API, as ``http://127.0.0.1:PORT/api/v5``."""
+        return self.url + self.base_path
+
+    def connection(self, **extra: Any) -> dict[str, Any]:
+        """Return an Airflow connection to this broker, for ``AIRFLOW_CONN_…`` as JSON.
+
+        :param extra: Fields of the connection's extra, for instance ``attempts=2``.
+        """
+        host = self.url if self.base_path.startswith("/api/v") else self.api_url
+        return {
+            "conn_type": "emqx",
+            "host": host,
+            "login": self.key,
+            "password": self.secret,
+            "extra": extra,
+        }
+
+    # what arrived
+
+    @property
+    def requests(self) -> list[Served]:
+        """What arrived, in order: tuples of method, raw path with query, status, body, done, fault, headers."""
+        return self._server.requests
+
+    @property
+    def request_count(self) -> int:
+        """How many requests arrived, also when they are not logged."""
+        return self._server.request_count
+
+    @property
+    def connection_count(self) -> int:
+        """Over how many connections they came."""
+        return self._server.connection_count
+
+    # keys
+
+    def add_key(
+        self,
+        key: str,
+        secret: str,
+        *,
+        role: str = "administrator",
+        expired: bool = False,
+        allow: Callable[[str, str], bool] | None = None,
+    ) -> None:
+        """Add or replace an API key.
+
+        :param key: Key.
+        :param secret: Secret.
+        :param role: ``administrator``, ``viewer`` (reads only) or ``publisher`` (publishes only); API v5.
+        :param expired: Refuse it from now on.
+        :param allow: Tells by method and route pattern what this key may call, as keys of EMQX Cloud Dedicated.
+        """
+        with self.state.lock:
+            self.state.keys[key] = ApiKey(key, secret, role, expired, allow)
+            self._dispatcher.forget_keys()
+
+    def remove_key(self, key: str) -> None:
+        """Delete an API key."""
+        with self.state.lock:
+            del self.state.keys[key]
+            self._dispatcher.forget_keys()
+
+    # faults
+
+    def order_fault(
+        self,
+        kind: str,
+        *,
+        match: Match | None = None,
+        times: int = 1,
+        after: int = 0,
+        status: int = 503,
+        body: bytes | str = b"",
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 1.0,
+    ) -> None:
+        """Let coming requests go wrong. Orders are used up in the order they were given.
+
+        :param kind: ``status``: answer ``status``, ``body``, ``headers`` and do nothing; ``redirect``: the same
+            with ``Location`` in ``headers``; ``reset``: reset the connection before the work; ``reset_after``:
+            after it; ``stall``: do the work, answer ``seconds`` later; ``slow``: send the answer byte by byte over
+            ``seconds``; ``truncated``: end the answer in the middle; ``wrong_length``: announce a byte too few;
+            ``garbage``: answer with what is no HTTP (``body`` if given); ``close``: answer, then close the
+            connection without having said so.
+        :param match: Which requests are meant: a part of ``"METHOD /path?query"``, or a function of method and
+            raw path; not given: all.
+        :param times: How many of them.
+        :param after: How many of them go well before that.
+        :param status: Status of ``status`` and ``redirect`` (302 unless it is a 3xx).
+        :param body: Body of ``status`` and ``garbage``.
+        :param headers: Headers of ``status`` and ``redirect``.
+        :param seconds: Duration of ``stall`` and ``slow``.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
+        if kind == "redirect" and not 300 <= status < 400:
+            status = 302
+        content = body.encode() if isinstance(body, str) else body
+        fault = Fault(kind, status, content, headers or {}, seconds, kind in WORKING)
+        with self.state.lock:
+            self._server.faults.orders.append(Order(fault, match, times, after))
+
+    @property
+    def pending_faults(self) -> int:
+        """How many orders have not been used up yet."""
+        return len(self._server.faults.orders)
+
+    def clear_faults(self) -> None:
+        """Forget all orders."""
+        with self.state.lock:
+            self._server.faults.orders.clear()
+
+    # time
+
+    def advance(self, seconds: float) -> None:
+        """Move the broker's clock: sessions expire, bans lapse, delayed messages and late devices come."""
+        with self.state.lock:
+            self.state.offset += seconds
+            self.state.tick()
+
+    # devices
+
+    @property
+    def clients(self) -> Table[Client]:
+        """All clients and sessions by client id."""
+        with self.state.lock:
+            self.state.tick()
+            return self.state.mqtt.clients
+
+    def connect(
+        self,
+        clientid: str,
+        username: str | None = None,
+        password: str | None = None,
+        *,
+        clean_start: bool = True,
+        session_expiry: int = 0,
+        version: int = 5,
+        keepalive: int = 60,
+        ip_address: str = "127.0.0.1",
+        node: str | None = None,
+        connected_at: float | None = None,
+        reconnects: bool = False,
+    ) -> bool:
+        """Connect a device.
+
+        :param clientid: Client id.
+        :param username: Username.
+        :param password: Checked against the users if given; without one the device is let in.
+        :param clean_start: Begin with an empty session.
+        :param session_expiry: Seconds for which the session outlives the connection.
+        :param version: MQTT version: 3, 4 (3.1.1) or 5.
+        :param keepalive: Seconds.
+        :param ip_address: Address that the broker sees.
+        :param node: Node that it lands on; not given: the running ones in turn.
+        :param connected_at: Since when it is connected, seconds since the epoch; not given: now.
+        :param reconnects: It comes back at once when it is kicked.
+        :return: ``False`` when the broker did not let it in: banned, or a wrong password.
+        """
+        state = self.state
+        with state.lock:
+            state.tick()
+            now = state.now() if connected_at is None else connected_at
+            client = Client(
+                clientid,
+                username,
+                node or state.next_node(),
+                now,
+                now,
+                proto_ver=version,
+                clean_start=clean_start,
+                expiry=min(session_expiry, FOREVER),
+                keepalive=keepalive,
+                ip_address=ip_address,
+                port=state.next_port(),
+                reconnects=reconnects,
+            )
+            return state.connect(client, password)
+
+    def connect_later(self, clientid: str, seconds: float, **options: Any) -> None:
+        """Connect a device after a while of the broker's clock.
+
+        :param clientid: Client id.
+        :param seconds: How long from now.
+        :param options: As in :meth:`connect`.
+        """
+        with self.state.lock:
+            self.state.schedule(seconds, lambda: self.connect(clientid, **options))
+
+    def connect_many(self, clientids: Iterable[str], **options: Any) -> None:
+        """Connect many devices; options as in :meth:`connect`."""
+        with self.state.lock:
+            for clientid in clientids:
+                self.connect(clientid, **options)
+
+    def disconnect(self, clientid: str) -> bool:
+        """Close a device's connection; its session stays if it has an expiry. ``False``: was not connected."""
+        with self.state.lock:
+            self.state.tick()
+            return self.state.mqtt.disconnect(clientid)
+
+    def disconnect_later(self, clientid: str, seconds: float) -> None:
+        """Disconnect a device after a while of the broker's clock."""
+        with self.state.lock:
+            self.state.schedule(seconds, lambda: self.disconnect(clientid))
+
+    def subscribe(
+        self, clientid: str, topic: str, qos: int = 0, *, nl: int = 0, rap: int = 0, rh: int = 0
+    ) -> None:
+        """Let a device subscribe.
+
+        :param clientid: A device that is connected or has a session.
+        :param topic: Topic filter, ``$share/group/filter`` included.
+        :param qos: Quality of service.
+        :param nl: No local.
+        :param rap: Retain as published.
+        :param rh: Retain handling.
+        """
+        with self.state.lock:
+            client = self.state.mqtt.clients[clientid]
+            self.state.mqtt.subscribe(client, Subscription(topic, qos, nl, rap, rh))
+            entry = {"action": "subscribe", "qos": qos, "topic": topic, "result": "allow"}
+            client.acl_cache.append({**entry, "at": self.state.now()})
+            self.state.mqtt.metrics["client.subscribe"] += 1
+
+    def unsubscribe(self, clientid: str, topic: str) -> bool:
+        """Let a device unsubscribe."""
+        with self.state.lock:
+            return self.state.mqtt.unsubscribe(self.state.mqtt.clients[clientid], topic)
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes | str = b"",
+        qos: int = 0,
+        retain: bool = False,
+        clientid: str = "device",
+    ) -> int:
+        """Publish as a device would.
+
+        :return: To how many subscriptions the message went.
+        """
+        content = payload.encode() if isinstance(payload, str) else payload
+        with self.state.lock:
+            self.state.tick()
+            message = Message(topic, content, qos, retain, from_clientid=clientid)
+            return self.state.mqtt.publish(message)
+
+    def received(self, clientid: str) -> list[Message]:
+        """Return what a device has received, ever: messages with ``topic``, ``payload``, ``qos``, ``retain``."""
+        with self.state.lock:
+            self.state.tick()
+            return list(self.state.mqtt.inboxes.get(clientid, ()))
+
+    # users, rules, bans, messages
+
+    @property
+    def users(self) -> Table[User]:
+        """Users of the built-in database by id; on 4.4 those of ``user_id_type``."""
+        return self.state.users
+
+    def users_of(self, user_id_type: str) -> Table[User]:
+        """Return the users of one kind; 4.4 keeps both kinds apart."""
+        return self.state.v4_users[user_id_type] if self.state.generation == "v4" else self.state.users
+
+    def add_user(self, user_id: str, password: str, is_superuser: bool = False) -> None:
+        """Create a user, or replace it."""
+        with self.state.lock:
+            self.users[user_id] = User(password, is_superuser, int(self.state.now() * 1000))
+
+    def verify(self, user_id: str, password: str) -> bool:
+        """Tell whether a device with these credentials would get in."""
+        with self.state.lock:
+            return self.state.verify(user_id, password)
+
+    def make_hash(self, password: str, salt: str | None = None) -> tuple[str, str]:
+        """Return ``(password_hash, salt)`` that this broker accepts in a hash import."""
+        return make_hash(self.state.algorithm, password, salt)
+
+    @property
+    def retained(self) -> Table[Message]:
+        """Retained messages by topic."""
+        return self.state.mqtt.retained
+
+    @property
+    def bans(self) -> dict[tuple[str, str], Ban]:
+        """Bans by kind and value, for instance ``("clientid", "device-1")``."""
+        return self.state.bans
+
+    # cluster
+
+    def stop_node(self, name: str) -> None:
+        """Stop a node: its clients are gone, listings say ``stopped``."""
+        with self.state.lock:
+            self.state.nodes[name].running = False
+            for client in list(self.state.mqtt.clients.values()):
+                if client.node == name:
+                    self.state.mqtt.remove(client.clientid)
+
+    def start_node(self, name: str) -> None:
+        """Start a stopped node."""
+        with self.state.lock:
+            self.state.nodes[name].running = True
+            self.state.nodes[name].started_at = self.state.now()

@@ -1,0 +1,257 @@
+"""The wire: a thread with an event loop that serves one broker on loopback, faults included."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import struct
+import threading
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from airflow_provider_emqx.testing.dispatch import Dispatcher
+from airflow_provider_emqx.testing.faults import Fault, Faults
+from airflow_provider_emqx.testing.http import Answer, Request
+from airflow_provider_emqx.testing.pace import Pace
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+#: Bytes of a request line that cowboy reads.
+MAX_REQUEST_LINE = 8000
+
+
+class Served(NamedTuple):
+    """One request that arrived.
+
+    :param method: HTTP method.
+    :param path: Path with query, byte for byte as it was sent.
+    :param status: Status that was answered, or would have been: a fault may have kept it from the client.
+    :param body: Body as it was sent.
+    :param done: The broker did what it was asked to do.
+    :param fault: Kind of the fault that hit it, or ``None``.
+    :param headers: Request headers.
+    """
+
+    method: str
+    path: str
+    status: int
+    body: bytes
+    done: bool
+    fault: str | None
+    headers: Any
+
+
+class Server:
+    """Serves a dispatcher on a port of loopback, from a thread of its own.
+
+    :param dispatcher: Answers the requests.
+    :param port: Port, 0 for a free one; the same port is taken again after a stop.
+    :param requests_per_connection: After so many, the answer has ``Connection: close``.
+    :param idle_timeout: Seconds after which an idle connection is closed.
+    :param pace: ``None``: as fast as it goes.
+    :param log_requests: Keep what arrived in ``requests``.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        port: int,
+        requests_per_connection: int,
+        idle_timeout: float,
+        pace: Pace | None,
+        log_requests: bool,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.port = port
+        self.requests_per_connection = requests_per_connection
+        self.idle_timeout = idle_timeout
+        self.pace = pace
+        self.log_requests = log_requests
+        self.faults = Faults()
+        self.requests: list[Served] = []
+        self.request_count = 0
+        self.connection_count = 0
+        self._lock = dispatcher.state.lock
+        self._served: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether requests are served."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Listen; returns when requests are served."""
+        if self._thread is not None:
+            raise RuntimeError("this FakeEmqx is already running")
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        self.port = listener.getsockname()[1]
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(listener, ready), name=f"FakeEmqx:{self.port}", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+
+    def stop(self) -> None:
+        """Close the port and every connection at once, as a broker that goes down does."""
+        thread, loop, stop = self._thread, self._loop, self._stop
+        if thread is None or loop is None or stop is None:
+            return
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        self._thread = self._loop = self._stop = None
+
+    def _run(self, listener: socket.socket, ready: threading.Event) -> None:
+        # epoll wakes up on whole milliseconds, select does not; a paced broker is slower than that per call.
+        selector = selectors.SelectSelector() if self.pace else None
+        loop = asyncio.SelectorEventLoop(selector)
+        try:
+            loop.run_until_complete(self._main(listener, ready))
+        finally:
+            loop.close()
+
+    async def _main(self, listener: socket.socket, ready: threading.Event) -> None:
+        from aiohttp import web
+
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        web_server = web.Server(
+            self._handle,
+            access_log=None,
+            keepalive_timeout=self.idle_timeout,
+            max_line_size=1 << 20,
+            max_field_size=1 << 16,
+            lingering_time=0,
+        )
+        server = await self._loop.create_server(web_server, sock=listener)
+        ready.set()
+        try:
+            await self._stop.wait()
+        finally:
+            server.close()
+            for connection in web_server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await web_server.shutdown(timeout=0)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    async def _handle(self, incoming: web.BaseRequest) -> web.Response:
+        arrived = time.monotonic()
+        transport = incoming.transport
+        if transport is None:
+            return _response(Answer(500))
+        served = self._served.get(transport, 0) + 1
+        self._served[transport] = served
+        if served == 1:
+            self.connection_count += 1
+        self.request_count += 1
+        method, raw_path = incoming.method, incoming.raw_path
+        body = await incoming.read() if incoming.body_exists else b""
+        fault: Fault | None = None
+        done = True
+        if len(method) + len(raw_path) + len("  HTTP/1.1") > MAX_REQUEST_LINE:
+            answer = Answer(414)
+            served = self.requests_per_connection
+        else:
+            with self._lock:
+                fault = self.faults.take(method, raw_path) if self.faults.orders else None
+                done = fault is None or fault.works
+                if done:
+                    answer = self.dispatcher.answer(Request(method, raw_path, incoming.headers, body))
+                else:
+                    answer = Answer(0)
+        if self.log_requests:
+            kind = fault.kind if fault else None
+            self.requests.append(Served(method, raw_path, answer.status, body, done, kind, incoming.headers))
+        if self.pace is not None and done:
+            wait = self.pace.wait(arrived, answer) - (time.monotonic() - arrived)
+            if wait > 0:
+                await asyncio.sleep(wait)
+        if fault is not None:
+            return await _misbehave(fault, answer, transport)
+        response = _response(answer)
+        if served >= self.requests_per_connection:
+            response.force_close()
+        return response
+
+
+def _response(answer: Answer) -> web.Response:
+    headers = {"Server": "Cowboy", **(answer.headers or {})}
+    if answer.content_type is not None:
+        headers["Content-Type"] = answer.content_type
+    return _response_class()(status=answer.status, body=answer.body, headers=headers)
+
+
+@cache
+def _response_class() -> type[web.Response]:
+    from aiohttp import web
+
+    class Response(web.Response):
+        """Sends the headers it was given: aiohttp would add a ``Content-Type`` to an answer that has none."""
+
+        async def _prepare_headers(self) -> None:
+            await super()._prepare_headers()
+            if self.headers.get("Content-Type") == "application/octet-stream":
+                del self.headers["Content-Type"]
+
+    return Response
+
+
+async def _misbehave(fault: Fault, answer: Answer, transport: asyncio.Transport) -> web.Response:
+    """Do to a connection what was ordered; what is returned afterwards goes nowhere if it is closed."""
+    if fault.kind in {"status", "redirect"}:
+        return _response(Answer(fault.status, fault.body, None, fault.headers))
+    if fault.kind in {"reset", "reset_after"}:
+        _reset(transport)
+    elif fault.kind == "stall":
+        await asyncio.sleep(fault.seconds)
+    elif fault.kind == "close":
+        _write(transport, _head(answer, len(answer.body)) + answer.body)
+        transport.close()
+    elif fault.kind == "slow":
+        whole = _head(answer, len(answer.body)) + answer.body
+        for start in range(len(whole)):
+            if transport.is_closing():
+                break
+            _write(transport, whole[start : start + 1])
+            await asyncio.sleep(fault.seconds / len(whole))
+        transport.close()
+    elif fault.kind == "truncated":
+        _write(transport, _head(answer, len(answer.body) + 64) + answer.body[: len(answer.body) // 2])
+        transport.close()
+    elif fault.kind == "wrong_length":
+        _write(transport, _head(answer, max(0, len(answer.body) - 1)) + answer.body)
+        transport.close()
+    elif fault.kind == "garbage":
+        _write(transport, fault.body or b"\x00\xff\x16\x03garbage\r\n\r\n")
+        transport.close()
+    return _response(answer if answer.status else Answer(500))
+
+
+def _write(transport: asyncio.Transport, data: bytes) -> None:
+    if not transport.is_closing():
+        transport.write(data)
+
+
+def _head(answer: Answer, length: int) -> bytes:
+    kind = f"Content-Type: {answer.content_type}\r\n" if answer.content_type else ""
+    return f"HTTP/1.1 {answer.status} Answer\r\n{kind}Content-Length: {length}\r\n\r\n".encode()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with a TCP reset, so that the client sees one and not an orderly end."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,3 @@
+"""Routes of API v4: EMQX 4.4."""
+
+from __future__ import annotations

@@ -1,0 +1,333 @@
+"""API v5, authentication: authenticators, users of the built-in database, imports."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from airflow_provider_emqx.testing.http import Answer, Request, json_answer, multipart_file
+from airflow_provider_emqx.testing.passwords import User
+from airflow_provider_emqx.testing.routes import Route
+from airflow_provider_emqx.testing.state import BUILT_IN, Authenticator, State
+from airflow_provider_emqx.testing.tables import Table
+from airflow_provider_emqx.testing.v5.replies import (
+    bad_request,
+    bool_arg,
+    error,
+    invalid,
+    listing,
+    no_content,
+    ok,
+    read_json,
+    read_object,
+)
+
+#: Users that EMQX Cloud Serverless allows.
+SERVERLESS_USERS = 2000
+#: Seconds of the broker's time per user listed (120,001 users by pages of 10,000 take 1.4 s).
+LISTED_USER_COST = 11.6e-6
+
+
+def _missing(name: str) -> Exception:
+    return error(404, "NOT_FOUND", f"Authenticator '{name}' does not exist")
+
+
+def _authenticator(state: State, name: str) -> Authenticator:
+    found = state.authenticators.get(name)
+    if found is None:
+        raise _missing(name)
+    return found
+
+
+def _shown(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: "******" if name in {"password", "secret"} else value for name, value in config.items()}
+
+
+def list_authenticators(state: State, request: Request) -> Answer:
+    """``GET /authentication``."""
+    return ok([_shown(found.config) for found in state.authenticators.values()])
+
+
+def create_authenticator(state: State, request: Request) -> Answer:
+    """``POST /authentication``."""
+    config = read_object(request, "mechanism")
+    name = config["mechanism"] + (f":{config['backend']}" if "backend" in config else "")
+    if name in state.authenticators:
+        raise error(409, "ALREADY_EXISTS", f"Authenticator '{name}' already exist")
+    if name == BUILT_IN:
+        config.setdefault("user_id_type", "username")
+        config.setdefault("password_hash_algorithm", {"name": "sha256", "salt_position": "prefix"})
+        state.user_id_type = config["user_id_type"]
+        state.algorithm = config["password_hash_algorithm"]
+    state.authenticators[name] = Authenticator({"id": name, "enable": True, **config})
+    return ok(_shown(state.authenticators[name].config))
+
+
+def get_authenticator(state: State, request: Request, name: str) -> Answer:
+    """``GET /authentication/{id}``."""
+    return ok(_shown(_authenticator(state, name).config))
+
+
+def update_authenticator(state: State, request: Request, name: str) -> Answer:
+    """``PUT /authentication/{id}``."""
+    body = read_object(request, "mechanism")
+    found = _authenticator(state, name)
+    found.config = {"id": name, "enable": True, **body}
+    if name == BUILT_IN:
+        state.user_id_type = found.config.get("user_id_type", "username")
+        state.algorithm = found.config.get("password_hash_algorithm", state.algorithm)
+    return no_content()
+
+
+def delete_authenticator(state: State, request: Request, name: str) -> Answer:
+    """``DELETE /authentication/{id}``: all its users go with it."""
+    _authenticator(state, name)
+    del state.authenticators[name]
+    return no_content()
+
+
+def authenticator_status(state: State, request: Request, name: str) -> Answer:
+    """``GET /authentication/{id}/status``."""
+    tried = _authenticator(state, name).tried
+    metrics = {
+        "failed": tried["failed"],
+        "nomatch": tried["nomatch"],
+        "rate": 0.0,
+        "rate_last5m": 0.0,
+        "rate_max": 0.0,
+        "success": tried["success"],
+        "total": sum(tried.values()),
+    }
+    return ok(
+        {
+            "metrics": metrics,
+            "node_error": [],
+            "node_metrics": [{"metrics": metrics, "node": info.name} for info in state.running()],
+            "node_resource_metrics": [{"metrics": {}, "node": info.name} for info in state.running()],
+            "node_status": [{"node": info.name, "status": "connected"} for info in state.running()],
+            "resource_metrics": {},
+            "status": "connected",
+        }
+    )
+
+
+# users
+
+
+def _namespace(state: State, request: Request) -> str | None:
+    return request.arg("ns") if state.at_least(6, 1) else None
+
+
+def _user_row(state: State, user_id: Any, user: User, namespace: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"user_id": user_id, "is_superuser": user.is_superuser}
+    if state.at_least(6, 1):
+        row["namespace"] = namespace
+    return row
+
+
+def list_users(state: State, request: Request, name: str) -> Answer:
+    """``GET /authentication/{id}/users``."""
+    namespace = _namespace(state, request)
+    users = _authenticator(state, name).users_of(namespace)
+    ids = users.descending()
+    part = request.arg("like_user_id")
+    if part is not None:
+        if any(not isinstance(user_id, str) for user_id in ids):
+            raise bad_request("badarg")  # one numeric id breaks every search
+        ids = [user_id for user_id in ids if part in user_id]
+    flag = bool_arg(request, "is_superuser")
+    if flag is not None:
+        ids = [user_id for user_id in ids if users[user_id].is_superuser is flag]
+    answer = listing(
+        state, request, ids, lambda key: _user_row(state, key, users[key], namespace), fuzzy=part is not None
+    )
+    answer.read = answer.body.count(b'"user_id"') * LISTED_USER_COST
+    return answer
+
+
+def create_user(state: State, request: Request, name: str) -> Answer:
+    """``POST /authentication/{id}/users``."""
+    body = read_object(request, "user_id", "password")
+    found = state.authenticators.get(name)
+    if found is None:
+        raise bad_request(f'User error: {{not_found,{{authenticator,<<"{name}">>}}}}')
+    user_id, password, flag = body["user_id"], body["password"], body.get("is_superuser", False)
+    _check_password(password, flag)
+    if user_id == "" or isinstance(user_id, (dict, list)):
+        raise bad_request("User error: invalid_user_id")
+    namespace = body.get("namespace") if state.at_least(6, 1) else None
+    users = found.users_of(namespace)
+    if user_id in users:
+        raise error(409, "ALREADY_EXISTS", "User already exists")
+    _check_quota(state, len(users) + 1)
+    users[user_id] = User(password, flag)
+    return json_answer(201, _user_row(state, user_id, users[user_id], namespace))
+
+
+def _check_password(password: object, flag: object) -> None:
+    if not isinstance(password, str):
+        raise invalid("root.password", "unable_to_convert_to_string", password)
+    if not isinstance(flag, bool):
+        raise invalid("root.is_superuser", "unable_to_convert_to_boolean", flag)
+
+
+def _check_quota(state: State, users: int) -> None:
+    if state.serverless and users > SERVERLESS_USERS:
+        raise bad_request(f"The number of users exceeds the limit of {SERVERLESS_USERS}")
+
+
+def _user(state: State, request: Request, name: str, user_id: str) -> tuple[Table[User], str | None]:
+    namespace = _namespace(state, request)
+    users = _authenticator(state, name).users_of(namespace)
+    if user_id not in users:
+        raise error(404, "NOT_FOUND", "User not found")
+    return users, namespace
+
+
+def get_user(state: State, request: Request, name: str, user_id: str) -> Answer:
+    """``GET /authentication/{id}/users/{user_id}``."""
+    users, namespace = _user(state, request, name, user_id)
+    row = _user_row(state, user_id, users[user_id], namespace)
+    return ok({"data": row} if state.serverless else row)
+
+
+def update_user(state: State, request: Request, name: str, user_id: str) -> Answer:
+    """``PUT /authentication/{id}/users/{user_id}``: without ``is_superuser`` the flag is lost."""
+    body = read_object(request, "password")
+    flag = body.get("is_superuser", False)
+    _check_password(body["password"], flag)
+    users, namespace = _user(state, request, name, user_id)
+    users[user_id] = User(body["password"], flag)
+    return ok(_user_row(state, user_id, users[user_id], namespace))
+
+
+def delete_user(state: State, request: Request, name: str, user_id: str) -> Answer:
+    """``DELETE /authentication/{id}/users/{user_id}``."""
+    users, _ = _user(state, request, name, user_id)
+    del users[user_id]
+    return no_content()
+
+
+# import
+
+
+def import_users(state: State, request: Request, name: str) -> Answer:
+    """``POST /authentication/{id}/import_users``: plain passwords, or hashes made elsewhere."""
+    found = _authenticator(state, name)
+    # A type that is missing or unknown means hashes; before 5.5 there was nothing else.
+    plain = request.arg("type") == "plain" and state.at_least(5, 5)
+    rows = _import_rows(state, request)
+    if not rows:
+        if state.at_least(5, 5):
+            raise bad_request("empty_users")
+        return no_content()
+    users = found.users_of(None)
+    if state.serverless:
+        _check_quota(state, len(users.keys() | {row.get("user_id") for row in rows}))
+    try:
+        counts = _import_plain(users, rows) if plain else _import_hashes(state, users, rows)
+    except (TypeError, AttributeError):
+        raise bad_request("badarg") from None
+    except KeyError:
+        field = (
+            "plain_import_requires_password_field" if plain else "hash_import_requires_password_hash_field"
+        )
+        if state.at_least(5, 5) and not state.at_least(5, 7):
+            for row in rows:  # these versions clean up by deleting every user named in the file
+                users.pop(row.get("user_id"), None)
+        raise bad_request(f'"{field}"') from None
+    answer = ok({"total": len(rows), "failed": 0, **counts}) if state.at_least(5, 8, 2) else no_content()
+    answer.written = len(rows)
+    return answer
+
+
+def _import_plain(users: Table[User], rows: list[dict[str, Any]]) -> dict[str, int]:
+    new = {}
+    for row in rows:
+        password = row["password"]
+        if password.__class__ is not str:
+            raise KeyError("password")
+        flag = row.get("is_superuser")
+        new[row["user_id"]] = User(password, flag is True or flag == "true")
+    created = len(new.keys() - users.keys())
+    users.update(new)
+    return {"success": created, "override": len(rows) - created, "skipped": 0}
+
+
+def _import_hashes(state: State, users: Table[User], rows: list[dict[str, Any]]) -> dict[str, int]:
+    counts = {"success": 0, "override": 0, "skipped": 0}
+    new: dict[Any, User] = {}
+    target: dict[Any, User] = new if state.at_least(5, 5) else users  # before 5.5 earlier rows stay written
+    for row in rows:
+        user_id, flag = row["user_id"], row.get("is_superuser")
+        user = User(None, flag is True or flag == "true", 0, row["password_hash"], row.get("salt", ""))
+        stored = new.get(user_id) or users.get(user_id)
+        outcome = "success" if stored is None else "skipped" if user.same_record(stored) else "override"
+        counts[outcome] += 1
+        target[user_id] = user
+    users.update(new)
+    return counts
+
+
+def _import_rows(state: State, request: Request) -> list[dict[str, Any]]:
+    if not request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+        if not state.at_least(5, 5):
+            raise error(415, "UNSUPPORTED_MEDIA_TYPE", "content-type multipart/form-data Required")
+        rows = read_json(request)
+        if not isinstance(rows, list):
+            raise bad_request("function_clause")
+        return rows
+    upload = multipart_file(request)
+    if upload is None:
+        raise bad_request("empty_users" if state.at_least(5, 5) else "bad_file")
+    filename, content = upload
+    if filename.endswith(".json"):
+        try:
+            rows = json.loads(content)
+        except ValueError:
+            raise bad_request("bad_format") from None
+        if not isinstance(rows, list):
+            raise bad_request("bad_format")
+        return rows
+    if filename.endswith(".csv"):
+        return _csv_rows(content)
+    raise bad_request("unknown_file_format")
+
+
+def _csv_rows(content: bytes) -> list[dict[str, Any]]:
+    """Read CSV as EMQX does: commas **and spaces** separate, empty fields collapse, there is no quoting."""
+    lines = [line for line in content.decode("utf-8", "replace").split("\n") if line.strip("\r")]
+    if not lines:
+        return []
+    header = _csv_fields(lines[0])
+    if not {"user_id", "password", "password_hash"} & set(header) or "user_id" not in header:
+        raise bad_request("bad_format")
+    rows = []
+    for line in lines[1:]:
+        fields = _csv_fields(line)
+        if len(fields) != len(header):
+            raise bad_request("bad_format")
+        rows.append(dict(zip(header, fields, strict=True)))
+    return rows
+
+
+def _csv_fields(line: str) -> list[str]:
+    return [field for field in re.split(r"[, \r]", line) if field]
+
+
+_USERS = "/authentication/{id}/users"
+ROUTES = [
+    Route("GET", "/authentication", list_authenticators),
+    Route("POST", "/authentication", create_authenticator),
+    Route("GET", "/authentication/{id}", get_authenticator),
+    Route("PUT", "/authentication/{id}", update_authenticator),
+    Route("DELETE", "/authentication/{id}", delete_authenticator),
+    Route("GET", "/authentication/{id}/status", authenticator_status),
+    Route("GET", _USERS, list_users, serverless=True),
+    Route("POST", _USERS, create_user, serverless=True),
+    Route("GET", _USERS + "/{user_id}", get_user, serverless=True),
+    Route("PUT", _USERS + "/{user_id}", update_user, serverless=True),
+    Route("DELETE", _USERS + "/{user_id}", delete_user, serverless=True),
+    Route("POST", "/authentication/{id}/import_users", import_users, serverless=True),
+]
