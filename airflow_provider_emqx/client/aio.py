@@ -196,6 +196,8 @@ class AsyncClient:
                 ssl=_ssl(self.settings.verify),
             )
             session = ClientSession(connector=connector, trust_env=False, cookie_jar=DummyCookieJar())
+            # aiohttp would repeat a DELETE behind our back, and the second answer ("not there") be taken for the first
+            session._retry_connection = False
             self._sessions[request.may_repeat] = session
         return session
 

@@ -200,9 +200,9 @@ class Exchange:
             return False
         if error.status == 503 or error.code in _TRANSIENT_CODES:
             return repeatable or self.settings.retry_unsafe
-        if error.status in _LOST_STATUSES:
+        if _lost(error):
             return repeatable
-        # a crashed handler, or no EMQX answer at all: once more
+        # a crashed handler: once more
         return repeatable and self._attempt < 2
 
     def policy(self) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError, EmqxTimeoutError
 
 if TYPE_CHECKING:
-    from requests import PreparedRequest, Session
+    from requests import PreparedRequest
+    from requests.adapters import HTTPAdapter
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class SyncClient:
         self.settings = settings
         self._broker: Broker | None = None
         self.base = settings.base or ""
-        self._session: Session | None = None
+        self._session: HTTPAdapter | None = None
         self._headers = wire.headers(settings)
         self._last_used = 0.0
         self._rate = wire.RateLimit(settings.rate_limit)
@@ -126,10 +127,10 @@ class SyncClient:
                 timeout=(min(settings.connect_timeout, exchange.remaining), timeout),
                 verify=settings.verify,
                 proxies=proxies,
-                allow_redirects=False,
             )
+            content = response.content
         self._last_used = time.monotonic()
-        answer = wire.answer(response.status_code, response.headers, response.content)
+        answer = wire.answer(response.status_code, response.headers, content)
         if request.raw:
             return Reply(answer.status, answer.body)
         read = v4.replies.read if self._is_v4 else v5.replies.read
@@ -156,17 +157,20 @@ class SyncClient:
         prepared.headers = headers
         return prepared
 
-    def _open(self, request: Request) -> Session:
-        """Give the session; pooled connections that the broker may have closed by now are dropped first."""
+    def _open(self, request: Request) -> HTTPAdapter:
+        """
+        Give the pool of connections; those that the broker may have closed by now are dropped first.
+
+        The adapter is what a ``requests.Session`` sends with. Without the session there are no redirects, no ``.netrc``
+        (which would replace our Authorization header), no proxies of the environment and no cookies.
+        """
         longest = wire.MAX_IDLE if request.may_repeat else wire.MAX_IDLE_UNREPEATABLE
         if self._session is not None and time.monotonic() - self._last_used > longest:
             self._session.close()
         if self._session is None:
-            import requests
+            from requests.adapters import HTTPAdapter
 
-            self._session = requests.Session()
-            # a .netrc entry would replace our Authorization header
-            self._session.trust_env = False
+            self._session = HTTPAdapter()
         return self._session
 
 

@@ -48,7 +48,7 @@ def test_a_client_id_goes_byte_for_byte(driver: Any, fake: Any) -> None:
         {"kind": "reset_after"},
         {"kind": "truncated"},
         {"kind": "garbage"},
-        {"kind": "close"},
+        {"kind": "wrong_length"},
         {"kind": "status", "status": 502, "body": b"<html>bad gateway</html>"},
         {"kind": "status", "status": 503},
         {"kind": "status", "status": 504},
