@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -242,3 +243,30 @@ def test_a_port_that_does_not_speak_tls_is_said_to_be_so(driver: Any, fake: Any)
         made.run(ask("GET", "/nodes"))
     assert "TLS" in str(caught.value)
     assert caught.value.attempts == 1
+
+
+def test_no_call_fails_over_connections_that_the_broker_closed_while_they_were_idle(
+    driver: Any, version: str
+) -> None:
+    with FakeEmqx(version=version, idle_timeout=0.2) as fake:
+        made = connected(driver, fake)
+        users = (
+            "/authentication/password_based%3Abuilt_in_database/users"
+            if version[0] == "5"
+            else "/auth_username"
+        )
+        for number in range(3):
+            made.run(ask("GET", "/clients"))
+            made.run(
+                ask("POST", users, json={"user_id": f"u{number}", "username": f"u{number}", "password": "pw"})
+            )
+            time.sleep(0.5)
+        assert len(fake.requests) == 6
+
+
+def test_calls_in_a_row_share_one_connection(driver: Any, fake: Any) -> None:
+    made = connected(driver, fake)
+    before = fake.connection_count
+    for _ in range(5):
+        made.run(ask("GET", "/clients"))
+    assert fake.connection_count <= before + 1

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx import exceptions as errors
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.testing import FakeEmqx
+
+STRANGE = "a/b %#?ü"
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Point the connection ``emqx_default`` somewhere."""
+
+    def point(connection: dict[str, Any], **changed: Any) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps({**connection, **changed}))
+
+    return point
+
+
+def test_the_constructor_reads_no_connection() -> None:
+    assert EmqxHook("not_defined").emqx_conn_id == "not_defined"
+
+
+def test_generation_and_version(broker: Any, version: str) -> None:
+    with EmqxHook() as hook:
+        assert hook.api_version == ("v4" if version.startswith("4") else "v5")
+        assert hook.emqx_version == version
+
+
+def test_users_from_creation_to_deletion(broker: Any, version: str) -> None:
+    with EmqxHook() as hook:
+        assert hook.get_user(STRANGE) is None
+        hook.create_user(STRANGE, "first")
+        assert broker.verify(STRANGE, "first")
+        with pytest.raises(errors.EmqxAlreadyExistsError):
+            hook.create_user(STRANGE, "second")
+        assert broker.verify(STRANGE, "first")
+        hook.update_user(STRANGE, "second")
+        assert broker.verify(STRANGE, "second")
+        user = hook.get_user(STRANGE)
+        assert user is not None
+        assert user["user_id"] == STRANGE
+        assert [row["user_id"] for row in hook.list_users()] == [STRANGE]
+        tells = version.startswith("5")
+        assert hook.delete_user(STRANGE) is (True if tells else None)
+        assert hook.delete_user(STRANGE) is (False if tells else None)
+        with pytest.raises(errors.EmqxNotFoundError):
+            hook.update_user(STRANGE, "third")
+
+
+def test_clients_have_the_same_fields_on_both_generations(broker: Any) -> None:
+    broker.connect(STRANGE, username="alice")
+    with EmqxHook() as hook:
+        client = hook.get_client(STRANGE)
+        assert client is not None
+        assert client["connected"] is True
+        assert client["username"] == "alice"
+        assert client["connected_at"].endswith("+00:00")
+        assert {"mqueue_max", "inflight_cnt", "subscriptions_max", "awaiting_rel_cnt"} <= client.keys()
+        assert hook.get_client("ghost") is None
+        assert [row["clientid"] for row in hook.list_clients()] == [STRANGE]
+
+
+@pytest.mark.parametrize("user_id", ["", ".", ".."])
+def test_ids_that_would_reach_something_else_are_refused_before_anything_is_sent(
+    broker: Any, user_id: str
+) -> None:
+    broker.users["precious"] = broker.users.get("precious") or _user(broker)
+    with EmqxHook() as hook:
+        assert hook.broker
+        broker.requests.clear()
+        for call in (hook.delete_user, hook.get_user, hook.get_client):
+            with pytest.raises(errors.EmqxConfigError):
+                call(user_id)
+    assert broker.requests == []
+    assert "precious" in broker.users
+
+
+def _user(broker: Any) -> Any:
+    with EmqxHook() as hook:
+        hook.create_user("precious", "pw")
+    return broker.users["precious"]
+
+
+def test_run_many_keeps_the_order_and_gives_errors_as_values(broker: Any) -> None:
+    with EmqxHook() as hook:
+        ids = [f"u{number}" for number in range(50)]
+        create = hook.api.auth.create_user
+        hook.create_user("u7", "pw")
+        results = list(hook.run_many(create(hook.broker, user_id, "pw") for user_id in ids))
+    assert [isinstance(result, errors.EmqxAlreadyExistsError) for result in results].index(True) == 7
+    assert sum(isinstance(result, dict) for result in results) == 49
+    assert set(ids) <= set(broker.users)
+
+
+def test_run_many_runs_nothing_that_is_not_asked_for(broker: Any) -> None:
+    with EmqxHook() as hook:
+        assert list(hook.run_many([])) == []
+
+
+def test_the_async_client_needs_no_blocking_lookup(broker: Any) -> None:
+    broker.connect("dev-1")
+
+    async def ask() -> Any:
+        hook = EmqxHook()
+        async with hook.async_client() as client:
+            from airflow_provider_emqx.hooks.emqx import operations
+
+            return await client.run(operations(client.broker).clients.get_client(client.broker, "dev-1"))
+
+    assert asyncio.run(ask())["connected"] is True
+
+
+def test_a_closed_hook_opens_again(broker: Any) -> None:
+    hook = EmqxHook()
+    assert hook.get_client("x") is None
+    hook.close()
+    assert hook.get_client("x") is None
+    hook.close()
+
+
+@pytest.mark.parametrize("user_id_type", ["username", "clientid"])
+def test_v4_has_a_table_for_each_kind_of_id(connect: Any, user_id_type: str) -> None:
+    with FakeEmqx("4.4.19") as broker:
+        connect(broker.connection())
+        with EmqxHook(user_id_type=user_id_type) as hook:
+            hook.create_user("u", "pw")
+            assert hook.run(hook.api.auth.user_id_type(hook.broker)) == user_id_type
+        assert any(f"/auth_{user_id_type}" in str(request) for request in broker.requests)
+
+
+def test_another_kind_of_user_id_is_refused() -> None:
+    with pytest.raises(errors.EmqxConfigError, match="'username' or 'clientid'"):
+        EmqxHook(user_id_type="email")._settings(None, {})  # type: ignore[arg-type]
+
+
+# the connection test
+
+
+def test_the_connection_test_says_which_broker_answers(broker: Any, version: str) -> None:
+    works, line = EmqxHook().test_connection()
+    assert works
+    assert line.startswith(f"EMQX {version}, API v")
+
+
+def test_a_version_given_in_the_connection_does_not_replace_the_test(connect: Any, broker: Any) -> None:
+    connect(broker.connection(), password="wrong", extra={"emqx_version": "5.8.9"})
+    works, line = EmqxHook().test_connection()
+    assert not works
+    assert "HTTP 401" in line
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"login": "wrong"}, "HTTP 401"),
+        ({"password": "wrong-secret"}, "HTTP 401"),
+        ({"host": "http://127.0.0.1:1"}, "connection refused"),
+        ({"host": "https://no-such-host.invalid"}, "DNS"),
+        ({"extra": {"attempts": "x"}}, "“Attempts”"),
+        ({"host": ""}, "“API address” is empty"),
+    ],
+)
+def test_the_connection_test_says_what_is_wrong(broker: Any, connect: Any, changed: Any, said: str) -> None:
+    connect(broker.connection(), **changed)
+    works, line = EmqxHook().test_connection()
+    assert not works
+    assert said in line
+    assert "\n" not in line
+    assert "wrong-secret" not in line
+
+
+def test_the_connection_test_tells_tls_from_no_tls(broker: Any, connect: Any) -> None:
+    connect(broker.connection(), host=broker.url.replace("http://", "https://"))
+    works, line = EmqxHook().test_connection()
+    assert not works
+    assert "does not speak TLS" in line
+
+
+def test_the_connection_test_tells_the_other_generation(broker: Any, connect: Any, version: str) -> None:
+    other, right = ("v4", "/api/v5") if version.startswith("5") else ("v5", "/api/v4")
+    connect(broker.connection(), extra={"api_version": other})
+    works, line = EmqxHook().test_connection()
+    assert not works
+    assert right in line
+
+
+def test_the_connection_test_tells_that_something_else_answers(connect: Any) -> None:
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Welcome(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", "7")
+            self.end_headers()
+            self.wfile.write(b"welcome")
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Welcome) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        connect(
+            {
+                "conn_type": "emqx",
+                "host": f"127.0.0.1:{server.server_port}",
+                "login": "k",
+                "password": "secret",
+            }
+        )
+        works, line = EmqxHook().test_connection()
+        server.shutdown()
+    assert not works
+    assert "not EMQX's management API" in line
+
+
+def test_a_key_without_the_right_to_list_is_valid_and_said_to_be_limited(connect: Any) -> None:
+    with FakeEmqx("5.8.9", edition="Enterprise") as broker:
+        broker.add_key("pub", "pub-secret", role="publisher")
+        connect(broker.connection(), login="pub", password="pub-secret")
+        works, line = EmqxHook().test_connection()
+    assert works
+    assert "valid but may not list clients" in line
+
+
+def test_the_connection_test_does_not_repeat_itself(broker: Any) -> None:
+    broker.order_fault("status", status=503, times=99)
+    works, _ = EmqxHook().test_connection()
+    assert not works
+    assert len(broker.requests) <= 4
+
+
+def test_a_missing_connection_is_airflows_own_error() -> None:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    with pytest.raises(AirflowNotFoundException):
+        EmqxHook("not_defined").get_client("x")
