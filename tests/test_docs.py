@@ -1,0 +1,75 @@
+"""What the documentation shows works as shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models.connection import Connection
+
+from airflow_provider_emqx.get_provider_info import get_provider_info
+from airflow_provider_emqx.hooks.connection import read_connection
+
+PAGE = (Path(__file__).parent.parent / "docs" / "connection.md").read_text(encoding="utf-8")
+FIELDS = get_provider_info()["connection-types"][0]["conn-fields"]
+
+
+def examples() -> list[str]:
+    """Return every connection on the page, written as JSON or as a URI."""
+    objects = re.findall(r'\{\s*"conn_type".*?\}(?=\'|\n```)', PAGE, flags=re.DOTALL)
+    return objects + re.findall(r"emqx://[^'\s]+", PAGE)
+
+
+def connection(text: str, tmp_path: Path) -> Connection:
+    if text.startswith("emqx://"):
+        return Connection(conn_id="c", uri=text)
+    # a CA file must exist where the connection is read
+    fields: dict[str, Any] = json.loads(text.replace("/etc/ssl/private-ca.pem", str(tmp_path)))
+    return Connection.from_json(json.dumps(fields), conn_id="c")
+
+
+def test_the_page_has_examples_of_both_kinds() -> None:
+    assert len([text for text in examples() if text.startswith("{")]) >= 6
+    assert len([text for text in examples() if text.startswith("emqx://")]) >= 2
+
+
+@pytest.mark.parametrize("text", examples())
+def test_an_example_of_a_connection_can_be_read(text: str, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.touch()
+    conn = connection(text, ca_file)
+    settings = read_connection(conn, conn.extra_dejson)
+    assert settings.key.startswith("the-")
+    assert settings.secret.startswith("the-")
+    assert settings.origin.startswith(("https://", "http://localhost", "http://emqx.mqtt."))
+
+
+def test_the_addresses_of_the_table_mean_what_it_says() -> None:
+    def read(host: str) -> tuple[str, str | None, str | None]:
+        settings = read_connection(Connection(conn_id="c", host=host, login="k", password="s"), {})
+        return settings.origin, settings.base, settings.generation
+
+    assert read("https://broker.example.com:8443/api/v5") == (
+        "https://broker.example.com:8443",
+        "/api/v5",
+        "v5",
+    )
+    assert read("https://broker.example.com:8443/api/v4") == (
+        "https://broker.example.com:8443",
+        "/api/v4",
+        "v4",
+    )
+    assert read("https://broker.example.com:8443/api") == ("https://broker.example.com:8443", "/api", "v4")
+    assert read("https://mqtt.example.com/emqx/api/v5") == ("https://mqtt.example.com", "/emqx/api/v5", "v5")
+    assert read("https://broker.example.com:18083") == ("https://broker.example.com:18083", None, None)
+    assert read("broker.example.com") == ("https://broker.example.com", None, None)
+    assert read("localhost:18083")[0] == "http://localhost:18083"
+    assert read("127.0.0.1:8081")[0] == "http://127.0.0.1:8081"
+
+
+def test_every_extra_is_on_the_page_under_its_label() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE, flags=re.MULTILINE)
+    assert dict(rows) == {name: field["label"] for name, field in FIELDS.items()}
