@@ -66,17 +66,25 @@ def _register(dag: Any) -> None:
         return
     from airflow import settings
 
-    try:
-        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-    except ImportError:  # Airflow before 3.2
-        from airflow.models.dagbag import DagBag, sync_bag_to_db
-
     with settings.Session() as session:
         DagBundlesManager().sync_bundles_to_db(session=session)
         session.commit()
-    bag = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
-    bag.bag_dag(dag)
-    sync_bag_to_db(bag, "dags-folder", None)
+    folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
+    try:
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    except ImportError:  # Airflow before 3.2
+        import airflow.models.dagbag as old
+
+        bag = old.DagBag(dag_folder=folder)
+        bag.bag_dag(dag)
+        if hasattr(old, "sync_bag_to_db"):
+            old.sync_bag_to_db(bag, "dags-folder", None)
+        else:  # Airflow 3.0
+            bag.sync_to_db("dags-folder", None)
+    else:
+        bag = DagBag(dag_folder=folder)
+        bag.bag_dag(dag)
+        sync_bag_to_db(bag, "dags-folder", None)
 
 
 @pytest.fixture(params=GENERATIONS)

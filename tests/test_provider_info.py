@@ -56,14 +56,14 @@ def modules(package: str) -> Iterator[ModuleType]:
 
 
 def classes(module: ModuleType, base: type) -> list[str]:
-    """Return the paths of the public classes of this kind that the module itself defines."""
+    """Return the paths of the classes of this kind that the module defines for users, so no base classes."""
     return [
         f"{module.__name__}.{name}"
         for name, value in vars(module).items()
         if inspect.isclass(value)
         and issubclass(value, base)
         and value.__module__ == module.__name__
-        and not name.startswith("_")
+        and not name.startswith(("_", "Base"))
     ]
 
 
