@@ -6,9 +6,27 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row, path
+from airflow_provider_emqx.api.clientids import client_ids, keepalive_seconds, subscriptions
+from airflow_provider_emqx.api.filters import (
+    CLIENT_FILTERS,
+    Wanted,
+    kept,
+    read_fields,
+    read_filters,
+    whole_seconds,
+)
+from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.v4.codes import reason
+from airflow_provider_emqx.api.v4.nodes import require_node
 from airflow_provider_emqx.api.v4.times import from_local
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxNotFoundError,
+    EmqxServerError,
+    EmqxUnsupportedError,
+)
 
 _V5_NAMES = {
     "awaiting_rel": "awaiting_rel_cnt",
@@ -19,17 +37,47 @@ _V5_NAMES = {
     "max_subscriptions": "subscriptions_max",
 }
 _TIMES = ("connected_at", "created_at", "disconnected_at")
-_STATES = 1_000
+#: filters that the broker lacks; they are applied to the rows only
+_OURS = frozenset({"gte_disconnected_at", "lte_disconnected_at"})
+#: of these the broker answers a list without names
+_OFFLINE = 112
 
 
 def list_clients(
-    broker: Broker, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
+    broker: Broker,
+    page: int = 1,
+    limit: int | None = None,
+    filters: Mapping[str, Any] | None = None,
+    fields: str | Sequence[str] | None = None,
 ) -> Operation[Page[Row]]:
-    """List clients: ``GET /clients``."""
+    """
+    List clients, connected ones and kept sessions: ``GET /clients``, or ``GET /nodes/{node}/clients``.
+
+    :param page: number of the page, from 1.
+    :param limit: rows per page at most.
+    :param filters: see :data:`~airflow_provider_emqx.api.filters.CLIENT_FILTERS`; all must hold. Times are compared
+        in whole seconds, EMQX 4 has no finer ones.
+    :param fields: only these fields of each row, and ``clientid``; EMQX 4 sends whole rows all the same.
+    :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
+    """
+    wanted = whole_seconds(read_filters(CLIENT_FILTERS, filters))
+    names = read_fields(fields, "clientid")
+    where = "/clients"
+    if "node" in wanted:
+        if page == 1:
+            yield from require_node(broker, wanted["node"])
+        where = path("nodes", wanted["node"], "clients")
     limit = limit or page_limit(broker)
-    reply = yield Request("GET", "/clients", {"_page": page, "_limit": limit})
-    more = partial(list_clients, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page([as_v5(broker, row) for row in reply.data], more, "clientid")
+    reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(wanted)})
+    rows = kept((as_v5(broker, row) for row in reply.data), CLIENT_FILTERS, wanted)
+    if names is not None:
+        rows = [{name: row.get(name) for name in names} for row in rows]
+    more = (
+        partial(list_clients, broker, page + 1, limit, filters, fields)
+        if has_next(reply, page, limit)
+        else None
+    )
+    return Page(rows, more, "clientid")
 
 
 def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
@@ -44,24 +92,152 @@ def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
     return as_v5(broker, rows[0]) if rows else None
 
 
-def list_states(
-    broker: Broker, page: int = 1, fields: Sequence[str] = ("clientid", "connected")
+def kick_client(broker: Broker, clientid: str) -> Operation[bool | None]:
+    """
+    End one client's connection and session: ``DELETE /clients/{clientid}``.
+
+    Nothing stops it from connecting again; ban it first to keep it out.
+
+    :return: ``None``: EMQX 4.4 does not tell whether it was there (older ones do: ``False`` if not).
+    """
+    try:
+        yield Request("DELETE", path("clients", clientid))
+    except EmqxNotFoundError:
+        return False
+    return None
+
+
+def has_bulk_kick(broker: Broker) -> bool:
+    """Tell whether many clients can be kicked in one request: not on EMQX 4."""
+    return False
+
+
+def kick_clients(broker: Broker, clientids: Sequence[str]) -> Operation[None]:
+    """End the connections and sessions of several clients, by one ``DELETE /clients/{clientid}`` each."""
+    for clientid in client_ids(clientids):
+        yield from kick_client(broker, clientid)
+
+
+def list_client_subscriptions(broker: Broker, clientid: str) -> Operation[list[Row]]:
+    """
+    List one client's subscriptions: ``GET /subscriptions/{clientid}``.
+
+    :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``; none if there is no
+        such client.
+    """
+    reply = yield Request("GET", path("subscriptions", clientid))
+    return [subscription_as_v5(row) for row in reply.data]
+
+
+def subscribe(broker: Broker, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[list[Row]]:
+    """
+    Subscribe a client to topics: ``POST /mqtt/subscribe_batch``.
+
+    :param topics: topic filters without commas, or dicts of ``topic`` and ``qos``.
+    :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
+    :raises EmqxNotFoundError: if there is no such client.
+    :raises EmqxUnsupportedError: for the options ``nl``, ``rap`` and ``rh``.
+    """
+    path("clients", clientid)
+    wanted = subscriptions(topics)
+    for row in wanted:
+        no_comma(row["topic"])
+        if row.keys() - {"topic", "qos"}:
+            raise EmqxUnsupportedError(
+                "EMQX 4 takes no subscription options over its API (nl, rap, rh), only qos"
+            )
+    request = Request(
+        "POST",
+        "/mqtt/subscribe_batch",
+        json=[{"clientid": clientid, **row} for row in wanted],
+        repeatable=True,
+    )
+    codes = _codes(request, (yield request), len(wanted))
+    return [
+        {"topic": row["topic"], "qos": row["qos"], "subscribed": code == 0, "reason": reason(code)}
+        for row, code in zip(wanted, codes, strict=True)
+    ]
+
+
+def unsubscribe(broker: Broker, clientid: str, topics: str | Sequence[str]) -> Operation[list[Row]]:
+    """
+    End subscriptions of a client: ``POST /mqtt/unsubscribe_batch``.
+
+    :param topics: topic filters without commas, exactly as subscribed.
+    :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
+    :raises EmqxNotFoundError: if there is no such client.
+    """
+    path("clients", clientid)
+    names = [no_comma(topic_filter(topic)) for topic in ([topics] if isinstance(topics, str) else topics)]
+    if not names:
+        return []
+    rows = [{"clientid": clientid, "topic": topic} for topic in names]
+    request = Request("POST", "/mqtt/unsubscribe_batch", json=rows, repeatable=True)
+    codes = _codes(request, (yield request), len(names))
+    return [
+        {"topic": topic, "unsubscribed": code == 0, "reason": reason(code)}
+        for topic, code in zip(names, codes, strict=True)
+    ]
+
+
+def get_authorization_cache(broker: Broker, clientid: str) -> Operation[list[Row] | None]:
+    """
+    Read what the broker remembers of a client's rights: ``GET /clients/{clientid}/acl_cache``.
+
+    :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such client.
+    """
+    try:
+        reply = yield Request("GET", path("clients", clientid, "acl_cache"))
+    except EmqxNotFoundError:
+        return None
+    return [{**row, "access": {"action_type": row.get("access")}} for row in reply.data]
+
+
+def clean_authorization_cache(broker: Broker, clientid: str | None = None) -> Operation[bool | None]:
+    """
+    Make the broker ask for rights anew: ``DELETE /clients/{clientid}/acl_cache``, or ``DELETE /acl-cache`` for all.
+
+    :param clientid: one client; ``None`` for all.
+    :return: for one client whether it was there; for all ``None``.
+    """
+    if clientid is None:
+        yield Request("DELETE", "/acl-cache")
+        return None
+    try:
+        yield Request("DELETE", path("clients", clientid, "acl_cache"))
+    except EmqxNotFoundError:
+        return False
+    return True
+
+
+def set_keepalive(broker: Broker, clientid: str, seconds: int) -> Operation[None]:
+    """
+    Change a connected client's keepalive interval: ``PUT /clients/{clientid}/keepalive``.
+
+    :param seconds: 0 (none) to 65,535.
+    :raises EmqxNotFoundError: if there is no such client.
+    """
+    body = {"interval": keepalive_seconds(seconds)}
+    yield Request("PUT", path("clients", clientid, "keepalive"), json=body)
+
+
+def list_queued_messages(
+    broker: Broker,
+    clientid: str,
+    kind: str = "mqueue",
+    payload: str = "none",
+    limit: int = 1_000,
+    position: str | None = None,
 ) -> Operation[Page[Row]]:
-    """
-    List who is known and who is connected, and no more: ``GET /clients``.
+    """Refuse: listing a client's messages needs EMQX 5.6."""
+    raise EmqxUnsupportedError(f"listing a client's messages needs EMQX 5.6 or newer; this is {broker}")
 
-    EMQX 4 sends whole rows, about 0.9 kB each; pages are as long as an event loop may be held for decoding one.
 
-    :param fields: fields of the rows.
-    """
-    reply = yield Request("GET", "/clients", {"_page": page, "_limit": _STATES})
-    more = partial(list_states, broker, page + 1, fields) if has_next(reply, page, _STATES) else None
-    rows = [{name: row.get(name) for name in fields} for row in reply.data]
-    for name in _TIMES:
-        if name in fields:
-            for row in rows:
-                row[name] = from_local(broker, row[name])
-    return Page(rows, more, ("clientid", "connected"))
+def count_sessions(broker: Broker, since: int = 0) -> Operation[int]:
+    """Refuse: counting sessions needs EMQX 5.6; ``sessions.count`` of the statistics is close."""
+    raise EmqxUnsupportedError(
+        f"counting sessions needs EMQX 5.6 or newer; this is {broker}. get_stats() has sessions.count"
+    )
 
 
 def as_v5(broker: Broker, row: Row) -> Row:
@@ -70,6 +246,48 @@ def as_v5(broker: Broker, row: Row) -> Row:
         _V5_NAMES.get(name, name): None if value == "undefined" else value for name, value in row.items()
     }
     for name in _TIMES:
-        if name in client:
-            client[name] = from_local(broker, client[name])
+        client[name] = from_local(broker, client.get(name))
     return client
+
+
+def subscription_as_v5(row: Row) -> Row:
+    """Write a subscription's row as v5 does."""
+    return {**dict.fromkeys(("clientid", "topic", "qos", "nl", "rap", "rh", "node", "durable")), **row}
+
+
+def no_comma(topic: str) -> str:
+    """Refuse a topic with a comma: EMQX 4 would take it for several topics."""
+    if "," in topic:
+        raise EmqxConfigError(
+            f"topic {topic[:80]!r} holds a comma, where EMQX 4 would split it into several topics"
+        )
+    return topic
+
+
+def _codes(request: Request, reply: Reply, expected: int) -> list[int]:
+    """Read the code of each row of a batch; the outer code is always 0."""
+    codes = [row.get("code") for row in reply.data] if isinstance(reply.data, list) else []
+    if len(codes) != expected:
+        raise EmqxServerError(200, "0", "the answer does not say what became of each topic", str(request))
+    if _OFFLINE in codes:
+        raise EmqxNotFoundError(200, str(_OFFLINE), "there is no such client", str(request))
+    return codes
+
+
+def _sent(wanted: Wanted) -> Row:
+    """Give the query for the filters that the broker knows, in v4's spelling and units."""
+    params: Row = {}
+    for name, value in wanted.items():
+        if name == "node" or name in _OURS or (name == "ip_address" and ":" in value):
+            # EMQX 4 compares IPv4 addresses only
+            continue
+        if name in ("clientid", "username"):
+            if len(value) == 1:
+                (params[name],) = value
+        elif name.startswith("like_"):
+            params[f"_{name}"] = value
+        elif name.startswith(("gte_", "lte_")):
+            params[f"_{name}"] = value if isinstance(value, int) else int(value.timestamp())
+        else:
+            params[name] = value
+    return params

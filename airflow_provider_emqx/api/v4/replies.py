@@ -12,6 +12,7 @@ from typing import Any
 from airflow_provider_emqx.api.answers import describe, json_object, no_json, redirected
 from airflow_provider_emqx.api.base import Answer, Reply, Request
 from airflow_provider_emqx.api.reason import clean
+from airflow_provider_emqx.api.v4.codes import MEANINGS
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
     EmqxAuthError,
@@ -25,16 +26,6 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 
-#: what EMQX 4's result codes mean, where its message does not say it
-_MEANINGS = {
-    101: "a node of the cluster did not answer",
-    102: "unknown error",
-    107: "a required parameter is missing",
-    108: "a parameter is wrong",
-    112: "the client is not online",
-    115: "bad topic",
-    116: "bad QoS",
-}
 _NOT_FOUND = (112, 404)
 _TEXTS_NOT_FOUND = ("noexisted", "not_found", "topic_not_found")
 
@@ -71,7 +62,7 @@ def read(request: Request, answer: Answer) -> Reply:
 def _refusal(request: Request, code: int | None, message: Any) -> EmqxError:
     """HTTP 200 with a code other than 0, or with a message and no code at all."""
     asked, text = str(request), "" if code is None else str(code)
-    reason = clean(message, request) if message else _MEANINGS.get(code or 0, "")
+    reason = clean(message, request) if message else MEANINGS.get(code or 0, "")
     if message == "existed":
         return EmqxAlreadyExistsError(200, text, reason, asked)
     if message == "module_not_loaded":

@@ -7,18 +7,63 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.clientids import client_ids, keepalive_seconds, subscriptions
+from airflow_provider_emqx.api.filters import CLIENT_FILTERS, Wanted, kept, read_fields, read_filters, rfc3339
+from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next, page_limit
-from airflow_provider_emqx.exceptions import EmqxNotFoundError
+from airflow_provider_emqx.api.v5.nodes import require_node
+from airflow_provider_emqx.exceptions import EmqxNotFoundError, EmqxServerError, EmqxUnsupportedError
+
+#: filters that the broker lacks; they are applied to the rows only
+_OURS = frozenset(
+    {
+        "proto_name",
+        "gte_disconnected_at",
+        "lte_disconnected_at",
+        "gte_mqueue_len",
+        "lte_mqueue_len",
+        "gte_mqueue_dropped",
+        "lte_mqueue_dropped",
+    }
+)
+#: several ids are asked for in one request up to this many bytes; beyond, and before EMQX 5.6, they are picked here
+_LONGEST_IDS = 5_000
 
 
 def list_clients(
-    broker: Broker, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
+    broker: Broker,
+    page: int = 1,
+    limit: int | None = None,
+    filters: Mapping[str, Any] | None = None,
+    fields: str | Sequence[str] | None = None,
 ) -> Operation[Page[Row]]:
-    """List clients: ``GET /clients``."""
+    """
+    List clients, connected ones and kept sessions: ``GET /clients``.
+
+    :param page: number of the page, from 1.
+    :param limit: rows per page at most; by default as many as the broker allows.
+    :param filters: see :data:`~airflow_provider_emqx.api.filters.CLIENT_FILTERS`; all must hold.
+    :param fields: only these fields of each row, and ``clientid``; asked of the broker since EMQX 5.6.
+    :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
+    """
+    wanted = read_filters(CLIENT_FILTERS, filters)
+    names = read_fields(fields, "clientid")
+    if "zone" in wanted:
+        raise EmqxUnsupportedError(f"clients can be listed by zone on EMQX 4 only; this is {broker}")
+    if page == 1 and "node" in wanted:
+        yield from require_node(broker, wanted["node"])
     limit = limit or page_limit(broker)
-    reply = yield Request("GET", "/clients", {"page": page, "limit": limit})
-    more = partial(list_clients, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page(reply.data, more, "clientid")
+    params = {"page": page, "limit": limit, **_sent(broker, wanted)}
+    if names and broker.at_least(5, 6):
+        params["fields"] = ",".join(dict.fromkeys([*names, *(CLIENT_FILTERS[name].field for name in wanted)]))
+    reply = yield Request("GET", "/clients", params)
+    rows = kept(reply.data, CLIENT_FILTERS, wanted)
+    more = (
+        partial(list_clients, broker, page + 1, limit, filters, fields)
+        if has_next(reply, page, limit)
+        else None
+    )
+    return Page([_row(row, names) for row in rows], more, "clientid")
 
 
 def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
@@ -31,22 +76,219 @@ def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
         reply = yield Request("GET", path("clients", clientid))
     except EmqxNotFoundError:
         return None
-    return reply.data  # type: ignore[no-any-return]
+    return _row(reply.data, None)
 
 
-def list_states(
-    broker: Broker, page: int = 1, fields: Sequence[str] = ("clientid", "connected")
+def kick_client(broker: Broker, clientid: str) -> Operation[bool | None]:
+    """
+    End one client's connection and session: ``DELETE /clients/{clientid}``.
+
+    Nothing stops it from connecting again; ban it first to keep it out.
+
+    :return: ``True`` if it was there, ``False`` if not.
+    """
+    try:
+        yield Request("DELETE", path("clients", clientid))
+    except EmqxNotFoundError as error:
+        return error.maybe_applied
+    return True
+
+
+def has_bulk_kick(broker: Broker) -> bool:
+    """Tell whether many clients can be kicked in one request: EMQX 5.1 and newer, but not Serverless."""
+    return broker.at_least(5, 1) and not broker.serverless
+
+
+def kick_clients(broker: Broker, clientids: Sequence[str]) -> Operation[None]:
+    """
+    End the connections and sessions of up to 1,000 clients: ``POST /clients/kickout/bulk``, EMQX 5.1 and newer.
+
+    The broker does not tell which of them were there. Older brokers get one ``DELETE`` each.
+    """
+    ids = client_ids(clientids)
+    if not has_bulk_kick(broker):
+        for clientid in ids:
+            yield from kick_client(broker, clientid)
+    elif ids:
+        yield Request("POST", "/clients/kickout/bulk", json=ids, repeatable=True)
+
+
+def list_client_subscriptions(broker: Broker, clientid: str) -> Operation[list[Row]]:
+    """
+    List one client's subscriptions: ``GET /clients/{clientid}/subscriptions``.
+
+    :return: rows of ``clientid``, ``topic``, ``qos``, ``nl``, ``rap``, ``rh``, ``node``, ``durable``; none if there is
+        no such client.
+    """
+    try:
+        reply = yield Request("GET", path("clients", clientid, "subscriptions"))
+    except EmqxNotFoundError:
+        return []
+    return list(reply.data)
+
+
+def subscribe(broker: Broker, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[list[Row]]:
+    """
+    Subscribe a client to topics: ``POST /clients/{clientid}/subscribe/bulk``.
+
+    The broker passes it on to the client's session without an authorization check; it takes effect a moment later.
+
+    :param topics: topic filters, or dicts of ``topic``, ``qos``, ``nl``, ``rap``, ``rh``.
+    :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
+    :raises EmqxNotFoundError: if there is no such client.
+    """
+    wanted = subscriptions(topics)
+    request = Request("POST", path("clients", clientid, "subscribe", "bulk"), json=wanted, repeatable=True)
+    reply = yield request
+    if isinstance(reply.data, list):
+        return [
+            {"topic": row["topic"], "qos": row["qos"], "subscribed": True, "reason": None} for row in wanted
+        ]
+    if not isinstance(reply.data, dict) or "failed" not in reply.data:
+        raise EmqxServerError(
+            reply.status, "", "the answer does not say which subscriptions were made", str(request)
+        )
+    # HTTP 200 as well: {"succeed": [row…], "failed": [{"data": [row…], "reason": …}]}
+    made = {row.get("topic") for row in reply.data.get("succeed", ())}
+    reasons = {
+        row.get("topic"): str(part.get("reason", "refused"))
+        for part in reply.data["failed"]
+        for row in part.get("data", ())
+    }
+    return [
+        {
+            "topic": row["topic"],
+            "qos": row["qos"],
+            "subscribed": row["topic"] in made,
+            "reason": None if row["topic"] in made else reasons.get(row["topic"], "refused"),
+        }
+        for row in wanted
+    ]
+
+
+def unsubscribe(broker: Broker, clientid: str, topics: str | Sequence[str]) -> Operation[list[Row]]:
+    """
+    End subscriptions of a client: ``POST /clients/{clientid}/unsubscribe/bulk``.
+
+    :param topics: topic filters, exactly as subscribed.
+    :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
+    :raises EmqxNotFoundError: if there is no such client.
+    """
+    names = [topic_filter(topic) for topic in ([topics] if isinstance(topics, str) else topics)]
+    if names:
+        rows = [{"topic": topic} for topic in names]
+        yield Request("POST", path("clients", clientid, "unsubscribe", "bulk"), json=rows, repeatable=True)
+    return [{"topic": topic, "unsubscribed": True, "reason": None} for topic in names]
+
+
+def get_authorization_cache(broker: Broker, clientid: str) -> Operation[list[Row] | None]:
+    """
+    Read what the broker remembers of a client's rights: ``GET /clients/{clientid}/authorization/cache``.
+
+    :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such client.
+    """
+    try:
+        reply = yield Request("GET", path("clients", clientid, "authorization", "cache"))
+    except EmqxNotFoundError:
+        return None
+    return list(reply.data)
+
+
+def clean_authorization_cache(broker: Broker, clientid: str | None = None) -> Operation[bool | None]:
+    """
+    Make the broker ask for rights anew: ``DELETE /clients/{clientid}/authorization/cache``, or
+    ``DELETE /authorization/cache`` for all clients.
+
+    :param clientid: one client; ``None`` for all.
+    :return: for one client whether it was there; for all ``None``.
+    """
+    if clientid is None:
+        yield Request("DELETE", "/authorization/cache")
+        return None
+    try:
+        yield Request("DELETE", path("clients", clientid, "authorization", "cache"))
+    except EmqxNotFoundError:
+        return False
+    return True
+
+
+def set_keepalive(broker: Broker, clientid: str, seconds: int) -> Operation[None]:
+    """
+    Change a connected client's keepalive interval: ``PUT /clients/{clientid}/keepalive``.
+
+    :param seconds: 0 (none) to 65,535.
+    :raises EmqxNotFoundError: if there is no such client.
+    """
+    body = {"interval": keepalive_seconds(seconds)}
+    yield Request("PUT", path("clients", clientid, "keepalive"), json=body)
+
+
+def list_queued_messages(
+    broker: Broker,
+    clientid: str,
+    kind: str = "mqueue",
+    payload: str = "none",
+    limit: int = 1_000,
+    position: str | None = None,
 ) -> Operation[Page[Row]]:
     """
-    List who is known and who is connected, and no more: ``GET /clients`` with ``fields`` (EMQX 5.6).
+    List messages on their way to a client, EMQX 5.6 and newer: ``GET /clients/{clientid}/mqueue_messages`` or
+    ``…/inflight_messages``.
 
-    Pages are as long as an event loop may be held for decoding one: about 36 bytes a row, 1.5 kB before EMQX 5.6.
-
-    :param fields: fields of the rows.
+    :param kind: ``"mqueue"`` (waiting) or ``"inflight"`` (sent, not yet acknowledged).
+    :param payload: ``"none"``, ``"base64"`` or ``"plain"``.
+    :param limit: messages per page.
+    :param position: where the page starts, from the page before.
+    :raises EmqxNotFoundError: if there is no such client.
+    :raises EmqxUnsupportedError: for a durable session, and on brokers before EMQX 5.6.
     """
-    lean = broker.serverless or broker.at_least(5, 6)
-    limit = page_limit(broker) if lean else 1_000
-    asked = {"page": page, "limit": limit, "fields": ",".join(fields)}
-    reply = yield Request("GET", "/clients", asked)
-    more = partial(list_states, broker, page + 1, fields) if has_next(reply, page, limit) else None
-    return Page(reply.data, more, ("clientid", "connected"))
+    broker.require("listing a client's messages", 5, 6)
+    params = {"payload": payload, "limit": limit, "position": position}
+    reply = yield Request("GET", path("clients", clientid, f"{kind}_messages"), params)
+    last = reply.meta.get("position")
+    # an empty page repeats the position asked for
+    more = (
+        partial(list_queued_messages, broker, clientid, kind, payload, limit, str(last))
+        if reply.data and last not in (None, "none", position)
+        else None
+    )
+    return Page(list(reply.data), more, "msgid")
+
+
+def count_sessions(broker: Broker, since: int = 0) -> Operation[int]:
+    """
+    Count the sessions of the cluster, EMQX 5.6 and newer: ``GET /sessions_count``.
+
+    :param since: seconds since 1970; sessions that ended before are not counted.
+    """
+    broker.require("counting sessions", 5, 6)
+    reply = yield Request("GET", "/sessions_count", {"since": since})
+    return int(reply.data)
+
+
+def _sent(broker: Broker, wanted: Wanted) -> Row:
+    """Give the query for the filters that the broker knows."""
+    params: Row = {}
+    for name, value in wanted.items():
+        if name in _OURS or (broker.serverless and name.startswith("like_")):
+            continue
+        if name in ("clientid", "username"):
+            # before EMQX 5.6 the last one of several wins
+            several = (
+                broker.at_least(5, 6) and sum(3 * len(item.encode()) + 10 for item in value) < _LONGEST_IDS
+            )
+            if len(value) > 1 and not several:
+                continue
+            params[name] = sorted(value)
+        elif name.startswith(("gte_", "lte_")):
+            params[name] = rfc3339(value)
+        else:
+            params[name] = value
+    return params
+
+
+def _row(row: Row, names: list[str] | None) -> Row:
+    if names is not None:
+        return {name: row.get(name) for name in names}
+    row.setdefault("disconnected_at", None)
+    return row

@@ -1,0 +1,168 @@
+"""Messages to publish, checked and written down before anything is sent."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.api.names import topic_name
+from airflow_provider_emqx.exceptions import EmqxConfigError
+
+#: rows and bytes of one request: the broker publishes them one after another
+MAX_ROWS = 1_000
+MAX_BYTES = 4_000_000
+#: one request can hold no more than this
+MAX_BODY = 7_900_000
+
+_KEYS = ("topic", "payload", "qos", "retain", "payload_encoding", "properties")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def message_row(message: Mapping[str, Any], number: int | None = None) -> Row:
+    """
+    Check one message and write it as v5 takes it.
+
+    :param message: ``topic``; ``payload`` (text, bytes, or anything that can be written as JSON; ``""`` is an empty
+        one); ``qos`` (0, 1, 2; by default 0); ``retain``; ``payload_encoding`` (``"base64"`` if a text payload is
+        base64 of the real one); ``properties`` of MQTT 5.
+    :param number: its place in a batch, for the error.
+    :raises EmqxConfigError: saying what is wrong; never with the payload.
+    """
+    try:
+        return _row(message)
+    except EmqxConfigError as error:
+        which = "" if number is None else f"message {number}: "
+        raise EmqxConfigError(f"{which}{error.message}") from None
+
+
+def batches(rows: Sequence[Row]) -> list[list[int]]:
+    """
+    Divide rows into requests of at most 1,000 rows and, where a single row is not larger already, 4 MB.
+
+    :param rows: as of :func:`message_row`.
+    :return: indexes into ``rows``, in order.
+    """
+    found: list[list[int]] = []
+    size = MAX_BYTES
+    for index, row in enumerate(rows):
+        length = len(_encode(row).encode()) + 1
+        if size + length > MAX_BYTES or len(found[-1]) >= MAX_ROWS:
+            found.append([])
+            size = 0
+        found[-1].append(index)
+        size += length
+    return found
+
+
+def published(topic: str, status: str, message_id: str | None = None, reason: str | None = None) -> Row:
+    """
+    Write down what became of one message.
+
+    :param status: ``"delivered"`` (somebody subscribed to it), ``"no_subscribers"`` (nobody did, or a rule held it
+        back; a retained message is stored all the same), ``"accepted"`` (EMQX 4 does not tell), ``"failed"``.
+    """
+    return {"topic": topic, "status": status, "id": message_id, "reason": reason}
+
+
+def _row(message: Any) -> Row:
+    if not isinstance(message, Mapping):
+        raise EmqxConfigError(
+            f"a message must be a dict with topic and payload, not {type(message).__name__}"
+        )
+    unknown = [name for name in message if name not in _KEYS]
+    if unknown:
+        raise EmqxConfigError(f"a message has no field {unknown[0]!r}; it has {', '.join(_KEYS)}")
+    if message.get("payload") is None:
+        raise EmqxConfigError("a message needs a payload; '' is an empty one")
+    payload, encoding = _payload(message["payload"], message.get("payload_encoding") or "plain")
+    row: Row = {
+        "topic": topic_name(message.get("topic")),
+        "payload": payload,
+        "payload_encoding": encoding,
+        "qos": qos(message.get("qos", 0)),
+        "retain": _flag("retain", message.get("retain", False)),
+    }
+    properties = _properties(message.get("properties") or {})
+    if properties:
+        row["properties"] = properties
+    if len(_encode(row).encode()) > MAX_BODY:
+        raise EmqxConfigError(
+            "the message is larger than a request may be (8 MB); EMQX itself allows 1 MB by default"
+        )
+    return row
+
+
+def qos(value: Any) -> int:
+    """Check a quality of service, also as text, as templates render it. EMQX 4 does not check it and crashes."""
+    if not isinstance(value, bool) and str(value) in ("0", "1", "2"):
+        return int(str(value))
+    raise EmqxConfigError(f"qos must be 0, 1 or 2, not {value!r}")
+
+
+def _flag(name: str, value: Any) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise EmqxConfigError(f"{name} must be true or false, not {value!r}")
+    return text == "true"
+
+
+def _payload(payload: Any, encoding: Any) -> tuple[str, str]:
+    if encoding not in ("plain", "base64"):
+        raise EmqxConfigError(f"payload_encoding must be 'plain' or 'base64', not {encoding!r}")
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return base64.b64encode(payload).decode(), "base64"
+    if not isinstance(payload, str):
+        if encoding != "plain":
+            raise EmqxConfigError("payload_encoding is for payloads that are text")
+        try:
+            payload = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError):
+            raise EmqxConfigError(
+                f"the payload ({type(payload).__name__}) is neither text nor bytes, nor can it be written as JSON"
+            ) from None
+    try:
+        payload.encode()
+    except UnicodeEncodeError:
+        raise EmqxConfigError("the payload holds a lone surrogate and is no valid UTF-8") from None
+    if encoding == "base64":
+        try:
+            base64.b64decode(payload, validate=True)
+        except (binascii.Error, ValueError):
+            raise EmqxConfigError("the payload is said to be base64, but is not") from None
+    return payload, encoding
+
+
+def _properties(given: Any) -> Row:
+    if not isinstance(given, Mapping):
+        raise EmqxConfigError("properties must be a dict")
+    for name, value in given.items():
+        check = _PROPERTIES.get(name)
+        if check is None:
+            raise EmqxConfigError(f"there is no property {name!r}; there are {', '.join(_PROPERTIES)}")
+        if not check[0](value):
+            raise EmqxConfigError(f"property {name} must be {check[1]}")
+    return dict(given)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_PROPERTIES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "payload_format_indicator": (lambda value: value in (0, 1) and not isinstance(value, bool), "0 or 1"),
+    "message_expiry_interval": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32,
+        "whole seconds",
+    ),
+    "response_topic": (_is_text, "text"),
+    "correlation_data": (_is_text, "text"),
+    "content_type": (_is_text, "text"),
+    "user_properties": (
+        lambda value: isinstance(value, Mapping) and all(map(_is_text, [*value, *value.values()])),
+        "a dict of texts",
+    ),
+}

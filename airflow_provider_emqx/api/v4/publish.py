@@ -1,0 +1,64 @@
+"""Publishing, EMQX 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_emqx.api.base import Broker, Operation, Request, Row
+from airflow_provider_emqx.api.messages import message_row, published
+from airflow_provider_emqx.api.v4.clients import no_comma
+from airflow_provider_emqx.api.v4.codes import reason
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxServerError
+
+#: the documentation demands a sender
+_SENDER = "airflow"
+
+
+def publish(broker: Broker, message: Mapping[str, Any], repeatable: bool = False) -> Operation[Row]:
+    """
+    Publish one message: ``POST /mqtt/publish``.
+
+    :param message: see :func:`~airflow_provider_emqx.api.messages.message_row`; no comma in the topic.
+    :param repeatable: whether it does no harm if it arrives twice.
+    :return: see :func:`~airflow_provider_emqx.api.messages.published`; EMQX 4 does not tell whether anybody has
+        subscribed.
+    :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+    :raises EmqxOutcomeUnknownError: if the answer was lost.
+    """
+    row = _as_v4(message_row(message))
+    yield Request("POST", "/mqtt/publish", json=row, repeatable=repeatable)
+    return published(row["topic"], "accepted")
+
+
+def publish_many(broker: Broker, messages: Sequence[Mapping[str, Any]]) -> Operation[list[Row]]:
+    """
+    Publish up to 1,000 messages in one request: ``POST /mqtt/publish_batch``.
+
+    :param messages: see :func:`~airflow_provider_emqx.api.messages.message_row`; no comma in the topics.
+    :return: what became of each, see :func:`~airflow_provider_emqx.api.messages.published`.
+    :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+    :raises EmqxOutcomeUnknownError: if the answer was lost.
+    """
+    rows = [_as_v4(message_row(message, number)) for number, message in enumerate(messages, 1)]
+    if not rows:
+        raise EmqxConfigError("there are no messages to publish")
+    request = Request("POST", "/mqtt/publish_batch", json=rows)
+    reply = yield request
+    if not isinstance(reply.data, list) or len(reply.data) != len(rows):
+        raise EmqxServerError(200, "0", "the answer does not say what became of each message", str(request))
+    return [_result(row, outcome) for row, outcome in zip(rows, reply.data, strict=True)]
+
+
+def _result(row: Row, outcome: Row) -> Row:
+    code = outcome.get("code")
+    if code == 0:
+        return published(row["topic"], "accepted")
+    why = reason(code) if isinstance(code, int) else "refused"
+    return published(row["topic"], "failed", reason=why)
+
+
+def _as_v4(row: Row) -> Row:
+    encoding = row.pop("payload_encoding")
+    no_comma(row["topic"])
+    return {**row, "encoding": encoding, "clientid": _SENDER}

@@ -1,0 +1,79 @@
+"""Publishing, EMQX 5 and 6."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request, Row
+from airflow_provider_emqx.api.messages import message_row, published
+from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxServerError
+
+#: nobody has subscribed
+_NO_SUBSCRIBERS = 16
+
+
+def publish(broker: Broker, message: Mapping[str, Any], repeatable: bool = False) -> Operation[Row]:
+    """
+    Publish one message: ``POST /publish``.
+
+    :param message: see :func:`~airflow_provider_emqx.api.messages.message_row`.
+    :param repeatable: whether it does no harm if it arrives twice.
+    :return: see :func:`~airflow_provider_emqx.api.messages.published`.
+    :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+    :raises EmqxOutcomeUnknownError: if the answer was lost.
+    """
+    row = message_row(message)
+    reply = yield Request("POST", "/publish", json=row, repeatable=repeatable)
+    return _result(row, reply.data)
+
+
+def publish_many(broker: Broker, messages: Sequence[Mapping[str, Any]]) -> Operation[list[Row]]:
+    """
+    Publish up to 1,000 messages in one request: ``POST /publish/bulk``.
+
+    The broker publishes none of them if it refuses one (too large, for instance). Then the batch is halved until the
+    refused ones are found, and the others are published.
+
+    :param messages: see :func:`~airflow_provider_emqx.api.messages.message_row`.
+    :return: what became of each, see :func:`~airflow_provider_emqx.api.messages.published`.
+    :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+    :raises EmqxOutcomeUnknownError: if the answer was lost.
+    """
+    rows = [message_row(message, number) for number, message in enumerate(messages, 1)]
+    if not rows:
+        raise EmqxConfigError("there are no messages to publish")
+    return (yield from _batch(rows))
+
+
+def _batch(rows: list[Row]) -> Operation[list[Row]]:
+    request = Request("POST", "/publish/bulk", json=rows, accept=(503,))
+    try:
+        reply = yield request
+    except EmqxBadRequestError as error:
+        if len(rows) == 1:
+            return [published(rows[0]["topic"], "failed", reason=error.reason or error.code)]
+        middle = len(rows) // 2
+        first = yield from _batch(rows[:middle])
+        return first + (yield from _batch(rows[middle:]))
+    return [_result(row, outcome) for row, outcome in zip(rows, _outcomes(request, reply, rows), strict=True)]
+
+
+def _outcomes(request: Request, reply: Reply, rows: list[Row]) -> list[Any]:
+    outcomes = reply.data
+    if isinstance(outcomes, dict) and len(rows) == 1 and "code" not in outcomes:
+        outcomes = [outcomes]
+    if not isinstance(outcomes, list) or len(outcomes) != len(rows):
+        raise EmqxServerError(
+            reply.status, "", "the answer does not say what became of each message", str(request)
+        )
+    return outcomes
+
+
+def _result(row: Row, outcome: Any) -> Row:
+    outcome = outcome if isinstance(outcome, dict) else {}
+    if "id" in outcome:
+        return published(row["topic"], "delivered", outcome["id"])
+    if outcome.get("reason_code") == _NO_SUBSCRIBERS:
+        return published(row["topic"], "no_subscribers")
+    return published(row["topic"], "failed", reason=str(outcome.get("message", "refused"))[:200])

@@ -1,0 +1,152 @@
+"""Rules, actions, sources and connectors of data integration, EMQX 5 and 6."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError
+
+#: what ``PUT /rules/{id}`` takes; the answer of a GET has more
+_RULE_FIELDS = ("name", "sql", "actions", "enable", "description", "metadata")
+_KINDS = {"action": "actions", "source": "sources", "connector": "connectors"}
+
+
+def list_rules(broker: Broker, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    """
+    List rules: ``GET /rules``.
+
+    :return: rows of ``id``, ``name``, ``enable``, ``sql``, ``actions``, ``description``, …
+    """
+    limit = limit or page_limit(broker)
+    reply = yield Request("GET", "/rules", {"page": page, "limit": limit})
+    more = partial(list_rules, broker, page + 1, limit) if has_next(reply, page, limit) else None
+    return Page(list(reply.data), more, "id")
+
+
+def get_rule(broker: Broker, rule_id: str) -> Operation[Row | None]:
+    """
+    Read one rule: ``GET /rules/{id}``.
+
+    :return: the rule, ``None`` where there is none.
+    """
+    try:
+        reply = yield Request("GET", path("rules", rule_id))
+    except EmqxNotFoundError:
+        return None
+    return dict(reply.data)
+
+
+def set_rule_enabled(broker: Broker, rule_id: str, enabled: bool) -> Operation[Row]:
+    """
+    Enable or disable a rule: ``GET /rules/{id}``, then ``PUT`` of the same with ``enable`` changed.
+
+    A change of the rule by somebody else between the two is lost.
+
+    :return: the rule as it is now.
+    :raises EmqxNotFoundError: if there is no such rule.
+    """
+    reply = yield Request("GET", path("rules", rule_id))
+    rule = {name: reply.data[name] for name in _RULE_FIELDS if name in reply.data}
+    if rule.get("enable") is enabled:
+        return dict(reply.data)
+    changed = yield Request("PUT", path("rules", rule_id), json={**rule, "enable": enabled})
+    return dict(changed.data) if changed.data else {**reply.data, "enable": enabled}
+
+
+def get_rule_metrics(broker: Broker, rule_id: str) -> Operation[Row]:
+    """
+    Read a rule's counters: ``GET /rules/{id}/metrics``.
+
+    :return: ``matched``, ``passed``, ``failed``, ``actions.success``, … summed over the cluster.
+    :raises EmqxNotFoundError: if there is no such rule.
+    """
+    reply = yield Request("GET", path("rules", rule_id, "metrics"))
+    return dict(reply.data.get("metrics", reply.data))
+
+
+def reset_rule_metrics(broker: Broker, rule_id: str) -> Operation[None]:
+    """
+    Set a rule's counters to 0: ``PUT /rules/{id}/metrics/reset``.
+
+    :raises EmqxNotFoundError: if there is no such rule.
+    """
+    yield Request("PUT", path("rules", rule_id, "metrics", "reset"))
+
+
+def list_actions(broker: Broker) -> Operation[list[Row]]:
+    """
+    List actions, which carry data out of the broker, EMQX 5.4 and newer: ``GET /actions``.
+
+    :return: rows of ``type``, ``name``, ``enable``, ``status``, ``status_reason``, …, and ``id`` as ``type:name``.
+    """
+    return (yield from _list(broker, "action"))
+
+
+def list_sources(broker: Broker) -> Operation[list[Row]]:
+    """
+    List sources, which carry data into the broker, EMQX 5.6 and newer: ``GET /sources``.
+
+    :return: rows as of :func:`list_actions`.
+    """
+    return (yield from _list(broker, "source"))
+
+
+def list_connectors(broker: Broker) -> Operation[list[Row]]:
+    """
+    List connections to other systems, EMQX 5.4 and newer: ``GET /connectors``.
+
+    :return: rows as of :func:`list_actions`.
+    """
+    return (yield from _list(broker, "connector"))
+
+
+def get_integration(broker: Broker, kind: str, name: str) -> Operation[Row | None]:
+    """
+    Read one action, source or connector: ``GET /actions/{id}``, ``/sources/{id}``, ``/connectors/{id}``.
+
+    :param kind: ``"action"``, ``"source"`` or ``"connector"``.
+    :param name: its id, as ``http:my_hook``.
+    :return: with ``status`` (``"connected"``, ``"connecting"``, ``"disconnected"``, ``"inconsistent"``) and
+        ``status_reason``; ``None`` where there is none.
+    """
+    try:
+        reply = yield Request("GET", path(_where(broker, kind), name))
+    except EmqxNotFoundError:
+        return None
+    return _with_id(reply.data)
+
+
+def set_integration_enabled(broker: Broker, kind: str, name: str, enabled: bool) -> Operation[None]:
+    """
+    Enable or disable an action, source or connector: ``PUT /{kind}s/{id}/enable/{true|false}``.
+
+    :raises EmqxNotFoundError: if there is none.
+    """
+    yield Request("PUT", path(_where(broker, kind), name, "enable", str(bool(enabled)).lower()))
+
+
+def restart_integration(broker: Broker, kind: str, name: str) -> Operation[None]:
+    """
+    Connect an action, source or connector anew: ``POST /{kind}s/{id}/start``. It must be enabled.
+
+    :raises EmqxNotFoundError: if there is none.
+    """
+    yield Request("POST", path(_where(broker, kind), name, "start"), repeatable=True)
+
+
+def _list(broker: Broker, kind: str) -> Operation[list[Row]]:
+    reply = yield Request("GET", path(_where(broker, kind)))
+    return [_with_id(row) for row in reply.data]
+
+
+def _where(broker: Broker, kind: str) -> str:
+    if kind not in _KINDS:
+        raise EmqxConfigError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
+    broker.require(_KINDS[kind], 5, 6 if kind == "source" else 4)
+    return _KINDS[kind]
+
+
+def _with_id(row: Row) -> Row:
+    return {"id": f"{row.get('type')}:{row.get('name')}", **row}
