@@ -36,21 +36,6 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_emqx.hooks.emqx"],
             }
         ],
-        "sensors": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [
-                    "airflow_provider_emqx.sensors.base",
-                    "airflow_provider_emqx.sensors.clients",
-                ],
-            }
-        ],
-        "triggers": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_emqx.triggers.emqx"],
-            }
-        ],
         "operators": [
             {
                 "integration-name": _INTEGRATION,

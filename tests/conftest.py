@@ -80,6 +80,7 @@ def _register(dag: Any) -> None:
         if hasattr(old, "sync_bag_to_db"):
             old.sync_bag_to_db(bag, "dags-folder", None)
         else:  # Airflow 3.0
+            dag.relative_fileloc = Path(dag.fileloc).name
             bag.sync_to_db("dags-folder", None)
     else:
         bag = DagBag(dag_folder=folder)
