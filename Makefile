@@ -11,7 +11,7 @@ PUBLIC := $(wildcard $(addprefix airflow_provider_emqx/,exceptions.py hooks oper
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv check lint types layers dead-code docstrings docs test demo bench soak \
+.PHONY: help venv check lint types layers dead-code docstrings docs test demo ui bench soak \
         test-matrix test-standalone test-live dist clean
 
 help: ## list the targets
@@ -50,6 +50,9 @@ test: $(INSTALLED) ## the test suite, against a fake broker of both generations
 
 demo: $(INSTALLED) .ci/demo.py ## a DAG provisions 10,000 device users and shows what came of every row
 	$(BIN)/python .ci/demo.py
+
+ui: $(INSTALLED) ## Airflow on this machine with the example DAGs and a broker to play with
+	.ci/ui
 
 bench: $(INSTALLED) .ci/bench.py ## throughput and CPU per row, against a broker of a real one's speed
 	$(BIN)/python .ci/bench.py

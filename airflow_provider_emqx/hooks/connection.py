@@ -147,7 +147,8 @@ def _split(host: str) -> SplitResult:
 def _port(written: int | None, field: int | None) -> int | None:
     if written and field and written != field:
         raise EmqxConfigError(f"{_label('host')} says port {written}, but {_label('port')} says {field}")
-    port = written or field
+    # Airflow's form stores an empty port as 0
+    port = written or field or None
     if port in _MQTT_PORTS:
         raise EmqxConfigError(
             f"port {port} is EMQX's port for {_MQTT_PORTS[port]}, not for its management API "

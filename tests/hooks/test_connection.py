@@ -55,6 +55,8 @@ def test_every_way_to_write_the_address_is_understood(
 def test_the_port_may_stand_in_its_own_field() -> None:
     assert read("broker.example.com", port=8443).origin == "https://broker.example.com:8443"
     assert read("https://broker.example.com:8443", port=8443).origin == "https://broker.example.com:8443"
+    assert read("https://broker.example.com:8443", port=0).origin == "https://broker.example.com:8443"
+    assert read("https://broker.example.com", port=0).origin == "https://broker.example.com"
 
 
 @pytest.mark.parametrize(
