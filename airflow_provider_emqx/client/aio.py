@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +14,8 @@ from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.client.settings import Settings
-from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError, EmqxTimeoutError
+from airflow_provider_emqx.client.sockets import tls_context
+from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -83,7 +83,7 @@ class AsyncClient:
                 except EmqxError as error:
                     request = operation.throw(error)
                 else:
-                    request = operation.send(reply)
+                    request = wire.proceed(operation, request, reply)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         finally:
@@ -110,7 +110,7 @@ class AsyncClient:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
         listing = Listing(operation)
         while listing.next is not None:
-            for row in listing.fresh(await self.run(listing.next)):
+            for row in await self.run(listing.page()):
                 yield row
 
     async def close(self) -> None:
@@ -148,12 +148,13 @@ class AsyncClient:
         return await AsyncRetrying(**exchange.policy())(attempt)
 
     async def _attempt(self, exchange: wire.Exchange) -> Reply:
-        from aiohttp import ClientTimeout
+        from aiohttp import ClientError, ClientTimeout
         from yarl import URL
 
         wait = self._rate.reserve()
         if wait:
             await asyncio.sleep(wait)
+            exchange.put_off(wait)
         request, settings = exchange.request, self.settings
         # encoded=True: yarl would rewrite the path, and EMQX takes it byte for byte
         url = URL(settings.origin + wire.target(request, self.base), encoded=True)
@@ -167,7 +168,8 @@ class AsyncClient:
             sock_read=request.timeout or settings.read_timeout,
         )
         session = self._open(request)
-        with _typed(request, settings):
+        failure: EmqxError | None = None
+        try:
             async with session.request(
                 request.method,
                 url,
@@ -178,6 +180,11 @@ class AsyncClient:
                 proxy=settings.proxy,
             ) as response:
                 content = await response.read()
+        except (ClientError, OSError, ValueError) as error:
+            failure = _typed(error, request, settings)
+        if failure is not None:
+            # raised here, because as the context of an error aiohttp's own would show our headers
+            raise failure
         answer = wire.answer(response.status, response.headers, content)
         if request.raw:
             return Reply(answer.status, answer.body)
@@ -193,7 +200,7 @@ class AsyncClient:
             connector = TCPConnector(
                 limit=self.connections,
                 keepalive_timeout=wire.MAX_IDLE if request.may_repeat else wire.MAX_IDLE_UNREPEATABLE,
-                ssl=_ssl(self.settings.verify),
+                ssl=tls_context(self.settings.verify) if self.settings.origin.startswith("https:") else True,
             )
             session = ClientSession(connector=connector, trust_env=False, cookie_jar=DummyCookieJar())
             # aiohttp would repeat a DELETE behind our back, and the second answer ("not there") be taken for the first
@@ -202,42 +209,23 @@ class AsyncClient:
         return session
 
 
-def _ssl(verify: bool | str) -> Any:
-    if isinstance(verify, str):
-        import ssl
-
-        return ssl.create_default_context(cafile=verify)
-    return verify
-
-
-@contextmanager
-def _typed(request: Request, settings: Settings) -> Iterator[None]:
-    """Turn what aiohttp raises into our own errors, knowing whether the request may have been sent."""
+def _typed(error: Exception, request: Request, settings: Settings) -> EmqxError:
+    """Make our own error of what aiohttp and the sockets raise, knowing whether the request may have been sent."""
     import aiohttp
 
     asked = str(request)
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError:
-        raise EmqxTimeoutError(
-            f"no connection to {settings.origin} within {settings.connect_timeout:g} s", asked, False
-        ) from None
-    except TimeoutError:
-        raise EmqxTimeoutError("no answer in time", asked, True) from None
-    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-        raise wire.tls_error(error, settings, asked) from None
-    except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError):
-        raise EmqxConnectionError(
-            f"no connection to {settings.origin} through the proxy", asked, False
-        ) from None
-    except aiohttp.ClientConnectorDNSError:
-        raise wire.no_such_host(settings, asked) from None
-    except aiohttp.ClientConnectorError as error:
-        raise wire.unreachable(settings, asked, error) from None
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        raise wire.cut_off(asked) from None
-    except (aiohttp.ClientError, ValueError) as error:
-        # garbage in place of HTTP, a truncated or undecodable body
-        raise EmqxConnectionError(
-            f"the answer broke off or cannot be read ({type(error).__name__})", asked, True
-        ) from None
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return wire.timed_out(settings, asked, False)
+    if isinstance(error, TimeoutError):
+        return wire.timed_out(settings, asked, True)
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)):
+        return wire.tls_error(error, settings, asked, False)
+    if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+        return EmqxConnectionError(f"no connection to {settings.origin} through the proxy", asked, False)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return wire.no_such_host(settings, asked)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return wire.unreachable(settings, asked, error)
+    if isinstance(error, (aiohttp.ServerDisconnectedError, OSError)):
+        return wire.cut_off(settings, asked, True)
+    return wire.unreadable(asked, error)

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Params, Request
+from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Operation, Params, Reply, Request
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
@@ -26,6 +26,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxOutcomeUnknownError,
     EmqxRateLimitError,
     EmqxServerError,
+    EmqxTimeoutError,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ MAX_IDLE_UNREPEATABLE = 1.0
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 _TRANSIENT_CODES = frozenset({"101", "NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
-_LOST_STATUSES = frozenset({502, 504})
+#: the request was not taken on: by the broker, or by a proxy that waited for it in vain
+_NOT_NOW_STATUSES = frozenset({408, 425, 503})
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -112,7 +114,7 @@ def body(request: Request) -> bytes | None:
         raise EmqxConfigError(
             "the request holds a lone surrogate and is no valid UTF-8", str(request)
         ) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise EmqxConfigError(
             f"the request cannot be written as JSON: {type(error).__name__}", str(request)
         ) from None
@@ -178,6 +180,10 @@ class Exchange:
         #: whether an attempt so far may have been carried out without our learning it
         self.maybe_applied = False
 
+    def put_off(self, seconds: float) -> None:
+        """Move the deadline by what our own rate limit made the request wait."""
+        self._started += seconds
+
     @property
     def elapsed(self) -> float:
         return self._clock() - self._started
@@ -198,7 +204,7 @@ class Exchange:
             return True
         if not isinstance(error, EmqxServerError):
             return False
-        if error.status == 503 or error.code in _TRANSIENT_CODES:
+        if error.status in _NOT_NOW_STATUSES or error.code in _TRANSIENT_CODES:
             return repeatable or self.settings.retry_unsafe
         if _lost(error):
             return repeatable
@@ -219,7 +225,7 @@ class Exchange:
         if state.outcome is None or not state.outcome.failed:
             return False
         self._attempt = state.attempt_number
-        self.maybe_applied = self.maybe_applied or _lost(_error(state))
+        self.maybe_applied = self.maybe_applied or _maybe_applied(_error(state))
         return True
 
     def _pause(self, state: RetryCallState) -> float:
@@ -265,8 +271,17 @@ def _lost(error: BaseException) -> bool:
     if isinstance(error, EmqxConnectionError):
         return error.sent
     if isinstance(error, EmqxServerError):
-        return error.status in _LOST_STATUSES or (error.status < 300 and not error.code)
+        # proxies have more statuses than 502 and 504 for an answer that they did not get: 520 to 530, 598, 599
+        lost = error.status in (502, 504) or error.status > 511
+        return lost or (error.status < 300 and not error.code)
     return False
+
+
+def _maybe_applied(error: BaseException) -> bool:
+    """Tell whether a failed attempt may have done its work: also where a handler or a node failed half-way."""
+    if isinstance(error, EmqxServerError):
+        return error.status not in _NOT_NOW_STATUSES
+    return _lost(error)
 
 
 def no_such_host(settings: Settings, asked: str) -> EmqxConnectionError:
@@ -287,18 +302,35 @@ def unreachable(settings: Settings, asked: str, error: BaseException) -> EmqxCon
     )
 
 
-def cut_off(asked: str) -> EmqxConnectionError:
-    return EmqxConnectionError("the connection was closed before the answer was complete", asked, True)
+def timed_out(settings: Settings, asked: str, sent: bool) -> EmqxTimeoutError:
+    if sent:
+        return EmqxTimeoutError("no answer in time", asked, True)
+    return EmqxTimeoutError(
+        f"no connection to {settings.origin} within {settings.connect_timeout:g} s", asked, False
+    )
 
 
-def tls_error(error: BaseException, settings: Settings, asked: str) -> EmqxConnectionError:
+def cut_off(settings: Settings, asked: str, sent: bool) -> EmqxConnectionError:
+    if sent:
+        return EmqxConnectionError("the connection was closed before the answer was complete", asked, True)
+    return EmqxConnectionError(f"{settings.origin} closed the connection while it was made", asked, False)
+
+
+def unreadable(asked: str, error: Exception) -> EmqxConnectionError:
+    """Garbage in place of HTTP, a truncated or undecodable body."""
+    return EmqxConnectionError(
+        f"the answer broke off or cannot be read ({type(error).__name__})", asked, True
+    )
+
+
+def tls_error(error: BaseException, settings: Settings, asked: str, sent: bool) -> EmqxConnectionError:
     """Tell a certificate that does not verify from a handshake cut short, and from no TLS on that port."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text or "doesn't match" in text:
         why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "it does not verify"
         return EmqxConnectionError(
             f"the TLS certificate of {settings.origin} is not trusted: {why}. Give the CA's file in the field "
-            "Verify TLS if the certificate is right",
+            "Verify TLS certificate if the certificate is right",
             asked,
             False,
             False,
@@ -310,19 +342,31 @@ def tls_error(error: BaseException, settings: Settings, asked: str) -> EmqxConne
             False,
             False,
         )
-    return EmqxConnectionError(f"TLS with {settings.origin} was interrupted", asked, not _in_handshake(error))
+    return EmqxConnectionError(f"TLS with {settings.origin} was interrupted", asked, sent)
 
 
-def _in_handshake(error: BaseException | None) -> bool:
-    """Tell whether the request cannot have been sent yet."""
-    while error is not None:
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_name in ("do_handshake", "start_tls"):
-                return True
-            trace = trace.tb_next
-        error = error.__cause__ or error.__context__
-    return False
+def proceed(operation: Operation[Any], request: Request, reply: Reply) -> Request:
+    """
+    Hand an operation its reply and give its next request.
+
+    :raises EmqxError: in place of whatever the operation stumbles over in a reply that is not as it should be.
+    """
+    try:
+        return operation.send(reply)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        if request.may_repeat or request.method in ("GET", "HEAD"):
+            raise EmqxServerError(
+                reply.status,
+                "",
+                f"the content of the answer is not what EMQX answers to this ({type(error).__name__})",
+                str(request),
+                "Something other than EMQX may answer at this address, or a version of it that is not known here.",
+            ) from error
+        raise EmqxOutcomeUnknownError(
+            "the answer is not what EMQX answers to this, so that it is not known whether the broker did it "
+            f"({type(error).__name__})",
+            str(request),
+        ) from error
 
 
 class RateLimit:

@@ -23,12 +23,15 @@ class Listing:
         self._seen: set[Any] = set()
         self._stuck = 0
 
-    def fresh(self, page: Page[Row]) -> list[Row]:
+    def page(self) -> Operation[list[Row]]:
         """
-        Take a page and give its rows that no earlier page had: in a live table rows move between pages.
+        Read the next page and give its rows that no earlier page had: in a live table rows move between pages.
 
         :raises EmqxError: if page after page repeats known rows, so that the listing would never end.
         """
+        if self.next is None:
+            return []
+        page = yield from self.next
         self.next = page.next() if page.next else None
         if page.key is None:
             return page.rows

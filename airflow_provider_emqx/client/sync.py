@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +14,8 @@ from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.client.settings import Settings
-from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError, EmqxTimeoutError
+from airflow_provider_emqx.client.sockets import Watch, tls_context, watched_adapter
+from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError
 
 if TYPE_CHECKING:
     from requests import PreparedRequest
@@ -39,6 +39,7 @@ class SyncClient:
         self._headers = wire.headers(settings)
         self._last_used = 0.0
         self._rate = wire.RateLimit(settings.rate_limit)
+        self._watch = Watch()
 
     @property
     def broker(self) -> Broker:
@@ -65,7 +66,7 @@ class SyncClient:
                 except EmqxError as error:
                     request = operation.throw(error)
                 else:
-                    request = operation.send(reply)
+                    request = wire.proceed(operation, request, reply)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         finally:
@@ -75,7 +76,7 @@ class SyncClient:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
         listing = Listing(operation)
         while listing.next is not None:
-            yield from listing.fresh(self.run(listing.next))
+            yield from self.run(listing.page())
 
     def close(self) -> None:
         """Close the session's connections. The client may be used again."""
@@ -113,22 +114,34 @@ class SyncClient:
         return Retrying(**exchange.policy())(attempt)
 
     def _attempt(self, exchange: wire.Exchange) -> Reply:
+        from http.client import HTTPException
+
+        from urllib3.exceptions import HTTPError
+
         wait = self._rate.reserve()
         if wait:
             time.sleep(wait)
+            exchange.put_off(wait)
         request, settings = exchange.request, self.settings
         prepared = self._prepare(request)
-        session = self._open(request)
-        timeout = min(request.timeout or settings.read_timeout, exchange.remaining)
+        adapter = self._open(request)
         proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else {}
-        with _typed(request, settings):
-            response = session.send(
+        left = exchange.remaining
+        self._watch.begin(request.timeout or settings.read_timeout, left)
+        failure: EmqxError | None = None
+        try:
+            response = adapter.send(
                 prepared,
-                timeout=(min(settings.connect_timeout, exchange.remaining), timeout),
-                verify=settings.verify,
+                timeout=(min(settings.connect_timeout, left), left),
+                verify=settings.verify is not False,
                 proxies=proxies,
             )
             content = response.content
+        except (OSError, ValueError, HTTPException, HTTPError) as error:
+            failure = _typed(error, request, settings, self._watch.sent)
+        if failure is not None:
+            # raised here, because as the context of an error the libraries' own would show headers
+            raise failure
         self._last_used = time.monotonic()
         answer = wire.answer(response.status_code, response.headers, content)
         if request.raw:
@@ -168,43 +181,39 @@ class SyncClient:
         if self._session is not None and time.monotonic() - self._last_used > longest:
             self._session.close()
         if self._session is None:
-            from requests.adapters import HTTPAdapter
-
-            self._session = HTTPAdapter()
+            https = self.settings.origin.startswith("https:")
+            self._session = watched_adapter(self._watch, tls_context(self.settings.verify) if https else None)
         return self._session
 
 
-@contextmanager
-def _typed(request: Request, settings: Settings) -> Iterator[None]:
-    """Turn what requests and urllib3 raise into our own errors, knowing whether the request may have been sent."""
-    import requests
+def _typed(error: Exception, request: Request, settings: Settings, sent: bool) -> EmqxError:
+    """Make our own error of what requests, urllib3 and the sockets raise."""
+    from ssl import SSLError
+
+    from requests.exceptions import ProxyError
     from urllib3 import exceptions as urllib3
 
-    asked = str(request)
-    try:
-        yield
-    except requests.exceptions.ConnectTimeout:
-        raise EmqxTimeoutError(
-            f"no connection to {settings.origin} within {settings.connect_timeout:g} s", asked, False
-        ) from None
-    except requests.exceptions.Timeout:
-        raise EmqxTimeoutError("no answer in time", asked, True) from None
-    except requests.exceptions.SSLError as error:
-        raise wire.tls_error(error, settings, asked) from None
-    except requests.exceptions.ProxyError:
-        raise EmqxConnectionError(
-            f"no connection to {settings.origin} through the proxy", asked, False
-        ) from None
-    except requests.exceptions.ConnectionError as error:
-        cause = error.args[0] if error.args else None
-        reason = getattr(cause, "reason", None)
-        if isinstance(reason, urllib3.NameResolutionError):
-            raise wire.no_such_host(settings, asked) from None
-        if isinstance(reason, urllib3.NewConnectionError):
-            raise wire.unreachable(settings, asked, reason) from None
-        raise wire.cut_off(asked) from None
-    except requests.exceptions.RequestException as error:
-        # garbage in place of HTTP, a truncated or undecodable body
-        raise EmqxConnectionError(
-            f"the answer broke off or cannot be read ({type(error).__name__})", asked, True
-        ) from None
+    asked, cause = str(request), _innermost(error)
+    if isinstance(error, ProxyError):
+        return EmqxConnectionError(f"no connection to {settings.origin} through the proxy", asked, False)
+    if isinstance(cause, urllib3.NameResolutionError):
+        return wire.no_such_host(settings, asked)
+    if isinstance(cause, urllib3.NewConnectionError):
+        return wire.unreachable(settings, asked, cause)
+    if isinstance(cause, (SSLError, urllib3.SSLError)):
+        return wire.tls_error(cause, settings, asked, sent)
+    if isinstance(cause, (TimeoutError, urllib3.TimeoutError)):
+        return wire.timed_out(settings, asked, sent)
+    if isinstance(cause, OSError):
+        return wire.cut_off(settings, asked, sent)
+    return wire.unreadable(asked, error)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Give what lies below the wrapping of requests and urllib3."""
+    while True:
+        inside = [getattr(error, "reason", None), *reversed(error.args)]
+        inner = next((item for item in inside if isinstance(item, BaseException)), None)
+        if inner is None:
+            return error
+        error = inner
