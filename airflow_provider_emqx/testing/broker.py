@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
+from airflow_provider_emqx.testing import backups, rebalance
 from airflow_provider_emqx.testing.dispatch import SERVERLESS_RATE, Dispatcher
 from airflow_provider_emqx.testing.faults import KINDS, WORKING, Fault, Match, Order
 from airflow_provider_emqx.testing.mqtt import FOREVER, Client, Message, Subscription
 from airflow_provider_emqx.testing.pace import Pace
 from airflow_provider_emqx.testing.passwords import User, make_hash
 from airflow_provider_emqx.testing.server import Served, Server
-from airflow_provider_emqx.testing.state import ApiKey, Ban, State
+from airflow_provider_emqx.testing.state import Alarm, ApiKey, Ban, Resource, State
 from airflow_provider_emqx.testing.tables import Table
+from airflow_provider_emqx.testing.v5.cluster import end_alarms
 
 
 class FakeEmqx:
@@ -446,3 +448,104 @@ class FakeEmqx:
         with self.state.lock:
             self.state.nodes[name].running = True
             self.state.nodes[name].started_at = self.state.now()
+
+    def raise_alarm(
+        self, name: str, message: str = "", details: Mapping[str, Any] | None = None, node: str | None = None
+    ) -> None:
+        """Activate an alarm.
+
+        :param name: Name, for instance ``high_cpu_usage``.
+        :param message: What the listing says about it.
+        :param details: Details.
+        :param node: Node; not given: the one that answers.
+        """
+        with self.state.lock:
+            now = self.state.now()
+            alarm = Alarm(node or self.state.node, name, message, dict(details or {}), now)
+            self.state.alarms.append(alarm)
+
+    def end_alarm(self, name: str) -> None:
+        """Deactivate the alarms of a name; they are found in the history then."""
+        with self.state.lock:
+            end_alarms(self.state, [alarm for alarm in self.state.alarms if alarm.name == name])
+
+    def close_listener(self, name: str) -> None:
+        """Stop a listener, for instance ``ssl:default``; API v5."""
+        with self.state.lock:
+            self.state.closed_listeners.add(name)
+
+    def export_backup(self) -> str:
+        """Export; returns the name of the file."""
+        with self.state.lock:
+            return backups.make(self.state).filename
+
+    def finish_evacuation(self, node: str) -> None:
+        """Move all clients off an evacuating node at once, instead of second by second."""
+        with self.state.lock:
+            rebalance.finish_evacuation(self.state, self.state.nodes[node])
+
+    # data integration
+
+    def add_rule(self, rule_id: str, sql: str, **config: Any) -> None:
+        """Create a rule.
+
+        :param rule_id: Id.
+        :param sql: Statement, for instance ``SELECT * FROM "t/#"``.
+        :param config: Further fields as in the API: ``enable`` (v5), ``enabled`` (4.4), ``actions``, ``description``.
+        """
+        statement = "rawsql" if self.state.generation == "v4" else "sql"
+        self._add("rules", rule_id, {statement: sql, **config}, "connected")
+
+    def add_action(self, action_id: str, *, status: str = "connected", **config: Any) -> None:
+        """Create an action, for instance ``http:my_hook``.
+
+        :param action_id: ``type:name``.
+        :param status: ``connected``, ``connecting``, ``disconnected``, ``inconsistent``.
+        :param config: Fields as in the API, for instance ``connector="my_hook"``, ``enable=False``.
+        """
+        self._add("actions", action_id, config, status)
+
+    def add_connector(self, connector_id: str, *, status: str = "connected", **config: Any) -> None:
+        """Create a connector; as :meth:`add_action`."""
+        self._add("connectors", connector_id, config, status)
+
+    def add_source(self, source_id: str, *, status: str = "connected", **config: Any) -> None:
+        """Create a source; as :meth:`add_action`."""
+        self._add("sources", source_id, config, status)
+
+    def add_resource(self, resource_id: str, *, alive: bool = True, **config: Any) -> None:
+        """Create a resource of 4.4's rule engine.
+
+        :param resource_id: Id, for instance ``resource:1234``.
+        :param alive: It works.
+        :param config: ``type``, ``config``, ``description``.
+        """
+        self._add("resources", resource_id, config, "connected" if alive else "disconnected")
+
+    def set_status(self, resource_id: str, status: str) -> None:
+        """Change whether an action, connector, source or resource works.
+
+        :param resource_id: Its id.
+        :param status: As in :meth:`add_action`.
+        """
+        with self.state.lock:
+            found = [kind[resource_id] for kind in self.state.resources.values() if resource_id in kind]
+            if not found:
+                raise KeyError(resource_id)
+            for resource in found:
+                resource.status = status
+
+    def _add(self, kind: str, resource_id: str, config: dict[str, Any], status: str) -> None:
+        with self.state.lock:
+            resource = Resource(kind, resource_id, config, status, self.state.now())
+            self.state.resources[kind][resource_id] = resource
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """How often each listener, action, connector or resource was restarted over the API."""
+        return self.state.restarts
+
+    def refuse_dispatch(self, topic: str) -> None:
+        """Let publishes to a topic fail with 503 ``failed_to_dispatch``; API v5."""
+        with self.state.lock:
+            self.state.undeliverable.add(topic)

@@ -19,13 +19,26 @@ from airflow_provider_emqx.testing.http import (
 )
 from airflow_provider_emqx.testing.routes import Route, Router
 from airflow_provider_emqx.testing.state import ApiKey, State
+from airflow_provider_emqx.testing.v4 import acl as v4_acl
+from airflow_provider_emqx.testing.v4 import backups as v4_backups
+from airflow_provider_emqx.testing.v4 import bans as v4_bans
 from airflow_provider_emqx.testing.v4 import clients as v4_clients
 from airflow_provider_emqx.testing.v4 import cluster as v4_cluster
+from airflow_provider_emqx.testing.v4 import rebalance as v4_rebalance
 from airflow_provider_emqx.testing.v4 import replies as v4
+from airflow_provider_emqx.testing.v4 import rules as v4_rules
+from airflow_provider_emqx.testing.v4 import topics as v4_topics
 from airflow_provider_emqx.testing.v4 import users as v4_users
+from airflow_provider_emqx.testing.v5 import acl as v5_acl
+from airflow_provider_emqx.testing.v5 import backups as v5_backups
+from airflow_provider_emqx.testing.v5 import bans as v5_bans
 from airflow_provider_emqx.testing.v5 import clients as v5_clients
 from airflow_provider_emqx.testing.v5 import cluster as v5_cluster
+from airflow_provider_emqx.testing.v5 import rebalance as v5_rebalance
 from airflow_provider_emqx.testing.v5 import replies as v5
+from airflow_provider_emqx.testing.v5 import rules as v5_rules
+from airflow_provider_emqx.testing.v5 import stored as v5_stored
+from airflow_provider_emqx.testing.v5 import topics as v5_topics
 from airflow_provider_emqx.testing.v5 import users as v5_users
 
 log = logging.getLogger(__name__)
@@ -35,8 +48,29 @@ MAX_BODY = 8_000_000
 #: Requests per second that EMQX Cloud Serverless documents.
 SERVERLESS_RATE = 10
 
-ROUTES_V4 = [*v4_clients.ROUTES, *v4_users.ROUTES, *v4_cluster.ROUTES]
-ROUTES_V5 = [*v5_clients.ROUTES, *v5_users.ROUTES, *v5_cluster.ROUTES]
+ROUTES_V4 = [
+    *v4_clients.ROUTES,
+    *v4_topics.ROUTES,
+    *v4_users.ROUTES,
+    *v4_acl.ROUTES,
+    *v4_bans.ROUTES,
+    *v4_cluster.ROUTES,
+    *v4_rules.ROUTES,
+    *v4_backups.ROUTES,
+    *v4_rebalance.ROUTES,
+]
+ROUTES_V5 = [
+    *v5_clients.ROUTES,
+    *v5_topics.ROUTES,
+    *v5_stored.ROUTES,
+    *v5_users.ROUTES,
+    *v5_acl.ROUTES,
+    *v5_bans.ROUTES,
+    *v5_cluster.ROUTES,
+    *v5_rules.ROUTES,
+    *v5_backups.ROUTES,
+    *v5_rebalance.ROUTES,
+]
 
 
 class Dispatcher:
@@ -131,6 +165,8 @@ class Dispatcher:
         route = found[0].get(request.method) if found else None
         if len(request.body) > MAX_BODY:
             return text_answer(400, "Bad Request")
+        if route is not None and route.public:
+            return route.handler(self.state, request)
         key = self._key(request)
         if key is None:
             answer = text_answer(401, "UNAUTHORIZED", None)

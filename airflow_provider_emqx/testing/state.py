@@ -39,7 +39,7 @@ class NodeInfo:
     name: str
     started_at: float
     running: bool = True
-    evacuation: dict[str, Any] | None = None
+    evacuation: Any = None  # an Eviction while it is being emptied
 
 
 @dataclass(slots=True)
@@ -191,8 +191,13 @@ class State:
         }
         self.backups: dict[str, Backup] = {}
         self.imported: list[str] = []  # names of the backups that were imported, in order
-        self.rebalances: dict[str, dict[str, Any]] = {}
+        self.rebalances: dict[str, Any] = {}  # coordinator -> Rebalance
         self.license_days = 365.0
+        self.cluster_name = "emqxcl"
+        self.delayed_enabled = True
+        self.undeliverable: set[str] = (
+            set()
+        )  # topics of which a publish finds subscribers but cannot reach them
         self.routes: list[Route] = []
 
     # clock

@@ -101,7 +101,9 @@ def get_node(state: State, request: Request, name: str) -> Answer:
 
 def get_cluster(state: State, request: Request) -> Answer:
     """``GET /cluster``."""
-    return ok({"name": "emqxcl", "nodes": [info.name for info in state.running()], "self": state.node})
+    return ok(
+        {"name": state.cluster_name, "nodes": [info.name for info in state.running()], "self": state.node}
+    )
 
 
 def get_stats(state: State, request: Request) -> Answer:

@@ -1,0 +1,250 @@
+"""API v5, authorization: rules of the built-in database, sources, settings, cache."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from airflow_provider_emqx.testing.http import Answer, Crash, Request
+from airflow_provider_emqx.testing.routes import Route
+from airflow_provider_emqx.testing.state import State
+from airflow_provider_emqx.testing.tables import Table
+from airflow_provider_emqx.testing.v5.replies import (
+    bad_request,
+    check_enum,
+    check_object,
+    check_union,
+    error,
+    invalid,
+    listing,
+    no_content,
+    ok,
+    read_array,
+    read_object,
+)
+
+#: Names that a kind of rules goes by: key of a row, name in messages.
+_KEYS = {"users": "username", "clients": "clientid"}
+_NAMES = {"users": "User", "clients": "Client"}
+_LABELS = {"users": "Username", "clients": "ClientID"}
+
+_FILE_SOURCE = {
+    "enable": True,
+    "rules": '{allow, {ipaddr, "127.0.0.1"}, all, ["$SYS/#", "#"]}.\n\n{allow, all}.\n',
+    "type": "file",
+}
+
+Rule = dict[str, Any]
+
+
+def _source(state: State) -> dict[str, Any]:
+    if state.authorization is None:
+        raise error(404, "NOT_FOUND", "Not found: built_in_database")
+    return state.authorization
+
+
+def _table(state: State, kind: str) -> Table[list[Rule]]:
+    _source(state)
+    return state.acl_users if kind == "users" else state.acl_clients
+
+
+def _read_rules(state: State, rules: Any, path: str) -> list[Rule]:
+    """Check rules and fill in their defaults."""
+    if not isinstance(rules, list):
+        raise invalid(path, "not_array", rules)
+    if len(rules) > _source(state)["max_rules"]:
+        raise bad_request(f"The number of rules exceeds the limit of {_source(state)['max_rules']}")
+    read = []
+    for number, rule in enumerate(rules, 1):
+        where = f"{path}.{number}"
+        check_object(rule, where, ("topic", "permission", "action"))
+        check_enum(rule["permission"], ("allow", "deny"), f"{where}.permission")
+        check_enum(rule["action"], ("publish", "subscribe", "all"), f"{where}.action")
+        qos = rule.get("qos", [0, 1, 2])
+        for place, level in enumerate(qos if isinstance(qos, list) else [qos], 1):
+            check_union(level, (0, 1, 2), f"{where}.qos.{place}")
+        check_union(rule.get("retain", "all"), ("all", "true", "false", True, False), f"{where}.retain")
+        read.append({**rule, "qos": qos, "retain": rule.get("retain", "all")})
+    return read
+
+
+def list_rules(kind: str, state: State, request: Request) -> Answer:
+    """``GET …/rules/users`` and ``…/rules/clients``."""
+    key, table = _KEYS[kind], _table(state, kind)
+    names, part = table.descending(), request.arg(f"like_{_KEYS[kind]}")
+    if part is not None:
+        names = [name for name in names if part in name]
+    return listing(
+        state, request, names, lambda name: {key: name, "rules": table[name]}, fuzzy=part is not None
+    )
+
+
+def create_rules(kind: str, state: State, request: Request) -> Answer:
+    """``POST …/rules/users`` and ``…/rules/clients``: refused as a whole if one of them has a record."""
+    key, table = _KEYS[kind], _table(state, kind)
+    rows = read_array(request, key, "rules")
+    read = [
+        (row[key], _read_rules(state, row["rules"], f"root.{number}.rules"))
+        for number, row in enumerate(rows, 1)
+    ]
+    for name, _ in read:
+        if name in table:
+            raise error(409, "ALREADY_EXISTS", f"{_NAMES[kind]} '{name}' already exist")
+    for name, rules in read:
+        table[name] = rules
+    answer = no_content()
+    answer.written = len(rows)
+    return answer
+
+
+def get_rules(kind: str, state: State, request: Request, name: str) -> Answer:
+    """``GET …/rules/users/{username}`` and ``…/rules/clients/{clientid}``."""
+    table = _table(state, kind)
+    if name not in table:
+        raise error(404, "NOT_FOUND", "Not Found")
+    return ok({_KEYS[kind]: name, "rules": table[name]})
+
+
+def put_rules(kind: str, state: State, request: Request, name: str) -> Answer:
+    """``PUT …/rules/users/{username}`` and ``…/rules/clients/{clientid}``: replaces the whole list."""
+    key, table = _KEYS[kind], _table(state, kind)
+    body = read_object(request, key, "rules")
+    rules = _read_rules(state, body["rules"], "root.rules")
+    if body[key] != name:
+        raise Crash("function_clause")
+    table[name] = rules
+    return no_content()
+
+
+def delete_rules(kind: str, state: State, request: Request, name: str) -> Answer:
+    """``DELETE …/rules/users/{username}`` and ``…/rules/clients/{clientid}``."""
+    table = _table(state, kind)
+    if name not in table:
+        raise error(404, "NOT_FOUND", f"{_LABELS[kind]} Not Found")
+    del table[name]
+    return no_content()
+
+
+def get_rules_for_all(state: State, request: Request) -> Answer:
+    """``GET …/rules/all``."""
+    _source(state)
+    return ok({"rules": state.acl_all})
+
+
+def set_rules_for_all(state: State, request: Request) -> Answer:
+    """``POST …/rules/all``: replaces the whole list."""
+    _source(state)
+    state.acl_all = _read_rules(state, read_object(request, "rules")["rules"], "root.rules")
+    return no_content()
+
+
+def delete_rules_for_all(state: State, request: Request) -> Answer:
+    """``DELETE …/rules/all``."""
+    _source(state)
+    state.acl_all = []
+    return no_content()
+
+
+def purge_rules(state: State, request: Request) -> Answer:
+    """``DELETE …/rules``: all of them, and only while the source is disabled."""
+    if _source(state)["enable"]:
+        raise bad_request("built_in_database must be disabled before purge.")
+    state.acl_users.clear()
+    state.acl_clients.clear()
+    state.acl_all = []
+    return no_content()
+
+
+# sources, settings, cache
+
+
+def list_sources(state: State, request: Request) -> Answer:
+    """``GET /authorization/sources``."""
+    return ok({"sources": [*([state.authorization] if state.authorization else []), _FILE_SOURCE]})
+
+
+def create_source(state: State, request: Request) -> Answer:
+    """``POST /authorization/sources``: the built-in database."""
+    body = read_object(request, "type")
+    if body["type"] != "built_in_database" or state.authorization is not None:
+        raise bad_request(f"Unable to create source {body['type']}")
+    state.authorization = {"enable": True, "max_rules": 100, **body}
+    return no_content()
+
+
+def get_source(state: State, request: Request, kind: str) -> Answer:
+    """``GET /authorization/sources/{type}``."""
+    if kind == "file":
+        return ok(_FILE_SOURCE)
+    if kind != "built_in_database" or state.authorization is None:
+        raise error(404, "NOT_FOUND", f"Not found: {kind}")
+    return ok(state.authorization)
+
+
+def update_source(state: State, request: Request, kind: str) -> Answer:
+    """``PUT /authorization/sources/{type}``: how the built-in database is disabled."""
+    get_source(state, request, kind)
+    body = read_object(request, "type")
+    if kind == "built_in_database":
+        state.authorization = {"enable": True, "max_rules": 100, **body}
+    return no_content()
+
+
+def delete_source(state: State, request: Request, kind: str) -> Answer:
+    """``DELETE /authorization/sources/{type}``."""
+    get_source(state, request, kind)
+    if kind == "built_in_database":
+        state.authorization = None
+    return no_content()
+
+
+def source_status(state: State, request: Request, kind: str) -> Answer:
+    """``GET /authorization/sources/{type}/status``."""
+    get_source(state, request, kind)
+    nodes = [{"node": info.name, "status": "connected"} for info in state.running()]
+    return ok({"status": "connected", "node_status": nodes, "node_error": [], "metrics": {}})
+
+
+def get_settings(state: State, request: Request) -> Answer:
+    """``GET /authorization/settings``."""
+    cache: dict[str, Any] = {"enable": True, "excludes": [], "max_size": 32, "ttl": "1m"}
+    return ok({"cache": cache, "deny_action": "ignore", "no_match": "allow"})
+
+
+def clean_caches(state: State, request: Request) -> Answer:
+    """``DELETE /authorization/cache``."""
+    for client in state.mqtt.clients.values():
+        client.acl_cache.clear()
+    return no_content()
+
+
+_RULES = "/authorization/sources/built_in_database/rules"
+
+
+def _rule_routes(kind: str) -> list[Route]:
+    base, one = f"{_RULES}/{kind}", f"{_RULES}/{kind}/{{name}}"
+    return [
+        Route("GET", base, partial(list_rules, kind), serverless=True),
+        Route("POST", base, partial(create_rules, kind), serverless=True),
+        Route("GET", one, partial(get_rules, kind), serverless=True),
+        Route("PUT", one, partial(put_rules, kind), serverless=True),
+        Route("DELETE", one, partial(delete_rules, kind), serverless=True),
+    ]
+
+
+ROUTES = [
+    *_rule_routes("users"),
+    *_rule_routes("clients"),
+    Route("GET", _RULES + "/all", get_rules_for_all, serverless=True),
+    Route("POST", _RULES + "/all", set_rules_for_all, serverless=True),
+    Route("DELETE", _RULES + "/all", delete_rules_for_all, serverless=True),
+    Route("DELETE", _RULES, purge_rules),
+    Route("GET", "/authorization/sources", list_sources),
+    Route("POST", "/authorization/sources", create_source),
+    Route("GET", "/authorization/sources/{type}", get_source),
+    Route("PUT", "/authorization/sources/{type}", update_source),
+    Route("DELETE", "/authorization/sources/{type}", delete_source),
+    Route("GET", "/authorization/sources/{type}/status", source_status),
+    Route("GET", "/authorization/settings", get_settings),
+    Route("DELETE", "/authorization/cache", clean_caches),
+]

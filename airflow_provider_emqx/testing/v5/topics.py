@@ -1,0 +1,270 @@
+"""API v5, topics: subscriptions, routes, publish, topic metrics."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from airflow_provider_emqx.testing.http import Answer, Request, json_answer, pick, rfc3339
+from airflow_provider_emqx.testing.mqtt import (
+    TOPIC_METRICS,
+    Client,
+    Message,
+    Subscription,
+    TopicMetrics,
+    has_wildcard,
+    matches,
+    parse_filter,
+    valid_topic_name,
+)
+from airflow_provider_emqx.testing.routes import Route
+from airflow_provider_emqx.testing.state import State
+from airflow_provider_emqx.testing.v5.clients import subscription_row
+from airflow_provider_emqx.testing.v5.replies import (
+    as_number,
+    bad_request,
+    bool_arg,
+    check_enum,
+    check_union,
+    error,
+    invalid,
+    listing,
+    no_content,
+    ok,
+    read_array,
+    read_json,
+    read_object,
+)
+
+#: Decoded size of a message, topic included, that ``mqtt.max_packet_size`` allows by default.
+MAX_PACKET = 1_048_576
+#: Topics that can be registered for metrics.
+MAX_TOPIC_METRICS = 512
+
+
+# subscriptions and routes
+
+
+def list_subscriptions(state: State, request: Request) -> Answer:
+    """``GET /subscriptions``; ``match_topic`` finds subscriptions that the given filter covers."""
+    exact = {name: request.arg(name) for name in ("clientid", "topic", "node", "share_group")}
+    qos_text, pattern = request.arg("qos"), request.arg("match_topic")
+    qos = as_number(qos_text) if qos_text is not None else None
+    if qos_text is not None and qos not in {0, 1, 2}:
+        raise invalid("qos", "Unable to parse string", qos_text)
+    if pattern is not None and pattern.startswith("$share/"):
+        raise bad_request("match_topic must not be a shared subscription")
+
+    def wanted(client: Client, subscription: Subscription) -> bool:
+        group, topic = parse_filter(subscription.topic)
+        values = {
+            "clientid": client.clientid,
+            "topic": subscription.topic,
+            "node": client.node,
+            "share_group": group,
+        }
+        return (
+            all(value is None or values[name] == value for name, value in exact.items())
+            and (qos is None or subscription.qos == qos)
+            and (pattern is None or matches(topic, pattern))
+        )
+
+    found = [pair for pair in state.mqtt.subscriptions() if wanted(*pair)]
+    if bool_arg(request, "durable"):
+        found = []
+    return listing(state, request, found, lambda pair: subscription_row(*pair), fuzzy=pattern is not None)
+
+
+def _routes(state: State) -> list[dict[str, str]]:
+    routes = state.mqtt.routes()
+    return [{"node": node, "topic": topic} for topic in sorted(routes) for node in sorted(routes[topic])]
+
+
+def list_topics(state: State, request: Request) -> Answer:
+    """``GET /topics``: subscribed filters, not topics that had traffic."""
+    topic, node = request.arg("topic"), request.arg("node")
+    rows = [row for row in _routes(state) if topic in {None, row["topic"]} and node in {None, row["node"]}]
+    return listing(state, request, rows, dict)
+
+
+def get_topic(state: State, request: Request, topic: str) -> Answer:
+    """``GET /topics/{topic}``."""
+    rows = [row for row in _routes(state) if row["topic"] == topic]
+    if not rows:
+        raise error(404, "TOPIC_NOT_FOUND", "Topic not found")
+    return ok(rows)
+
+
+# publish
+
+_PROPERTIES = (
+    "payload_format_indicator",
+    "message_expiry_interval",
+    "response_topic",
+    "correlation_data",
+    "user_properties",
+    "content_type",
+)
+
+
+def _check_row(row: dict[str, Any], path: str) -> None:
+    """Check a message against the schema."""
+    for name in ("topic", "payload"):
+        if not isinstance(row[name], str):
+            raise invalid(f"{path}.{name}", "unable_to_convert_to_string", row[name])
+    check_union(row.get("qos", 0), (0, 1, 2), f"{path}.qos")
+    check_enum(row.get("retain", False), (True, False), f"{path}.retain")
+    check_enum(row.get("payload_encoding", "plain"), ("plain", "base64"), f"{path}.payload_encoding")
+
+
+def _refused(code: int, message: str) -> Answer:
+    return json_answer(400, {"message": message, "reason_code": code})
+
+
+def _has_encoding_alias(state: State) -> bool:
+    """Tell whether ``encoding``, as v4 spells it, is understood too: 5.10.4+, 6.0.3+."""
+    version = state.version
+    return version >= (6, 0, 3) or (5, 10, 4) <= version < (6, 0, 0)
+
+
+def _message(state: State, row: dict[str, Any]) -> Message | Answer:
+    """Build a message, or the answer that refuses it."""
+    encoding = row.get("payload_encoding")
+    if encoding is None and _has_encoding_alias(state):
+        encoding = row.get("encoding")
+    payload = row["payload"].encode("utf-8", "surrogateescape")
+    if encoding == "base64":
+        try:
+            payload = base64.b64decode(payload, validate=True)
+        except binascii.Error:
+            return _refused(131, f'{{decode_base64_payload_failed,<<"{row["payload"]}">>}}')
+    topic = row["topic"]
+    if not valid_topic_name(topic):
+        return _refused(144, "topic_name_invalid")
+    if len(payload) + len(topic) > MAX_PACKET:
+        return _refused(151, "packet_too_large")
+    properties = pick(row.get("properties") or {}, _PROPERTIES)
+    return Message(topic, payload, row.get("qos", 0), row.get("retain", False), properties)
+
+
+def _send(state: State, message: Message) -> tuple[int, dict[str, Any]]:
+    """Publish one message: status and row of the answer."""
+    if message.topic in state.undeliverable:
+        return 503, {"message": "failed_to_dispatch", "reason_code": 131}
+    delivered = state.mqtt.publish(message)
+    if delivered < 0:
+        delivered = int(state.at_least(5, 9))  # before that a delayed message counted as one that nobody got
+    if delivered or state.version == (5, 0, 0):
+        return 200, {"id": message.msgid}
+    return 202, {"message": "no_matching_subscribers", "reason_code": 16}
+
+
+def publish(state: State, request: Request) -> Answer:
+    """``POST /publish``."""
+    row = read_object(request, "topic", "payload")
+    _check_row(row, "root")
+    message = _message(state, row)
+    return message if isinstance(message, Answer) else json_answer(*_send(state, message))
+
+
+def publish_bulk(state: State, request: Request) -> Answer:
+    """``POST /publish/bulk``: all rows are checked before the first one is published."""
+    rows = read_array(request, "topic", "payload")
+    for number, row in enumerate(rows, 1):
+        _check_row(row, f"root.{number}")
+    if not rows:
+        message = 'error, {case_clause,{errror,<<"empty_batch">>}}, []'  # the typo is EMQX's
+        raise error(500, "INTERNAL_ERROR", message)
+    messages = []
+    for row in rows:
+        message_or_refusal = _message(state, row)
+        if isinstance(message_or_refusal, Answer):
+            return message_or_refusal
+        messages.append(message_or_refusal)
+    sent = [_send(state, message) for message in messages]
+    answer = json_answer(max(status for status, _ in sent), [row for _, row in sent])
+    answer.written = len(rows)
+    return answer
+
+
+# topic metrics
+
+
+def _metrics_row(topic: str, found: TopicMetrics, with_reset: bool = True) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for name in TOPIC_METRICS:
+        metrics[f"{name}.count"] = found.counts[f"{name}.count"]
+        metrics[f"{name}.rate"] = 0.0
+    row = {"topic": topic, "create_time": rfc3339(found.create_time), "metrics": metrics}
+    if with_reset and found.reset_time is not None:
+        row["reset_time"] = rfc3339(found.reset_time)
+    return row
+
+
+def _registered(state: State, topic: str) -> TopicMetrics:
+    found = state.mqtt.topic_metrics.get(topic)
+    if found is None:
+        raise error(404, "TOPIC_NOT_FOUND", "Topic not found")
+    return found
+
+
+def list_topic_metrics(state: State, request: Request) -> Answer:
+    """``GET /mqtt/topic_metrics``: a bare array."""
+    return ok([_metrics_row(topic, found) for topic, found in state.mqtt.topic_metrics.items()])
+
+
+def add_topic_metrics(state: State, request: Request) -> Answer:
+    """``POST /mqtt/topic_metrics``: 200 with the metrics."""
+    body = read_json(request)
+    topic = body.get("topic") if isinstance(body, dict) else None
+    if topic is None:
+        raise invalid("topic", "required_field")
+    if topic == "":
+        raise bad_request("Topic can not be empty")
+    if has_wildcard(topic):
+        raise error(400, "BAD_TOPIC", "Wildcard topic is not supported")
+    if topic in state.mqtt.topic_metrics:
+        raise error(400, "BAD_TOPIC", "Topic already registered")
+    if len(state.mqtt.topic_metrics) >= MAX_TOPIC_METRICS:
+        raise error(409, "EXCEED_LIMIT", f"Max topic metrics count is {MAX_TOPIC_METRICS}")
+    state.mqtt.topic_metrics[topic] = TopicMetrics(state.now())
+    return ok(_metrics_row(topic, state.mqtt.topic_metrics[topic]))
+
+
+def reset_topic_metrics(state: State, request: Request) -> Answer:
+    """``PUT /mqtt/topic_metrics``: of one topic, or of all."""
+    body = read_object(request, "action")
+    check_enum(body["action"], ("reset",), "root.action")
+    topic = body.get("topic")
+    found = list(state.mqtt.topic_metrics.values()) if topic is None else [_registered(state, topic)]
+    for one in found:
+        one.counts.clear()
+        one.reset_time = state.now()
+    return no_content() if topic is None else ok(_metrics_row(topic, found[0], with_reset=False))
+
+
+def get_topic_metrics(state: State, request: Request, topic: str) -> Answer:
+    """``GET /mqtt/topic_metrics/{topic}``."""
+    return ok(_metrics_row(topic, _registered(state, topic)))
+
+
+def delete_topic_metrics(state: State, request: Request, topic: str) -> Answer:
+    """``DELETE /mqtt/topic_metrics/{topic}``."""
+    _registered(state, topic)
+    del state.mqtt.topic_metrics[topic]
+    return no_content()
+
+
+ROUTES = [
+    Route("GET", "/subscriptions", list_subscriptions, serverless=True),
+    Route("GET", "/topics", list_topics),
+    Route("GET", "/topics/{topic}", get_topic),
+    Route("POST", "/publish", publish, serverless=True),
+    Route("POST", "/publish/bulk", publish_bulk, serverless=True),
+    Route("GET", "/mqtt/topic_metrics", list_topic_metrics),
+    Route("POST", "/mqtt/topic_metrics", add_topic_metrics),
+    Route("PUT", "/mqtt/topic_metrics", reset_topic_metrics),
+    Route("GET", "/mqtt/topic_metrics/{topic}", get_topic_metrics),
+    Route("DELETE", "/mqtt/topic_metrics/{topic}", delete_topic_metrics),
+]
