@@ -14,6 +14,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxForbiddenError,
     EmqxNotFoundError,
+    EmqxServerError,
     EmqxUnsupportedError,
 )
 
@@ -31,6 +32,7 @@ def generation(prefix: str, serverless: bool = False) -> Operation[tuple[str, st
     :param serverless: EMQX Cloud Serverless is always v5.
     :return: generation and base path.
     :raises EmqxConfigError: if nothing there answers as EMQX does.
+    :raises EmqxServerError: if something there fails instead of answering: a broker that starts, a proxy before it.
     """
     if serverless:
         return "v5", f"{prefix}/api/v5"
@@ -39,11 +41,17 @@ def generation(prefix: str, serverless: bool = False) -> Operation[tuple[str, st
         return "v5", f"{prefix}/api/v5"
     # both spellings of paging: the foreign ones are ignored
     one_row = {"page": 1, "limit": 1, "_page": 1, "_limit": 1}
+    failed = 0
     for base in ("/api/v5", "/api/v4", "/api"):
         reply = yield Request("GET", f"{prefix}{base}/clients", one_row, raw=True)
         found = _looks_like(reply.status, reply.data)
         if found == base[-2:] or (found == "v4" and base == "/api"):
             return found, prefix + base
+        failed = reply.status if reply.status >= 500 else failed
+    if failed:
+        raise EmqxServerError(
+            failed, "", "whether EMQX's management API is at this address cannot be seen yet"
+        )
     raise EmqxConfigError(
         "what answers at this address is not EMQX's management API: check host and port of the API URL "
         "(EMQX 5 and 6: port 18083, EMQX 4: 8081, EMQX Cloud: 8443)"
@@ -73,7 +81,7 @@ def version(broker: Broker, now: datetime) -> Operation[tuple[tuple[int, ...] | 
     """
     if broker.serverless:
         return None, 0
-    list_nodes: Any = v5.cluster.list_nodes if broker.generation == "v5" else v4.cluster.list_brokers
+    list_nodes: Any = v5.cluster.list_nodes if broker.generation == "v5" else v4.nodes.list_brokers
     try:
         nodes = yield from list_nodes(broker)
     except (EmqxAuthError, EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError):

@@ -9,6 +9,14 @@ from functools import partial
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each
 from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.v4.acl import (
+    add_acl_rules,
+    delete_acl_rules,
+    list_acl_rules,
+    list_acl_subjects,
+    set_acl_rules,
+)
+from airflow_provider_emqx.api.v4.bans import ban, clear_bans, list_bans, unban
 from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
@@ -19,6 +27,30 @@ from airflow_provider_emqx.exceptions import (
     EmqxServerError,
     EmqxUnsupportedError,
 )
+
+__all__ = [
+    "add_acl_rules",
+    "ban",
+    "clear_bans",
+    "create_user",
+    "create_users",
+    "delete_acl_rules",
+    "delete_user",
+    "get_authenticator",
+    "get_user",
+    "has_bulk_upsert",
+    "list_acl_rules",
+    "list_acl_subjects",
+    "list_authenticators",
+    "list_bans",
+    "list_users",
+    "set_acl_rules",
+    "unban",
+    "update_user",
+    "upsert_user",
+    "upsert_users",
+    "user_id_type",
+]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _REASONS = {
@@ -44,6 +76,16 @@ def get_authenticator(broker: Broker) -> Operation[Row | None]:
         "user_id_type": broker.user_id_type,
         "enable": True,
     }
+
+
+def list_authenticators(broker: Broker) -> Operation[list[Row]]:
+    """
+    List the ways in which clients can log in, as far as EMQX 4 shows them: the plugin ``emqx_auth_mnesia``.
+
+    :return: as of :func:`get_authenticator`; none where the plugin is not loaded.
+    """
+    found = yield from get_authenticator(broker)
+    return [found] if found else []
 
 
 def user_id_type(broker: Broker) -> Operation[str]:

@@ -20,26 +20,16 @@ from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v4.codes import reason
 from airflow_provider_emqx.api.v4.nodes import require_node
-from airflow_provider_emqx.api.v4.times import from_local
+from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5
 from airflow_provider_emqx.exceptions import (
-    EmqxConfigError,
     EmqxNotFoundError,
     EmqxServerError,
     EmqxUnsupportedError,
 )
 
-_V5_NAMES = {
-    "awaiting_rel": "awaiting_rel_cnt",
-    "max_awaiting_rel": "awaiting_rel_max",
-    "inflight": "inflight_cnt",
-    "max_inflight": "inflight_max",
-    "max_mqueue": "mqueue_max",
-    "max_subscriptions": "subscriptions_max",
-}
-_TIMES = ("connected_at", "created_at", "disconnected_at")
 #: filters that the broker lacks; they are applied to the rows only
 _OURS = frozenset({"gte_disconnected_at", "lte_disconnected_at"})
-#: of these the broker answers a list without names
+#: result code: the client is not online
 _OFFLINE = 112
 
 
@@ -69,7 +59,8 @@ def list_clients(
         where = path("nodes", wanted["node"], "clients")
     limit = limit or page_limit(broker)
     reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(wanted)})
-    rows = kept((as_v5(broker, row) for row in reply.data), CLIENT_FILTERS, wanted)
+    looked_at = None if names is None else {*names, *(CLIENT_FILTERS[name].field for name in wanted)}
+    rows = kept((client_as_v5(broker, row, looked_at) for row in reply.data), CLIENT_FILTERS, wanted)
     if names is not None:
         rows = [{name: row.get(name) for name in names} for row in rows]
     more = (
@@ -89,7 +80,7 @@ def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
     reply = yield Request("GET", path("clients", clientid))
     # after a net split two nodes may know the client: the connected one is the live one
     rows = sorted(reply.data, key=lambda row: not row.get("connected"))
-    return as_v5(broker, rows[0]) if rows else None
+    return client_as_v5(broker, rows[0]) if rows else None
 
 
 def kick_client(broker: Broker, clientid: str) -> Operation[bool | None]:
@@ -238,30 +229,6 @@ def count_sessions(broker: Broker, since: int = 0) -> Operation[int]:
     raise EmqxUnsupportedError(
         f"counting sessions needs EMQX 5.6 or newer; this is {broker}. get_stats() has sessions.count"
     )
-
-
-def as_v5(broker: Broker, row: Row) -> Row:
-    """Write a client's row as v5 does."""
-    client = {
-        _V5_NAMES.get(name, name): None if value == "undefined" else value for name, value in row.items()
-    }
-    for name in _TIMES:
-        client[name] = from_local(broker, client.get(name))
-    return client
-
-
-def subscription_as_v5(row: Row) -> Row:
-    """Write a subscription's row as v5 does."""
-    return {**dict.fromkeys(("clientid", "topic", "qos", "nl", "rap", "rh", "node", "durable")), **row}
-
-
-def no_comma(topic: str) -> str:
-    """Refuse a topic with a comma: EMQX 4 would take it for several topics."""
-    if "," in topic:
-        raise EmqxConfigError(
-            f"topic {topic[:80]!r} holds a comma, where EMQX 4 would split it into several topics"
-        )
-    return topic
 
 
 def _codes(request: Request, reply: Reply, expected: int) -> list[int]:

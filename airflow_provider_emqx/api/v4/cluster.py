@@ -6,12 +6,19 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.sums import summed
+from airflow_provider_emqx.api.v4.backups import (
+    delete_backup,
+    download_backup,
+    export_backup,
+    import_backup,
+    list_backups,
+    upload_backup,
+)
 from airflow_provider_emqx.api.v4.nodes import (
     get_cluster,
     get_metrics,
     get_rates,
     get_stats,
-    list_brokers,
     list_metrics,
     list_nodes,
     list_stats,
@@ -46,6 +53,9 @@ from airflow_provider_emqx.exceptions import (
 __all__ = [
     "clear_alarms",
     "deactivate_alarm",
+    "delete_backup",
+    "download_backup",
+    "export_backup",
     "get_cluster",
     "get_integration",
     "get_license",
@@ -55,9 +65,10 @@ __all__ = [
     "get_rule",
     "get_rule_metrics",
     "get_stats",
+    "import_backup",
     "list_actions",
     "list_alarms",
-    "list_brokers",
+    "list_backups",
     "list_connectors",
     "list_listeners",
     "list_metrics",
@@ -75,6 +86,7 @@ __all__ = [
     "start_rebalance",
     "stop_evacuation",
     "stop_rebalance",
+    "upload_backup",
 ]
 
 

@@ -7,12 +7,24 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Request, Row
 from airflow_provider_emqx.api.messages import message_row, published
-from airflow_provider_emqx.api.v4.clients import no_comma
 from airflow_provider_emqx.api.v4.codes import reason
+from airflow_provider_emqx.api.v4.shapes import no_comma
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxServerError
 
 #: the documentation demands a sender
 _SENDER = "airflow"
+
+
+def check_message(broker: Broker, message: Mapping[str, Any], number: int | None = None) -> Row:
+    """
+    Check one message and write it out in full: :func:`~airflow_provider_emqx.api.messages.message_row`.
+
+    :param number: its place among several, for the error.
+    :raises EmqxConfigError: saying what is wrong, a comma in the topic included.
+    """
+    row = message_row(message, number)
+    no_comma(row["topic"])
+    return row
 
 
 def publish(broker: Broker, message: Mapping[str, Any], repeatable: bool = False) -> Operation[Row]:
@@ -26,7 +38,7 @@ def publish(broker: Broker, message: Mapping[str, Any], repeatable: bool = False
     :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
     :raises EmqxOutcomeUnknownError: if the answer was lost.
     """
-    row = _as_v4(message_row(message))
+    row = _as_v4(check_message(broker, message))
     yield Request("POST", "/mqtt/publish", json=row, repeatable=repeatable)
     return published(row["topic"], "accepted")
 
@@ -40,7 +52,7 @@ def publish_many(broker: Broker, messages: Sequence[Mapping[str, Any]]) -> Opera
     :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
     :raises EmqxOutcomeUnknownError: if the answer was lost.
     """
-    rows = [_as_v4(message_row(message, number)) for number, message in enumerate(messages, 1)]
+    rows = [_as_v4(check_message(broker, message, number)) for number, message in enumerate(messages, 1)]
     if not rows:
         raise EmqxConfigError("there are no messages to publish")
     request = Request("POST", "/mqtt/publish_batch", json=rows)
@@ -60,5 +72,4 @@ def _result(row: Row, outcome: Row) -> Row:
 
 def _as_v4(row: Row) -> Row:
     encoding = row.pop("payload_encoding")
-    no_comma(row["topic"])
     return {**row, "encoding": encoding, "clientid": _SENDER}

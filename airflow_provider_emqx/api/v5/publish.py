@@ -13,6 +13,16 @@ from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigErro
 _NO_SUBSCRIBERS = 16
 
 
+def check_message(broker: Broker, message: Mapping[str, Any], number: int | None = None) -> Row:
+    """
+    Check one message and write it out in full: :func:`~airflow_provider_emqx.api.messages.message_row`.
+
+    :param number: its place among several, for the error.
+    :raises EmqxConfigError: saying what is wrong.
+    """
+    return message_row(message, number)
+
+
 def publish(broker: Broker, message: Mapping[str, Any], repeatable: bool = False) -> Operation[Row]:
     """
     Publish one message: ``POST /publish``.
@@ -23,7 +33,7 @@ def publish(broker: Broker, message: Mapping[str, Any], repeatable: bool = False
     :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
     :raises EmqxOutcomeUnknownError: if the answer was lost.
     """
-    row = message_row(message)
+    row = check_message(broker, message)
     reply = yield Request("POST", "/publish", json=row, repeatable=repeatable)
     return _result(row, reply.data)
 
@@ -40,7 +50,7 @@ def publish_many(broker: Broker, messages: Sequence[Mapping[str, Any]]) -> Opera
     :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
     :raises EmqxOutcomeUnknownError: if the answer was lost.
     """
-    rows = [message_row(message, number) for number, message in enumerate(messages, 1)]
+    rows = [check_message(broker, message, number) for number, message in enumerate(messages, 1)]
     if not rows:
         raise EmqxConfigError("there are no messages to publish")
     return (yield from _batch(rows))

@@ -17,7 +17,7 @@ from airflow_provider_emqx.api.names import matches, topic_filter, topic_name
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
 from airflow_provider_emqx.api.v5.nodes import require_node
-from airflow_provider_emqx.api.v5.publish import publish, publish_many
+from airflow_provider_emqx.api.v5.publish import check_message, publish, publish_many
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxNotFoundError,
@@ -25,6 +25,7 @@ from airflow_provider_emqx.exceptions import (
 )
 
 __all__ = [
+    "check_message",
     "delete_delayed",
     "delete_retained",
     "get_delayed",

@@ -1,0 +1,197 @@
+"""
+ACL rules of the plugin ``emqx_auth_mnesia``, EMQX 4.
+
+EMQX 4 keeps one permission per subject, topic and action, and lists the newest first, which is the order in which it
+looks at them. So a list of rules is written from its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_emqx.api.acl import Subject, merged, read_rules, read_subject, same_rules
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
+
+_ACTIONS = {"pub": "publish", "sub": "subscribe"}
+_V4_ACTIONS = {"publish": "pub", "subscribe": "sub", "all": "pubsub"}
+
+
+def list_acl_rules(broker: Broker, subject: Subject) -> Operation[list[Row]]:
+    """
+    List the ACL rules of one subject in their order: ``GET /acl/username/{username}`` and so on.
+
+    :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
+    :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; none where there are no rules.
+    """
+    kind, name = read_subject(subject)
+    if kind == "all":
+        rows = yield from _all_rows(broker, "$all")
+    else:
+        try:
+            rows = list((yield Request("GET", path("acl", kind, name))).data)
+        except EmqxUnsupportedError as error:
+            raise _no_plugin() from error
+    return _joined(rows)
+
+
+def list_acl_subjects(
+    broker: Broker, kind: str, page: int = 1, limit: int | None = None
+) -> Operation[Page[Row]]:
+    """
+    List whoever has ACL rules, with the rules: all pages of ``GET /acl/username`` or ``/acl/clientid``.
+
+    EMQX 4 lists rule by rule, so all are read before the first subject is complete.
+
+    :param kind: ``"username"`` or ``"clientid"``.
+    :param page: there is one only.
+    :return: rows of ``username`` or ``clientid``, and ``rules``.
+    """
+    if kind not in ("username", "clientid"):
+        raise EmqxConfigError(f"kind must be 'username' or 'clientid', not {kind!r}")
+    found: dict[str, list[Row]] = {}
+    for row in (yield from _all_rows(broker, kind)):
+        found.setdefault(row[kind], []).append(row)
+    return Page([{kind: name, "rules": _joined(rows)} for name, rows in found.items()], None, kind)
+
+
+def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> Operation[None]:
+    """
+    Replace all ACL rules of one subject: stale topics are deleted, then the rules written one by one from the last to
+    the first (``POST /acl``), then read back. While that goes on, only a part of the rules is in force.
+
+    :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
+    :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
+    :raises EmqxUnsupportedError: for rules that tell QoS or retain apart, which EMQX 4 cannot.
+    :raises EmqxError: if what is there afterwards is not what was written.
+    """
+    kind, name = read_subject(subject)
+    wanted = _expressible(read_rules(rules))
+    pairs = _pairs(wanted)
+    for _ in range(2):
+        existing = yield from list_acl_rules(broker, subject)
+        if same_rules(existing, wanted):
+            return
+        stale = {topic for topic, action in _pairs(existing) if (topic, action) not in pairs}
+        for topic in sorted(stale):
+            yield Request("DELETE", _rule(kind, name, topic))
+        # two rules written in the same millisecond change places, which the second round mends
+        yield from _write(kind, name, wanted)
+    if not same_rules((yield from list_acl_rules(broker, subject)), wanted):
+        raise EmqxError(
+            "the ACL rules are not those just written: somebody else changed them at the same time"
+        )
+
+
+def add_acl_rules(
+    broker: Broker, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
+) -> Operation[list[Row]]:
+    """
+    Put ACL rules before or after those that a subject has: read, merge, replace, read again.
+
+    A change by somebody else at the same moment may be lost. Adding what is there moves it.
+
+    :param position: ``"first"`` or ``"last"``.
+    :return: all rules of the subject afterwards.
+    """
+    wanted = merged((yield from list_acl_rules(broker, subject)), read_rules(rules), position)
+    yield from set_acl_rules(broker, subject, wanted)
+    return (yield from list_acl_rules(broker, subject))
+
+
+def delete_acl_rules(broker: Broker, subject: Subject) -> Operation[bool | None]:
+    """
+    Delete all ACL rules of one subject: ``DELETE /acl/username/{username}/topic/{topic}`` and so on, one per topic.
+
+    :return: whether there were any.
+    """
+    kind, name = read_subject(subject)
+    topics = dict.fromkeys(rule["topic"] for rule in (yield from list_acl_rules(broker, subject)))
+    for topic in topics:
+        yield Request("DELETE", _rule(kind, name, topic))
+    return bool(topics)
+
+
+def _write(kind: str, name: str, rules: Sequence[Row]) -> Operation[None]:
+    for rule in reversed(rules):
+        row = {
+            **({} if kind == "all" else {kind: name}),
+            "topic": rule["topic"],
+            "action": _V4_ACTIONS[rule["action"]],
+            "access": rule["permission"],
+        }
+        yield Request("POST", "/acl", json=row, repeatable=True)
+
+
+def _all_rows(broker: Broker, kind: str) -> Operation[list[Row]]:
+    rows: list[Row] = []
+    limit, page = page_limit(broker), 1
+    while True:
+        try:
+            reply = yield Request("GET", path("acl", kind), {"_page": page, "_limit": limit})
+        except EmqxUnsupportedError as error:
+            raise _no_plugin() from error
+        rows += reply.data
+        if not has_next(reply, page, limit):
+            return rows
+        page += 1
+
+
+def _rule(kind: str, name: str, topic: str) -> str:
+    return path("acl", "$all", "topic", topic) if kind == "all" else path("acl", kind, name, "topic", topic)
+
+
+def _joined(rows: Sequence[Row]) -> list[Row]:
+    """Make rules of the broker's rows: neighbours for publish and subscribe with one outcome are one rule."""
+    rules: list[Row] = []
+    for row in rows:
+        rule = {
+            "topic": row["topic"],
+            "permission": row["access"],
+            "action": _ACTIONS.get(row["action"], "all"),
+            "qos": [0, 1, 2],
+            "retain": "all",
+        }
+        last = rules[-1] if rules else None
+        if (
+            last
+            and last == {**rule, "action": last["action"]}
+            and "all" not in (last["action"], rule["action"])
+        ):
+            rules[-1] = {**rule, "action": "all"}
+        else:
+            rules.append(rule)
+    return rules
+
+
+def _expressible(rules: Sequence[Row]) -> list[Row]:
+    """Give the rules as EMQX 4 can hold them: of each topic and action the first, which is the one that counts."""
+    rows: list[Row] = []
+    seen: set[tuple[str, str]] = set()
+    for rule in rules:
+        if rule["qos"] != [0, 1, 2] or rule["retain"] != "all":
+            raise EmqxUnsupportedError(
+                f"EMQX 4 cannot tell QoS or retain apart in ACL rules; leave them out of the rule for {rule['topic']!r}"
+            )
+        for action in ("sub", "pub"):
+            if rule["action"] in ("all", _ACTIONS[action]) and (rule["topic"], action) not in seen:
+                seen.add((rule["topic"], action))
+                rows.append({"topic": rule["topic"], "access": rule["permission"], "action": action})
+    return _joined(rows)
+
+
+def _pairs(rules: Sequence[Row]) -> set[tuple[str, str]]:
+    return {
+        (rule["topic"], action)
+        for rule in rules
+        for action in _ACTIONS.values()
+        if rule["action"] in ("all", action)
+    }
+
+
+def _no_plugin() -> EmqxUnsupportedError:
+    return EmqxUnsupportedError(
+        "this EMQX 4 has no ACL rules to manage: load its plugin emqx_auth_mnesia (dashboard > Plugins)"
+    )

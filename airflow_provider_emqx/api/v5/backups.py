@@ -1,0 +1,108 @@
+"""Backups of configuration and built-in databases, EMQX 5.4 and newer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.v5.nodes import require_node
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError
+
+#: the broker writes or reads all its tables before it answers
+_LONG = 600.0
+
+
+def export_backup(broker: Broker) -> Operation[Row]:
+    """
+    Write a backup to the disk of the node that answers: ``POST /data/export``.
+
+    :return: ``{"filename", "node", "size", "created_at"}``.
+    """
+    broker.require("a backup over the API", 5, 4)
+    # a second export makes a second file, which does no harm
+    reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
+    return _row(reply.data)
+
+
+def list_backups(broker: Broker, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    """
+    List the backups on the disks of all nodes: ``GET /data/files``.
+
+    :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
+    """
+    broker.require("listing backups", 5, 4)
+    limit = limit or page_limit(broker)
+    reply = yield Request("GET", "/data/files", {"page": page, "limit": limit})
+    more = partial(list_backups, broker, page + 1, limit) if has_next(reply, page, limit) else None
+    return Page([_row(row) for row in reply.data], more, ("node", "filename"))
+
+
+def download_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bytes]:
+    """
+    Read a backup: ``GET /data/files/{filename}``.
+
+    :param node: whose disk it is on.
+    :return: the file, a ``.tar.gz``.
+    :raises EmqxNotFoundError: if there is no such file.
+    """
+    reply = yield Request("GET", path("data", "files", filename), {"node": node}, binary=True, timeout=_LONG)
+    return bytes(reply.data)
+
+
+def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bool | None]:
+    """
+    Delete a backup from a node's disk: ``DELETE /data/files/{filename}``.
+
+    :return: whether it was there.
+    """
+    try:
+        yield Request("DELETE", path("data", "files", filename), {"node": node})
+    except EmqxNotFoundError as error:
+        return error.maybe_applied
+    return True
+
+
+def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[None]:
+    """
+    Put a backup on the disk of the node that answers: ``POST /data/files``.
+
+    :param filename: its name there, ending in ``.tar.gz``.
+    :param content: the file.
+    """
+    path(filename)
+    if not filename.isascii() or '"' in filename or "/" in filename or not filename.isprintable():
+        raise EmqxConfigError(f"{filename[:80]!r} cannot be the name of a backup")
+    boundary = "airflow-provider-emqx-1d7c6f1c0c7b4c0f"
+    while boundary.encode() in content:
+        boundary += "x"
+    body = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="filename"; filename="{filename}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    yield Request(
+        "POST",
+        "/data/files",
+        body=body + content + f"\r\n--{boundary}--\r\n".encode(),
+        content_type=f"multipart/form-data; boundary={boundary}",
+        repeatable=True,
+        timeout=_LONG,
+    )
+
+
+def import_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[None]:
+    """
+    Put a backup that lies on a node's disk into force: ``POST /data/import``. It overwrites configuration and users.
+
+    :param node: whose disk it is on.
+    :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
+    """
+    path(filename)
+    if node is not None:
+        yield from require_node(broker, node)
+    body = {"filename": filename} if node is None else {"filename": filename, "node": node}
+    yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
+
+
+def _row(row: Row) -> Row:
+    return {name: row.get(name) for name in ("filename", "node", "size", "created_at")}
