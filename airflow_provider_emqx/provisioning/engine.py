@@ -1,0 +1,357 @@
+"""The bulk work itself: checked rows go to the broker in chunks, and each row comes out with one outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.bulk import BulkResult
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxBadRequestError,
+    EmqxConfigError,
+    EmqxError,
+    EmqxOutcomeUnknownError,
+)
+from airflow_provider_emqx.provisioning.check import Checker, User
+from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
+from airflow_provider_emqx.provisioning.idset import IdSet
+from airflow_provider_emqx.provisioning.sources import Block, Format, read_rows
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+MODES = ("upsert", "create", "delete")
+
+WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
+EXISTS, ABSENT = "exists", "absent"
+_MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
+
+
+class Outcome(NamedTuple):
+    """
+    What became of one row.
+
+    :param line: where the row starts in its file, or its position in a list, from 1.
+    :param user_id: its id, ``None`` where the row has none that may be shown.
+    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``.
+    :param reason: why it was skipped or rejected, else empty.
+    """
+
+    line: int
+    user_id: str | None
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Result:
+    """
+    What the broker did with the users of a chunk.
+
+    :param done: how many were written or deleted.
+    :param others: outcome and reason of each other one, by its index.
+    :param created: of ``done``, how many were new; ``None`` where the broker does not tell.
+    :param updated: how many replaced a user.
+    :param unchanged: how many were there already, to the byte.
+    """
+
+    done: int
+    others: dict[int, tuple[str, str]] = field(default_factory=dict)
+    created: int | None = None
+    updated: int | None = None
+    unchanged: int | None = None
+
+
+@dataclass(slots=True)
+class Done:
+    """
+    A chunk whose rows all have an outcome.
+
+    :param chunk: its rows, with those rejected before sending.
+    :param result: what became of the others.
+    :param verb: the outcome of those that were done: ``"written"`` or ``"deleted"``.
+    """
+
+    chunk: Chunk
+    result: Result
+    verb: str
+
+    def not_done(self) -> list[Outcome]:
+        """Give the rows that were skipped or rejected, in the order of their lines."""
+        lines, users = self.chunk.lines, self.chunk.users
+        found = [Outcome(line, shown(user_id), REJECTED, reason) for line, user_id, reason in self.chunk.bad]
+        found += [
+            Outcome(lines[index], shown(users[index]["user_id"]), outcome, reason)
+            for index, (outcome, reason) in self.result.others.items()
+        ]
+        return sorted(found, key=_line)
+
+    def all(self) -> list[Outcome]:
+        """Give all rows, in the order of their lines."""
+        others = self.result.others
+        found = [
+            Outcome(line, user["user_id"], self.verb)
+            for index, (line, user) in enumerate(zip(self.chunk.lines, self.chunk.users, strict=True))
+            if index not in others
+        ]
+        return sorted(found + self.not_done(), key=_line)
+
+
+_line = attrgetter("line")
+
+
+class Run:
+    """
+    One run over one source.
+
+    :param hook: of the broker.
+    :param mode: one of :data:`MODES`.
+    :param dry_run: read and check everything, write nothing; outcomes are those that a run would have now, as far as
+        the broker can be asked.
+    """
+
+    def __init__(self, hook: EmqxHook, mode: str = "upsert", dry_run: bool = False) -> None:
+        if mode not in MODES:
+            raise EmqxConfigError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        self.hook = hook
+        self.mode = mode
+        self.dry_run = dry_run
+        #: rows that the source has given so far
+        self.read = 0
+        self._error: EmqxError | None = None
+
+    def __call__(self, blocks: Iterator[Block]) -> Iterator[Done]:
+        """
+        Read, check, send.
+
+        While the broker works on a chunk, the next one is read and checked.
+
+        :param blocks: of a source.
+        :return: an iterator over chunks in their order; stopping early leaves the rest of the source undone.
+        :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
+        """
+        # a source that cannot even be opened is told without a word to the broker
+        first = next(blocks, None)
+        _authenticator(self.hook)
+        checker = Checker(self.hook.broker, ids_only=self.mode == "delete")
+        reading = self._count(chain(() if first is None else (first,), blocks))
+        pace = Pace()
+        chunks = cut(map(checker.check, reading), pace)
+        write, chunks = self._writer(chunks)
+        verb = DELETED if self.mode == "delete" else WRITTEN
+        pool = ThreadPoolExecutor(1, "emqx-provisioning")
+        under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
+        try:
+            for chunk in chunks:
+                future = pool.submit(copy_context().run, _timed, write, chunk.users)
+                if under_way:
+                    yield self._finish(*under_way, pace, verb)
+                under_way = chunk, future
+            if under_way:
+                yield self._finish(*under_way, pace, verb)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if self._error is not None:
+            raise self._error
+
+    def _count(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Count what is read; an error ends the reading, and is raised when everything before it is done."""
+        try:
+            for block in blocks:
+                self.read += len(block.lines) + len(block.bad)
+                yield block
+        except EmqxError as error:
+            self._error = error
+
+    def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
+        result, seconds = future.result()
+        if chunk.users:
+            pace.took(len(chunk.users), seconds)
+        return Done(chunk, result, verb)
+
+    # ------------------------------------------------------------------ writing
+
+    def _writer(self, chunks: Iterator[Chunk]) -> tuple[Callable[[list[User]], Result], Iterator[Chunk]]:
+        """Choose how users are sent, by mode and by what the broker can do."""
+        broker, auth = self.hook.broker, self.hook.api.auth
+        if self.dry_run:
+            return {
+                "upsert": _nothing,
+                "create": self._absent_only(_nothing),
+                "delete": self._existing_only(),
+            }[self.mode], chunks
+        if self.mode == "delete":
+            return self._delete, chunks
+        if self.mode == "upsert":
+            return (self._upsert if auth.has_bulk_upsert(broker) else self._upsert_each), chunks
+        if broker.generation == "v4":
+            return self._create_v4, chunks
+        head = list(islice(chunks, 2))
+        # asking for all users costs more than a POST for each of a few
+        if len(head) < 2 or not auth.has_bulk_upsert(broker):
+            return self._create_each, chain(head, chunks)
+        return self._absent_only(self._upsert), chain(head, chunks)
+
+    def _upsert(self, users: list[User]) -> Result:
+        return _of_bulk(self.hook.run(self.hook.api.auth.upsert_users(self.hook.broker, users)))
+
+    def _create_v4(self, users: list[User]) -> Result:
+        return _of_bulk(self.hook.run(self.hook.api.auth.create_users(self.hook.broker, users)))
+
+    def _upsert_each(self, users: list[User]) -> Result:
+        broker, upsert = self.hook.broker, self.hook.api.auth.upsert_user
+        result = self._each([upsert(broker, user) for user in users])
+        result.unchanged = None
+        return result
+
+    def _create_each(self, users: list[User]) -> Result:
+        broker, create = self.hook.broker, self.hook.api.auth.create_user
+        return self._each([create(broker, **user) for user in users])
+
+    def _delete(self, users: list[User]) -> Result:
+        broker, delete = self.hook.broker, self.hook.api.auth.delete_user
+        result = self._each([delete(broker, user["user_id"]) for user in users], false=(SKIPPED, ABSENT))
+        result.created = result.updated = None
+        return result
+
+    def _each(self, operations: list[Operation[Any]], false: tuple[str, str] | None = None) -> Result:
+        """
+        Run one operation per user.
+
+        :param operations: their results are ``False`` for what was not new, or not there.
+        :param false: outcome of ``False``, where it means that nothing was done.
+        """
+        result = Result(0, created=0, updated=0)
+        failure: EmqxError | None = None
+        for index, answer in enumerate(self.hook.run_many(operations)):
+            if answer is False and false:
+                result.others[index] = false
+            elif not isinstance(answer, EmqxError):
+                result.done += 1
+                result.updated = (result.updated or 0) + (answer is False)
+            elif isinstance(answer, EmqxAlreadyExistsError):
+                result.others[index] = SKIPPED, EXISTS
+            elif isinstance(answer, EmqxOutcomeUnknownError):
+                result.others[index] = SKIPPED, _MAYBE_OURS
+            elif isinstance(answer, EmqxBadRequestError):
+                result.others[index] = REJECTED, answer.reason or answer.code
+            else:
+                failure = failure or answer
+        if failure is not None:
+            raise failure
+        result.created = result.done - (result.updated or 0)
+        return result
+
+    def _absent_only(self, write: Callable[[list[User]], Result]) -> Callable[[list[User]], Result]:
+        """Write only users that the broker did not have when it was asked, at the first chunk."""
+        existing = _Existing(self.hook)
+
+        def create(users: list[User]) -> Result:
+            there = existing.among(users)
+            absent = [index for index in range(len(users)) if index not in there]
+            result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
+            result.others = {absent[index]: other for index, other in result.others.items()}
+            result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
+            return result
+
+        return create
+
+    def _existing_only(self) -> Callable[[list[User]], Result]:
+        """Tell what a deletion would do."""
+        existing = _Existing(self.hook)
+
+        def delete(users: list[User]) -> Result:
+            there = existing.among(users)
+            absent = (index for index in range(len(users)) if index not in there)
+            return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
+
+        return delete
+
+
+class _Existing:
+    """The broker's users, listed when first asked for."""
+
+    def __init__(self, hook: EmqxHook) -> None:
+        self._hook = hook
+        self._ids: IdSet | None = None
+
+    def among(self, users: list[User]) -> set[int]:
+        """Give the indexes of those that the broker has."""
+        if self._ids is None:
+            self._ids = IdSet()
+            rows = self._hook.list_users()
+            while ids := [row["user_id"] for row in islice(rows, 1_000)]:
+                self._ids.add_all(ids)
+        return {index for index, user in enumerate(users) if user["user_id"] in self._ids}
+
+
+def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -> Iterator[Outcome]:
+    """
+    Provision users from an iterable of dicts.
+
+    :param hook: of the broker.
+    :param rows: ``{"user_id": …, "password": …, "is_superuser": …}``, read as they are needed.
+    :param mode: one of :data:`MODES`.
+    :return: an iterator over the outcomes of all rows; the work is done as it is advanced.
+    :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
+    """
+    run = Run(hook, mode)
+    how = Format(required=("user_id",) if mode == "delete" else ("user_id", "password"))
+    return (outcome for done in run(read_rows(rows, how)) for outcome in done.all())
+
+
+def shown(user_id: object) -> str | None:
+    """
+    Make an id fit for logs, reports and databases: no control characters, no broken text, not endless.
+
+    :param user_id: whatever stood in the id's place.
+    """
+    if isinstance(user_id, int) and not isinstance(user_id, bool):
+        user_id = str(user_id)
+    if not isinstance(user_id, str):
+        return None
+    if len(user_id) > 1_000:
+        user_id = user_id[:1_000] + "…"
+    if user_id.isprintable():
+        return user_id
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in user_id)
+
+
+def _timed(write: Callable[[list[User]], Result], users: list[User]) -> tuple[Result, float]:
+    if not users:
+        return Result(0, created=0, updated=0, unchanged=0), 0.0
+    start = time.monotonic()
+    return write(users), time.monotonic() - start
+
+
+def _nothing(users: list[User]) -> Result:
+    return Result(len(users))
+
+
+def _of_bulk(bulk: BulkResult) -> Result:
+    others = {index: (REJECTED, reason) for index, reason in bulk.failed.items()}
+    others |= dict.fromkeys(bulk.existing, (SKIPPED, EXISTS))
+    others |= dict.fromkeys(bulk.unknown, (SKIPPED, _MAYBE_OURS))
+    return Result(bulk.written, others, bulk.created, bulk.updated, bulk.unchanged)
+
+
+def _authenticator(hook: EmqxHook) -> None:
+    """Refuse a broker that keeps no such users, before anything is sent."""
+    broker = hook.broker
+    if broker.serverless:
+        # its API shows the users, not the authenticator
+        return
+    kind = hook.run(hook.api.auth.user_id_type(broker))
+    if hook.user_id_type not in (None, kind):
+        raise EmqxConfigError(
+            f"user_id_type is {hook.user_id_type!r}, but the users of {broker.authenticator} are keyed by {kind}: "
+            "on EMQX 5 and newer the authenticator decides, leave user_id_type out or change the authenticator"
+        )

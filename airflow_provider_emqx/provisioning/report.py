@@ -1,0 +1,265 @@
+"""Adds up outcomes, writes the report of the rows that were not done, and judges whether a run may end well."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import IO, Any, cast
+
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.provisioning.engine import DELETED, REJECTED, Done, Outcome
+
+log = logging.getLogger(__name__)
+
+#: rejected rows that are kept for the log and XCom where there is no report file
+SHOWN = 100
+#: seconds between two lines about progress
+EVERY = 5.0
+
+
+@dataclass
+class Tally:
+    """Sums of a run's outcomes."""
+
+    written: int = 0
+    deleted: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    created: int | None = 0
+    updated: int | None = 0
+    unchanged: int | None = 0
+    rejected_rows: list[Outcome] = field(default_factory=list)
+    _start: float = field(default_factory=time.monotonic)
+    _said: float = field(default_factory=time.monotonic)
+
+    @property
+    def total(self) -> int:
+        """Rows that have an outcome."""
+        return self.written + self.deleted + self.skipped + self.rejected
+
+    @property
+    def seconds(self) -> float:
+        """Time since the run began."""
+        return time.monotonic() - self._start
+
+    def add(self, done: Done) -> list[Outcome]:
+        """
+        Add a chunk.
+
+        :param done: the chunk.
+        :return: those of its rows that were skipped or rejected.
+        """
+        result = done.result
+        if done.verb == DELETED:
+            self.deleted += result.done
+        else:
+            self.written += result.done
+        not_done = done.not_done()
+        rejected = [outcome for outcome in not_done if outcome.outcome == REJECTED]
+        self.rejected += len(rejected)
+        self.skipped += len(not_done) - len(rejected)
+        self.rejected_rows += rejected[: SHOWN - len(self.rejected_rows)]
+        if result.done:
+            self.created = _plus(self.created, result.created)
+            self.updated = _plus(self.updated, result.updated)
+            self.unchanged = _plus(self.unchanged, result.unchanged)
+        return not_done
+
+    def check(self, read: int) -> None:
+        """
+        Make sure that every row has one outcome.
+
+        :param read: rows that the source gave.
+        :raises EmqxError: if the sums differ.
+        """
+        if read != self.total:
+            raise EmqxError(
+                f"{read:,} rows were read, but {self.total:,} have an outcome ({self.words()}): what the broker "
+                "answered does not add up. Run the task again; if this stays so, please report it"
+            )
+
+    def progress(self, read: int) -> None:
+        """
+        Log how far the run is, every few seconds.
+
+        :param read: rows that the source has given so far.
+        """
+        now = time.monotonic()
+        if now - self._said >= EVERY:
+            self._said = now
+            log.info("%s rows read; so far %s; %s", f"{read:,}", self.words(), self.rate())
+
+    def words(self) -> str:
+        """Name the sums that are not zero."""
+        sums = {
+            "written": self.written,
+            "deleted": self.deleted,
+            "skipped": self.skipped,
+            "rejected": self.rejected,
+        }
+        return ", ".join(f"{count:,} {name}" for name, count in sums.items() if count) or "nothing done"
+
+    def rate(self) -> str:
+        """Say how long it took, and how fast it was."""
+        return f"{self.seconds:.1f} s, {self.total / max(self.seconds, 0.001):,.0f} rows/s"
+
+    def counts(self) -> str:
+        """Tell what the broker counted, if it did."""
+        if None in (self.created, self.updated) or not self.written:
+            return ""
+        counted = f"{self.created:,} created, {self.updated:,} updated"
+        return f"{counted}, {self.unchanged:,} unchanged" if self.unchanged is not None else counted
+
+    def summary(self, read: int) -> dict[str, Any]:
+        """
+        Give the sums for XCom.
+
+        :param read: rows that the source gave.
+        """
+        return {
+            "read": read,
+            "written": self.written,
+            "deleted": self.deleted,
+            "skipped": self.skipped,
+            "rejected": self.rejected,
+            "created": self.created,
+            "updated": self.updated,
+            "unchanged": self.unchanged,
+            "pruned": 0,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Report:
+    """
+    File with one line per row that was not written or deleted: id, line, outcome, reason. Never a password.
+
+    :param target: ``….jsonl`` or ``….csv``; a local path, whose file only its owner may read, or a URL that Airflow's
+        ObjectStoragePath knows.
+    """
+
+    _NAMES = ("id", "line", "outcome", "reason")
+
+    def __init__(self, target: str | os.PathLike[str]) -> None:
+        self.target = str(target)
+        suffix = os.path.splitext(self.target.lower())[1]
+        if suffix not in (".jsonl", ".ndjson", ".csv"):
+            raise EmqxConfigError(f"report must end in .jsonl or .csv, not as {self.target!r}")
+        self._csv = suffix == ".csv"
+        self._target = target
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Report:
+        self._file = self._open()
+        if self._csv:
+            csv.writer(self._file).writerow(self._NAMES)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, outcomes: list[Outcome]) -> None:
+        """
+        Write some rows.
+
+        :param outcomes: of rows that were not done.
+        """
+        if self._file is None or not outcomes:
+            return
+        rows = [(outcome.user_id, outcome.line, outcome.outcome, outcome.reason) for outcome in outcomes]
+        if self._csv:
+            csv.writer(self._file).writerows(rows)
+        else:
+            self._file.writelines(
+                json.dumps(dict(zip(self._NAMES, row, strict=True)), ensure_ascii=False) + "\n"
+                for row in rows
+            )
+
+    def _open(self) -> IO[str]:
+        try:
+            if "://" not in self.target:
+                os.makedirs(os.path.dirname(os.path.abspath(self.target)), exist_ok=True)
+                descriptor = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                # one that was there keeps its mode otherwise
+                os.fchmod(descriptor, 0o600)
+                return open(descriptor, "w", encoding="utf-8", newline="")
+            from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+            path = (
+                self._target
+                if isinstance(self._target, ObjectStoragePath)
+                else ObjectStoragePath(self.target)
+            )
+            return io.TextIOWrapper(
+                cast("IO[bytes]", cast("Any", path).open("wb")), encoding="utf-8", newline=""
+            )
+        except (OSError, ImportError, ValueError) as error:
+            raise EmqxConfigError(f"the report {self.target!r} cannot be written: {error}") from error
+
+
+def judge(tally: Tally, read: int, on_rejected: str, max_rejected: float | str | None) -> str | None:
+    """
+    Decide whether rejected rows make the run a failure.
+
+    :param tally: of the finished run.
+    :param read: rows that the source gave.
+    :param on_rejected: ``"report"`` or ``"fail"``.
+    :param max_rejected: how many rejected rows are accepted, as :func:`limit` reads it.
+    :return: why the run has failed, ``None`` if it has not.
+    """
+    if not tally.rejected:
+        return None
+    if tally.rejected == read:
+        return f"all {read:,} rows of the source were rejected"
+    allowed = limit(max_rejected, read)
+    if allowed is None and on_rejected == "fail":
+        allowed = 0
+    if allowed is None or tally.rejected <= allowed:
+        return None
+    given = "on_rejected is 'fail'" if max_rejected is None else f"max_rejected is {max_rejected}"
+    return f"{tally.rejected:,} of {read:,} rows were rejected, and {given}"
+
+
+def limit(given: float | str | None, of: int, name: str = "max_rejected") -> int | None:
+    """
+    Read a limit that is a count or a share.
+
+    :param given: a count as ``5`` or ``"5"``, a share as ``0.05`` or ``"5%"``, or ``None`` for no limit.
+    :param of: what a share is taken of.
+    :param name: of the argument, for the error.
+    :return: the count, rounded down.
+    :raises EmqxConfigError: if it is neither.
+    """
+    if given is None or given == "":
+        return None
+    # True and False are numbers to float()
+    text = "" if isinstance(given, bool) else str(given).strip()
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+        elif text.isdecimal():
+            return int(text)
+        else:
+            share = float(text)
+        if not 0 <= share <= 1:
+            raise ValueError
+    except ValueError:
+        raise EmqxConfigError(
+            f"{name} must be a count, as 5, or a share, as 0.05 or '5%', not {given!r}"
+        ) from None
+    # 5% of 100 is 5, although 0.05 * 100 is a little more than 5
+    return math.floor(round(share * of, 6))
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other

@@ -1,0 +1,122 @@
+"""A whole provisioning task: the run, with its log, its report, its summary and its verdict."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.provisioning.engine import Run
+from airflow_provider_emqx.provisioning.report import Report, Tally, judge, limit
+from airflow_provider_emqx.provisioning.sources import Block
+
+if TYPE_CHECKING:
+    import os
+
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+log = logging.getLogger(__name__)
+
+ON_REJECTED = ("report", "fail")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What is to be done with the rows of a source.
+
+    :param mode: one of :data:`~airflow_provider_emqx.provisioning.engine.MODES`.
+    :param report: where to write the report, if anywhere.
+    :param on_rejected: ``"report"`` or ``"fail"``.
+    :param max_rejected: count or share of rejected rows that is accepted.
+    :param dry_run: write nothing.
+    """
+
+    mode: str = "upsert"
+    report: str | os.PathLike[str] | None = None
+    on_rejected: str = "report"
+    max_rejected: float | str | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_rejected not in ON_REJECTED:
+            raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
+        limit(self.max_rejected, 1)
+
+
+def provision(
+    hook: EmqxHook, blocks: Iterator[Block], plan: Plan, push: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """
+    Provision a source, telling all about it.
+
+    :param hook: of the broker.
+    :param blocks: of the source.
+    :param plan: what to do with them.
+    :param push: given the summary before the task fails, where the returned one would be lost.
+    :return: the summary.
+    :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
+    :raises EmqxError: if the source or the broker fails, after the rows before that are done.
+    """
+    run = Run(hook, plan.mode, plan.dry_run)
+    tally = Tally()
+    report = Report(plan.report) if plan.report else None
+    try:
+        with report or nullcontext():
+            for done in run(blocks):
+                not_done = tally.add(done)
+                if report is not None:
+                    report.add(not_done)
+                tally.progress(run.read)
+        tally.check(run.read)
+        failure = judge(tally, run.read, plan.on_rejected, plan.max_rejected)
+    except BaseException:
+        if run.read:
+            log.error("Ended early: %s rows read; %s; %s", f"{run.read:,}", tally.words(), tally.rate())
+        push(_summary(run, tally, plan))
+        raise
+    summary = _summary(run, tally, plan)
+    _tell(run, tally, plan)
+    if failure is not None:
+        push(summary)
+        where = f"The report is {plan.report}" if plan.report else "They are in the log"
+        raise EmqxConfigError(f"{failure}; {tally.words()}. {where}")
+    return summary
+
+
+def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
+    rows = [] if plan.report else tally.rejected_rows
+    return {
+        **tally.summary(run.read),
+        "dry_run": plan.dry_run,
+        "report": str(plan.report) if plan.report else None,
+        "rejected_rows": [
+            {"id": row.user_id, "line": row.line, "outcome": row.outcome, "reason": row.reason}
+            for row in rows
+        ],
+    }
+
+
+def _tell(run: Run, tally: Tally, plan: Plan) -> None:
+    if not run.read:
+        log.warning("The source has no rows")
+        return
+    if tally.rejected and not plan.report:
+        for row in tally.rejected_rows:
+            log.warning("Line %s rejected, user %r: %s", row.line, row.user_id, row.reason)
+        if tally.rejected > len(tally.rejected_rows):
+            log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
+    counts = tally.counts()
+    log.log(
+        logging.WARNING if tally.rejected else logging.INFO,
+        "%s%s rows read: %s%s; %s%s",
+        "DRY RUN, nothing was written. " if plan.dry_run else "",
+        f"{run.read:,}",
+        tally.words(),
+        f" ({counts})" if counts else "",
+        tally.rate(),
+        f". Rows not done are in {plan.report}" if plan.report and tally.rejected + tally.skipped else "",
+    )

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, XComArg, task
+
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxConnectionError
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator, InlineRows
+
+SECRET = "S3cret-of-a-device"
+BAD_LINES = [
+    f",{SECRET}",
+    f".,{SECRET}",
+    f"..,{SECRET}",
+    "no-password,",
+    f"d0,{SECRET}",
+    f"too,{SECRET},many",
+    SECRET,
+    f'"quote,{SECRET}',
+]
+
+
+class TI:
+    """Takes the place of a task instance."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = json.loads(json.dumps(value))
+
+
+def execute(source: Any, ti: TI | None = None, **arguments: Any) -> dict[str, Any]:
+    operator = EmqxProvisionUsersOperator(task_id="provision", source=source, **arguments)
+    summary = operator.execute({"ti": ti or TI()})  # type: ignore[typeddict-item]
+    json.dumps(summary)
+    return summary
+
+
+@pytest.fixture
+def bad_file(tmp_path: Path) -> Path:
+    """20 good rows, and a bad one of every kind between them."""
+    good = [f"d{i},p{i}" for i in range(20)]
+    lines = ["user_id,password", *good[:10], *BAD_LINES, *good[10:]]
+    path = tmp_path / "devices.csv"
+    path.write_bytes("\n".join(lines).encode() + b"\nlatin-\xfc," + SECRET.encode() + b"\n")
+    return path
+
+
+def test_good_rows_beside_bad_ones_are_provisioned_and_the_report_tells_of_the_bad_ones(
+    broker: Any, bad_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    report = tmp_path / "report.jsonl"
+    summary = execute(bad_file, report=str(report))
+    assert {
+        name: summary[name] for name in ("read", "written", "deleted", "skipped", "rejected", "pruned")
+    } == {
+        "read": 29,
+        "written": 20,
+        "deleted": 0,
+        "skipped": 0,
+        "rejected": 9,
+        "pruned": 0,
+    }
+    assert sorted(broker.users) == sorted(f"d{i}" for i in range(20))
+    assert all(broker.verify(f"d{i}", f"p{i}") for i in range(20))
+    told = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [row["line"] for row in told] == [*range(12, 20), 30]
+    assert [row["id"] for row in told] == [
+        "",
+        ".",
+        "..",
+        "no-password",
+        "d0",
+        None,
+        None,
+        None,
+        "latin-\\udcfc",
+    ]
+    assert all(row["outcome"] == "rejected" and row["reason"] for row in told)
+    for text in (report.read_text(), json.dumps(summary), caplog.text):
+        assert SECRET not in text
+    assert stat.S_IMODE(os.stat(report).st_mode) == 0o600
+
+
+def test_without_a_report_the_rejected_rows_are_in_log_and_result(
+    broker: Any, bad_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    summary = execute(str(bad_file))
+    assert summary["report"] is None
+    assert [row["line"] for row in summary["rejected_rows"]] == [*range(12, 20), 30]
+    assert "Line 15 rejected, user 'no-password': password is empty" in caplog.text
+    assert "29 rows read: 20 written, 9 rejected" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_second_run_doubles_and_loses_nothing_and_a_changed_row_is_updated(
+    broker: Any, tmp_path: Path, version: str
+) -> None:
+    path = tmp_path / "devices.csv"
+    path.write_text("user_id,password\n" + "".join(f"d{i},p{i}\n" for i in range(700)))
+    assert execute(path)["created"] == 700
+    second = execute(path)
+    assert (second["written"], second["created"], second["updated"]) == (700, 0, 700)
+    path.write_text("user_id,password\nd5,new\n")
+    execute(path)
+    assert len(broker.users) == 700
+    assert broker.verify("d5", "new")
+    assert broker.verify("d6", "p6")
+
+
+def test_create_and_delete(broker: Any, tmp_path: Path) -> None:
+    execute([{"user_id": "a", "password": "first"}])
+    report = tmp_path / "r.csv"
+    rows = [{"user_id": "a", "password": "x"}, {"user_id": "b", "password": "y"}]
+    summary = execute(rows, mode="create", report=report)
+    assert (summary["written"], summary["skipped"]) == (1, 1)
+    assert "a,1,skipped,exists" in report.read_text()
+    assert broker.verify("a", "first")
+    assert execute([{"user_id": "a"}, {"user_id": "b"}], mode="delete")["deleted"] == 2
+    assert not broker.users
+
+
+def test_arguments_may_come_from_templates_as_text(broker: Any) -> None:
+    rows = [{"user_id": f"d{i}", "password": "p"} for i in range(9)] + [{"user_id": ""}]
+    summary = execute(rows, dry_run="True", max_rejected="10%", rate_limit="1000", user_id_type="", report="")
+    assert summary["dry_run"] is True
+    assert (summary["written"], summary["rejected"]) == (9, 1)
+    assert not broker.users
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"on_rejected": "fail"}, {"max_rejected": 8}, {"max_rejected": "10%"}, {"max_rejected": 0.1}],
+)
+def test_too_many_rejected_rows_fail_the_task_after_the_good_ones_are_done(
+    broker: Any, bad_file: Path, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    ti, report = TI(), tmp_path / "report.csv"
+    with pytest.raises(EmqxConfigError, match="9 of 29 rows were rejected") as caught:
+        execute(bad_file, ti, report=report, **arguments)
+    assert str(report) in str(caught.value)
+    assert len(broker.users) == 20
+    assert len(report.read_text().splitlines()) == 10
+    assert ti.pushed["return_value"]["rejected"] == 9
+
+
+def test_a_source_of_which_every_row_is_rejected_fails(broker: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("user_id,password\n,a\nb,\n")
+    with pytest.raises(EmqxConfigError, match="all 2 rows of the source were rejected"):
+        execute(path, max_rejected="100%")
+
+
+def test_a_source_without_rows_is_a_warning(
+    broker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("user_id,password\n")
+    assert execute(path)["read"] == 0
+    assert "no rows" in caplog.text
+
+
+def test_json_that_breaks_in_the_middle_fails_after_the_rows_before_it(broker: Any, tmp_path: Path) -> None:
+    path, ti, report = tmp_path / "x.json", TI(), tmp_path / "r.jsonl"
+    path.write_text(
+        '[{"user_id": "a", "password": "p"},\n{"user_id": "", "password": "p"},\n{"user_id": "b",'
+    )
+    with pytest.raises(EmqxConfigError, match=r"x.json, line 3: .*\(byte"):
+        execute(path, ti, report=report)
+    assert list(broker.users) == ["a"]
+    assert '"line": 2' in report.read_text()
+    assert ti.pushed["return_value"]["written"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "/none/x.csv"}, "there is no file"),
+        ({"source": ""}, "source must be"),
+        ({"source": 5}, "source must be"),
+        ({"source": [], "mode": "replace"}, "mode must be one of"),
+        ({"source": [], "on_rejected": "ignore"}, "on_rejected must be"),
+        ({"source": [], "max_rejected": "few"}, "max_rejected must be"),
+        ({"source": [], "report": "r.txt"}, "report must end in"),
+        ({"source": [], "dry_run": "perhaps"}, "dry_run must be true or false"),
+        ({"source": [], "rate_limit": "0"}, "rate_limit must be a number above 0"),
+        ({"source": [], "columns": {"name": "x"}}, "unknown key 'name'"),
+        ({"source": [], "format": "xml"}, "format must be one of"),
+    ],
+)
+def test_bad_arguments_are_refused_before_the_broker_hears_of_it(
+    broker: Any, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EmqxConfigError, match=message):
+        execute(**arguments)
+    assert not broker.requests
+
+
+def test_a_wrong_key_and_a_broker_that_is_down_are_one_clear_sentence(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = broker.connection(attempts=1)
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps({**connection, "password": "wrong"}))
+    with pytest.raises(EmqxAuthError, match="401") as wrong:
+        execute([{"user_id": "a", "password": SECRET}])
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+    broker.stop()
+    with pytest.raises(EmqxConnectionError) as down:
+        execute([{"user_id": "a", "password": SECRET}])
+    for error in (wrong, down):
+        assert "\n" not in str(error.value)
+        assert SECRET not in str(error.value)
+
+
+def test_the_constructor_does_no_more_than_keep_its_arguments() -> None:
+    operator = EmqxProvisionUsersOperator(
+        task_id="x", source="{{ ds }}.csv", mode="{{ m }}", dry_run="{{ d }}"
+    )
+    assert operator.source == "{{ ds }}.csv"
+    assert all(hasattr(operator, name) for name in operator.template_fields)
+
+
+def test_rows_in_the_dag_are_shown_nowhere() -> None:
+    rows = [{"user_id": "a", "key": SECRET}]
+    operator = EmqxProvisionUsersOperator(task_id="x", source=rows)
+    assert operator.source.serialize() == "1 rows given in the DAG"
+    for text in (
+        repr(operator.source),
+        str(operator.source),
+        repr(operator),
+        str(operator.source.serialize()),
+    ):
+        assert SECRET not in text
+    operator.source = "file.csv"
+    assert operator.source == "file.csv"
+
+
+# ---------------------------------------------------------------------- real DAG runs
+
+
+def rendered(run: Any, task_id: str) -> str:
+    """Give what Airflow stored of a task's rendered fields, as its UI shows it, and of the DAG itself."""
+    from airflow import settings
+    from sqlalchemy import text
+
+    with settings.Session() as session:
+        fields = session.execute(
+            text(
+                "select rendered_fields from rendered_task_instance_fields where dag_id = :d and task_id = :t"
+            ),
+            {"d": run.dag_id, "t": task_id},
+        ).all()
+        dags = session.execute(
+            text("select data from serialized_dag where dag_id = :d"), {"d": run.dag_id}
+        ).all()
+    assert fields
+    return str(fields) + str(dags)
+
+
+def test_a_dag_takes_rows_from_templates_xcom_and_files(
+    broker: Any, run_dag: Any, bad_file: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    many = [{"user_id": f"x{i}", "key": SECRET} for i in range(300)]
+    with DAG(f"provision_{version.replace('.', '_')}") as dag:
+
+        @task
+        def devices() -> list[dict[str, str]]:
+            return many
+
+        columns = {"password": "key"}
+        EmqxProvisionUsersOperator(task_id="file", source=f"{{{{ '{bad_file}' }}}}")
+        EmqxProvisionUsersOperator(task_id="xcom", source=devices(), columns=columns)
+        EmqxProvisionUsersOperator(
+            task_id="inline", source=[{"user_id": "{{ 'i' }}1", "key": SECRET}, *many], columns=columns
+        )
+        EmqxProvisionUsersOperator.partial(task_id="mapped", columns=columns).expand(
+            source=[[{"user_id": "m1", "key": SECRET}], [{"user_id": "m2", "key": SECRET}]]
+        )
+    run = run_dag(dag)
+    assert run.state == "success"
+    assert broker.verify("d0", "p0")
+    for user_id in ("x0", "x299", "i1", "m1", "m2"):
+        assert broker.verify(user_id, SECRET), user_id
+    assert len(broker.users) == 20 + 300 + 3
+    assert run.get_task_instance("file").xcom_pull(task_ids="file")["rejected"] == 9
+
+
+def test_airflow_stores_no_password_of_rows(broker: Any, run_dag: Any, version: str) -> None:
+    with DAG(f"secrets_{version.replace('.', '_')}") as dag:
+
+        @task
+        def devices() -> list[dict[str, str]]:
+            return [{"user_id": f"x{i}", "key": SECRET} for i in range(300)]
+
+        EmqxProvisionUsersOperator(task_id="xcom", source=devices(), columns={"password": "key"})
+        EmqxProvisionUsersOperator(
+            task_id="inline", source=[{"user_id": "a", "key": SECRET}], columns={"password": "key"}
+        )
+    run = run_dag(dag)
+    assert run.state == "success"
+    for task_id in ("xcom", "inline"):
+        assert SECRET not in rendered(run, task_id)
+
+
+def test_a_list_that_waits_for_other_tasks_keeps_its_dependencies() -> None:
+    with DAG("waits"):
+
+        @task
+        def password() -> str:
+            return SECRET
+
+        operator = EmqxProvisionUsersOperator(
+            task_id="x", source=[{"user_id": "a", "password": password()}, {"user_id": "b", "password": "p"}]
+        )
+    assert operator.upstream_task_ids == {"password"}
+    assert isinstance(operator.source[0]["password"], XComArg)
+    assert not isinstance(operator.source, InlineRows)

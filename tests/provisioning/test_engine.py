@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.provisioning.engine import Outcome, Run, provision_users, shown
+from airflow_provider_emqx.provisioning.sources import Format, read_rows
+
+EVERY_WAY = pytest.mark.parametrize("version", ["4.4.19", "5.3.0", "5.6.1", "5.7.2", "5.8.9", "6.1.0"])
+
+
+@pytest.fixture
+def hook(broker: Any) -> Iterator[EmqxHook]:
+    with EmqxHook() as made:
+        yield made
+
+
+def rows(count: int, password: str = "p", start: int = 0) -> list[dict[str, Any]]:
+    return [{"user_id": f"d{i}", "password": f"{password}{i}"} for i in range(start, start + count)]
+
+
+def outcomes(hook: EmqxHook, given: list[dict[str, Any]], mode: str = "upsert") -> list[tuple[str, str]]:
+    """Give outcome and reason of each row, making sure that each row has one."""
+    found = list(provision_users(hook, given, mode))
+    assert [outcome.line for outcome in found] == list(range(1, len(given) + 1))
+    return [(outcome.outcome, outcome.reason) for outcome in found]
+
+
+@EVERY_WAY
+def test_upsert_writes_new_and_existing_users(hook: EmqxHook, broker: Any) -> None:
+    assert set(outcomes(hook, rows(1_200))) == {("written", "")}
+    assert set(outcomes(hook, rows(700, "new", start=1_000))) == {("written", "")}
+    assert len(broker.users) == 1_700
+    assert broker.verify("d999", "p999")
+    assert broker.verify("d1000", "new1000")
+    assert not broker.verify("d1000", "p1000")
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("count", [300, 1_300])
+def test_create_leaves_existing_users_as_they_are(hook: EmqxHook, broker: Any, count: int) -> None:
+    outcomes(hook, rows(10))
+    found = outcomes(hook, rows(count, "new"), "create")
+    assert found[:10] == [("skipped", "exists")] * 10
+    assert set(found[10:]) == {("written", "")}
+    assert broker.verify("d9", "p9")
+    assert broker.verify("d10", "new10")
+    assert len(broker.users) == count
+
+
+@EVERY_WAY
+def test_delete_tells_who_was_absent_where_the_broker_does(hook: EmqxHook, broker: Any, version: str) -> None:
+    outcomes(hook, rows(50))
+    found = outcomes(hook, [{"user_id": f"d{i}"} for i in range(40, 60)], "delete")
+    assert found[:10] == [("deleted", "")] * 10
+    absent = ("deleted", "") if version.startswith("4") else ("skipped", "absent")
+    assert found[10:] == [absent] * 10
+    assert sorted(broker.users) == sorted(f"d{i}" for i in range(40))
+
+
+@EVERY_WAY
+def test_strange_ids_and_passwords_arrive_as_they_are(hook: EmqxHook, broker: Any) -> None:
+    strange = ["a/b", "a b", "a%2Fb", "#", "?x=1", "設備", "😀", '"', "a,b", "\t", "...", " x ", "+", "$all"]
+    given = [{"user_id": one, "password": f"{one} pass"} for one in strange]
+    assert set(outcomes(hook, given)) == {("written", "")}
+    assert set(broker.users) == set(strange)
+    assert all(broker.verify(one, f"{one} pass") for one in strange)
+    assert set(outcomes(hook, given, "delete")) == {("deleted", "")}
+    assert not broker.users
+
+
+def test_rejected_rows_stand_between_the_others(hook: EmqxHook, broker: Any) -> None:
+    given: list[Any] = rows(1_000)
+    given[3] = {"user_id": "..", "password": "S3cret"}
+    given[500] = {"user_id": "x", "password": ""}
+    given[501] = "text"
+    given[999] = {"user_id": "d0", "password": "S3cret"}
+    found = list(provision_users(hook, given))
+    rejected = [outcome for outcome in found if outcome.outcome == "rejected"]
+    assert [outcome.line for outcome in rejected] == [4, 501, 502, 1_000]
+    assert [outcome.user_id for outcome in rejected] == ["..", "x", None, "d0"]
+    assert "S3cret" not in str(found)
+    assert len(broker.users) == 996
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_superusers_are_written_as_such(hook: EmqxHook, broker: Any) -> None:
+    outcomes(
+        hook, [{"user_id": "root", "password": "p", "is_superuser": "yes"}, {"user_id": "a", "password": "p"}]
+    )
+    assert broker.users["root"].is_superuser
+    assert not broker.users["a"].is_superuser
+
+
+@pytest.mark.parametrize("version", ["4.4.19"])
+def test_emqx_4_rejects_superusers_and_writes_the_others(hook: EmqxHook, broker: Any) -> None:
+    given = [{"user_id": "root", "password": "p", "is_superuser": True}, {"user_id": "a", "password": "p"}]
+    for mode in ("upsert", "create"):
+        found = outcomes(hook, given, mode)
+        assert found[0][0] == "rejected"
+        assert "superuser" in found[0][1]
+    assert list(broker.users) == ["a"]
+
+
+@pytest.mark.parametrize("version", ["4.4.19"])
+def test_emqx_4_keeps_client_ids_apart_from_usernames(broker: Any) -> None:
+    with EmqxHook(user_id_type="clientid") as hook:
+        outcomes(hook, rows(3))
+        assert [row["user_id"] for row in hook.list_users()] == ["d0", "d1", "d2"]
+    with EmqxHook() as hook:
+        assert not list(hook.list_users())
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_user_id_type_that_the_authenticator_has_not_is_refused(broker: Any) -> None:
+    with EmqxHook(user_id_type="clientid") as hook, pytest.raises(EmqxConfigError, match="keyed by username"):
+        list(provision_users(hook, rows(1)))
+    assert not broker.users
+
+
+@pytest.mark.parametrize("version", ["5.6.1", "5.5.0"])
+def test_versions_whose_import_destroys_users_when_it_fails_never_see_one(
+    hook: EmqxHook, broker: Any
+) -> None:
+    outcomes(hook, rows(20))
+    outcomes(hook, rows(20))
+    assert not [request for request in broker.requests if "import_users" in request.path]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_version_that_nobody_knows_is_treated_as_an_old_one(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.add_key("narrow", "secret", allow=lambda method, route: "authentication" in route)
+    connection = {**broker.connection(), "login": "narrow", "password": "secret"}
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+    with EmqxHook() as hook:
+        assert set(outcomes(hook, rows(5))) == {("written", "")}
+    assert len(broker.users) == 5
+    assert not [request for request in broker.requests if "import_users" in request.path]
+
+
+def test_a_lost_answer_is_made_good_by_sending_again(hook: EmqxHook, broker: Any, version: str) -> None:
+    for kind in ("reset", "reset_after", "truncated"):
+        broker.order_fault(kind, match="POST ")
+        assert set(outcomes(hook, rows(600, kind))) == {("written", "")}
+        assert all(broker.verify(f"d{i}", f"{kind}{i}") for i in (0, 599))
+    assert len(broker.users) == 600
+
+
+def test_a_lost_answer_to_a_creation_never_overwrites(hook: EmqxHook, broker: Any) -> None:
+    broker.order_fault("reset_after", match="POST ")
+    found = outcomes(hook, rows(3), "create")
+    assert {outcome for outcome, _ in found} <= {"written", "skipped"}
+    assert all(broker.verify(f"d{i}", f"p{i}") for i in range(3))
+    assert all("perhaps made by" in reason for outcome, reason in found if outcome == "skipped")
+
+
+def test_when_the_broker_fails_the_outcomes_before_are_given_first(hook: EmqxHook, broker: Any) -> None:
+    match = "import_users" if hook.api_version == "v5" else "POST /api/v4/auth_username"
+    broker.order_fault("status", status=401, match=match, after=2, times=9)
+    found: list[Outcome] = []
+    with pytest.raises(EmqxAuthError):
+        for outcome in provision_users(hook, rows(20_000)):
+            found.append(outcome)  # noqa: PERF402
+    assert len(found) == len(broker.users) > 500
+    assert [outcome.line for outcome in found] == list(range(1, len(found) + 1))
+
+
+@EVERY_WAY
+def test_single_writes_that_fail_stop_the_run(hook: EmqxHook, broker: Any) -> None:
+    outcomes(hook, rows(5))
+    broker.order_fault("status", status=401, match="DELETE", times=9)
+    with pytest.raises(EmqxAuthError):
+        list(provision_users(hook, rows(5), "delete"))
+    assert len(broker.users) == 5
+
+
+def test_a_source_that_breaks_off_is_an_error_after_its_rows_are_done(hook: EmqxHook, broker: Any) -> None:
+    def source() -> Iterator[dict[str, str]]:
+        yield from rows(700)
+        raise EmqxError("the source broke off")
+
+    found = []
+    with pytest.raises(EmqxError, match="broke off"):
+        for outcome in provision_users(hook, source()):
+            found.append(outcome)  # noqa: PERF402
+    assert len(found) == len(broker.users) == 700
+
+
+def test_rows_are_read_only_a_little_ahead_of_the_broker(hook: EmqxHook, broker: Any) -> None:
+    given = 0
+
+    def source() -> Iterator[dict[str, str]]:
+        nonlocal given
+        for row in rows(50_000):
+            given += 1
+            yield row
+
+    work = provision_users(hook, source())
+    assert len(list(islice(work, 10))) == 10
+    assert given < 10_000
+
+
+@pytest.mark.parametrize("mode", ["upsert", "create", "delete"])
+def test_a_dry_run_tells_what_would_happen_and_changes_nothing(
+    hook: EmqxHook, broker: Any, mode: str
+) -> None:
+    outcomes(hook, rows(5))
+    before = {user_id: user.password for user_id, user in broker.users.items()}
+    [done] = list(Run(hook, mode, dry_run=True)(read_rows([*rows(10), {"user_id": ""}], Format())))
+    found = [outcome.outcome for outcome in done.all()]
+    there, absent = {
+        "upsert": ("written", "written"),
+        "create": ("skipped", "written"),
+        "delete": ("deleted", "skipped"),
+    }[mode]
+    assert found == [there] * 5 + [absent] * 5 + ["rejected"]
+    assert {user_id: user.password for user_id, user in broker.users.items()} == before
+
+
+def test_an_unknown_mode_is_refused(hook: EmqxHook) -> None:
+    with pytest.raises(EmqxConfigError, match="mode must be one of"):
+        list(provision_users(hook, rows(1), "replace"))
+
+
+@pytest.mark.parametrize(
+    ("user_id", "text"),
+    [
+        ("a", "a"),
+        ("ü", "ü"),
+        (5, "5"),
+        (None, None),
+        (True, None),
+        ([1], None),
+        ("a\0\n\x1b[31m", "a\\x00\\n\\x1b[31m"),
+        ("a\udcff", "a\\udcff"),
+        ("x" * 2_000, "x" * 1_000 + "…"),
+    ],
+)
+def test_ids_are_shown_so_that_every_log_and_database_takes_them(user_id: object, text: str | None) -> None:
+    assert shown(user_id) == text

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.provisioning.sources import Block, Format, read_file, read_rows
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(content: bytes | str, name: str = "devices.csv") -> str:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write
+
+
+def take(blocks: Iterable[Block]) -> tuple[list[tuple[Any, ...]], list[tuple[int, object, str]]]:
+    """Give (line, user_id, password, is_superuser) of the rows and (line, user_id, reason) of the bad ones."""
+    rows, bad = [], []
+    for block in blocks:
+        rows += zip(block.lines, *block.columns, strict=True)
+        bad += [tuple(one) for one in block.bad]
+    return rows, bad
+
+
+def read(path: str, **how: Any) -> tuple[list[tuple[Any, ...]], list[tuple[int, object, str]]]:
+    return take(read_file(path, Format(**how)))
+
+
+def read_until_error(path: str, **how: Any) -> tuple[list[tuple[Any, ...]], EmqxError]:
+    rows: list[tuple[Any, ...]] = []
+    with pytest.raises(EmqxError) as caught:
+        for block in read_file(path, Format(**how)):
+            rows += take([block])[0]
+    return rows, caught.value
+
+
+# ---------------------------------------------------------------------- CSV
+
+
+def test_csv_rows_have_the_line_they_start_in(write: Write) -> None:
+    path = write("user_id,password,is_superuser\na,1,true\n\nb,2,\n")
+    assert read(path) == ([(2, "a", "1", "true"), (4, "b", "2", "")], [])
+
+
+def test_columns_may_stand_anywhere_and_be_called_otherwise(write: Write) -> None:
+    path = write("note,key,device\nx,p1,a\n,p2,b\n")
+    rows, _ = read(path, columns={"user_id": "device", "password": "key"})
+    assert rows == [(2, "a", "p1", None), (3, "b", "p2", None)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_kind_of_line_end_is_read(write: Write, end: str) -> None:
+    assert read(write(end.join(["user_id,password", "a,1", "b,2"])))[0] == [
+        (2, "a", "1", None),
+        (3, "b", "2", None),
+    ]
+
+
+def test_quotes_delimiters_and_line_breaks_inside_fields(write: Write) -> None:
+    path = write('user_id,password\n"a,b","x\ny"\n"c""d","1\r\n2\r\n3"\ne,f\n')
+    assert read(path) == (
+        [(2, "a,b", "x\ny", None), (4, 'c"d', "1\r\n2\r\n3", None), (7, "e", "f", None)],
+        [],
+    )
+
+
+def test_a_field_of_one_megabyte(write: Write) -> None:
+    path = write(f'user_id,password\na,{"x" * 1_000_000}\nb,"{"y" * 1_000_000}"\n')
+    rows, bad = read(path)
+    assert [len(row[2]) for row in rows] == [1_000_000, 1_000_000]
+    assert not bad
+
+
+def test_a_field_that_no_request_could_carry_is_rejected_and_the_next_rows_are_read(write: Write) -> None:
+    path = write(f"user_id,password\na,{'x' * 8_000_001}\nb,2\n")
+    rows, bad = read(path)
+    assert rows == [(3, "b", "2", None)]
+    assert [line for line, *_ in bad] == [2]
+
+
+def test_too_many_and_too_few_fields_are_rejected_without_showing_any_of_them(write: Write) -> None:
+    path = write("user_id,password\nx,secret,1\nsecret\ny,2\n")
+    rows, bad = read(path)
+    assert rows == [(4, "y", "2", None)]
+    assert bad == [
+        (2, None, "too many fields: 3, the header has 2"),
+        (3, None, "too few fields: 1, the header has 2"),
+    ]
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_row_only(write: Write) -> None:
+    good = "".join(f"d{i},p\n" for i in range(2_000))
+    rows, bad = read(write(f'user_id,password\na,"oops\n{good}'))
+    assert len(rows) == 2_000
+    assert rows[0] == (3, "d0", "p", None)
+    assert rows[-1] == (2_002, "d1999", "p", None)
+    assert [(line, user_id) for line, user_id, _ in bad] == [(2, None)]
+
+
+def test_stray_quotes_cost_their_own_rows_only(write: Write) -> None:
+    rows, bad = read(write('user_id,password\n"a"b,1\nc,2\n"d"e,3\nf,4\n'))
+    assert rows == [(3, "c", "2", None), (5, "f", "4", None)]
+    assert [line for line, *_ in bad] == [2, 4]
+
+
+def test_line_numbers_after_many_blocks_and_multi_line_fields(write: Write) -> None:
+    text = "user_id,password\n" + "".join(
+        f'd{i},"p\n{i}"\n' if i % 700 == 3 else f"d{i},p\n" for i in range(3_000)
+    )
+    lines = text.split("\n")
+    rows, bad = read(write(text))
+    assert len(rows) == 3_000
+    assert not bad
+    assert all(lines[row[0] - 1].startswith(f"{row[1]},") for row in rows)
+
+
+def test_bytes_that_are_not_utf8_leave_the_other_rows_alone(write: Write) -> None:
+    rows, bad = read(write(b"user_id,password\na,1\nb\xff,2\nc,3\n"))
+    assert [row[1] for row in rows] == ["a", "b\udcff", "c"]
+    assert not bad
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(write: Write) -> None:
+    assert read(write(b"\xef\xbb\xbfuser_id,password\na,1\n"))[0] == [(2, "a", "1", None)]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
+def test_other_encodings(write: Write, encoding: str) -> None:
+    path = write("user_id,password\nmüller,1\n".encode(encoding))
+    assert read(path, encoding=encoding)[0] == [(2, "müller", "1", None)]
+
+
+def test_another_delimiter(write: Write) -> None:
+    assert read(write("user_id;password\na,b;1\n"), delimiter=";")[0] == [(2, "a,b", "1", None)]
+
+
+def test_a_header_alone_has_no_rows(write: Write) -> None:
+    assert read(write("user_id,password\n")) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ("\n\n", "the file is empty"),
+        (b"\xef\xbb\xbf", "the file is empty"),
+        ("dev1,S3cret\n", "has no column 'user_id'; it has 2 columns"),
+        ("user_id,name\na,b\n", "no column 'password'"),
+        ("User-ID,password\na,b\n", "but 'User-ID': map it"),
+        ("user_id;password\na;b\n", "Is delimiter=';' meant"),
+        ("user_id,user_id,password\na,b,c\n", "column 'user_id' twice"),
+        ('"user_id,password\na,b\n', "header cannot be read"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text file"),
+        (b"PK\x03\x04rest", "ZIP archive"),
+        ("user_id,password\na,b\n".encode("utf-16"), "encoding='utf-16'"),
+    ],
+)
+def test_a_file_without_readable_rows_is_refused(write: Write, content: bytes | str, message: str) -> None:
+    with pytest.raises(EmqxConfigError, match=message) as caught:
+        read(write(content))
+    assert "S3cret" not in str(caught.value)
+    assert "devices.csv" in str(caught.value)
+
+
+def test_a_missing_file_a_directory_and_an_unknown_file_system(tmp_path: Path) -> None:
+    with pytest.raises(EmqxConfigError, match="there is no file"):
+        read(str(tmp_path / "none.csv"))
+    (tmp_path / "dir.csv").mkdir()
+    with pytest.raises(EmqxConfigError, match="is a directory"):
+        read(str(tmp_path / "dir.csv"))
+    with pytest.raises(EmqxConfigError, match="cannot be opened"):
+        read("nosuch://bucket/x.csv")
+
+
+def test_a_column_that_is_mapped_must_be_there(write: Write) -> None:
+    with pytest.raises(EmqxConfigError, match="'admin'"):
+        read(write("user_id,password\na,b\n"), columns={"is_superuser": "admin"})
+
+
+def test_a_source_of_ids_needs_no_other_column(write: Write) -> None:
+    assert read(write("user_id\na\n"), required=("user_id",))[0] == [(2, "a", None, None)]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"name": "xlsx"}, "format must be one of"),
+        ({"columns": {"username": "x"}}, "unknown key 'username'"),
+        ({"columns": {"user_id": 1}}, "both text"),
+        ({"delimiter": ";;"}, "delimiter must be one character"),
+        ({"encoding": "utf-9"}, "no encoding 'utf-9'"),
+    ],
+)
+def test_nonsense_about_the_format_is_refused(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(EmqxConfigError, match=message):
+        Format(**how)
+
+
+# ---------------------------------------------------------------------- gzip, URLs, suffixes
+
+
+def test_gzip_is_recognised_by_content(write: Write) -> None:
+    body = gzip.compress(b"user_id,password\na,1\n")
+    assert read(write(body, "x.csv.gz"))[0] == [(2, "a", "1", None)]
+    assert read(write(body, "x.csv"))[0] == [(2, "a", "1", None)]
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.98])
+def test_of_a_gzip_archive_that_is_cut_off_the_first_rows_are_read(write: Write, cut: float) -> None:
+    lines = [f"d{i},{(i * 7919) % 1_000_003}" for i in range(60_000)]
+    body = gzip.compress("\n".join(["user_id,password", *lines]).encode())
+    rows, error = read_until_error(write(body[: int(len(body) * cut)], "x.csv.gz"))
+    assert len(rows) > 10_000
+    # the last line may be cut itself
+    assert [row[1] for row in rows[:-1]] == [f"d{i}" for i in range(len(rows) - 1)]
+    assert "damaged or cut off" in str(error)
+
+
+def test_the_format_is_told_by_the_suffix_or_given(write: Write) -> None:
+    line = '{"user_id": "a", "password": "1"}\n'
+    expected = [(1, "a", "1", None)]
+    assert read(write(line, "x.jsonl"))[0] == expected
+    assert read(write(line, "x.NDJSON"))[0] == expected
+    assert read(write(f"[{line}]", "x.json"))[0] == expected
+    assert read(write(gzip.compress(line.encode()), "x.jsonl.gz"))[0] == expected
+    assert read(write(line, "x.txt"), name="jsonl")[0] == expected
+    with pytest.raises(EmqxConfigError, match="give format="):
+        read(write(line, "x.txt"))
+
+
+def test_urls_and_paths_are_opened_by_object_storage(write: Write) -> None:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    path = write("user_id,password\na,1\n")
+    zipped = write(gzip.compress(b"user_id,password\na,1\n"), "y.csv.gz")
+    for source in (f"file://{path}", ObjectStoragePath(f"file://{path}"), Path(path), f"file://{zipped}"):
+        assert take(read_file(source, Format()))[0] == [(2, "a", "1", None)]
+
+
+# ---------------------------------------------------------------------- JSON
+
+
+def test_json_lines_that_are_no_objects_are_rejected(write: Write) -> None:
+    path = write(
+        '{"user_id": "a", "password": "1", "is_superuser": true}\n\nnot json S3cret\n[1]\n"x"\n{"user_id": 5}\n'
+        '{"user_id": "b", "password"',
+        "x.jsonl",
+    )
+    rows, bad = read(path)
+    assert rows == [(1, "a", "1", True), (6, 5, None, None)]
+    assert [(line, user_id) for line, user_id, _ in bad] == [(3, None), (7, None), (4, None), (5, None)]
+    assert "S3cret" not in str(bad)
+
+
+@pytest.mark.parametrize("spaces", [None, 2])
+def test_a_json_array_larger_than_what_is_read_at_a_time(write: Write, spaces: int | None) -> None:
+    items = [{"user_id": f"ü{i}", "password": "x" * (i % 97) + "]},{"} for i in range(6_000)]
+    text = json.dumps(items, indent=spaces, ensure_ascii=False)
+    rows, bad = read(write(text, "x.json"))
+    assert [(row[1], row[2]) for row in rows] == [(item["user_id"], item["password"]) for item in items]
+    assert not bad
+    lines = text.split("\n")
+    assert rows[0][0] == (2 if spaces else 1)
+    assert rows[-1][0] == (len(lines) - 4 if spaces else 1)
+
+
+def test_a_json_array_is_not_read_ahead(write: Write) -> None:
+    class Endless(io.RawIOBase):
+        served = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            item = b'{"user_id": "x", "password": "y"},'
+            text = (b"[" if not self.served else b"") + item * (len(buffer) // len(item) - 1)
+            buffer[: len(text)] = text
+            self.served += len(text)
+            return len(text)
+
+    from airflow_provider_emqx.provisioning.sources import _read_json_array, _Where
+
+    endless = Endless()
+    text = io.TextIOWrapper(io.BufferedReader(endless, 1 << 16), encoding="utf-8", newline="")
+    next(_read_json_array(text, Format(), _Where("x")))
+    assert endless.served < 1_000_000
+
+
+def test_a_json_item_of_megabytes(write: Write) -> None:
+    items = [{"user_id": "a", "password": "x" * 3_000_000}, {"user_id": "b", "password": "y"}]
+    rows, _ = read(write(json.dumps(items), "x.json"))
+    assert [len(row[2]) for row in rows] == [3_000_000, 1]
+
+
+@pytest.mark.parametrize("text", ["[]", " [ ] \n", "\ufeff[]"])
+def test_an_empty_json_array_has_no_rows(write: Write, text: str) -> None:
+    assert read(write(text, "x.json")) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ('{"user_id": "c" "password"}]', r"line 3: the JSON breaks here: .* \(byte 87\)"),
+        ('{"user_id": "c", "pass', "line 3: the file ends in the middle"),
+        ("", "line 3: the file ends in the middle"),
+        ("nonsense]", "line 3: the JSON breaks here"),
+        ('{"user_id": "c"} {"user_id": "d"}]', "a comma or ] is expected"),
+        ('{"user_id": "c"}] more', "something follows the end"),
+    ],
+)
+def test_json_that_breaks_says_where_after_the_rows_before_it(write: Write, end: str, message: str) -> None:
+    start = '[{"user_id": "a", "password": "1"},\n{"user_id": "b", "password": "2"},\n'
+    rows, error = read_until_error(write(start + end, "x.json"))
+    assert [row[1] for row in rows][:2] == ["a", "b"]
+    assert isinstance(error, EmqxConfigError)
+    assert re.search(message, error.message), error.message
+
+
+def test_the_byte_where_json_breaks_counts_bytes_of_the_file(write: Write) -> None:
+    items = ",\n".join('{"user_id": "ü", "password": "1"}' for _ in range(5_000))
+    text = f"[{items},\n!]"
+    rows, error = read_until_error(write(text, "x.json"))
+    assert len(rows) == 5_000
+    assert (
+        f"line 5,001: the JSON breaks here: Expecting value (byte {text.encode().index(b'!'):,})"
+        in error.message
+    )
+
+
+def test_an_object_in_place_of_an_array_is_refused(write: Write) -> None:
+    with pytest.raises(EmqxConfigError, match="format='jsonl'"):
+        read(write('{"user_id": "a"}', "x.json"))
+    with pytest.raises(EmqxConfigError, match="must begin with"):
+        read(write('"text"', "x.json"))
+
+
+def test_json_bytes_that_are_not_utf8_leave_the_other_rows_alone(write: Write) -> None:
+    rows, _ = read(write(b'[{"user_id":"a\xff","password":"1"},{"user_id":"b","password":"2"}]', "x.json"))
+    assert [row[1] for row in rows] == ["a\udcff", "b"]
+
+
+def test_json_nested_without_end_is_an_error_of_the_file(write: Write) -> None:
+    rows, error = read_until_error(write('[{"user_id":"a"},' + "[" * 100_000, "x.json"))
+    assert [row[1] for row in rows] == ["a"]
+    assert "nested too deeply" in error.message
+
+
+# ---------------------------------------------------------------------- lists
+
+
+def test_rows_of_a_list_have_their_position_as_line() -> None:
+    rows, bad = take(read_rows([{"user_id": "a", "password": "1"}, ["b"], None, {"user_id": 1}], Format()))
+    assert rows == [(1, "a", "1", None), (4, 1, None, None)]
+    assert bad == [(2, None, "this is a list, not an object"), (3, None, "this is nothing, not an object")]
+
+
+def test_an_iterable_is_read_as_it_is_needed() -> None:
+    given = []
+
+    def rows() -> Iterable[dict[str, str]]:
+        for i in range(100_000):
+            given.append(i)
+            yield {"user_id": f"d{i}", "password": "p"}
+
+    next(read_rows(rows(), Format()))
+    assert len(given) < 2_000
+
+
+def test_the_csv_field_limit_of_the_process_is_never_lowered(write: Write) -> None:
+    before = csv.field_size_limit(20_000_000)
+    try:
+        read(write("user_id,password\na,1\n"))
+        assert csv.field_size_limit() == 20_000_000
+    finally:
+        csv.field_size_limit(before)
