@@ -115,6 +115,16 @@ class EmqxHook(BaseHook):
             self._client = SyncClient(self.settings)
         return self._client
 
+    async def async_settings(self) -> Settings:
+        """Look up the connection without blocking the event loop, once: :attr:`settings` has it from then on."""
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        if "settings" not in self.__dict__:
+            conn = await get_async_connection(self.emqx_conn_id, hook=self)
+            # fills the slot of the cached property, so that both sides share one look-up
+            self.__dict__["settings"] = self._settings(conn, await get_async_extra_dejson(conn))
+        return self.settings
+
     @asynccontextmanager
     async def async_client(self, connections: int = 32) -> AsyncIterator[AsyncClient]:
         """
@@ -124,15 +134,9 @@ class EmqxHook(BaseHook):
 
         :param connections: how many requests may be in flight at once.
         """
-        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-
         from airflow_provider_emqx.client.aio import AsyncClient
 
-        if "settings" not in self.__dict__:
-            conn = await get_async_connection(self.emqx_conn_id, hook=self)
-            # fills the slot of the cached property, so that both sides share one look-up
-            self.__dict__["settings"] = self._settings(conn, await get_async_extra_dejson(conn))
-        async with AsyncClient(self.settings, connections) as client:
+        async with AsyncClient(await self.async_settings(), connections) as client:
             await client.identify()
             yield client
 

@@ -1,0 +1,67 @@
+"""
+What can be waited for.
+
+A condition is data (:class:`~airflow_provider_emqx.conditions.base.Condition`); asking whether it is met is one
+operation (:func:`ask`). Sensors, the deferred trigger and the event trigger all call it, so that "met" means the same
+in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from airflow_provider_emqx.api.base import Broker, Operation
+from airflow_provider_emqx.conditions import clients
+from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
+from airflow_provider_emqx.conditions.clients import loaded
+from airflow_provider_emqx.conditions.ids import finish
+from airflow_provider_emqx.exceptions import EmqxConfigError
+
+__all__ = ["KINDS", "Condition", "Outcome", "ask", "finish", "is_transient", "load", "loaded"]
+
+
+class Kind(NamedTuple):
+    """
+    One kind of condition.
+
+    :param make: checks the arguments and gives the condition.
+    :param ask: the operation.
+    """
+
+    make: Callable[..., Condition]
+    ask: Callable[[Condition, Broker, float], Operation[Outcome]]
+
+
+KINDS = {
+    clients.ONLINE: Kind(clients.online, clients.ask),
+    clients.OFFLINE: Kind(clients.offline, clients.ask),
+}
+
+
+def load(kind: str, parameters: Mapping[str, Any]) -> Condition:
+    """
+    Make a condition of a trigger's arguments.
+
+    :param kind: a name of :data:`KINDS`.
+    :param parameters: arguments of that kind.
+    :raises EmqxConfigError: if the kind is unknown or the arguments cannot be right.
+    """
+    if kind not in KINDS:
+        raise EmqxConfigError(f"there is no condition {kind!r}; there are {', '.join(KINDS)}")
+    try:
+        return KINDS[kind].make(**parameters)
+    except TypeError as error:
+        raise EmqxConfigError(f"condition {kind}: {error}") from None
+
+
+def ask(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+    """
+    Ask the broker whether a condition is met.
+
+    :param condition: with its ids :func:`loaded`.
+    :param broker: which broker.
+    :param now: seconds since 1970.
+    :raises EmqxUnsupportedError: if this broker cannot tell.
+    """
+    return KINDS[condition.kind].ask(condition, broker, now)

@@ -1,0 +1,100 @@
+"""What every kind of condition shares: its form, its outcome, and which errors waiting may outlive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxConnectionError,
+    EmqxRateLimitError,
+    EmqxServerError,
+)
+
+#: as many ids are listed in a result or given in a trigger's arguments; more go to and come from a file
+MAX_LISTED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """
+    Something to wait for, as data: plain JSON, so that a trigger can carry it.
+
+    :param kind: a name of :data:`airflow_provider_emqx.conditions.KINDS`.
+    :param parameters: checked arguments of that kind.
+    """
+
+    kind: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """
+    What one look at the broker found.
+
+    :param met: whether the condition holds.
+    :param details: small and JSON-able: the task's result once the condition is met. ``missing`` may be long.
+    :param text: the same in one line, for the log and for the person who asks why the task still waits.
+    """
+
+    met: bool
+    details: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether a wait may go on after this error: whether the next look may well succeed."""
+    if isinstance(error, EmqxConnectionError):
+        return error.transient
+    return isinstance(error, (EmqxRateLimitError, EmqxServerError))
+
+
+def number(name: str, value: Any) -> float:
+    """
+    Read a number that may come from a template as text.
+
+    :param name: of the argument, for the error.
+    :param value: a number or its text.
+    :raises EmqxConfigError: if it is neither.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise EmqxConfigError(f"{name} must be a number, not {value!r}")
+    return int(found) if found.is_integer() else found
+
+
+def whole(name: str, value: Any, at_least: int = 1) -> int:
+    """
+    Read a whole number that may come from a template as text.
+
+    :param name: of the argument, for the error.
+    :param value: a whole number or its text.
+    :param at_least: smallest one allowed.
+    :raises EmqxConfigError: if it is anything else.
+    """
+    found = number(name, value)
+    if not isinstance(found, int) or found < at_least:
+        raise EmqxConfigError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+    return found
+
+
+def text(name: str, value: Any) -> str:
+    """
+    Read a text that must not be empty.
+
+    :param name: of the argument, for the error.
+    :param value: the text.
+    :raises EmqxConfigError: if it is empty or something else.
+    """
+    if not isinstance(value, str) or not value:
+        raise EmqxConfigError(f"{name} must be a text that is not empty, not {value!r}")
+    return value

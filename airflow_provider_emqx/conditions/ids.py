@@ -1,0 +1,100 @@
+"""Client ids as they are awaited: given in place, or one per line in a file that every process can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from airflow_provider_emqx.conditions.base import MAX_LISTED, Outcome
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError
+
+
+def given(clientids: Any, path: Any) -> dict[str, Any]:
+    """
+    Check how client ids are given.
+
+    :param clientids: one id, several, or the file's path as ``ObjectStoragePath``.
+    :param path: the file's path as text, in place of ``clientids``.
+    :return: ``{"clientids": [...]}`` without duplicates, or ``{"path": "..."}``.
+    :raises EmqxConfigError: if there are none, or they are no texts.
+    """
+    if hasattr(clientids, "open"):
+        clientids, path = None, clientids
+    if (clientids is None) == (not path):
+        raise EmqxConfigError("give either clientids or clientids_path, the file that holds them")
+    return {"path": str(path)} if path else {"clientids": _checked(clientids)}
+
+
+def _checked(clientids: Any) -> list[str]:
+    if isinstance(clientids, str):
+        if clientids[:1] + clientids[-1:] == "[]" and clientids[1:2] in ("'", '"', "]"):
+            raise EmqxConfigError(
+                f"clientids is the text {clientids[:40]!r}…, a list that a template has turned into text: give the "
+                "task's output itself, or set render_template_as_native_obj on the DAG (an id that really looks "
+                "like this is given as a list of one)"
+            )
+        clientids = [clientids]
+    if not isinstance(clientids, Iterable) or isinstance(clientids, (bytes, Mapping)):
+        raise EmqxConfigError(f"clientids must be an id or a list of ids, not {type(clientids).__name__}")
+    ids = list(dict.fromkeys(clientids))
+    if not ids:
+        raise EmqxConfigError("clientids is empty: there is no client to wait for")
+    for clientid in ids:
+        if not isinstance(clientid, str):
+            raise EmqxConfigError(f"a client id must be text, not {type(clientid).__name__} {clientid!r}")
+        if clientid in ("", ".", ".."):
+            raise EmqxConfigError(f"{clientid!r} cannot be asked for as a client id in EMQX's HTTP API")
+    return ids
+
+
+def read_file(path: str) -> list[str]:
+    """
+    Read client ids, one per line; blank lines and repeated ids are passed over. Blocks.
+
+    :param path: anything ``ObjectStoragePath`` can open: a local path, ``s3://bucket/fleet.txt``.
+    :raises EmqxConfigError: if there is no such file, it may not be read, is no UTF-8 text or holds no id.
+    :raises EmqxConnectionError: if the storage failed otherwise.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        with ObjectStoragePath(path).open("r", encoding="utf-8-sig") as lines:
+            ids = [line.strip() for line in lines if line.strip()]
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise EmqxConfigError(
+            f"the file of client ids {path} cannot be read on this machine ({type(error).__name__}). A deferred wait "
+            "reads it in the triggerer, other waits on the worker: put it on storage that all of them reach, "
+            "as s3://bucket/fleet.txt or a shared mount"
+        ) from None
+    except (UnicodeDecodeError, ValueError, ImportError) as error:
+        why = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise EmqxConfigError(f"the file of client ids {path} cannot be read: {why}") from None
+    except Exception as error:
+        # storage libraries raise what they like
+        raise EmqxConnectionError(
+            f"the file of client ids {path} could not be read: {type(error).__name__}"
+        ) from error
+    if not ids:
+        raise EmqxConfigError(f"the file of client ids {path} is empty: there is no client to wait for")
+    return _checked(ids)
+
+
+def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
+    """
+    Make the task's result of an outcome: past 1,000 missing ids are cut off, and go to a file if one is named. Blocks.
+
+    :param outcome: of a condition that was met, or was not in time.
+    :param missing_path: where to write all missing ids, one per line.
+    """
+    missing = outcome.details.get("missing", ())
+    if len(missing) <= MAX_LISTED:
+        return outcome.details
+    details = {**outcome.details, "missing": missing[:MAX_LISTED]}
+    if missing_path:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        file_at = ObjectStoragePath(missing_path)
+        with file_at.open("w", encoding="utf-8") as file:
+            file.writelines(f"{clientid}\n" for clientid in missing)
+        details["missing_path"] = missing_path
+    return details

@@ -1,0 +1,202 @@
+"""One way to wait, whatever is waited for: poke, reschedule or deferred."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_emqx import conditions
+from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, whole
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, error_of
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class BaseEmqxSensor(BaseSensorOperator):
+    """
+    Base of the sensors of this provider: waits until a condition is met; its details are the task's result.
+
+    All modes end alike: the same result, the same error, the same skip.
+
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = ("emqx_conn_id",)
+
+    def __init__(
+        self,
+        *,
+        emqx_conn_id: str = EmqxHook.default_conn_name,
+        max_failures: int = 20,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.emqx_conn_id = emqx_conn_id
+        self.max_failures = max_failures
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self.missing_path: str | None = None
+        self._hook: EmqxHook | None = None
+        self._condition: Condition | None = None
+        self._failures = 0
+        self._last = ""
+
+    def condition(self) -> Condition:
+        """
+        Make the condition of the rendered arguments.
+
+        :raises EmqxConfigError: for what cannot be right.
+        """
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> Any:
+        """
+        Wait.
+
+        :param context: of the task.
+        :return: the condition's details.
+        """
+        self._condition, self._failures, self._last = None, 0, ""
+        with self._one_ending():
+            try:
+                if self.deferrable:
+                    return self._look_or_defer(context)
+                return super().execute(context)
+            finally:
+                self._close()
+
+    def _look_or_defer(self, context: Context) -> Any:  # noqa: RET503 defer() raises
+        deadline = time.time() + self.timeout
+        condition = self.condition()
+        if len(condition.parameters.get("clientids", ())) > MAX_LISTED:
+            raise EmqxConfigError(
+                f"{len(condition.parameters['clientids']):,} client ids are too many to hand to the triggerer, which "
+                f"takes up to {MAX_LISTED:,}: write them to a file, one per line, on storage that workers and "
+                "triggerer reach, and give its path as clientids_path"
+            )
+        found = self.poke(context)
+        if found.is_done:
+            return found.xcom_value
+        self.defer(
+            trigger=EmqxConditionTrigger(
+                kind=condition.kind,
+                parameters=dict(condition.parameters),
+                emqx_conn_id=self.emqx_conn_id,
+                poll_interval=self.poke_interval,
+                backoff=self.exponential_backoff,
+                max_interval=self.max_wait.total_seconds() if self.max_wait else None,
+                max_failures=None if self.silent_fail else whole("max_failures", self.max_failures, 0),
+                deadline=deadline,
+                missing_path=self.missing_path,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+        )
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """
+        Go on after the triggerer has waited.
+
+        :param context: of the task.
+        :param event: what :class:`~airflow_provider_emqx.triggers.emqx.EmqxConditionTrigger` has sent.
+        :return: the condition's details.
+        """
+        with self._one_ending():
+            status = event.get("status") if isinstance(event, dict) else None
+            if status == "met":
+                self.log.info("%s", event["text"])
+                return event["details"]
+            if status == "timeout":
+                self._last = event["text"]
+                raise AirflowSensorTimeout(f"Sensor has timed out after {self.timeout:g} s in the triggerer.")
+            if status == "error":
+                raise error_of(event)
+            raise EmqxError(f"the triggerer sent an event that says nothing: {status!r}")
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """
+        Look once.
+
+        :param context: of the task.
+        """
+        try:
+            outcome = self._look()
+        except EmqxError as error:
+            self._failed(error)
+            return PokeReturnValue(is_done=False)
+        self._failures, self._last = 0, outcome.text
+        self.log.info("%s", outcome.text)
+        details = conditions.finish(outcome, self.missing_path) if outcome.met else None
+        return PokeReturnValue(is_done=outcome.met, xcom_value=details)
+
+    def _look(self) -> Outcome:
+        if self._condition is None:
+            self._condition = conditions.loaded(self.condition())
+        condition, hook = self._condition, self._hook or EmqxHook(self.emqx_conn_id)
+        self._hook = hook
+        try:
+            return hook.run(conditions.ask(condition, hook.broker, time.time()))
+        except EmqxAuthError:
+            # during a long wait the key may have been replaced, in the broker and in the connection
+            self._close()
+            self._hook = EmqxHook(self.emqx_conn_id)
+            if self._hook.settings == hook.settings:
+                raise
+            return self._hook.run(conditions.ask(condition, self._hook.broker, time.time()))
+
+    def _failed(self, error: EmqxError) -> None:
+        """Raise the error unless the wait goes on."""
+        if not conditions.is_transient(error):
+            raise error
+        self._failures += 1
+        self._last = str(error)
+        if self.deferrable or self.reschedule:
+            # the next look is another process's, which starts counting anew
+            self.log.warning("This look failed, the next one may not. %s", error)
+            return
+        if self._failures > whole("max_failures", self.max_failures, 0):
+            raise error
+        self.log.warning(
+            "Look failed, %d in a row of %s that may. %s", self._failures, self.max_failures, error
+        )
+
+    @contextmanager
+    def _one_ending(self) -> Iterator[None]:
+        """Airflow applies soft_fail and never_fail to fewer errors in poke mode than after a deferral."""
+        try:
+            yield
+        except (EmqxError, AirflowSensorTimeout) as error:
+            told = error
+            if isinstance(error, AirflowSensorTimeout) and self._last:
+                told = AirflowSensorTimeout(f"{error} At the last look: {self._last}")
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(
+                    f"Skipped, as {'soft_fail' if self.soft_fail else 'never_fail'} asks: {told}"
+                ) from error
+            if told is not error:
+                raise told from None
+            raise
+
+    def _close(self) -> None:
+        if self._hook is not None:
+            self._hook.close()
+            self._hook = None

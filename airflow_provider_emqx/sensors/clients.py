@@ -1,0 +1,102 @@
+"""Wait for MQTT clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_emqx.conditions import clients
+from airflow_provider_emqx.conditions.base import Condition
+from airflow_provider_emqx.sensors.base import BaseEmqxSensor
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+
+class _ClientSensor(BaseEmqxSensor):
+    template_fields: Sequence[str] = (
+        *BaseEmqxSensor.template_fields,
+        "clientids",
+        "clientids_path",
+        "quorum",
+        "missing_path",
+    )
+
+    def __init__(
+        self,
+        *,
+        clientids: str | Sequence[str] | ObjectStoragePath | None = None,
+        clientids_path: str | None = None,
+        quorum: str | int = "all",
+        missing_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.clientids = clientids
+        self.clientids_path = clientids_path
+        self.quorum = quorum
+        self.missing_path = missing_path
+
+
+class EmqxClientOnlineSensor(_ClientSensor):
+    """
+    Wait until MQTT clients are online: known to the broker **and** connected (a kept session alone is not).
+
+    A few clients are asked for one by one (v4 and v5 ``GET /clients/{clientid}``), many by one listing
+    (``GET /clients``, on EMQX 5.6 and later with ``fields``), whichever costs the broker less.
+
+    The task's result: ``{"awaited", "needed", "online", "missing_count", "missing"}``, the last one a list of at most
+    1,000 ids, and ``missing_path`` if there are more and a file for them was named.
+
+    :param clientids: one client id, or several (templated). An ``ObjectStoragePath`` is taken as ``clientids_path``.
+    :param clientids_path: in place of ``clientids``, a file with one id per line, as ``s3://bucket/fleet.txt``
+        (templated). Needed for a deferred wait for more than 1,000 clients; the triggerer must reach it as well.
+    :param quorum: how many of them must be online at the same time (templated): ``"all"``, ``"any"``, a count, or a
+        share such as ``"95%"``.
+    :param stable_for: seconds (or a ``timedelta``) for which each must have been connected without a break, by the
+        broker's clock against the worker's or triggerer's (templated). Default: no such demand.
+    :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``
+        (templated).
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (*_ClientSensor.template_fields, "stable_for")
+
+    def __init__(self, *, stable_for: float | str | timedelta | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stable_for = stable_for
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return clients.online(self.clientids, self.clientids_path, self.quorum, self.stable_for)
+
+
+class EmqxClientOfflineSensor(_ClientSensor):
+    """
+    Wait until MQTT clients are offline: unknown to the broker, or a session that is kept without a connection.
+
+    The requests are those of :class:`EmqxClientOnlineSensor`.
+
+    The task's result: ``{"awaited", "needed", "offline", "missing_count", "missing"}``, where the missing ones are
+    those still online, at most 1,000 of them, and ``missing_path`` if there are more and a file for them was named.
+
+    :param clientids: one client id, or several (templated). An ``ObjectStoragePath`` is taken as ``clientids_path``.
+    :param clientids_path: in place of ``clientids``, a file with one id per line, as ``s3://bucket/fleet.txt``
+        (templated). Needed for a deferred wait for more than 1,000 clients; the triggerer must reach it as well.
+    :param quorum: how many of them must be offline at the same time (templated): ``"all"``, ``"any"``, a count, or a
+        share such as ``"95%"``.
+    :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``
+        (templated).
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return clients.offline(self.clientids, self.clientids_path, self.quorum)

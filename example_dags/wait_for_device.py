@@ -1,0 +1,36 @@
+"""
+Go on when one device is online.
+
+Purpose: a workflow that needs a device waits for it, at the price of a request per minute and no worker slot.
+
+Needs: the Airflow connection ``emqx_default``. The client id is the run's parameter ``clientid``.
+
+Run: ``airflow dags test emqx_wait_for_device --conf '{"clientid": "dev-1"}'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
+
+with DAG("emqx_wait_for_device", schedule=None, params={"clientid": "dev-1"}, tags=["emqx"]):
+    online = EmqxClientOnlineSensor(
+        task_id="online",
+        clientids="{{ params.clientid }}",
+        # connected for ten seconds without a break: not one that comes and goes
+        stable_for=10,
+        poke_interval=60,
+        timeout=6 * 3600,
+        deferrable=True,
+        retries=1,
+    )
+
+    @task
+    def use(found: Any) -> str:
+        """Do what needs the device."""
+        return f"{found['online']} of {found['awaited']} clients are online"
+
+    use(online.output)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
+
+from airflow_provider_emqx.client import exchange
+from airflow_provider_emqx.sensors.clients import EmqxClientOfflineSensor, EmqxClientOnlineSensor
+from airflow_provider_emqx.testing import FakeEmqx
+
+#: how a sensor can wait
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke"},
+    "reschedule": {"mode": "reschedule"},
+    "deferred": {"deferrable": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the attempts of one exchange nothing is learnt from waiting."""
+    monkeypatch.setattr(exchange, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return MODES[request.param]
+
+
+@pytest.fixture
+def wait(run_dag: Callable[..., Any], request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Run a DAG of one sensor, and give its state and its result."""
+
+    def wait(sensor: type, **arguments: Any) -> tuple[str, Any]:
+        with DAG("wait", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+            sensor(task_id="sensor", **{"poke_interval": 0.2, "timeout": 30, **arguments})
+        task = run_dag(dag).get_task_instance("sensor")
+        return task.state, task.xcom_pull(task_ids="sensor")
+
+    return wait
+
+
+def test_a_wait_goes_on_when_the_device_comes_online(
+    wait: Any, mode: dict[str, Any], broker: FakeEmqx
+) -> None:
+    broker.connect_later("dev/1 ü", 1)
+    state, result = wait(EmqxClientOnlineSensor, clientids="dev/1 ü", **mode)
+    assert state == "success"
+    assert result == {"awaited": 1, "needed": 1, "online": 1, "missing_count": 0, "missing": []}
+
+
+def test_the_result_is_the_same_in_all_modes_if_the_device_is_online_already(
+    wait: Any, mode: dict[str, Any], broker: FakeEmqx
+) -> None:
+    broker.connect_many(["a", "b"])
+    state, result = wait(EmqxClientOnlineSensor, clientids=["a", "b", "c"], quorum="{{ 2 }}", **mode)
+    assert state == "success"
+    assert result == {"awaited": 3, "needed": 2, "online": 2, "missing_count": 1, "missing": ["c"]}
+
+
+def test_a_kept_session_is_not_online(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
+    broker.connect("dev-1", clean_start=False, session_expiry=3600)
+    broker.disconnect("dev-1")
+    state, _ = wait(EmqxClientOnlineSensor, clientids="dev-1", timeout=1, soft_fail=True, **mode)
+    assert state == "skipped"
+    state, result = wait(EmqxClientOfflineSensor, clientids="dev-1", **mode)
+    assert (state, result["offline"]) == ("success", 1)
+
+
+def test_a_wait_goes_on_when_devices_go_offline(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
+    broker.connect_many(["a", "b"])
+    broker.disconnect_later("a", 0.5)
+    broker.disconnect_later("b", 1)
+    state, result = wait(EmqxClientOfflineSensor, clientids=["a", "b", "never"], **mode)
+    assert state == "success"
+    assert result == {"awaited": 3, "needed": 3, "offline": 3, "missing_count": 0, "missing": []}
+
+
+def test_stable_means_connected_for_so_long(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
+    broker.connect("fresh")
+    long_ago = broker.state.now() - 60
+    broker.connect("old", connected_at=long_ago)
+    state, result = wait(
+        EmqxClientOnlineSensor, clientids=["fresh", "old"], quorum="any", stable_for="30", **mode
+    )
+    assert (state, result["missing"]) == ("success", ["fresh"])
+    state, _ = wait(
+        EmqxClientOnlineSensor,
+        clientids=["fresh", "old"],
+        stable_for=timedelta(minutes=5),
+        timeout=1,
+        soft_fail=True,
+        **mode,
+    )
+    assert state == "skipped"
+
+
+@pytest.mark.parametrize("version", ["4.4.19"])
+def test_stable_reckons_with_the_time_zone_of_an_emqx_4(
+    wait: Any, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    with FakeEmqx(version, utc_offset=5.5) as broker:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        broker.connect("dev-1", connected_at=broker.state.now() - 60)
+        state, _ = wait(EmqxClientOnlineSensor, clientids="dev-1", stable_for=30)
+        assert state == "success"
+        state, _ = wait(EmqxClientOnlineSensor, clientids="dev-1", stable_for=90, timeout=0, soft_fail=True)
+        assert state == "skipped"
+
+
+@pytest.mark.parametrize("how", ["path", "object"])
+def test_ids_come_from_a_file(
+    wait: Any, mode: dict[str, Any], broker: FakeEmqx, tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "fleet.txt"
+    file.write_text("\ufeffdev-1\r\n\ndev-2\ndev-1\n", encoding="utf-8")
+    broker.connect("dev-1")
+    broker.connect_later("dev-2", 1)
+    given: dict[str, Any] = (
+        {"clientids_path": str(file)} if how == "path" else {"clientids": ObjectStoragePath(f"file://{file}")}
+    )
+    state, result = wait(EmqxClientOnlineSensor, **given, **mode)
+    assert (state, result["awaited"], result["online"]) == ("success", 2, 2)
+
+
+def test_the_timeout_fails_the_task_and_tells_what_is_missing(
+    wait: Any, mode: dict[str, Any], broker: FakeEmqx, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.connect("a")
+    with caplog.at_level(logging.INFO):
+        state, result = wait(EmqxClientOnlineSensor, clientids=["a", "ghost"], timeout=1, retries=0, **mode)
+    assert (state, result) == ("failed", None)
+
+
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize("ending", ["timeout", "wrong key", "bad argument"])
+def test_soft_fail_and_never_fail_skip_at_every_ending(
+    wait: Any, mode: dict[str, Any], broker: FakeEmqx, flag: str, ending: str
+) -> None:
+    arguments: dict[str, Any] = {"clientids": "ghost", "timeout": 1, flag: True}
+    if ending == "wrong key":
+        broker.remove_key("key")
+    if ending == "bad argument":
+        arguments["quorum"] = "most"
+    assert wait(EmqxClientOnlineSensor, **arguments, **mode)[0] == "skipped"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"clientids": []},
+        {"clientids": ""},
+        {"clientids": ".."},
+        {"clientids": [1]},
+        {"clientids": "['a', 'b']"},
+        {"clientids": "a", "clientids_path": "/b"},
+        {},
+        {"clientids": "a", "quorum": 2},
+        {"clientids": "a", "quorum": 0},
+        {"clientids": "a", "quorum": "0%"},
+        {"clientids": "a", "quorum": 0.95},
+        {"clientids": "a", "stable_for": "soon"},
+        {"clientids_path": "/no/such/file.txt"},
+    ],
+)
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_what_cannot_be_right_fails_before_anything_is_asked(
+    wait: Any, broker: FakeEmqx, arguments: dict[str, Any]
+) -> None:
+    assert wait(EmqxClientOnlineSensor, **arguments, retries=3)[0] == "failed"
+    assert broker.requests == []
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_sensors_map_over_devices(
+    run_dag: Callable[..., Any], broker: FakeEmqx, mode: dict[str, Any]
+) -> None:
+    broker.connect_many(["a", "b"])
+    broker.connect_later("c", 1)
+    with DAG("mapped", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        EmqxClientOnlineSensor.partial(task_id="sensor", poke_interval=0.2, timeout=30, **mode).expand(
+            clientids=["a", ["b", "c"]]
+        )
+    run = run_dag(dag)
+    assert run.state == "success"
+    results = [ti.xcom_pull(task_ids="sensor", map_indexes=ti.map_index) for ti in run.get_task_instances()]
+    assert sorted(result["awaited"] for result in results) == [1, 2]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_the_secret_is_in_no_log(wait: Any, broker: FakeEmqx, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        wait(EmqxClientOnlineSensor, clientids="ghost", timeout=0, soft_fail=True)
+    assert "ghost" in caplog.text
+    assert broker.secret not in [word for record in caplog.records for word in record.getMessage().split()]
