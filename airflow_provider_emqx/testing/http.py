@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -13,6 +14,7 @@ JSON = "application/json"
 TEXT = "text/plain"
 HTML = "text/html"
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -61,7 +63,7 @@ class Crash(Exception):
 class Request:
     """One HTTP request as a route sees it."""
 
-    __slots__ = ("_query", "body", "headers", "key", "method", "path", "query_string", "route")
+    __slots__ = ("_json", "_query", "body", "headers", "key", "method", "path", "query_string", "route")
 
     def __init__(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> None:
         self.method = method
@@ -71,6 +73,16 @@ class Request:
         self.key: Any = None
         self.route = ""
         self._query: dict[str, list[str]] | None = None
+        self._json: Any = None
+
+    def json(self) -> Any:
+        """Decode the body, once; an empty one is ``{}``.
+
+        :raises ValueError: no JSON.
+        """
+        if self._json is None:
+            self._json = json.loads(self.body) if self.body else {}
+        return self._json
 
     @property
     def query(self) -> dict[str, list[str]]:
@@ -92,6 +104,7 @@ class Request:
         return self.query.get(name, [])
 
 
+@lru_cache(maxsize=1024)
 def decode_segment(segment: str) -> str:
     """Percent-decode one path segment; a stray ``%`` raises :class:`ValueError` as it does in Erlang."""
     if "%" not in segment:
@@ -103,7 +116,7 @@ def decode_segment(segment: str) -> str:
 
 def dump(data: Any) -> bytes:
     """Encode JSON the way EMQX does: compact, UTF-8."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return _encode(data).encode("utf-8", "surrogateescape")
 
 
 def json_answer(status: int, data: Any) -> Answer:

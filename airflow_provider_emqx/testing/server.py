@@ -8,7 +8,9 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -146,7 +148,7 @@ class Server:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-    async def _handle(self, incoming: web.BaseRequest) -> web.Response:
+    async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         arrived = time.monotonic()
         transport = incoming.transport
         if transport is None:
@@ -180,35 +182,62 @@ class Server:
                 await asyncio.sleep(wait)
         if fault is not None:
             return await _misbehave(fault, answer, transport)
-        response = _response(answer)
-        if served >= self.requests_per_connection:
-            response.force_close()
-        return response
-
-
-def _response(answer: Answer) -> web.Response:
-    headers = {"Server": "Cowboy", **(answer.headers or {})}
-    if answer.content_type is not None:
-        headers["Content-Type"] = answer.content_type
-    return _response_class()(status=answer.status, body=answer.body, headers=headers)
+        return _response(answer, close=served >= self.requests_per_connection)
 
 
 @cache
-def _response_class() -> type[web.Response]:
+def _response_class() -> Callable[[bytes, bool], web.StreamResponse]:
     from aiohttp import web
 
-    class Response(web.Response):
-        """Sends the headers it was given: aiohttp would add a ``Content-Type`` to an answer that has none."""
+    class Response(web.StreamResponse):
+        """Sends ready-made bytes in one write: what is on the wire is decided here and not by aiohttp."""
 
-        async def _prepare_headers(self) -> None:
-            await super()._prepare_headers()
-            if self.headers.get("Content-Type") == "application/octet-stream":
-                del self.headers["Content-Type"]
+        def __init__(self, data: bytes, close: bool) -> None:
+            super().__init__()
+            self._data = data
+            self._close = close
+
+        @property
+        def keep_alive(self) -> bool:
+            return not self._close
+
+        async def prepare(self, request: web.BaseRequest) -> None:
+            transport = request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError
+            transport.write(self._data)
+
+        async def write_eof(self, data: bytes = b"") -> None:
+            pass
 
     return Response
 
 
-async def _misbehave(fault: Fault, answer: Answer, transport: asyncio.Transport) -> web.Response:
+def _response(answer: Answer, close: bool = False) -> web.StreamResponse:
+    return _response_class()(_head(answer, len(answer.body), close) + answer.body, close)
+
+
+def _head(answer: Answer, length: int, close: bool = False) -> bytes:
+    lines = [
+        f"HTTP/1.1 {answer.status} {_phrase(answer.status)}",
+        "server: Cowboy",
+        f"content-length: {length}",
+    ]
+    if answer.content_type is not None:
+        lines.append(f"content-type: {answer.content_type}")
+    if close:
+        lines.append("connection: close")
+    if answer.headers:
+        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@cache
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown"
+
+
+async def _misbehave(fault: Fault, answer: Answer, transport: asyncio.Transport) -> web.StreamResponse:
     """Do to a connection what was ordered; what is returned afterwards goes nowhere if it is closed."""
     if fault.kind in {"status", "redirect"}:
         return _response(Answer(fault.status, fault.body, None, fault.headers))
@@ -242,11 +271,6 @@ async def _misbehave(fault: Fault, answer: Answer, transport: asyncio.Transport)
 def _write(transport: asyncio.Transport, data: bytes) -> None:
     if not transport.is_closing():
         transport.write(data)
-
-
-def _head(answer: Answer, length: int) -> bytes:
-    kind = f"Content-Type: {answer.content_type}\r\n" if answer.content_type else ""
-    return f"HTTP/1.1 {answer.status} Answer\r\n{kind}Content-Length: {length}\r\n\r\n".encode()
 
 
 def _reset(transport: asyncio.Transport) -> None:

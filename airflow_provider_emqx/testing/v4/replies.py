@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,10 +56,8 @@ def split_path(path: str) -> list[str]:
 
 def read_json(request: Request) -> Any:
     """Decode a body, whatever its content type; an empty one is ``{}``."""
-    if not request.body:
-        return {}
     try:
-        return json.loads(request.body)
+        return request.json()
     except (ValueError, RecursionError):
         raise HttpError(text_answer(400, "Bad Request")) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -79,10 +78,8 @@ def split_path(path: str) -> list[str]:
 
 def read_json(request: Request) -> Any:
     """Decode a body; an empty one is ``{}``."""
-    if not request.body:
-        return {}
     try:
-        return json.loads(request.body)
+        return request.json()
     except (ValueError, RecursionError):
         raise bad_request("Invalid json message received") from None
 
