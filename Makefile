@@ -37,7 +37,7 @@ layers: $(INSTALLED)
 	$(BIN)/python .ci/layers.py airflow_provider_emqx
 
 dead-code: $(INSTALLED)
-	$(BIN)/vulture
+	$(BIN)/python .ci/dead_code.py
 
 docstrings: $(INSTALLED)
 	$(BIN)/interrogate -v --omit-covered-files $(PUBLIC)
