@@ -35,7 +35,6 @@ autodoc_default_options = {"members": True, "show-inheritance": True, "member-or
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 add_module_names = False
-suppress_warnings = ["myst.xref_missing"]
 
 
 def write_reference() -> None:
