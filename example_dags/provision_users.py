@@ -1,0 +1,43 @@
+"""
+Make the devices of a file users of the broker, every night.
+
+Purpose: the file says which devices may connect, the broker is brought to it, and a report tells of every row that did
+not make it.
+
+Needs: the Airflow connection ``emqx_default``, and a file with the columns ``user_id`` and ``password``
+(``is_superuser`` is optional) that the worker can read: a path, or a URL such as ``s3://bucket/devices.csv.gz``.
+
+Run: ``airflow dags test emqx_provision_users --conf '{"source": "/data/devices.csv"}'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+
+with DAG(
+    "emqx_provision_users",
+    schedule=None,
+    params={"source": "devices.csv", "report": "rejected.jsonl", "mode": "upsert"},
+    tags=["emqx"],
+) as dag:
+    provision = EmqxProvisionUsersOperator(
+        task_id="provision_users",
+        source="{{ params.source }}",
+        mode="{{ params.mode }}",
+        report="{{ params.report }}",
+        # a few bad rows are in the report; more of them, and something is wrong with the file
+        max_rejected="5%",
+        retries=2,
+    )
+
+    @task
+    def tell(summary: Any) -> str:
+        """Say in one line what happened; in production this goes where people look."""
+        line = f"{summary['read']:,} rows: {summary['written']:,} written, {summary['rejected']:,} rejected"
+        return f"{line}, see {summary['report']}" if summary["rejected"] else line
+
+    tell(provision.output)
