@@ -45,10 +45,7 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [
-                    "airflow_provider_emqx.sensors.base",
-                    "airflow_provider_emqx.sensors.clients",
-                ],
+                "python-modules": ["airflow_provider_emqx.sensors.clients"],
             }
         ],
         "triggers": [
