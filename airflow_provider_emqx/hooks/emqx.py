@@ -13,6 +13,10 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.hooks.auth import AuthMethods
+from airflow_provider_emqx.hooks.clients import ClientMethods
+from airflow_provider_emqx.hooks.cluster import ClusterMethods
+from airflow_provider_emqx.hooks.topics import TopicMethods
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -27,7 +31,7 @@ T = TypeVar("T")
 _BLOCK = 1_000
 
 
-class EmqxHook(BaseHook):
+class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHook):
     """
     Talk to the management API of an EMQX broker, version 4.4, 5 or 6, self-hosted or in EMQX Cloud.
 
@@ -216,83 +220,35 @@ class EmqxHook(BaseHook):
         except EmqxError as error:
             return False, str(error)
 
-    # ------------------------------------------------------------------ clients
-
-    def list_clients(self, **filters: Any) -> Iterator[Row]:
+    def request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Any:
         """
-        List MQTT clients, connected ones and kept sessions: v4 and v5 ``GET /clients``.
+        Send any request to the API, with the connection's authentication, retries, errors and care for secrets.
 
-        :param filters: none yet on this method.
-        :return: an iterator over clients.
+        :param method: HTTP method.
+        :param path: below the API's base path, beginning with ``/``; ids in it percent-encoded
+            (``urllib.parse.quote(id, safe="")``), no query.
+        :param params: query parameters.
+        :param json: body.
+        :param idempotent: whether sending it twice does no harm, so that it may be repeated after a lost answer; by
+            default everything but POST.
+        :return: the answer's content, without EMQX 4's ``code``; with ``{"data", "meta"}`` where it is a page.
+        :raises EmqxConfigError: for a path with empty or dot segments, which the broker would take for another one.
+        :raises EmqxOutcomeUnknownError: if the answer to a POST was lost and ``idempotent`` is not set.
         """
-        return self.rows(self.api.clients.list_clients(self.broker, filters=filters))
+        from airflow_provider_emqx.api.base import Request
+        from airflow_provider_emqx.api.raw import exchange
 
-    def get_client(self, clientid: str) -> Row | None:
-        """
-        Read one MQTT client: v4 and v5 ``GET /clients/{clientid}``.
-
-        A client is online if it is found **and** its ``connected`` is true: kept sessions are found as well.
-
-        :param clientid: the MQTT client id.
-        :return: the client, ``None`` where there is none.
-        """
-        client: Row | None = self.run(self.api.clients.get_client(self.broker, clientid))
-        return client
-
-    # ------------------------------------------------------------------ users
-
-    def list_users(self, is_superuser: bool | None = None) -> Iterator[Row]:
-        """
-        List the users of the built-in database: v5 ``GET /authentication/{id}/users``, v4 ``GET /auth_username``.
-
-        :param is_superuser: only superusers, or only the others (EMQX 4 has no superusers).
-        :return: an iterator over ``{"user_id", "is_superuser"}``; passwords are never returned.
-        """
-        return self.rows(self.api.auth.list_users(self.broker, is_superuser=is_superuser))
-
-    def get_user(self, user_id: str) -> Row | None:
-        """
-        Read one user.
-
-        :param user_id: username or client id, as the authenticator has it.
-        :return: ``{"user_id", "is_superuser"}``, ``None`` where there is no such user.
-        """
-        user: Row | None = self.run(self.api.auth.get_user(self.broker, user_id))
-        return user
-
-    def create_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
-        """
-        Create one user.
-
-        :param user_id: username or client id, as the authenticator has it.
-        :param password: plain password; the broker hashes it.
-        :param is_superuser: exempt from ACL rules (EMQX 5 and 6).
-        :return: ``{"user_id", "is_superuser"}``.
-        :raises EmqxAlreadyExistsError: if there is one; it is left as it is.
-        """
-        return self.run(self.api.auth.create_user(self.broker, user_id, password, is_superuser))
-
-    def update_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
-        """
-        Set a user's password and superuser flag.
-
-        :param user_id: username or client id, as the authenticator has it.
-        :param password: plain password; the broker hashes it.
-        :param is_superuser: exempt from ACL rules (EMQX 5 and 6). Always written: not giving it takes the flag away.
-        :return: ``{"user_id", "is_superuser"}``.
-        :raises EmqxNotFoundError: if there is no such user.
-        """
-        return self.run(self.api.auth.update_user(self.broker, user_id, password, is_superuser))
-
-    def delete_user(self, user_id: str) -> bool | None:
-        """
-        Delete one user. Its connections stay open; kick the client to end them.
-
-        :param user_id: username or client id, as the authenticator has it.
-        :return: whether it was there; ``None`` on EMQX 4, which does not tell.
-        """
-        deleted: bool | None = self.run(self.api.auth.delete_user(self.broker, user_id))
-        return deleted
+        # some answers of EMQX 4 (the shadow service) have no code
+        accept = (200,) if self.broker.generation == "v4" else ()
+        verb = str(method).upper()
+        return self.run(exchange(Request(verb, path, params, json, repeatable=idempotent, accept=accept)))
 
 
 def operations(broker: Broker) -> ModuleType:

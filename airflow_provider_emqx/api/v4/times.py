@@ -10,8 +10,7 @@ from airflow_provider_emqx.api.base import Broker
 def from_local(broker: Broker, text: str | None) -> str | None:
     """Convert ``"2026-11-23 04:23:28"``, the broker's local time without an offset."""
     try:
-        # a tenth of what strptime takes
-        local = datetime.fromisoformat(text or "")
+        local = datetime.strptime(text or "", "%Y-%m-%d %H:%M:%S")
     except ValueError:
         return None
     return (

@@ -1,0 +1,74 @@
+"""What the hook's methods of every area stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
+from airflow_provider_emqx.exceptions import EmqxError
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.client.settings import Settings
+
+T = TypeVar("T")
+
+#: up to so many operations an event loop of their own would cost more time than it saves
+_FEW = 8
+
+
+class Area:
+    """
+    Base of the classes that hold the methods of one area each.
+
+    :class:`~airflow_provider_emqx.hooks.emqx.EmqxHook` brings what is only declared here.
+    """
+
+    rate_limit: float | None
+    retry_unsafe: bool
+
+    @property
+    def settings(self) -> Settings:
+        """The connection, read and checked."""
+        raise NotImplementedError
+
+    @property
+    def broker(self) -> Broker:
+        """What is known of the broker."""
+        raise NotImplementedError
+
+    @property
+    def api(self) -> ModuleType:
+        """The broker's operations."""
+        raise NotImplementedError
+
+    def run(self, operation: Operation[T]) -> T:
+        """Run an operation."""
+        raise NotImplementedError
+
+    def rows(self, operation: Operation[Page[Row]]) -> Iterator[Row]:
+        """Walk a listing operation."""
+        raise NotImplementedError
+
+    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Iterator[T | EmqxError]:
+        """Run many operations, several at a time."""
+        raise NotImplementedError
+
+    def run_all(self, operations: Iterable[Operation[T]]) -> list[T]:
+        """
+        Run operations that must all succeed, several at a time if there are many.
+
+        :param operations: any number of operations.
+        :return: results in the order of the operations.
+        :raises EmqxError: the first error; other operations may have been carried out.
+        """
+        waiting = list(operations)
+        if len(waiting) <= _FEW:
+            return [self.run(operation) for operation in waiting]
+        results = []
+        for result in self.run_many(waiting):
+            if isinstance(result, EmqxError):
+                raise result
+            results.append(result)
+        return results

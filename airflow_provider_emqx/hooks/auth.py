@@ -1,0 +1,186 @@
+"""The hook's methods for users, ACL rules and bans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.hooks.area import Area
+
+Subject = str | Mapping[str, str] | tuple[str, str]
+
+
+class AuthMethods(Area):
+    """Users, ACL rules, bans."""
+
+    def list_authenticators(self) -> Iterator[Row]:
+        """
+        List the ways in which clients can log in: v5 ``GET /authentication``; on EMQX 4 its plugin for users.
+
+        :return: an iterator over ``{"id", "mechanism", "backend", "enable", …}``, secrets masked by the broker.
+        """
+        yield from self.run(self.api.auth.list_authenticators(self.broker))
+
+    def list_users(self, is_superuser: bool | None = None) -> Iterator[Row]:
+        """
+        List the users of the built-in database: v5 ``GET /authentication/{id}/users``, v4 ``GET /auth_username``.
+
+        :param is_superuser: only superusers, or only the others (EMQX 4 has no superusers).
+        :return: an iterator over ``{"user_id", "is_superuser"}``; passwords are never returned.
+        """
+        return self.rows(self.api.auth.list_users(self.broker, is_superuser=is_superuser))
+
+    def get_user(self, user_id: str) -> Row | None:
+        """
+        Read one user.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :return: ``{"user_id", "is_superuser"}``, ``None`` where there is no such user.
+        """
+        user: Row | None = self.run(self.api.auth.get_user(self.broker, user_id))
+        return user
+
+    def create_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
+        """
+        Create one user.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :param password: plain password; the broker hashes it.
+        :param is_superuser: exempt from ACL rules (EMQX 5 and 6).
+        :return: ``{"user_id", "is_superuser"}``.
+        :raises EmqxAlreadyExistsError: if there is one; it is left as it is.
+        """
+        return self.run(self.api.auth.create_user(self.broker, user_id, password, is_superuser))
+
+    def update_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
+        """
+        Set a user's password and superuser flag.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :param password: plain password; the broker hashes it.
+        :param is_superuser: exempt from ACL rules (EMQX 5 and 6). Always written: not giving it takes the flag away.
+        :return: ``{"user_id", "is_superuser"}``.
+        :raises EmqxNotFoundError: if there is no such user.
+        """
+        return self.run(self.api.auth.update_user(self.broker, user_id, password, is_superuser))
+
+    def delete_user(self, user_id: str) -> bool | None:
+        """
+        Delete one user. Its connections stay open; kick the client to end them.
+
+        :param user_id: username or client id, as the authenticator has it.
+        :return: whether it was there; ``None`` on EMQX 4, which does not tell.
+        """
+        deleted: bool | None = self.run(self.api.auth.delete_user(self.broker, user_id))
+        return deleted
+
+    def list_acl_rules(self, subject: Subject) -> list[Row]:
+        """
+        List the ACL rules of one subject in the order in which the broker looks at them; the first match decides.
+
+        v5 ``GET /authorization/sources/built_in_database/rules/users/{username}`` and so on, v4
+        ``GET /acl/username/{username}`` and so on.
+
+        :param subject: ``{"username": "alice"}``, ``{"clientid": "dev-1"}``, the same as ``"username:alice"`` and
+            ``"clientid:dev-1"``, or ``"all"``.
+        :return: dicts of ``topic``, ``permission``, ``action``, ``qos``, ``retain``.
+        """
+        rules: list[Row] = self.run(self.api.auth.list_acl_rules(self.broker, subject))
+        return rules
+
+    def list_acl_subjects(self, kind: str) -> Iterator[Row]:
+        """
+        List whoever has ACL rules, with the rules: v5 ``GET …/rules/users`` or ``…/rules/clients``, v4
+        ``GET /acl/username`` or ``/acl/clientid``.
+
+        :param kind: ``"username"`` or ``"clientid"``.
+        :return: an iterator over ``{kind: …, "rules": […]}``.
+        """
+        return self.rows(self.api.auth.list_acl_subjects(self.broker, kind))
+
+    def set_acl_rules(self, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> None:
+        """
+        Replace all ACL rules of one subject. One writer at a time.
+
+        v5: at once (``PUT …/rules/users/{username}``). EMQX 4: stale topics are deleted and the rules written one by
+        one (``POST /acl``); while that goes on, only a part of them is in force. Clients may keep what they were
+        allowed for a minute: see :meth:`clean_authorization_cache`.
+
+        :param subject: as of :meth:`list_acl_rules`.
+        :param rules: in order, dicts of ``topic``, ``permission`` (``allow``, ``deny``), and optionally ``action``
+            (``publish``, ``subscribe``, ``all``), and on EMQX 5 ``qos`` (list) and ``retain``. None at all deletes.
+        :raises EmqxConfigError: for a rule that cannot be right; nothing is changed.
+        """
+        self.run(self.api.auth.set_acl_rules(self.broker, subject, rules))
+
+    def add_acl_rules(
+        self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
+    ) -> list[Row]:
+        """
+        Put ACL rules before or after those that a subject has. One writer at a time: they are read, merged, written
+        and read again.
+
+        :param subject: as of :meth:`list_acl_rules`.
+        :param rules: as of :meth:`set_acl_rules`. Adding a rule that is there moves it.
+        :param position: ``"first"`` or ``"last"``.
+        :return: all rules of the subject afterwards.
+        """
+        found: list[Row] = self.run(self.api.auth.add_acl_rules(self.broker, subject, rules, position))
+        return found
+
+    def delete_acl_rules(self, subject: Subject) -> bool | None:
+        """
+        Delete all ACL rules of one subject: v5 ``DELETE …/rules/users/{username}``, v4
+        ``DELETE /acl/username/{username}/topic/{topic}`` for each topic.
+
+        :param subject: as of :meth:`list_acl_rules`.
+        :return: whether there were any.
+        """
+        deleted: bool | None = self.run(self.api.auth.delete_acl_rules(self.broker, subject))
+        return deleted
+
+    def list_bans(self) -> Iterator[Row]:
+        """
+        List bans: v4 and v5 ``GET /banned``.
+
+        :return: an iterator over ``{"as", "who", "by", "reason", "at", "until"}``.
+        """
+        return self.rows(self.api.auth.list_bans(self.broker))
+
+    def ban(self, kind: str, who: str, until: str | datetime, reason: str = "", by: str = "airflow") -> Row:
+        """
+        Ban a client, or change the ban that there is: v4 and v5 ``POST /banned``.
+
+        A live connection stays; kick the client to end it.
+
+        :param kind: ``clientid``, ``username``, ``peerhost``; since EMQX 5.6 also ``clientid_re``, ``username_re``,
+            ``peerhost_net``.
+        :param who: id, name, IP address, regular expression or network.
+        :param until: RFC 3339 text or an aware ``datetime`` in the future, or ``"infinity"``.
+        :param reason: shown in the listing.
+        :param by: shown in the listing.
+        :return: the ban.
+        :raises EmqxConfigError: for what cannot be right, a time in the past included; nothing is sent.
+        """
+        from airflow_provider_emqx.api.bans import read_until
+
+        end = read_until(until, datetime.now(UTC))
+        row: Row = self.run(self.api.auth.ban(self.broker, kind, who, end, reason, by))
+        return row
+
+    def unban(self, kind: str, who: str) -> bool | None:
+        """
+        End a ban: v4 and v5 ``DELETE /banned/{kind}/{who}``.
+
+        :param kind: as of :meth:`ban`.
+        :param who: as of :meth:`ban`.
+        :return: whether there was one; ``None`` on EMQX 4, which does not tell.
+        """
+        ended: bool | None = self.run(self.api.auth.unban(self.broker, kind, who))
+        return ended
+
+    def clear_bans(self) -> None:
+        """End all bans: v5 ``DELETE /banned`` (EMQX 5.2 and newer), otherwise one by one."""
+        self.run(self.api.auth.clear_bans(self.broker))

@@ -1,0 +1,198 @@
+"""The hook's methods for MQTT clients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.hooks.area import Area
+
+#: clients in one bulk request; the broker asks every node for each of them
+_KICK_CHUNK = 1_000
+#: seconds between looks whether kicked clients are gone: their sessions end a moment after the answer
+_LOOKS = (0.0, 0.2, 0.4, 0.8, 1.6)
+
+
+class ClientMethods(Area):
+    """MQTT clients: list, read, kick, subscribe."""
+
+    def list_clients(self, fields: str | Sequence[str] | None = None, **filters: Any) -> Iterator[Row]:
+        """
+        List MQTT clients, connected ones and kept sessions: v4 and v5 ``GET /clients``.
+
+        Every row is checked against the filters once more, since brokers ignore some of them.
+
+        :param fields: only these fields of each row (and ``clientid``), as ``["connected"]``: since EMQX 5.6 this
+            saves the broker most of the work.
+        :param filters: all must hold; ``None`` is no filter. ``clientid`` and ``username`` (one or a list),
+            ``like_clientid`` and ``like_username`` (a part of it), ``node``, ``ip_address``, ``conn_state``
+            (``connected``, ``idle``, ``disconnected``), ``clean_start``, ``proto_name``, ``proto_ver``, ``zone`` (EMQX
+            4), ``gte_``/``lte_`` with ``created_at``, ``connected_at``, ``disconnected_at`` (RFC 3339 or an aware
+            ``datetime``), ``mqueue_len``, ``mqueue_dropped``.
+        :return: an iterator over clients.
+        :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
+        """
+        return self.rows(self.api.clients.list_clients(self.broker, filters=filters, fields=fields))
+
+    def get_client(self, clientid: str) -> Row | None:
+        """
+        Read one MQTT client: v4 and v5 ``GET /clients/{clientid}``.
+
+        A client is online if it is found **and** its ``connected`` is true: kept sessions are found as well.
+
+        :param clientid: the MQTT client id.
+        :return: the client, ``None`` where there is none.
+        """
+        client: Row | None = self.run(self.api.clients.get_client(self.broker, clientid))
+        return client
+
+    def kick_clients(self, clientids: str | Sequence[str]) -> dict[str, list[str]]:
+        """
+        End the connections and sessions of clients, and look who is really gone.
+
+        v5 ``POST /clients/kickout/bulk`` since EMQX 5.1, otherwise ``DELETE /clients/{clientid}`` each; each client
+        is read before and after. With a ``rate_limit`` they are kicked one by one, so many requests per second.
+
+        A kicked client may connect again at once; ban it first to keep it out.
+
+        :param clientids: one id or several; those named again are kicked once.
+        :return: ``{"kicked": […], "absent": […], "still_connected": […]}``: who was there and is gone, who was not
+            there, and who is connected afterwards all the same (mostly because it connected again).
+        :raises EmqxConfigError: for an id that cannot be one; nobody is kicked then.
+        """
+        from airflow_provider_emqx.api.clientids import client_ids
+
+        ids = client_ids(clientids)
+        found = dict(zip(ids, self._clients(ids), strict=True))
+        present = [clientid for clientid in ids if found[clientid] is not None]
+        if (
+            self.api.clients.has_bulk_kick(self.broker)
+            and self.settings.rate_limit is None
+            and len(present) > 1
+        ):
+            for start in range(0, len(present), _KICK_CHUNK):
+                chunk = present[start : start + _KICK_CHUNK]
+                self.run(self.api.clients.kick_clients(self.broker, chunk))
+        else:
+            self.run_all(self.api.clients.kick_client(self.broker, clientid) for clientid in present)
+        back = self._still_connected({clientid: found[clientid] or {} for clientid in present})
+        return {
+            "kicked": [clientid for clientid in present if clientid not in back],
+            "absent": [clientid for clientid in ids if found[clientid] is None],
+            "still_connected": [clientid for clientid in present if clientid in back],
+        }
+
+    def _clients(self, ids: Sequence[str]) -> list[Row | None]:
+        return self.run_all(self.api.clients.get_client(self.broker, clientid) for clientid in ids)
+
+    def _still_connected(self, before: dict[str, Row]) -> set[str]:
+        """Look until everybody is gone or has come back with a new connection, for 3 s at most."""
+        connected: dict[str, bool] = {}
+        waiting = list(before)
+        for pause in _LOOKS:
+            if not waiting:
+                break
+            time.sleep(pause)
+            for clientid, row in zip(waiting, self._clients(waiting), strict=True):
+                connected[clientid] = row is not None and row.get("connected") is True
+                if row is None or row.get("connected_at") != before[clientid].get("connected_at"):
+                    before.pop(clientid)
+            waiting = list(before)
+        return {clientid for clientid, is_connected in connected.items() if is_connected}
+
+    def list_client_subscriptions(self, clientid: str) -> Iterator[Row]:
+        """
+        List one client's subscriptions: v5 ``GET /clients/{clientid}/subscriptions``, v4
+        ``GET /subscriptions/{clientid}``.
+
+        :param clientid: the MQTT client id.
+        :return: an iterator over ``{"clientid", "topic", "qos", …}``; empty where there is no such client.
+        """
+        yield from self.run(self.api.clients.list_client_subscriptions(self.broker, clientid))
+
+    def subscribe(self, clientid: str, topics: str | Row | Sequence[str | Row]) -> list[Row]:
+        """
+        Subscribe a client to topics: v5 ``POST /clients/{clientid}/subscribe/bulk``, v4 ``POST /mqtt/subscribe_batch``.
+
+        The broker does not check whether the client may; it takes effect a moment later.
+
+        :param clientid: the MQTT client id.
+        :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh``; one or
+            several. On EMQX 4 without commas.
+        :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
+        :raises EmqxNotFoundError: if there is no such client.
+        """
+        results: list[Row] = self.run(self.api.clients.subscribe(self.broker, clientid, topics))
+        return results
+
+    def unsubscribe(self, clientid: str, topics: str | Sequence[str]) -> list[Row]:
+        """
+        End subscriptions of a client: v5 ``POST /clients/{clientid}/unsubscribe/bulk``, v4
+        ``POST /mqtt/unsubscribe_batch``.
+
+        :param clientid: the MQTT client id.
+        :param topics: topic filters exactly as subscribed; one or several.
+        :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
+        :raises EmqxNotFoundError: if there is no such client.
+        """
+        results: list[Row] = self.run(self.api.clients.unsubscribe(self.broker, clientid, topics))
+        return results
+
+    def get_authorization_cache(self, clientid: str) -> list[Row] | None:
+        """
+        Read what the broker remembers of a client's rights: v5 ``GET /clients/{clientid}/authorization/cache``, v4
+        ``GET /clients/{clientid}/acl_cache``.
+
+        :param clientid: the MQTT client id.
+        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such
+            client.
+        """
+        cache: list[Row] | None = self.run(self.api.clients.get_authorization_cache(self.broker, clientid))
+        return cache
+
+    def clean_authorization_cache(self, clientid: str | None = None) -> bool | None:
+        """
+        Make the broker look up rights anew, as after a change of ACL rules: v5
+        ``DELETE /clients/{clientid}/authorization/cache`` or ``DELETE /authorization/cache``, v4
+        ``DELETE /clients/{clientid}/acl_cache`` or ``DELETE /acl-cache``.
+
+        :param clientid: one client; ``None`` for all.
+        :return: for one client whether it was there; for all ``None``.
+        """
+        cleaned: bool | None = self.run(self.api.clients.clean_authorization_cache(self.broker, clientid))
+        return cleaned
+
+    def set_keepalive(self, clientid: str, seconds: int) -> None:
+        """
+        Change a connected client's keepalive interval: v4 and v5 ``PUT /clients/{clientid}/keepalive``.
+
+        :param clientid: the MQTT client id.
+        :param seconds: 0 (none) to 65,535.
+        :raises EmqxNotFoundError: if there is no such client.
+        """
+        self.run(self.api.clients.set_keepalive(self.broker, clientid, seconds))
+
+    def list_queued_messages(
+        self, clientid: str, kind: str = "mqueue", payload: str = "none"
+    ) -> Iterator[Row]:
+        """
+        List messages on their way to a client, EMQX 5.6 and newer: ``GET /clients/{clientid}/mqueue_messages``, or
+        ``…/inflight_messages``.
+
+        :param clientid: the MQTT client id.
+        :param kind: ``"mqueue"`` (waiting) or ``"inflight"`` (sent, not yet acknowledged).
+        :param payload: ``"none"``, ``"base64"`` or ``"plain"``.
+        :return: an iterator over ``{"msgid", "topic", "qos", "publish_at", …}``.
+        """
+        return self.rows(self.api.clients.list_queued_messages(self.broker, clientid, kind, payload))
+
+    def count_sessions(self, since: int = 0) -> int:
+        """
+        Count the sessions of the cluster, EMQX 5.6 and newer: ``GET /sessions_count``.
+
+        :param since: seconds since 1970; sessions that ended before are not counted.
+        """
+        count: int = self.run(self.api.clients.count_sessions(self.broker, since))
+        return count

@@ -1,0 +1,353 @@
+"""The hook's methods for nodes, figures, alarms, listeners, rules, backups and evacuation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.hooks.area import Area
+
+
+class ClusterMethods(Area):
+    """Nodes, figures, alarms, listeners, rules, backups, evacuation."""
+
+    def list_nodes(self) -> Iterator[Row]:
+        """
+        List the nodes of the cluster, stopped ones too: v4 and v5 ``GET /nodes``.
+
+        :return: an iterator over ``{"node", "node_status", "version", "uptime" (ms), "connections",
+            "live_connections", …}``, the status ``running`` or ``stopped``.
+        """
+        yield from self.run(self.api.cluster.list_nodes(self.broker))
+
+    def get_cluster(self) -> Row:
+        """
+        Read the cluster's name and members: v5 ``GET /cluster``; on EMQX 4 the members from ``GET /brokers``.
+
+        :return: ``{"name", "nodes", "self"}``.
+        """
+        cluster: Row = self.run(self.api.cluster.get_cluster(self.broker))
+        return cluster
+
+    def get_stats(self, node: str | None = None) -> Row:
+        """
+        Read statistics: v4 and v5 ``GET /stats``, or ``GET /nodes/{node}/stats``.
+
+        :param node: one node; ``None`` for the whole cluster.
+        :return: figures such as ``live_connections.count``, ``sessions.count``, ``retained.count``.
+        :raises EmqxConfigError: for an unknown node.
+        """
+        stats: Row = self.run(self.api.cluster.get_stats(self.broker, node))
+        return stats
+
+    def list_stats(self) -> Iterator[Row]:
+        """
+        List each node's statistics: v4 and v5 ``GET /stats``. A node that does not answer is missing.
+
+        :return: an iterator over ``{"node", "live_connections.count", …}``.
+        """
+        yield from self.run(self.api.cluster.list_stats(self.broker))
+
+    def get_metrics(self, node: str | None = None) -> Row:
+        """
+        Read counters, which begin at 0 when a node starts: v4 and v5 ``GET /metrics``, or
+        ``GET /nodes/{node}/metrics``.
+
+        :param node: one node; ``None`` for the whole cluster.
+        :return: counters such as ``messages.received``. Some have other names on EMQX 4 (``client.acl.allow``).
+        :raises EmqxConfigError: for an unknown node.
+        """
+        metrics: Row = self.run(self.api.cluster.get_metrics(self.broker, node))
+        return metrics
+
+    def list_metrics(self) -> Iterator[Row]:
+        """
+        List each node's counters: v4 and v5 ``GET /metrics``.
+
+        :return: an iterator over ``{"node", "messages.received", …}``.
+        """
+        yield from self.run(self.api.cluster.list_metrics(self.broker))
+
+    def get_rates(self, node: str | None = None) -> Row:
+        """
+        Read the present rates, EMQX 5 and newer: ``GET /monitor_current``, or ``GET /monitor_current/nodes/{node}``.
+
+        :param node: one node; ``None`` for the whole cluster.
+        :return: ``received_msg_rate``, ``sent_msg_rate``, ``dropped_msg_rate`` (per second), ``live_connections``, …
+        """
+        rates: Row = self.run(self.api.cluster.get_rates(self.broker, node))
+        return rates
+
+    def list_alarms(self, activated: bool = True) -> Iterator[Row]:
+        """
+        List alarms: v5 ``GET /alarms``, v4 ``GET /alarms/activated`` or ``/alarms/deactivated``.
+
+        :param activated: those that are active now; ``False`` for those that are over.
+        :return: an iterator over ``{"node", "name", "message", "details", "duration" (ms), "activate_at",
+            "deactivate_at"}``.
+        """
+        return self.rows(self.api.cluster.list_alarms(self.broker, activated=activated))
+
+    def deactivate_alarm(self, name: str, node: str | None = None) -> bool:
+        """
+        End an active alarm by hand: v5 ``POST /alarms/force_deactivate`` (EMQX 5.8.8 and newer; before 6.1 on the node
+        that answers only), v4 ``POST /alarms/deactivated``.
+
+        :param name: the alarm's name.
+        :param node: on this node; EMQX 4 only, ``None`` for every node that has it.
+        :return: whether there was such an active alarm.
+        """
+        ended: bool = self.run(self.api.cluster.deactivate_alarm(self.broker, name, node))
+        return ended
+
+    def clear_alarms(self) -> None:
+        """Delete the history of alarms that are over: v5 ``DELETE /alarms``, v4 ``DELETE /alarms/deactivated``."""
+        self.run(self.api.cluster.clear_alarms(self.broker))
+
+    def list_listeners(self) -> Iterator[Row]:
+        """
+        List listeners: v4 and v5 ``GET /listeners``.
+
+        :return: an iterator over ``{"id", "type", "name", "bind", "enable", "acceptors", "status", "node_status"}``.
+        """
+        yield from self.run(self.api.cluster.list_listeners(self.broker))
+
+    def restart_listener(self, listener: str, node: str | None = None) -> None:
+        """
+        Restart a listener, dropping its connections: v5 ``POST /listeners/{id}/restart``, v4
+        ``PUT /listeners/{id}/restart``.
+
+        :param listener: id, as ``tcp:default`` (v5) or ``mqtt:tcp:external`` (v4).
+        :param node: on this node; EMQX 4 only.
+        :raises EmqxNotFoundError: if there is no such listener.
+        """
+        self.run(self.api.cluster.restart_listener(self.broker, listener, node))
+
+    def list_rules(self) -> Iterator[Row]:
+        """
+        List rules: v4 and v5 ``GET /rules``.
+
+        :return: an iterator over ``{"id", "enable", "sql", "actions", "description", …}``.
+        """
+        return self.rows(self.api.cluster.list_rules(self.broker))
+
+    def get_rule(self, rule_id: str) -> Row | None:
+        """
+        Read one rule: v4 and v5 ``GET /rules/{id}``.
+
+        :param rule_id: the rule's id.
+        :return: the rule, ``None`` where there is none.
+        """
+        rule: Row | None = self.run(self.api.cluster.get_rule(self.broker, rule_id))
+        return rule
+
+    def set_rule_enabled(self, rule_id: str, enabled: bool) -> Row:
+        """
+        Enable or disable a rule: ``PUT /rules/{id}``, on v5 of the rule as just read.
+
+        :param rule_id: the rule's id.
+        :param enabled: the state that it is to have.
+        :return: the rule as it is now.
+        :raises EmqxNotFoundError: if there is no such rule.
+        """
+        rule: Row = self.run(self.api.cluster.set_rule_enabled(self.broker, rule_id, enabled))
+        return rule
+
+    def get_rule_metrics(self, rule_id: str) -> Row:
+        """
+        Read a rule's counters: v5 ``GET /rules/{id}/metrics``, v4 from ``GET /rules/{id}``.
+
+        :param rule_id: the rule's id.
+        :return: ``matched``, ``passed``, … over the cluster.
+        :raises EmqxNotFoundError: if there is no such rule.
+        """
+        metrics: Row = self.run(self.api.cluster.get_rule_metrics(self.broker, rule_id))
+        return metrics
+
+    def reset_rule_metrics(self, rule_id: str) -> None:
+        """
+        Set a rule's counters to 0: v5 ``PUT /rules/{id}/metrics/reset``, v4 ``PUT /rules/{id}/reset_metrics``.
+
+        :param rule_id: the rule's id.
+        :raises EmqxNotFoundError: if there is no such rule.
+        """
+        self.run(self.api.cluster.reset_rule_metrics(self.broker, rule_id))
+
+    def list_actions(self) -> Iterator[Row]:
+        """
+        List actions of data integration, EMQX 5.4 and newer: ``GET /actions``.
+
+        :return: an iterator over ``{"id", "type", "name", "enable", "status", "status_reason", …}``.
+        """
+        yield from self.run(self.api.cluster.list_actions(self.broker))
+
+    def list_sources(self) -> Iterator[Row]:
+        """
+        List sources of data integration, EMQX 5.6 and newer: ``GET /sources``.
+
+        :return: an iterator over ``{"id", "type", "name", "enable", "status", "status_reason", …}``.
+        """
+        yield from self.run(self.api.cluster.list_sources(self.broker))
+
+    def list_connectors(self) -> Iterator[Row]:
+        """
+        List connections to other systems: v5 ``GET /connectors`` (EMQX 5.4 and newer), v4 ``GET /resources``.
+
+        :return: an iterator over ``{"id", "type", "name", "enable", "status", …}``.
+        """
+        yield from self.run(self.api.cluster.list_connectors(self.broker))
+
+    def get_integration(self, kind: str, name: str) -> Row | None:
+        """
+        Read one action, source or connector with its health: v5 ``GET /actions/{id}`` and so on, v4
+        ``GET /resources/{id}``.
+
+        :param kind: ``"action"``, ``"source"``, ``"connector"``; on EMQX 4 ``"connector"`` only.
+        :param name: id, as ``http:my_hook`` (v5) or ``resource:1234`` (v4).
+        :return: with ``status`` (``connected``, ``connecting``, ``disconnected``, ``inconsistent``); ``None`` where
+            there is none.
+        """
+        found: Row | None = self.run(self.api.cluster.get_integration(self.broker, kind, name))
+        return found
+
+    def set_integration_enabled(self, kind: str, name: str, enabled: bool) -> None:
+        """
+        Enable or disable an action, source or connector, EMQX 5.4 and newer:
+        ``PUT /actions/{id}/enable/{true|false}`` and so on.
+
+        :param kind: ``"action"``, ``"source"`` or ``"connector"``.
+        :param name: id, as ``http:my_hook``.
+        :param enabled: the state that it is to have.
+        :raises EmqxNotFoundError: if there is none.
+        """
+        self.run(self.api.cluster.set_integration_enabled(self.broker, kind, name, enabled))
+
+    def restart_integration(self, kind: str, name: str) -> None:
+        """
+        Connect an action, source or connector anew: v5 ``POST /actions/{id}/start`` and so on, v4
+        ``POST /resources/{id}``.
+
+        :param kind: ``"action"``, ``"source"``, ``"connector"``; on EMQX 4 ``"connector"`` only.
+        :param name: id, as ``http:my_hook`` (v5) or ``resource:1234`` (v4). It must be enabled.
+        :raises EmqxNotFoundError: if there is none.
+        """
+        self.run(self.api.cluster.restart_integration(self.broker, kind, name))
+
+    def export_backup(self) -> Row:
+        """
+        Write a backup to the disk of the node that answers: v4 and v5 (EMQX 5.4 and newer) ``POST /data/export``.
+
+        :return: ``{"filename", "node", "size", "created_at"}``.
+        """
+        backup: Row = self.run(self.api.cluster.export_backup(self.broker))
+        return backup
+
+    def list_backups(self) -> Iterator[Row]:
+        """
+        List the backups on the disks of all nodes: v5 ``GET /data/files``, v4 ``GET /data/export``.
+
+        :return: an iterator over ``{"filename", "node", "size", "created_at"}``.
+        """
+        return self.rows(self.api.cluster.list_backups(self.broker))
+
+    def download_backup(self, filename: str, node: str | None = None) -> bytes:
+        """
+        Read a backup: v5 ``GET /data/files/{filename}`` (a ``.tar.gz``), v4 ``GET /data/file/{filename}`` (JSON).
+
+        :param filename: as :meth:`export_backup` or :meth:`list_backups` gives it.
+        :param node: the same.
+        :return: the file.
+        :raises EmqxNotFoundError: if there is no such file.
+        """
+        content: bytes = self.run(self.api.cluster.download_backup(self.broker, filename, node))
+        return content
+
+    def delete_backup(self, filename: str, node: str | None = None) -> bool | None:
+        """
+        Delete a backup from a node's disk: v5 ``DELETE /data/files/{filename}``, v4 ``DELETE /data/file/{filename}``.
+
+        :param filename: as :meth:`list_backups` gives it.
+        :param node: the same.
+        :return: whether it was there.
+        """
+        deleted: bool | None = self.run(self.api.cluster.delete_backup(self.broker, filename, node))
+        return deleted
+
+    def upload_backup(self, filename: str, content: bytes) -> None:
+        """
+        Put a backup on the disk of the node that answers: v5 ``POST /data/files``, v4 ``POST /data/file``.
+
+        :param filename: its name there; ``.tar.gz`` on v5, ``.json`` on v4.
+        :param content: the file.
+        """
+        self.run(self.api.cluster.upload_backup(self.broker, filename, content))
+
+    def import_backup(self, filename: str, node: str | None = None) -> None:
+        """
+        Put a backup that lies on a node's disk into force; it overwrites configuration and users: v4 and v5
+        ``POST /data/import``.
+
+        :param filename: as :meth:`list_backups` gives it.
+        :param node: the same.
+        :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
+        """
+        self.run(self.api.cluster.import_backup(self.broker, filename, node))
+
+    def get_rebalance_status(self) -> Row:
+        """
+        Read what is being evacuated or rebalanced, EMQX Enterprise, EMQX 5.9 and newer:
+        ``GET /load_rebalance/global_status``.
+
+        :return: ``{"evacuations": […], "purges": […], "rebalances": […]}``.
+        """
+        status: Row = self.run(self.api.cluster.get_rebalance_status(self.broker))
+        return status
+
+    def start_evacuation(self, node: str, **settings: Any) -> None:
+        """
+        Move all clients and sessions away from a node: ``POST /load_rebalance/{node}/evacuation/start``.
+
+        :param node: the node.
+        :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
+            ``wait_health_check`` (as ``"60s"``), ``redirect_to``, ``migrate_to`` (list of nodes).
+        :raises EmqxConfigError: for an unknown node or setting.
+        """
+        self.run(self.api.cluster.start_evacuation(self.broker, node, settings))
+
+    def stop_evacuation(self, node: str) -> None:
+        """
+        End an evacuation: ``POST /load_rebalance/{node}/evacuation/stop``.
+
+        :param node: the node.
+        """
+        self.run(self.api.cluster.stop_evacuation(self.broker, node))
+
+    def start_rebalance(self, node: str, **settings: Any) -> None:
+        """
+        Spread clients and sessions evenly over nodes: ``POST /load_rebalance/{node}/start``.
+
+        :param node: the node that coordinates it.
+        :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``abs_conn_threshold``,
+            ``rel_conn_threshold``, ``abs_sess_threshold``, ``rel_sess_threshold``, ``wait_takeover``,
+            ``wait_health_check`` (as ``"60s"``), ``nodes`` (list).
+        :raises EmqxConfigError: for an unknown node or setting.
+        """
+        self.run(self.api.cluster.start_rebalance(self.broker, node, settings))
+
+    def stop_rebalance(self, node: str) -> None:
+        """
+        End a rebalancing: ``POST /load_rebalance/{node}/stop``.
+
+        :param node: the node that coordinates it.
+        """
+        self.run(self.api.cluster.stop_rebalance(self.broker, node))
+
+    def get_license(self) -> Row:
+        """
+        Read the licence, where the edition has one: v5 ``GET /license``.
+
+        :return: ``expiry_at`` (a date), ``expiry`` (whether it is over), …
+        """
+        licence: Row = self.run(self.api.cluster.get_license(self.broker))
+        return licence

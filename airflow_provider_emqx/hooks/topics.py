@@ -1,0 +1,218 @@
+"""The hook's methods for subscriptions, publishing, topic metrics, retained and delayed messages."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
+from airflow_provider_emqx.hooks.area import Area
+
+log = logging.getLogger(__name__)
+
+#: the broker's words for a message that it could not pass on at the moment
+_NOT_NOW = "failed_to_dispatch"
+
+
+class TopicMethods(Area):
+    """Subscriptions, publishing, topic metrics, retained and delayed messages."""
+
+    def list_subscriptions(self, **filters: Any) -> Iterator[Row]:
+        """
+        List subscriptions: v4 and v5 ``GET /subscriptions``.
+
+        Every row is checked against the filters once more, since brokers ignore some of them.
+
+        :param filters: all must hold; ``None`` is no filter. ``clientid``, ``topic`` (exactly as subscribed), ``qos``,
+            ``node``, ``share_group``, ``durable`` (EMQX 5.7); ``match_topic``: subscribed filters that lie within this
+            filter (``a/#`` finds ``a/b`` and ``a/+/c``); ``receiving``: subscriptions that a message to this topic
+            reaches, found out here from the complete listing.
+        :return: an iterator over ``{"clientid", "topic", "qos", "node", …}``.
+        :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
+        """
+        return self.rows(self.api.topics.list_subscriptions(self.broker, filters=filters))
+
+    def list_topics(self, **filters: Any) -> Iterator[Row]:
+        """
+        List the topic filters that anybody has subscribed to: v5 ``GET /topics``, v4 ``GET /routes``.
+
+        :param filters: ``topic`` (exactly as subscribed), ``node``.
+        :return: an iterator over ``{"topic", "node"}``.
+        """
+        return self.rows(self.api.topics.list_topics(self.broker, filters=filters))
+
+    def publish(self, messages: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[Row]:
+        """
+        Publish messages: v5 ``POST /publish`` or ``/publish/bulk``, v4 ``POST /mqtt/publish`` or
+        ``/mqtt/publish_batch``, in requests of at most 1,000 messages and 4 MB.
+
+        All messages are checked before the first one is sent. Nothing is sent twice unless the hook was made with
+        ``retry_unsafe``.
+
+        :param messages: one dict or several, each with ``topic``; ``payload`` (text, bytes, or anything that can be
+            written as JSON); and optionally ``qos`` (0, 1, 2), ``retain``, ``payload_encoding`` (``"base64"`` if a text
+            payload is base64 of the real one), ``properties`` (``payload_format_indicator``,
+            ``message_expiry_interval``, ``response_topic``, ``correlation_data``, ``content_type``,
+            ``user_properties``).
+        :return: per message ``{"topic", "status", "id", "reason"}`` with the status ``delivered`` (somebody has
+            subscribed), ``no_subscribers`` (nobody has, or a rule held it back; a retained message is stored all the
+            same), ``accepted`` (EMQX 4 does not tell), ``failed``, ``unknown`` (the answer was lost) or ``not_sent``
+            (an earlier request failed).
+        :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+        :raises EmqxOutcomeUnknownError: if the answer to the only request was lost.
+        """
+        from airflow_provider_emqx.api.messages import batches
+
+        given = [messages] if isinstance(messages, Mapping) else list(messages)
+        number = enumerate(given, 1)
+        rows = [self.api.topics.check_message(self.broker, message, n) for n, message in number]
+        if len(rows) == 1:
+            return [self.run(self.api.topics.publish(self.broker, rows[0]))]
+        parts = batches(rows)
+        results: list[Row] = []
+        for place, part in enumerate(parts):
+            try:
+                results += self._publish_batch([rows[index] for index in part])
+            except EmqxError as error:
+                if len(parts) == 1 or (place == 0 and not isinstance(error, EmqxOutcomeUnknownError)):
+                    raise
+                log.warning("Publishing stopped after %d of %d messages. %s", len(results), len(rows), error)
+                status = "unknown" if isinstance(error, EmqxOutcomeUnknownError) else "failed"
+                results += [_not_published(rows[index], status, error) for index in part]
+                left = [index for later in parts[place + 1 :] for index in later]
+                return results + [_not_published(rows[index], "not_sent", error) for index in left]
+        return results
+
+    def _publish_batch(self, rows: list[Row]) -> list[Row]:
+        """Publish one request's messages; with ``retry_unsafe`` those that could not be passed on are sent again."""
+        results: list[Row] = self.run(self.api.topics.publish_many(self.broker, rows))
+        for attempt in range(1, self.settings.attempts if self.retry_unsafe else 1):
+            again = [index for index, result in enumerate(results) if result["reason"] == _NOT_NOW]
+            if not again:
+                break
+            time.sleep(min(0.5 * 2**attempt, 10.0))
+            retried = self.run(self.api.topics.publish_many(self.broker, [rows[index] for index in again]))
+            for index, result in zip(again, retried, strict=True):
+                results[index] = result
+        return results
+
+    def list_topic_metrics(self) -> Iterator[Row]:
+        """
+        List the topics that are measured, with their metrics: v5 ``GET /mqtt/topic_metrics``, v4
+        ``GET /topic-metrics``.
+
+        :return: an iterator over ``{"topic", "create_time", "reset_time", "metrics"}``, the metrics as
+            ``{"messages.in.count": 3, "messages.in.rate": 0.1, …}``.
+        """
+        yield from self.run(self.api.topics.list_topic_metrics(self.broker))
+
+    def get_topic_metrics(self, topic: str) -> Row | None:
+        """
+        Read one topic's metrics: v5 ``GET /mqtt/topic_metrics/{topic}``, v4 ``GET /topic-metrics/{topic}``.
+
+        :param topic: without wildcards.
+        :return: as of :meth:`list_topic_metrics`; ``None`` where the topic is not measured.
+        """
+        metrics: Row | None = self.run(self.api.topics.get_topic_metrics(self.broker, topic))
+        return metrics
+
+    def register_topic_metrics(self, topic: str) -> bool:
+        """
+        Begin to measure a topic: v5 ``POST /mqtt/topic_metrics``, v4 ``POST /topic-metrics``.
+
+        :param topic: without wildcards. A broker measures 512 topics at most.
+        :return: ``True`` if it is new, ``False`` if it was measured already.
+        """
+        new: bool = self.run(self.api.topics.register_topic_metrics(self.broker, topic))
+        return new
+
+    def reset_topic_metrics(self, topic: str | None = None) -> None:
+        """
+        Set a topic's counters to 0: v5 ``PUT /mqtt/topic_metrics``; on EMQX 4 it is unregistered and registered again.
+
+        :param topic: one measured topic; ``None`` for all.
+        :raises EmqxNotFoundError: if the topic is not measured.
+        """
+        self.run(self.api.topics.reset_topic_metrics(self.broker, topic))
+
+    def unregister_topic_metrics(self, topic: str) -> bool | None:
+        """
+        End the measuring of a topic: v5 ``DELETE /mqtt/topic_metrics/{topic}``, v4 ``DELETE /topic-metrics/{topic}``.
+
+        :param topic: without wildcards.
+        :return: whether it was measured; ``None`` on EMQX 4, which does not tell.
+        """
+        ended: bool | None = self.run(self.api.topics.unregister_topic_metrics(self.broker, topic))
+        return ended
+
+    def list_retained(self, topic_filter: str = "#") -> Iterator[Row]:
+        """
+        List retained messages, EMQX 5 and newer, not Serverless: ``GET /mqtt/retainer/messages``.
+
+        The broker reads and sorts all that match for each page: avoid broad filters over more than 100,000 of them.
+
+        :param topic_filter: wildcards allowed; ``#`` does not match topics that begin with ``$``.
+        :return: an iterator over ``{"topic", "msgid", "qos", "publish_at", "from_clientid", "from_username"}``, without
+            payloads.
+        """
+        return self.rows(self.api.topics.list_retained(self.broker, pattern=topic_filter))
+
+    def get_retained(self, topic: str) -> Row | None:
+        """
+        Read the message retained for one topic, EMQX 5 and newer, not Serverless:
+        ``GET /mqtt/retainer/message/{topic}``.
+
+        :param topic: without wildcards.
+        :return: as of :meth:`list_retained`, with ``payload`` in base64; ``None`` where there is none.
+        """
+        message: Row | None = self.run(self.api.topics.get_retained(self.broker, topic))
+        return message
+
+    def delete_retained(self, topic: str) -> bool | None:
+        """
+        Delete the message retained for one topic: v5 ``DELETE /mqtt/retainer/message/{topic}``; on EMQX 4 and
+        Serverless by an empty retained message to it, which subscribers receive.
+
+        :param topic: without wildcards: the broker would delete every match.
+        :return: whether there was one; ``None`` where the broker does not tell.
+        """
+        deleted: bool | None = self.run(self.api.topics.delete_retained(self.broker, topic))
+        return deleted
+
+    def list_delayed(self) -> Iterator[Row]:
+        """
+        List messages published to ``$delayed/…`` that wait for their time, EMQX 5 and newer:
+        ``GET /mqtt/delayed/messages``.
+
+        :return: an iterator over ``{"msgid", "node", "topic", "expected_at", …}``.
+        """
+        return self.rows(self.api.topics.list_delayed(self.broker))
+
+    def get_delayed(self, node: str, msgid: str) -> Row | None:
+        """
+        Read one delayed message, EMQX 5 and newer: ``GET /mqtt/delayed/messages/{node}/{msgid}``.
+
+        :param node: as :meth:`list_delayed` gives it.
+        :param msgid: as :meth:`list_delayed` gives it.
+        :return: with ``payload`` in base64; ``None`` where there is none.
+        """
+        message: Row | None = self.run(self.api.topics.get_delayed(self.broker, node, msgid))
+        return message
+
+    def delete_delayed(self, node: str, msgid: str) -> bool:
+        """
+        Cancel one delayed message, EMQX 5 and newer: ``DELETE /mqtt/delayed/messages/{node}/{msgid}``.
+
+        :param node: as :meth:`list_delayed` gives it.
+        :param msgid: as :meth:`list_delayed` gives it.
+        :return: whether it was still waiting.
+        """
+        deleted: bool = self.run(self.api.topics.delete_delayed(self.broker, node, msgid))
+        return deleted
+
+
+def _not_published(row: Row, status: str, error: EmqxError) -> Row:
+    return {"topic": row["topic"], "status": status, "id": None, "reason": str(error)[:200]}
