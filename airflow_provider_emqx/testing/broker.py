@@ -215,7 +215,7 @@ class FakeEmqx:
         match: Match | None = None,
         times: int = 1,
         after: int = 0,
-        status: int = 503,
+        status: int = 0,
         body: bytes | str = b"",
         headers: Mapping[str, str] | None = None,
         seconds: float = 1.0,
@@ -232,15 +232,14 @@ class FakeEmqx:
             raw path; not given: all.
         :param times: How many of them.
         :param after: How many of them go well before that.
-        :param status: Status of ``status`` and ``redirect`` (302 unless it is a 3xx).
+        :param status: Status of ``status`` (503 if not given) and ``redirect`` (302).
         :param body: Body of ``status`` and ``garbage``.
         :param headers: Headers of ``status`` and ``redirect``.
         :param seconds: Duration of ``stall`` and ``slow``.
         """
         if kind not in KINDS:
             raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
-        if kind == "redirect" and not 300 <= status < 400:
-            status = 302
+        status = status or {"status": 503, "redirect": 302}.get(kind, 0)
         content = body.encode() if isinstance(body, str) else body
         fault = Fault(kind, status, content, headers or {}, seconds, kind in WORKING)
         with self.state.lock:

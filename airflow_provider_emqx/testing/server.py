@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 import socket
 import struct
 import threading
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a request line that cowboy reads.
 MAX_REQUEST_LINE = 8000
+#: Half of the resolution of the event loop's clock, seconds.
+HALF_A_TICK = 0.0005
 
 
 class Served(NamedTuple):
@@ -31,7 +32,8 @@ class Served(NamedTuple):
 
     :param method: HTTP method.
     :param path: Path with query, byte for byte as it was sent.
-    :param status: Status that was answered, or would have been: a fault may have kept it from the client.
+    :param status: Status that was answered, or would have been: a fault may have kept it from the client; 0 if it
+        was never made.
     :param body: Body as it was sent.
     :param done: The broker did what it was asked to do.
     :param fault: Kind of the fault that hit it, or ``None``.
@@ -112,9 +114,7 @@ class Server:
         self._thread = self._loop = self._stop = None
 
     def _run(self, listener: socket.socket, ready: threading.Event) -> None:
-        # epoll wakes up on whole milliseconds, select does not; a paced broker is slower than that per call.
-        selector = selectors.SelectSelector() if self.pace else None
-        loop = asyncio.SelectorEventLoop(selector)
+        loop = asyncio.new_event_loop()
         try:
             loop.run_until_complete(self._main(listener, ready))
         finally:
@@ -175,11 +175,14 @@ class Server:
                     answer = Answer(0)
         if self.log_requests:
             kind = fault.kind if fault else None
-            self.requests.append(Served(method, raw_path, answer.status, body, done, kind, incoming.headers))
+            status = answer.status if fault is None or done else fault.status
+            self.requests.append(Served(method, raw_path, status, body, done, kind, incoming.headers))
         if self.pace is not None and done:
             wait = self.pace.wait(arrived, answer) - (time.monotonic() - arrived)
-            if wait > 0:
-                await asyncio.sleep(wait)
+            # The loop wakes up on whole milliseconds. Half of one early on the whole evens out: how long the queue
+            # is does not depend on when its requests are really answered.
+            if wait > HALF_A_TICK:
+                await asyncio.sleep(wait - HALF_A_TICK)
         if fault is not None:
             return await _misbehave(fault, answer, transport)
         return _response(answer, close=served >= self.requests_per_connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, multipart_file
@@ -222,11 +223,11 @@ def import_users(state: State, request: Request, name: str) -> Answer:
         if state.at_least(5, 5):
             raise bad_request("empty_users")
         return no_content()
-    users = found.users_of(None)
+    users = found.users
     if state.serverless:
         _check_quota(state, len(users.keys() | {row.get("user_id") for row in rows}))
     try:
-        counts = _import_plain(users, rows) if plain else _import_hashes(state, users, rows)
+        counts = _import(state, found, rows, plain)
     except (TypeError, AttributeError):
         raise bad_request("badarg") from None
     except KeyError:
@@ -240,6 +241,20 @@ def import_users(state: State, request: Request, name: str) -> Answer:
     answer = ok({"total": len(rows), "failed": 0, **counts}) if state.at_least(5, 8, 2) else no_content()
     answer.written = len(rows)
     return answer
+
+
+def _import(state: State, found: Authenticator, rows: list[dict[str, Any]], plain: bool) -> Counter[str]:
+    """Import the rows of each namespace by themselves; before 6.1 there are none."""
+    by_namespace: dict[str | None, list[dict[str, Any]]] = {None: rows}
+    if state.at_least(6, 1) and any(row.get("namespace") for row in rows):
+        by_namespace = {}
+        for row in rows:
+            by_namespace.setdefault(row.get("namespace"), []).append(row)
+    counts: Counter[str] = Counter()
+    for namespace, some in by_namespace.items():
+        users = found.users_of(namespace)
+        counts.update(_import_plain(users, some) if plain else _import_hashes(state, users, some))
+    return counts
 
 
 def _import_plain(users: Table[User], rows: list[dict[str, Any]]) -> dict[str, int]:
