@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
     from airflow_provider_emqx.client.settings import Settings
     from airflow_provider_emqx.client.sync import SyncClient
+    from airflow_provider_emqx.provisioning.engine import Outcome
 
 T = TypeVar("T")
 
@@ -249,6 +250,24 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         accept = (200,) if self.broker.generation == "v4" else ()
         verb = str(method).upper()
         return self.run(exchange(Request(verb, path, params, json, repeatable=idempotent, accept=accept)))
+
+    def provision_users(self, rows: Iterable[Mapping[str, Any]], mode: str = "upsert") -> Iterator[Outcome]:
+        """
+        Provision users in bulk and give the outcome of every row.
+
+        .. code-block:: python
+
+            with EmqxHook() as hook:
+                rejected = [row for row in hook.provision_users(rows) if row.outcome == "rejected"]
+
+        :param rows: dicts with ``user_id``, ``password`` and, if wanted, ``is_superuser``; read as they are needed.
+        :param mode: ``"upsert"``, ``"create"`` (existing users stay as they are) or ``"delete"``.
+        :return: an iterator over ``(line, user_id, outcome, reason)``; the work is done as it is advanced.
+        :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
+        """
+        from airflow_provider_emqx.provisioning.engine import provision_users
+
+        return provision_users(self, rows, mode)
 
 
 def operations(broker: Broker) -> ModuleType:

@@ -88,6 +88,24 @@ def _user(broker: Any) -> Any:
     return broker.users["precious"]
 
 
+def test_rows_are_provisioned_with_one_outcome_each(broker: Any) -> None:
+    rows = [
+        {"user_id": "a", "password": "one"},
+        {"user_id": "..", "password": "two"},
+        {"user_id": "a", "password": "three"},
+    ]
+    with EmqxHook() as hook:
+        outcomes = sorted(hook.provision_users(rows))
+        assert [(row.line, row.outcome) for row in outcomes] == [
+            (1, "written"),
+            (2, "rejected"),
+            (3, "rejected"),
+        ]
+        assert broker.verify("a", "one")
+        assert [row.outcome for row in hook.provision_users([{"user_id": "a"}], mode="delete")] == ["deleted"]
+    assert not broker.users
+
+
 def test_run_many_keeps_the_order_and_gives_errors_as_values(broker: Any) -> None:
     with EmqxHook() as hook:
         ids = [f"u{number}" for number in range(50)]
