@@ -89,18 +89,21 @@ class Watch:
 def _response_class(watch: Watch) -> Any:
     """Make the class of answers whose every read keeps to the watch."""
     import io
-    from http.client import HTTPResponse
+    from http.client import HTTPResponse, IncompleteRead
 
     class Reader(io.RawIOBase):
         def __init__(self, sock: Any, raw: Any) -> None:
             self._sock, self._raw = sock, raw
+            self.ended = False
 
         def readable(self) -> bool:
             return True
 
         def readinto(self, buffer: Any) -> int | None:
             self._sock.settimeout(watch.timeout)
-            return self._raw.readinto(buffer)  # type: ignore[no-any-return]
+            count: int | None = self._raw.readinto(buffer)
+            self.ended = count == 0
+            return count
 
         def close(self) -> None:
             self._raw.close()
@@ -109,7 +112,15 @@ def _response_class(watch: Watch) -> Any:
     class Response(HTTPResponse):
         def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(sock, *args, **kwargs)
-            self.fp = io.BufferedReader(Reader(sock, self.fp.detach()))
+            self._reader = Reader(sock, self.fp.detach())
+            self.fp = io.BufferedReader(self._reader)
+
+        def begin(self) -> None:
+            super().begin()
+            unread = self.length is None and not self.chunked and "Content-Length" in self.headers
+            if self._reader.ended or unread:
+                # http.client takes headers that break off for an answer without a body, and ignores a wrong length
+                raise IncompleteRead(b"")
 
     return Response
 
@@ -148,11 +159,20 @@ def watched_adapter(watch: Watch, tls: SSLContext | None) -> HTTPAdapter:
         pass
 
     class Adapter(HTTPAdapter):
+        _pool: Any = None
+
         def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
             pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
             # before its first connection is made, for pools of a proxy as well
             pool.ConnectionCls = WatchedTls if pool.scheme == "https" else Watched
+            self._pool = pool
             return pool
+
+        def close(self) -> None:
+            if self._pool is not None:
+                # urllib3 leaves this to the garbage collector, which comes late after an error
+                self._pool.close()
+            super().close()
 
         def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
             host, _ = super().build_connection_pool_key_attributes(*args, **kwargs)

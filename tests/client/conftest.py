@@ -38,7 +38,7 @@ class AsyncDriver:
     def __init__(self, settings: Settings) -> None:
         from airflow_provider_emqx.client.aio import AsyncClient
 
-        self.runner = asyncio.Runner()
+        self.runner: Any = asyncio.Runner()
         self.client = AsyncClient(settings)
 
     def identify(self) -> Any:
@@ -54,8 +54,10 @@ class AsyncDriver:
         return self.runner.run(walk())
 
     def close(self) -> None:
-        self.runner.run(self.client.close())
-        self.runner.close()
+        if self.runner is not None:
+            self.runner.run(self.client.close())
+            self.runner.close()
+            self.runner = None
 
 
 @pytest.fixture(params=[SyncDriver, AsyncDriver], ids=["requests", "aiohttp"])
