@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ os.environ.update(
         "NO_PROXY": "127.0.0.1,localhost",
     }
 )
+if metadata.version("apache-airflow").startswith("2."):  # which refuses its default executor on sqlite
+    os.environ["AIRFLOW__CORE__EXECUTOR"] = "SequentialExecutor"
 
 #: One broker of each API generation; what differs between releases of one generation is tested by version.
 GENERATIONS = ("4.4.19", "5.8.9")
