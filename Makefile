@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # what users import; every name in it has a docstring
 PUBLIC := $(wildcard $(addprefix airflow_provider_emqx/,exceptions.py hooks operators sensors triggers \
@@ -55,7 +56,7 @@ ui: $(INSTALLED) ## Airflow on this machine with the example DAGs and a broker t
 	.ci/ui
 
 bench: $(INSTALLED) .ci/bench.py ## throughput and CPU per row, against a broker of a real one's speed
-	$(BIN)/python .ci/bench.py
+	$(BIN)/python .ci/bench.py $(BENCH_ARGS)
 
 soak: $(INSTALLED) .ci/soak.py ## hours of waiting and provisioning under faults
 	$(BIN)/python .ci/soak.py

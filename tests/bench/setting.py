@@ -1,0 +1,117 @@
+"""What all measurements need: brokers in processes of their own, sources, and the provider as a task would use it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEY, SECRET = "key", "secret"
+IN_FLIGHT = 32
+
+
+@dataclass(frozen=True)
+class Generation:
+    """
+    One generation of brokers, as far as the bare loops must know it.
+
+    :param name: ``"v4"`` or ``"v5"``, also the pace of such a broker.
+    :param version: that the fake one plays.
+    :param users: path of its users.
+    :param bulk: path that takes many of them.
+    """
+
+    name: str
+    version: str
+    users: str
+    bulk: str
+
+
+V5 = Generation(
+    "v5",
+    "5.8.9",
+    "/api/v5/authentication/password_based:built_in_database/users",
+    "/api/v5/authentication/password_based:built_in_database/import_users?type=plain",
+)
+V4 = Generation("v4", "4.4.19", "/api/v4/auth_username", "/api/v4/auth_username")
+
+
+@contextmanager
+def broker(generation: Generation, *options: str, paced: bool = True) -> Iterator[str]:
+    """
+    Run a FakeEmqx in a process of its own, and point the connection ``emqx_default`` to it.
+
+    :param generation: of the broker.
+    :param options: further ones of ``python -m airflow_provider_emqx.testing``.
+    :param paced: as slow as a real one.
+    :return: its origin.
+    """
+    command = [sys.executable, "-m", "airflow_provider_emqx.testing", "--version", generation.version]
+    command += ["--pace", generation.name] if paced else []
+    with subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            origin = process.stdout.readline().strip()
+            if not origin:
+                raise RuntimeError("the fake broker did not start")
+            connection = {"conn_type": "emqx", "host": origin, "login": KEY, "password": SECRET}
+            os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(connection)
+            yield origin
+        finally:
+            process.terminate()
+
+
+def prepare_airflow(home: Path) -> None:
+    """Keep Airflow away from whatever is configured on this machine; to be called before its first import."""
+    for name in [name for name in os.environ if name.startswith(("AIRFLOW__", "AIRFLOW_CONN_"))]:
+        del os.environ[name]
+    os.environ["AIRFLOW_HOME"] = str(home)
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+    # lets execute() be called without a task run around it
+    os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
+    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/airflow.db"
+    os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+    logging.disable(logging.INFO)
+
+
+def users(prefix: str, count: int) -> Iterator[tuple[str, str]]:
+    """Make user ids and passwords of equal length."""
+    return ((f"{prefix}-{number:07d}", f"password-{number:012d}") for number in range(count))
+
+
+def write_csv(path: Path, prefix: str, count: int) -> Path:
+    """Write a source of users."""
+    with path.open("w") as file:
+        file.write("user_id,password,is_superuser\n")
+        file.writelines(f"{user_id},{password},false\n" for user_id, password in users(prefix, count))
+    return path
+
+
+def provision(source: Path, mode: str = "upsert") -> dict[str, Any]:
+    """Execute the operator on a source, and hold it to its count."""
+    from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+
+    operator = EmqxProvisionUsersOperator(task_id="provision", source=str(source), mode=mode)
+    done = operator.execute({})
+    if done["read"] != done["deleted" if mode == "delete" else "written"]:
+        raise RuntimeError(f"not every row was done: {done}")
+    return done
+
+
+def bare_session() -> Any:
+    """Make a session of requests that does nothing it need not do."""
+    import requests
+
+    session = requests.Session()
+    session.auth = (KEY, SECRET)
+    # a .netrc and proxies would be looked for at every call
+    session.trust_env = False
+    return session
