@@ -251,8 +251,8 @@ def sweep(broker: Broker, awaited: Iterable[str], names: tuple[str, ...]) -> Ope
     """
     List all clients and keep the awaited ones.
 
-    A page is only as long as an event loop may be held for decoding it: 10,000 rows of 36 bytes where the broker sends
-    the named fields alone, 1,000 of about 1 kB elsewhere.
+    A page is only as long as an event loop may be held for decoding it: 5,000 rows of 36 bytes where the broker sends
+    the named fields alone, 500 of about 1 kB elsewhere.
 
     :param broker: which broker.
     :param awaited: the ids.
@@ -262,7 +262,7 @@ def sweep(broker: Broker, awaited: Iterable[str], names: tuple[str, ...]) -> Ope
     """
     wanted = frozenset(awaited)
     states: States = {}
-    limit = None if _sends_fields(broker) else 1_000
+    limit = 5_000 if _sends_fields(broker) else 500
     listing = Listing(operations(broker).clients.list_clients(broker, limit=limit, fields=names))
     pages = size = 0
     while listing.next is not None:

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -274,6 +275,7 @@ class Poll:
 
     async def _connect(self) -> AsyncClient:
         if self._client is None:
+            await asyncio.to_thread(_import_libraries)
             hook = EmqxHook(self.emqx_conn_id)
             try:
                 await hook.async_settings()
@@ -332,6 +334,18 @@ async def shared(emqx_conn_id: str) -> AsyncIterator[Poll]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _import_libraries() -> None:
+    """Import in a thread what would be imported on first use, and hold the event loop for a tenth of a second."""
+    for name in (
+        "aiohttp",
+        "tenacity",
+        "airflow.providers.common.compat.connection",
+        "airflow_provider_emqx.client.aio",
+        "airflow_provider_emqx.hooks.connection",
+    ):
+        import_module(name)
 
 
 async def _in_turns(things: Iterable[_T]) -> AsyncIterator[_T]:

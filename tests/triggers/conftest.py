@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.client import exchange
+from airflow_provider_emqx.triggers.polls import _polls
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the attempts of one exchange nothing is learnt from waiting."""
+    monkeypatch.setattr(exchange, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Every poll ends with its last wait."""
+    yield
+    assert not _polls
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Start FakeEmqx in a process of its own, so that its work does not hold our event loop; gives its address."""
+    started = []
+
+    def start(version: str, clients: int) -> str:
+        command = [sys.executable, "-m", "airflow_provider_emqx.testing"]
+        server = subprocess.Popen(
+            [*command, "--version", version, "--clients", str(clients)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(server)
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_EMQX_DEFAULT",
+            f'{{"conn_type": "emqx", "host": "{address}", "login": "key", "password": "secret"}}',
+        )
+        return address
+
+    yield start
+    for server in started:
+        server.terminate()
+        server.wait()
+
+
+class Held:
+    """The longest time for which the event loop was held, in seconds."""
+
+    longest = 0.0
+
+
+@asynccontextmanager
+async def watched_loop() -> AsyncIterator[Held]:
+    """Measure how late a coroutine gets its turn that asks for one every few milliseconds."""
+    held = Held()
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.002)
+            held.longest = max(held.longest, time.perf_counter() - before - 0.002)
+
+    ticker = asyncio.create_task(tick())
+    await asyncio.sleep(0.02)
+    held.longest = 0.0
+    try:
+        yield held
+    finally:
+        ticker.cancel()
+
+
+async def event_of(trigger: Any, within: float = 30) -> Any:
+    """The payload of a trigger's first event."""
+    async with asyncio.timeout(within):
+        events = trigger.run()
+        try:
+            return (await anext(events)).payload
+        finally:
+            await events.aclose()
