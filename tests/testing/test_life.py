@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+
+import pytest
+
+from airflow_provider_emqx.testing import FakeEmqx
+from tests.testing.calls import USERS, call
+
+VERSIONS = ("4.4.19", "5.8.9")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_broker_that_was_down_comes_back_on_the_same_port_with_all_it_knew(version: str) -> None:
+    broker = FakeEmqx(version)
+    broker.add_user("u1", "p1")
+    broker.connect("d1")
+    with broker:
+        port = broker.port
+    with pytest.raises(ConnectionRefusedError):
+        call(broker, "GET", "/clients")
+    broker.connect("d2")
+    with broker:
+        assert broker.port == port
+        assert broker.verify("u1", "p1")
+        assert {row["clientid"] for row in call(broker, "GET", "/clients").body["data"]} == {"d1", "d2"}
+
+
+def test_stopping_closes_open_connections() -> None:
+    with FakeEmqx() as broker:
+        connection = http.client.HTTPConnection("127.0.0.1", broker.port, timeout=5)
+        connection.request("GET", "/status")
+        connection.getresponse().read()
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        connection.request("GET", "/status")
+        connection.getresponse()
+    connection.close()
+
+
+def test_starting_twice_is_refused() -> None:
+    with FakeEmqx() as broker, pytest.raises(RuntimeError, match="already running"):
+        broker.start()
+
+
+def test_requests_tell_what_arrived_byte_for_byte() -> None:
+    with FakeEmqx() as broker:
+        call(broker, "POST", USERS + "?x=%2F", {"user_id": "u", "password": "p"})
+        method, path, *_ = broker.requests[0]
+        assert (method, path) == ("POST", f"/api/v5{USERS}?x=%2F")
+        assert broker.requests[0].status == 201
+        assert json.loads(broker.requests[0].body) == {"user_id": "u", "password": "p"}
+        assert (broker.request_count, broker.connection_count) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [({}, ""), ({"version": "4.4.19"}, ""), ({"version": "4.4.19", "base_path": "/api"}, "/api")],
+)
+def test_connection_is_one_that_airflow_understands(options: dict[str, str], path: str) -> None:
+    with FakeEmqx(**options) as broker:
+        connection = broker.connection(attempts=2)
+    assert connection == {
+        "conn_type": "emqx",
+        "host": broker.url + path,
+        "login": "key",
+        "password": "secret",
+        "extra": {"attempts": 2},
+    }
+
+
+def test_cloud_v4_serves_the_api_below_its_own_path() -> None:
+    with FakeEmqx("4.4.19", base_path="/api") as broker:
+        assert call(broker, "GET", "/api/clients").body["code"] == 0
+        assert call(broker, "GET", "/api/v4/clients").status == 404
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "7.0.0", "5", "five", "5.8.x"])
+def test_versions_that_do_not_exist_are_refused(version: str) -> None:
+    with pytest.raises(ValueError, match=r"version|no EMQX"):
+        FakeEmqx(version)
+
+
+def test_importing_it_is_light() -> None:
+    script = (
+        "import sys, airflow_provider_emqx.testing as t; t.FakeEmqx(); "
+        "print([name for name in ('aiohttp', 'requests', 'airflow', 'bcrypt') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_as_a_process_it_prints_its_url_and_has_users_and_devices() -> None:
+    command = [sys.executable, "-m", "airflow_provider_emqx.testing"]
+    arguments = [
+        "--version",
+        "4.4.19",
+        "--users",
+        "3",
+        "--clients",
+        "2",
+        "--pace",
+        "v4",
+        "--key",
+        "k",
+        "--secret",
+        "s",
+    ]
+    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        there = FakeEmqx("4.4.19", port=port)  # never started: only its address is used
+        users = call(there, "GET", "/auth_username", key=("k", "s")).body["data"]
+        assert [row["username"] for row in users] == ["user-0000000", "user-0000001", "user-0000002"]
+        clients = call(there, "GET", "/clients", key=("k", "s")).body["data"]
+        assert {row["clientid"] for row in clients} == {"device-0000000", "device-0000001"}
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+        process.stdout.close()
