@@ -5,7 +5,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 
-_FIRST_SLOTS = 1 << 12
+#: 2 MB, so that a source of usual size is not inserted anew as the table grows
+_FIRST_SLOTS = 1 << 18
 
 
 class IdSet:
@@ -14,7 +15,7 @@ class IdSet:
 
     Kept is not the id but its 64-bit ``hash()`` (SipHash under a key of this process), in an open-addressing table.
     Two different ids among a million share a hash with a probability of 3 in 100 million; the later one would then
-    count as met. So it is used where that shows as a reported row, never to choose what is deleted.
+    count as met. So it is used where that shows as a reported row, or leaves a user alone: never to delete one.
     """
 
     __slots__ = ("_count", "_mask", "_table")
