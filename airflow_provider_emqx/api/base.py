@@ -26,7 +26,8 @@ class Request:
     :param body: ready-made JSON body, for bulk work that encodes once.
     :param repeatable: whether sending it twice ends in the same state; by default everything but POST.
     :param accept: statuses that are an answer to this request although they mean failure elsewhere.
-    :param raw: the path counts from the origin, and the reply's ``data`` is the body's bytes, whatever the status.
+    :param raw: the path counts from the origin, and the reply's ``data`` is the body's bytes, whatever the status; only
+        statuses that say "not now" are errors here too, unless accepted.
     :param binary: a successful reply's ``data`` is the body's bytes, as for a file.
     :param content_type: of ``body``, where it is not JSON.
     :param timeout: read timeout in seconds in place of the connection's.

@@ -36,22 +36,24 @@ def generation(prefix: str, serverless: bool = False) -> Operation[tuple[str, st
     """
     if serverless:
         return "v5", f"{prefix}/api/v5"
-    status = yield Request("GET", prefix + _V5_PUBLIC[0], raw=True)
+    # a node that starts answers 503 here, and says that it is one
+    status = yield Request("GET", prefix + _V5_PUBLIC[0], raw=True, accept=(503,))
     if status.status in (200, 503) and status.data.startswith(_V5_PUBLIC[1]):
         return "v5", f"{prefix}/api/v5"
     # both spellings of paging: the foreign ones are ignored
     one_row = {"page": 1, "limit": 1, "_page": 1, "_limit": 1}
-    failed = 0
+    failure: EmqxServerError | None = None
     for base in ("/api/v5", "/api/v4", "/api"):
-        reply = yield Request("GET", f"{prefix}{base}/clients", one_row, raw=True)
+        try:
+            reply = yield Request("GET", f"{prefix}{base}/clients", one_row, raw=True)
+        except EmqxServerError as error:
+            failure = error
+            continue
         found = _looks_like(reply.status, reply.data)
         if found == base[-2:] or (found == "v4" and base == "/api"):
             return found, prefix + base
-        failed = reply.status if reply.status >= 500 else failed
-    if failed:
-        raise EmqxServerError(
-            failed, "", "whether EMQX's management API is at this address cannot be seen yet"
-        )
+    if failure is not None:
+        raise failure
     raise EmqxConfigError(
         "what answers at this address is not EMQX's management API: check host and port of the API URL "
         "(EMQX 5 and 6: port 18083, EMQX 4: 8081, EMQX Cloud: 8443)"

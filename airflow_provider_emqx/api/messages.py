@@ -120,7 +120,7 @@ def _payload(payload: Any, encoding: Any) -> tuple[str, str]:
             raise EmqxConfigError("payload_encoding is for payloads that are text")
         try:
             payload = json.dumps(payload, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             raise EmqxConfigError(
                 f"the payload ({type(payload).__name__}) is neither text nor bytes, nor can it be written as JSON"
             ) from None

@@ -10,7 +10,8 @@ from airflow_provider_emqx.api.base import Request
 
 _LIMIT = 300
 _SECRET_FIELDS = frozenset({"password", "password_hash", "salt", "payload", "secret", "api_secret", "file"})
-_BINARY = re.compile(r'<<.*?>>|"(?:[^"\\]|\\.)*"', re.DOTALL)
+#: what quotes the request: Erlang binaries, strings, an Authorization header
+_BINARY = re.compile(r'<<.*?>>|"(?:[^"\\]|\\.)*"|\bBasic\s+[\w+/=-]{4,}', re.DOTALL)
 _CHARLIST = re.compile(r"\[(?:\d{1,3},\s*)+\d{1,3}\]")
 
 
@@ -25,14 +26,16 @@ def clean(message: Any, request: Request) -> str:
     :param request: the request that was refused.
     :return: one line of at most 300 characters.
     """
-    text = message if isinstance(message, str) else json.dumps(message, default=str)
-    text = _schema_error(text) or _BINARY.sub("…", _CHARLIST.sub(_as_text, text))
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    if len(text) > _LIMIT:
-        text = text[: _LIMIT - 1] + "…"
-    if any(_shows(secret, text) for secret in _secrets(request)):
-        return "(the broker's words repeat a secret of the request and are withheld)"
-    return text
+    try:
+        text = message if isinstance(message, str) else json.dumps(message, default=str)
+        text = _schema_error(text) or _BINARY.sub("…", _CHARLIST.sub(_as_text, text))
+        text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+        # before it is shortened, so that no beginning of a secret is left at the end
+        if any(_shows(secret, text) for secret in _secrets(request)):
+            return "(the broker's words repeat a secret of the request and are withheld)"
+    except RecursionError:
+        return "(the broker's words are nested too deeply to be read)"
+    return text if len(text) <= _LIMIT else text[: _LIMIT - 1] + "…"
 
 
 def _schema_error(text: str) -> str:
@@ -88,4 +91,7 @@ def _collect(value: Any, found: set[str]) -> None:
 
 
 def _shows(secret: str, text: str) -> bool:
-    return secret in text and re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text) is not None
+    # a short one may be a part of any word
+    return secret in text and (
+        len(secret) >= 8 or re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text) is not None
+    )

@@ -186,7 +186,7 @@ class AsyncClient:
             # raised here, because as the context of an error aiohttp's own would show our headers
             raise failure
         answer = wire.answer(response.status, response.headers, content)
-        if request.raw:
+        if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v5.replies.read if self.base.endswith("/v5") else v4.replies.read
         return read(request, answer)

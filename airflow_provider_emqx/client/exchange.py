@@ -133,6 +133,15 @@ def answer(status: int, header: Mapping[str, str], content: bytes) -> Answer:
     )
 
 
+def is_raw(request: Request, answer: Answer) -> bool:
+    """Tell whether a request for raw bytes gets them: not where it should be repeated instead."""
+    if not request.raw:
+        return False
+    return answer.status in request.accept or not (
+        answer.status >= 500 or answer.status in _NOT_NOW_STATUSES or answer.status == 429
+    )
+
+
 def _origin(location: str) -> str:
     """The target's origin only: its path and query may carry a token."""
     try:

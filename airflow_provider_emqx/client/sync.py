@@ -144,7 +144,7 @@ class SyncClient:
             raise failure
         self._last_used = time.monotonic()
         answer = wire.answer(response.status_code, response.headers, content)
-        if request.raw:
+        if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v4.replies.read if self._is_v4 else v5.replies.read
         return read(request, answer)

@@ -9,7 +9,7 @@ from airflow_provider_emqx.api.base import Broker, Operation, Request, Row
 from airflow_provider_emqx.api.messages import message_row, published
 from airflow_provider_emqx.api.v4.codes import reason
 from airflow_provider_emqx.api.v4.shapes import no_comma
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxServerError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxOutcomeUnknownError
 
 #: the documentation demands a sender
 _SENDER = "airflow"
@@ -58,16 +58,15 @@ def publish_many(broker: Broker, messages: Sequence[Mapping[str, Any]]) -> Opera
     request = Request("POST", "/mqtt/publish_batch", json=rows)
     reply = yield request
     if not isinstance(reply.data, list) or len(reply.data) != len(rows):
-        raise EmqxServerError(200, "0", "the answer does not say what became of each message", str(request))
+        raise EmqxOutcomeUnknownError("the answer does not say what became of each message", str(request))
     return [_result(row, outcome) for row, outcome in zip(rows, reply.data, strict=True)]
 
 
 def _result(row: Row, outcome: Row) -> Row:
-    code = outcome.get("code")
+    code = outcome["code"]
     if code == 0:
         return published(row["topic"], "accepted")
-    why = reason(code) if isinstance(code, int) else "refused"
-    return published(row["topic"], "failed", reason=why)
+    return published(row["topic"], "failed", reason=reason(code))
 
 
 def _as_v4(row: Row) -> Row:

@@ -104,7 +104,8 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
         return EmqxRateLimitError(
             status, "", words, asked, "Set a lower rate_limit.", retry_after=answer.retry_after
         )
-    if status >= 500:
+    if status >= 500 or status in (408, 425):
+        # 408 and 425 come from proxies, and mean "send it again"
         return EmqxServerError(status, "", words, asked, retry_after=answer.retry_after)
     return EmqxBadRequestError(status, "", words, asked)
 

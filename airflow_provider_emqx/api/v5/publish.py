@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request, Row
 from airflow_provider_emqx.api.messages import message_row, published
-from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxServerError
+from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxOutcomeUnknownError
 
 #: nobody has subscribed
 _NO_SUBSCRIBERS = 16
@@ -74,16 +74,14 @@ def _outcomes(request: Request, reply: Reply, rows: list[Row]) -> list[Any]:
     if isinstance(outcomes, dict) and len(rows) == 1 and "code" not in outcomes:
         outcomes = [outcomes]
     if not isinstance(outcomes, list) or len(outcomes) != len(rows):
-        raise EmqxServerError(
-            reply.status, "", "the answer does not say what became of each message", str(request)
-        )
+        raise EmqxOutcomeUnknownError("the answer does not say what became of each message", str(request))
     return outcomes
 
 
-def _result(row: Row, outcome: Any) -> Row:
-    outcome = outcome if isinstance(outcome, dict) else {}
+def _result(row: Row, outcome: Row) -> Row:
     if "id" in outcome:
         return published(row["topic"], "delivered", outcome["id"])
-    if outcome.get("reason_code") == _NO_SUBSCRIBERS:
+    # without it this is no answer of EMQX, and "failed" would invite to publish again what may have been published
+    if outcome["reason_code"] == _NO_SUBSCRIBERS:
         return published(row["topic"], "no_subscribers")
     return published(row["topic"], "failed", reason=str(outcome.get("message", "refused"))[:200])

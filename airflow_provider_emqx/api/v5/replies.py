@@ -87,7 +87,8 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
         return EmqxAlreadyExistsError(status, code, reason, asked)
     if status == 404 or code == "NOT_FOUND":
         return EmqxNotFoundError(status, code, reason, asked)
-    if status >= 500:
+    if status >= 500 or status in (408, 425):
+        # 408 and 425 come from proxies, and mean "send it again"
         return EmqxServerError(status, code, reason, asked, retry_after=answer.retry_after)
     return EmqxBadRequestError(status, code, reason, asked)
 

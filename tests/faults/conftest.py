@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.client.conftest import driver
+
+__all__ = ["driver"]
