@@ -18,6 +18,7 @@ USERS = ["tests", ".ci", "example_dags"]
 PUBLIC = (
     "exceptions.py",
     "hooks",
+    "links.py",
     "notifications",
     "operators",
     "sensors",
@@ -26,16 +27,20 @@ PUBLIC = (
     "triggers",
 )
 
-#: What Airflow, the standard library and requests look up by name.
+#: What Airflow, the standard library, requests and aiohttp look up by name.
 LOOKED_UP = [
     "ConnectionCls",
     "__cause__",
     "_retry_connection",
     "cert_verify",
     "exc_info",
+    "keep_alive",
+    "prepare",
     "readable",
     "response_class",
+    "ti_key",
     "trace",
+    "write_eof",
 ]
 
 

@@ -25,10 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"api", "exceptions", "version_compat", ""},
 }
 MAY_IMPORT["hooks"] = {"client", "get_provider_info", *MAY_IMPORT["client"]}
+MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["conditions"] = MAY_IMPORT["provisioning"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["triggers"] = {"conditions", *MAY_IMPORT["conditions"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
-    MAY_IMPORT[_top] = {"triggers", "provisioning", *MAY_IMPORT["triggers"]}
+    MAY_IMPORT[_top] = {"triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
 
 #: The one way up: ``EmqxHook.provision_users`` is a front, for DAG authors, of what lies above the hook.
 MAY_IMPORT_LATE = {"hooks": {"provisioning"}}
