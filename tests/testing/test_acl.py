@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_emqx.testing import FakeEmqx
+from tests.testing.calls import call
+
+RULES = "/authorization/sources/built_in_database/rules"
+RULE = {"topic": "t", "permission": "allow", "action": "publish"}
+
+
+def test_v5_refuses_an_array_as_a_whole_if_one_has_a_record() -> None:
+    with FakeEmqx() as broker:
+        call(broker, "PUT", RULES + "/users/b", {"username": "b", "rules": []})
+        rows = [{"username": name, "rules": [RULE]} for name in ("a", "b")]
+        assert call(broker, "POST", RULES + "/users", rows).status == 409
+        assert set(broker.state.acl_users) == {"b"}
+
+
+def test_v5_put_replaces_the_list_and_crashes_on_another_name() -> None:
+    with FakeEmqx() as broker:
+        path = RULES + "/clients/d"
+        call(broker, "PUT", path, {"clientid": "d", "rules": [RULE]})
+        call(broker, "PUT", path, {"clientid": "d", "rules": [{**RULE, "topic": "u"}]})
+        assert [rule["topic"] for rule in call(broker, "GET", path).body["rules"]] == ["u"]
+        crashed = call(broker, "PUT", path, {"clientid": "other", "rules": []})
+        assert (crashed.status, crashed.body["code"]) == (500, "INTERNAL_ERROR")
+
+
+def test_v5_has_room_for_100_rules_each() -> None:
+    with FakeEmqx() as broker:
+        assert call(broker, "PUT", RULES + "/users/u", {"username": "u", "rules": [RULE] * 100}).status == 204
+        assert call(broker, "PUT", RULES + "/users/u", {"username": "u", "rules": [RULE] * 101}).status == 400
+
+
+def test_v5_purges_only_while_the_source_is_disabled() -> None:
+    with FakeEmqx() as broker:
+        call(broker, "POST", RULES + "/all", {"rules": [RULE]})
+        assert call(broker, "DELETE", RULES).status == 400
+        source = "/authorization/sources/built_in_database"
+        call(broker, "PUT", source, {"type": "built_in_database", "enable": False})
+        assert call(broker, "DELETE", RULES).status == 204
+        assert broker.state.acl_all == []
+
+
+def test_v5_without_the_source() -> None:
+    with FakeEmqx(authorization=False) as broker:
+        for path in ("/users", "/clients", "/all", "/users/u"):
+            assert call(broker, "GET", RULES + path).status == 404
+
+
+def test_v4_stores_pubsub_as_two_rows_and_puts_what_is_added_again_in_front() -> None:
+    row = {"username": "u", "topic": "t", "access": "allow"}
+    with FakeEmqx("4.4.19") as broker:
+        call(broker, "POST", "/acl", {**row, "action": "pubsub"})
+        call(broker, "POST", "/acl", {**row, "action": "pub", "access": "deny"})
+        rows = call(broker, "GET", "/acl/username/u").body["data"]
+        assert [(row["action"], row["access"]) for row in rows] == [("pub", "deny"), ("sub", "allow")]
+        assert call(broker, "DELETE", "/acl/username/u/topic/t").body == {"code": 0}
+        assert call(broker, "GET", "/acl/username/u").body["data"] == []
+
+
+def test_v4_answers_an_array_backwards() -> None:
+    rows = [{"topic": topic, "action": "pub", "access": "allow"} for topic in ("a", "b")]
+    with FakeEmqx("4.4.19") as broker:
+        results = call(broker, "POST", "/acl", rows).body["data"]
+        assert [row["topic"] for row in results] == ["b", "a"]
+
+
+def test_v4_crashes_on_a_rule_for_two() -> None:
+    both = {"username": "u", "clientid": "d", "topic": "t", "action": "pub", "access": "allow"}
+    with FakeEmqx("4.4.19") as broker:
+        assert call(broker, "POST", "/acl", both).status == 500
+
+
+def test_v4_lists_50_a_page_and_never_says_that_there_is_more() -> None:
+    with FakeEmqx("4.4.19") as broker:
+        rows = [{"username": f"u{n}", "topic": "t", "action": "pub", "access": "allow"} for n in range(60)]
+        call(broker, "POST", "/acl", rows)
+        body = call(broker, "GET", "/acl/username").body
+        assert (len(body["data"]), body["meta"]) == (50, {"page": 1, "limit": 50, "count": 60})
+
+
+def test_v4_ban_without_a_reason_crashes_and_a_new_one_replaces_the_old() -> None:
+    ban = {"as": "clientid", "who": "d", "reason": "a"}
+    with FakeEmqx("4.4.19") as broker:
+        assert call(broker, "POST", "/banned", {"as": "clientid", "who": "d"}).status == 500
+        call(broker, "POST", "/banned", ban)
+        call(broker, "POST", "/banned", {**ban, "reason": "b", "until": 1})  # long past, taken all the same
+        assert [(one.reason, one.until) for one in broker.bans.values()] == [("b", 1)]
+
+
+def test_v5_replaces_only_a_ban_that_has_lapsed() -> None:
+    with FakeEmqx() as broker:
+        until = int(broker.state.now()) + 60
+        ban = {"as": "clientid", "who": "d", "until": until}
+        assert call(broker, "POST", "/banned", ban).status == 200
+        assert call(broker, "POST", "/banned", {**ban, "until": "infinity"}).body["code"] == "ALREADY_EXISTS"
+        broker.advance(61)
+        assert call(broker, "POST", "/banned", {**ban, "until": "infinity"}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "who"), [("peerhost", "nonsense"), ("peerhost_net", "10.0.0.0/99"), ("clientid_re", "(")]
+)
+def test_v5_refuses_bans_that_mean_nothing(kind: str, who: str) -> None:
+    with FakeEmqx() as broker:
+        assert call(broker, "POST", "/banned", {"as": kind, "who": who}).status == 400
+        assert not broker.bans
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.8.9"])
+def test_cleaning_the_cache_of_one_and_of_all(version: str) -> None:
+    one, everything = (
+        ("/clients/d/acl_cache", "/acl-cache")
+        if version == "4.4.19"
+        else ("/clients/d/authorization/cache", "/authorization/cache")
+    )
+    with FakeEmqx(version) as broker:
+        for path in (one, everything):
+            broker.connect("d")
+            broker.subscribe("d", "t")
+            assert broker.clients["d"].acl_cache
+            call(broker, "DELETE", path)
+            assert not broker.clients["d"].acl_cache
