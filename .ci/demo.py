@@ -13,10 +13,16 @@ import os
 import random
 import secrets
 import shutil
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.testing import FakeEmqx
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
@@ -44,6 +50,7 @@ def main() -> int:
             use(fake.connection())
             show(f"EMQX {version} (the bundled FakeEmqx)", nights("sensor-"))
             check(list(fake.users), "sensor-", fake.verify)
+            command_a_device("sensor-00042", FakeDevice(fake))
     where_to_look()
     return 0
 
@@ -103,6 +110,98 @@ def provision(source: Path, report: Path, mode: str = "upsert") -> dict[str, Any
     return result
 
 
+# ---------------------------------------------------------------- one device
+
+SECONDS_UNTIL_ONLINE = 3.0
+
+
+def command_a_device(clientid: str, device: FakeDevice | RealDevice) -> None:
+    """Run the DAG that waits for a device, which comes some seconds later, sends it a command and kicks it."""
+    topic, command = f"cmd/{clientid}", f"report-{secrets.token_hex(4)}"
+    coming = threading.Timer(SECONDS_UNTIL_ONLINE, device.connect, (clientid, topic))
+    coming.start()
+    with quiet():
+        from example_dags.command_device import dag
+
+        run = dag.test(run_conf={"clientid": clientid, "topic": topic, "payload": command})
+        result = {task.task_id: task.xcom_pull(task_ids=task.task_id) for task in run.get_task_instances()}
+    coming.join()
+    received, gone = device.received(clientid), not device.connected(clientid)
+    device.close()
+    if run.state != "success" or received != [command] or not gone:
+        raise SystemExit(f"run {run.state}, device received {received}, gone {gone}; the log is {LOG}")
+    print(
+        f"\n  {clientid} came online after {SECONDS_UNTIL_ONLINE:g} s, and the sensor went on. It received the command "
+        f"{command!r} ({result['command']['counts']}) and was kicked ({result['kick']['kicked']})."
+    )
+
+
+class FakeDevice:
+    """A device of the FakeEmqx."""
+
+    def __init__(self, fake: FakeEmqx) -> None:
+        self._fake = fake
+
+    def connect(self, clientid: str, topic: str) -> None:
+        self._fake.connect(clientid, username=clientid)
+        self._fake.subscribe(clientid, topic, 1)
+
+    def received(self, clientid: str) -> list[str]:
+        return [message.payload.decode() for message in self._fake.received(clientid)]
+
+    def connected(self, clientid: str) -> bool:
+        return clientid in self._fake.clients
+
+    def close(self) -> None:
+        pass
+
+
+class RealDevice:
+    """An MQTT client at a real broker, with the name and password of one of the provisioned devices."""
+
+    def __init__(self, host: str, port: int) -> None:
+        from paho.mqtt.client import CallbackAPIVersion, Client
+
+        self._at = host, port
+        self._make = lambda clientid: Client(CallbackAPIVersion.VERSION2, client_id=clientid)
+        self._client: Any = None
+        self._received: list[str] = []
+
+    def connect(self, clientid: str, topic: str) -> None:
+        lines = (HOME / "devices-changed.csv").read_bytes().decode(errors="replace").splitlines()
+        password = next(line.split(",")[1] for line in lines if line.startswith(f"{clientid},"))
+        client = self._client = self._make(clientid)
+        client.username_pw_set(clientid, password)
+        client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+        client.on_message = lambda _client, _data, message: self._received.append(message.payload.decode())
+        # a kicked device would come back at once
+        client.on_disconnect = lambda client, *_: client.disconnect()
+        client.connect(*self._at, 60)
+        client.loop_start()
+
+    def received(self, clientid: str) -> list[str]:
+        return self._received
+
+    def connected(self, clientid: str) -> bool:
+        return bool(self._client and self._client.is_connected())
+
+    def close(self) -> None:
+        if self._client:
+            self._client.loop_stop()
+
+
+def mqtt_address(url: str) -> tuple[str, int] | None:
+    """Give host and port of the broker's MQTT listener: EMQX_MQTT, or port 1883 of the API's host."""
+    given = os.environ.get("EMQX_MQTT") or f"{urlsplit(url if '//' in url else '//' + url).hostname}:1883"
+    host, _, port = given.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except (OSError, ValueError):
+        print(f"\n  No MQTT listener at {given}, so no device is shown: set EMQX_MQTT=host:port.")
+        return None
+    return host, int(port)
+
+
 # ---------------------------------------------------------------- a broker of one's own
 
 
@@ -126,6 +225,8 @@ def against_a_real_broker(connection: dict[str, Any]) -> int:
     try:
         show(f"{hook.broker} at {connection['host']}, ids {prefix}…", nights(prefix))
         check([row["user_id"] for row in hook.list_users() if row["user_id"].startswith(prefix)], prefix)
+        if address := mqtt_address(connection["host"]):
+            command_a_device(f"{prefix}00042", RealDevice(*address))
     finally:
         if (HOME / "devices.csv").exists():
             gone = provision(HOME / "devices.csv", HOME / "deleted.jsonl", mode="delete")

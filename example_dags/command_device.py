@@ -1,0 +1,43 @@
+"""
+Wait until a device is online, send it a command, end its connection.
+
+Purpose: the three first steps of many device workflows: a sensor that goes on when the device is there, a publish that
+says whether anybody had subscribed, a kick that says who is really gone.
+
+Needs: the Airflow connection ``emqx_default``. The device and the command are parameters of the run.
+
+Run: ``airflow dags test emqx_command_device --conf '{"clientid": "dev-7", "topic": "cmd/dev-7"}'``.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
+from airflow_provider_emqx.operators.topics import EmqxPublishOperator
+from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
+
+with DAG(
+    "emqx_command_device",
+    schedule=None,
+    params={"clientid": "dev-1", "topic": "cmd/dev-1", "payload": "reboot"},
+    tags=["emqx"],
+) as dag:
+    online = EmqxClientOnlineSensor(
+        task_id="online",
+        clientids="{{ params.clientid }}",
+        # long enough to have subscribed
+        stable_for=2,
+        poke_interval=2,
+        timeout=3600,
+    )
+    command = EmqxPublishOperator(
+        task_id="command",
+        topic="{{ params.topic }}",
+        payload="{{ params.payload }}",
+        # at least once: the broker hands it to a device that is away for a moment as soon as it is back
+        qos=1,
+    )
+    kick = EmqxKickClientsOperator(task_id="kick", clientids="{{ params.clientid }}")
+
+    online >> command >> kick

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+def test_a_device_that_comes_later_gets_its_command_and_is_kicked(
+    broker: Any, run_dag: Callable[..., Any]
+) -> None:
+    from example_dags.command_device import dag
+
+    def come_online() -> None:
+        broker.connect("dev-7")
+        broker.subscribe("dev-7", "cmd/dev-7", 1)
+
+    coming = threading.Timer(1.0, come_online)
+    coming.start()
+    run = run_dag(dag, run_conf={"clientid": "dev-7", "topic": "cmd/dev-7", "payload": "blink"})
+    coming.join()
+
+    assert run.state == "success"
+    assert [message.payload for message in broker.received("dev-7")] == [b"blink"]
+    kicked = run.get_task_instance("kick").xcom_pull(task_ids="kick")
+    assert (kicked["kicked"], kicked["absent"], kicked["still_connected"]) == (["dev-7"], [], [])
+    assert "dev-7" not in broker.clients
