@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_emqx.operators.base import boolean, number
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -52,11 +54,12 @@ class EmqxProvisionUsersOperator(BaseOperator):
         ``{"user_id", "password", "is_superuser"}``, also from XCom. XCom keeps passwords in clear in Airflow's
         database: prefer a file. A user whose row has no ``is_superuser`` is none.
     :param mode: ``"upsert"`` writes every row, new or not; ``"create"`` leaves existing users as they are
-        (``skipped``); ``"delete"`` deletes the users named by ``user_id`` and needs no password. A user who appears
-        between the look and the write of ``create`` is overwritten on EMQX 5.7 and newer.
+        (``skipped``); ``"delete"`` deletes the users named by ``user_id`` and needs no password; ``"sync"`` is
+        ``upsert``, and then deletes the users in ``scope`` that no row names (``pruned``). A user who appears between
+        the look and the write of ``create`` is overwritten on EMQX 5.7 and newer.
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
-        rejected: id, line, outcome, reason. Never a password. A local file may be read by its owner only. Without it
-        the first 100 rejected rows are in the log and in the returned dict.
+        rejected, and per user that was pruned: id, line, outcome, reason. Never a password. A local file may be read
+        by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
     :param format: ``"csv"``, ``"json"`` (one array) or ``"jsonl"`` (one object per line); by default told by the
         source's suffix. Gzipped files are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``.
@@ -66,7 +69,19 @@ class EmqxProvisionUsersOperator(BaseOperator):
         are done. A source of which every row was rejected always fails.
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good rows are
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
-    :param dry_run: read and check everything, write nothing.
+    :param dry_run: read and check everything, write nothing. The returned counts, and the report with a line for
+        every row, are the plan.
+    :param scope: of ``sync``, and required there: prefix, shell pattern, or a list of them, of the user ids that the
+        source speaks for; ``"*"`` for all. No other user is ever deleted.
+    :param protect: of ``sync``: id, shell pattern, or a list of them, of users that are never deleted. Superusers never
+        are.
+    :param max_deletes: of ``sync``: how many users may be deleted, a count or a share of the users that were in scope;
+        if they are more, none is, and the task fails. By default a tenth of them, or 100 if that is more.
+    :param hash_passwords: hash plain passwords in the task instead of in the broker, with the algorithm that the
+        authenticator has and a salt that is the same at every run: then EMQX 5.8.2 and newer leaves unchanged users
+        alone (``unchanged``). EMQX 5.7 and newer.
+    :param pepper_conn_id: Airflow connection whose password is the pepper that salts are derived from: a long secret
+        that stays the same.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :param rate_limit: requests per second at most, in place of the connection's.
@@ -90,6 +105,11 @@ class EmqxProvisionUsersOperator(BaseOperator):
         "on_rejected",
         "max_rejected",
         "dry_run",
+        "scope",
+        "protect",
+        "max_deletes",
+        "hash_passwords",
+        "pepper_conn_id",
         "user_id_type",
         "rate_limit",
         "emqx_conn_id",
@@ -109,6 +129,11 @@ class EmqxProvisionUsersOperator(BaseOperator):
         on_rejected: str = "report",
         max_rejected: float | str | None = None,
         dry_run: bool | str = False,
+        scope: str | list[str] | None = None,
+        protect: str | list[str] | None = None,
+        max_deletes: float | str | None = None,
+        hash_passwords: bool | str = False,
+        pepper_conn_id: str | None = None,
         user_id_type: str | None = None,
         rate_limit: float | str | None = None,
         emqx_conn_id: str = "emqx_default",
@@ -125,6 +150,11 @@ class EmqxProvisionUsersOperator(BaseOperator):
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
         self.dry_run = dry_run  # type: ignore[method-assign, assignment]
+        self.scope = scope
+        self.protect = protect
+        self.max_deletes = max_deletes
+        self.hash_passwords = hash_passwords
+        self.pepper_conn_id = pepper_conn_id
         self.user_id_type = user_id_type
         self.rate_limit = rate_limit
         self.emqx_conn_id = emqx_conn_id
@@ -145,14 +175,20 @@ class EmqxProvisionUsersOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
         from airflow_provider_emqx.hooks.emqx import EmqxHook
-        from airflow_provider_emqx.provisioning.task import Plan, provision
+        from airflow_provider_emqx.provisioning.plan import Plan
+        from airflow_provider_emqx.provisioning.task import provision
 
         plan = Plan(
             mode=self.mode,
+            dry_run=boolean("dry_run", self.dry_run),
             report=self.report or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,
-            dry_run=boolean("dry_run", self.dry_run),
+            scope=self.scope,
+            protect=self.protect or (),
+            max_deletes=self.max_deletes,
+            hash_passwords=boolean("hash_passwords", self.hash_passwords),
+            pepper=_pepper(self.pepper_conn_id),
         )
         blocks = self._blocks()
         with EmqxHook(
@@ -169,7 +205,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         how = Format(
             name=self.format or None,
             columns=self.columns or {},
-            required=("user_id",) if self.mode == "delete" else ("user_id", "password"),
+            ids_only=self.mode == "delete",
             delimiter=self.delimiter,
             encoding=self.encoding,
         )
@@ -181,41 +217,20 @@ class EmqxProvisionUsersOperator(BaseOperator):
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")
 
 
-def boolean(name: str, value: object) -> bool:
-    """
-    Read a flag, which a template gives as text.
+def _pepper(conn_id: str | None) -> str:
+    """Give the password of the connection that holds the pepper."""
+    if not conn_id:
+        return ""
+    from airflow.providers.common.compat.sdk import BaseHook
 
-    :param name: of the argument, for the error.
-    :param value: ``True``, ``False``, or text as ``"true"`` and ``"0"``.
-    """
-    text = str(value).strip().lower()
-    if text in ("true", "1", "yes", "on"):
-        return True
-    if text in ("false", "0", "no", "off", "", "none"):
-        return False
     from airflow_provider_emqx.exceptions import EmqxConfigError
 
-    raise EmqxConfigError(f"{name} must be true or false, not {value!r}")
-
-
-def number(name: str, value: object) -> float | None:
-    """
-    Read a number above 0, which a template gives as text; empty is ``None``.
-
-    :param name: of the argument, for the error.
-    :param value: the number.
-    """
-    if value is None or value == "" or value == "None":
-        return None
-    from airflow_provider_emqx.exceptions import EmqxConfigError
-
-    try:
-        given = float(str(value))
-    except ValueError:
-        given = 0.0
-    if not 0 < given < float("inf"):
-        raise EmqxConfigError(f"{name} must be a number above 0, not {value!r}")
-    return given
+    pepper = BaseHook.get_connection(conn_id).password
+    if not pepper:
+        raise EmqxConfigError(
+            f"the connection {conn_id!r} of pepper_conn_id has no password: it is the pepper"
+        )
+    return str(pepper)
 
 
 def _push(context: Context, summary: dict[str, Any]) -> None:

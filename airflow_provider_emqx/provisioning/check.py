@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from airflow_provider_emqx.api.base import Broker, path
 from airflow_provider_emqx.api.bulk import MAX_BODY
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.idset import IdSet
-from airflow_provider_emqx.provisioning.sources import Bad, Block, kind
+from airflow_provider_emqx.provisioning.sources import FIELDS, Bad, Block, kind
 
 User = dict[str, Any]
 
+_HASH, _SALT = FIELDS.index("password_hash"), FIELDS.index("salt")
 _FLAGS: dict[object, bool] = {
     None: False,
     False: False,
@@ -49,12 +51,36 @@ class Checker:
 
     :param broker: where the users go; long ids are measured against its paths.
     :param ids_only: whether rows need no password, since users are deleted.
+    :param algorithm: of the authenticator, to check ready-made hashes against.
+    :param no_hashes: why the broker takes no ready-made hashes, if it takes none.
+    :param hasher: hashes plain passwords, if they are not left to the broker.
+    :param keep: remember the ids of rejected rows too, for :meth:`names`.
     """
 
-    def __init__(self, broker: Broker, ids_only: bool = False) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        ids_only: bool = False,
+        *,
+        algorithm: Algorithm | None = None,
+        no_hashes: str = "",
+        hasher: Hasher | None = None,
+        keep: bool = False,
+    ) -> None:
         self._broker = broker
         self._ids_only = ids_only
+        self._algorithm = algorithm
+        self._no_hashes = no_hashes
+        self._hasher = hasher
+        self._keep = keep
         self._seen = IdSet()
+        self._rejected = IdSet()
+        #: rejected rows whose id nobody can tell
+        self.unreadable = 0
+
+    def names(self, user_id: str) -> bool:
+        """Tell whether a row so far named a user, or may have meant to."""
+        return user_id in self._seen or user_id in self._rejected
 
     def check(self, block: Block) -> Checked:
         """
@@ -67,18 +93,24 @@ class Checker:
         if self._ids_only:
             lines, users, ids = self._ids(block, bad)
             size = sum(map(len, ids))
+        elif any(block.columns[_HASH]) or any(block.columns[_SALT]):
+            lines, users, ids, size = self._hashes(block, bad)
         else:
             lines, users, ids, size = self._users(block, bad)
         again = self._seen.add_all(ids)
         for at in reversed(again):
             bad.append(Bad(lines[at], ids[at], "duplicate: an earlier row has this user_id"))
             del lines[at], users[at]
+        if self._keep and bad:
+            self._remember(bad)
+        if self._hasher is not None:
+            lines, users, size = self._hash(self._hasher, lines, users, bad)
         # in JSON a character takes 6 bytes at most
         return Checked(lines, users, 6 * size + _FRAME * len(users), bad)
 
     def _users(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
         lines, users, ids, size = [], [], [], 0
-        for line, user_id, password, flag in zip(block.lines, *block.columns, strict=True):
+        for line, user_id, password, flag in zip(block.lines, *block.columns[:_HASH], strict=True):
             try:
                 is_superuser = _FLAGS[flag]
                 # what nearly every row is like, told by few and cheap tests
@@ -94,7 +126,7 @@ class Checker:
             except (KeyError, TypeError, AttributeError):
                 good = False
             if not good:
-                reason = self._wrong_id(user_id) or _wrong_password(password) or _wrong_flag(flag)
+                reason = self._wrong_id(user_id) or _wrong_text("password", password) or _wrong_flag(flag)
                 if reason:
                     bad.append(Bad(line, user_id, reason))
                     continue
@@ -103,6 +135,28 @@ class Checker:
             lines.append(line)
             ids.append(user_id)
             users.append({"user_id": user_id, "password": password, "is_superuser": is_superuser})
+        return lines, users, ids, size
+
+    def _hashes(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
+        """Check rows of which some have a ready-made hash."""
+        lines, users, ids, size = [], [], [], 0
+        for line, user_id, password, flag, hashed, salt in zip(block.lines, *block.columns, strict=True):
+            reason = self._wrong_id(user_id)
+            if not reason and hashed in (None, ""):
+                reason = "there is a salt without a password_hash" if salt not in (None, "") else None
+                reason = reason or _wrong_text("password", password)
+                secret: User = {"password": password}
+            elif not reason:
+                reason = self._wrong_hash(password, hashed, salt)
+                secret = {"password_hash": self._as_stored(hashed), "salt": salt or ""}
+            reason = reason or _wrong_flag(flag)
+            if reason:
+                bad.append(Bad(line, user_id, reason))
+                continue
+            lines.append(line)
+            ids.append(user_id)
+            users.append({"user_id": user_id, **secret, "is_superuser": bool(_flag(flag))})
+            size += len(user_id) + sum(map(len, secret.values()))
         return lines, users, ids, size
 
     def _ids(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str]]:
@@ -116,6 +170,54 @@ class Checker:
                 ids.append(user_id)
                 users.append({"user_id": user_id})
         return lines, users, ids
+
+    def _hash(
+        self, hasher: Hasher, lines: list[int], users: list[User], bad: list[Bad]
+    ) -> tuple[list[int], list[User], int]:
+        """Put hashes in the place of plain passwords."""
+        good_lines, good, size = [], [], 0
+        for line, user in zip(lines, users, strict=True):
+            if "password" in user:
+                reason = hasher.wrong(user["password"])
+                if reason:
+                    bad.append(Bad(line, user["user_id"], reason))
+                    continue
+                user = hasher.hashed(user)
+            good_lines.append(line)
+            good.append(user)
+            size += len(user["user_id"]) + len(user["password_hash"]) + len(user["salt"])
+        return good_lines, good, size
+
+    def _remember(self, bad: list[Bad]) -> None:
+        for row in bad:
+            if isinstance(row.user_id, str):
+                try:
+                    row.user_id.encode()
+                except UnicodeEncodeError:
+                    self.unreadable += 1
+            elif isinstance(row.user_id, int):
+                self._rejected.add_all([str(row.user_id)])
+            elif row.user_id is not None:
+                self.unreadable += 1
+            ids = (*row.maybe, row.user_id) if isinstance(row.user_id, str) else row.maybe
+            self._rejected.add_all(ids)
+
+    def _wrong_hash(self, password: object, hashed: object, salt: object) -> str | None:
+        if self._no_hashes:
+            return self._no_hashes
+        if password not in (None, ""):
+            return "there is a password beside the password_hash: which one counts?"
+        reason = _wrong_text("password_hash", hashed)
+        if not reason and salt not in (None, ""):
+            reason = _wrong_text("salt", salt)
+        if not reason and self._algorithm is not None:
+            reason = self._algorithm.wrong(str(hashed), str(salt or ""))
+        return reason
+
+    def _as_stored(self, hashed: Any) -> Any:
+        """EMQX makes its hex digits small, and compares them as they are."""
+        simple = self._algorithm is not None and self._algorithm.name not in ("plain", "bcrypt")
+        return hashed.lower() if simple and isinstance(hashed, str) else hashed
 
     def _wrong_id(self, user_id: object) -> str | None:
         reason = _wrong_text("user_id", user_id)
@@ -163,10 +265,6 @@ def _wrong_text(name: str, value: object) -> str | None:
     except UnicodeEncodeError:
         return f"{name} is not valid UTF-8"
     return None
-
-
-def _wrong_password(password: object) -> str | None:
-    return _wrong_text("password", password)
 
 
 def _wrong_flag(flag: object) -> str | None:

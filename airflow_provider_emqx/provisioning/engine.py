@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,18 +20,20 @@ from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
     EmqxOutcomeUnknownError,
+    EmqxUnsupportedError,
 )
 from airflow_provider_emqx.provisioning.check import Checker, User
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
-from airflow_provider_emqx.provisioning.idset import IdSet
+from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
+from airflow_provider_emqx.provisioning.inventory import Inventory
+from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import Block, Format, read_rows
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
-MODES = ("upsert", "create", "delete")
-
 WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
+PRUNED = "pruned"
 EXISTS, ABSENT = "exists", "absent"
 _MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
 
@@ -87,7 +90,7 @@ class Done:
     def not_done(self) -> list[Outcome]:
         """Give the rows that were skipped or rejected, in the order of their lines."""
         lines, users = self.chunk.lines, self.chunk.users
-        found = [Outcome(line, shown(user_id), REJECTED, reason) for line, user_id, reason in self.chunk.bad]
+        found = [Outcome(bad.line, shown(bad.user_id), REJECTED, bad.reason) for bad in self.chunk.bad]
         found += [
             Outcome(lines[index], shown(users[index]["user_id"]), outcome, reason)
             for index, (outcome, reason) in self.result.others.items()
@@ -113,19 +116,16 @@ class Run:
     One run over one source.
 
     :param hook: of the broker.
-    :param mode: one of :data:`MODES`.
-    :param dry_run: read and check everything, write nothing; outcomes are those that a run would have now, as far as
-        the broker can be asked.
+    :param plan: what to do with the rows.
     """
 
-    def __init__(self, hook: EmqxHook, mode: str = "upsert", dry_run: bool = False) -> None:
-        if mode not in MODES:
-            raise EmqxConfigError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    def __init__(self, hook: EmqxHook, plan: Plan) -> None:
         self.hook = hook
-        self.mode = mode
-        self.dry_run = dry_run
+        self.plan = plan
         #: rows that the source has given so far
         self.read = 0
+        self.inventory = Inventory(hook, plan)
+        self._checker: Checker | None = None
         self._error: EmqxError | None = None
 
     def __call__(self, blocks: Iterator[Block]) -> Iterator[Done]:
@@ -140,27 +140,105 @@ class Run:
         """
         # a source that cannot even be opened is told without a word to the broker
         first = next(blocks, None)
-        _authenticator(self.hook)
-        checker = Checker(self.hook.broker, ids_only=self.mode == "delete")
+        self._checker = checker = self._make_checker()
+        if self.plan.mode == "sync":
+            # before the first write: who comes with this run is no user that it might delete
+            self.inventory.read()
         reading = self._count(chain(() if first is None else (first,), blocks))
         pace = Pace()
         chunks = cut(map(checker.check, reading), pace)
         write, chunks = self._writer(chunks)
-        verb = DELETED if self.mode == "delete" else WRITTEN
+        verb = DELETED if self.plan.mode == "delete" else WRITTEN
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
         under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
         try:
             for chunk in chunks:
                 future = pool.submit(copy_context().run, _timed, write, chunk.users)
                 if under_way:
-                    yield self._finish(*under_way, pace, verb)
+                    yield _finish(*under_way, pace, verb)
                 under_way = chunk, future
             if under_way:
-                yield self._finish(*under_way, pace, verb)
+                yield _finish(*under_way, pace, verb)
         finally:
             pool.shutdown(cancel_futures=True)
         if self._error is not None:
             raise self._error
+
+    # ------------------------------------------------------------------ pruning
+
+    def withheld(self) -> str:
+        """Tell why a synchronisation may not delete anybody, empty if it may. Asked when all rows are done."""
+        if not self.read:
+            return "the source has no rows"
+        if self._checker and self._checker.unreadable:
+            return (
+                f"{self._checker.unreadable} rows have an id that cannot be read: whom they name is not known"
+            )
+        return ""
+
+    def prune(self) -> Iterator[list[str]]:
+        """
+        Delete the users in scope that no row names; in a dry run, tell which they are.
+
+        :return: an iterator over blocks of ids that are deleted when they are given out.
+        :raises EmqxConfigError: if they are more than the plan allows; then none is deleted.
+        :raises EmqxError: if the broker fails.
+        """
+        checker = self._checker
+        if checker is None:
+            return
+        count = sum(map(len, self.inventory.prunable(checker.names)))
+        allowed = self.plan.deletes(self.inventory.in_scope)
+        if count > allowed:
+            raise EmqxConfigError(
+                f"{count:,} of {self.inventory.in_scope:,} users in scope are named by no row, and {allowed:,} may be "
+                "deleted: nobody was. If the source is complete, raise max_deletes; a dry run lists them"
+            )
+        delete = self.hook.api.auth.delete_user
+        for ids in self.inventory.prunable(checker.names):
+            if self.plan.dry_run:
+                yield ids
+                continue
+            answers = list(self.hook.run_many(delete(self.hook.broker, user_id) for user_id in ids))
+            # False: somebody else was faster
+            yield [
+                user_id
+                for user_id, answer in zip(ids, answers, strict=True)
+                if answer is not False and not isinstance(answer, EmqxError)
+            ]
+            for answer in answers:
+                if isinstance(answer, EmqxError):
+                    raise answer
+
+    # ------------------------------------------------------------------ reading
+
+    def _make_checker(self) -> Checker:
+        """Look at the broker, and refuse what it cannot do before anything is sent."""
+        hook, plan = self.hook, self.plan
+        broker, auth = hook.broker, hook.api.auth
+        algorithm = no_hashes = None
+        # the API of Serverless shows the users, not the authenticator
+        if not broker.serverless:
+            _same_type(hook, hook.run(auth.user_id_type(broker)))
+        if broker.generation == "v4" or not auth.has_bulk_upsert(broker):
+            no_hashes = f"ready-made hashes need EMQX 5.7 or newer; this is {broker}"
+        elif broker.serverless:
+            no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"
+        elif plan.mode != "delete":
+            algorithm = Algorithm.of(hook.run(auth.get_authenticator(broker)) or {})
+        hasher = None
+        if plan.hash_passwords and plan.mode != "delete":
+            if no_hashes or algorithm is None:
+                raise EmqxUnsupportedError(f"hash_passwords cannot be: {no_hashes}")
+            hasher = Hasher(algorithm, plan.pepper)
+        return Checker(
+            broker,
+            ids_only=plan.mode == "delete",
+            algorithm=algorithm,
+            no_hashes=no_hashes or "",
+            hasher=hasher,
+            keep=plan.mode == "sync",
+        )
 
     def _count(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Count what is read; an error ends the reading, and is raised when everything before it is done."""
@@ -171,34 +249,28 @@ class Run:
         except EmqxError as error:
             self._error = error
 
-    def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
-        result, seconds = future.result()
-        if chunk.users:
-            pace.took(len(chunk.users), seconds)
-        return Done(chunk, result, verb)
-
     # ------------------------------------------------------------------ writing
 
     def _writer(self, chunks: Iterator[Chunk]) -> tuple[Callable[[list[User]], Result], Iterator[Chunk]]:
         """Choose how users are sent, by mode and by what the broker can do."""
-        broker, auth = self.hook.broker, self.hook.api.auth
-        if self.dry_run:
-            return {
-                "upsert": _nothing,
-                "create": self._absent_only(_nothing),
-                "delete": self._existing_only(),
-            }[self.mode], chunks
-        if self.mode == "delete":
+        broker, auth, mode = self.hook.broker, self.hook.api.auth, self.plan.mode
+        if self.plan.dry_run:
+            if mode == "delete":
+                return self._would_delete, chunks
+            return (partial(self._absent_only, _nothing) if mode == "create" else self._would_write), chunks
+        if mode == "delete":
             return self._delete, chunks
-        if self.mode == "upsert":
+        if mode in ("upsert", "sync"):
             return (self._upsert if auth.has_bulk_upsert(broker) else self._upsert_each), chunks
         if broker.generation == "v4":
             return self._create_v4, chunks
         head = list(islice(chunks, 2))
-        # asking for all users costs more than a POST for each of a few
-        if len(head) < 2 or not auth.has_bulk_upsert(broker):
-            return self._create_each, chain(head, chunks)
-        return self._absent_only(self._upsert), chain(head, chunks)
+        chunks = chain(head, chunks)
+        # asking for all users costs more than a POST for each of a few; a hash can only be imported
+        few = len(head) < 2 and not any("password" not in user for chunk in head for user in chunk.users)
+        if few or not auth.has_bulk_upsert(broker):
+            return self._create_each, chunks
+        return partial(self._absent_only, self._upsert), chunks
 
     def _upsert(self, users: list[User]) -> Result:
         return _of_bulk(self.hook.run(self.hook.api.auth.upsert_users(self.hook.broker, users)))
@@ -250,47 +322,23 @@ class Run:
         result.created = result.done - (result.updated or 0)
         return result
 
-    def _absent_only(self, write: Callable[[list[User]], Result]) -> Callable[[list[User]], Result]:
+    def _absent_only(self, write: Callable[[list[User]], Result], users: list[User]) -> Result:
         """Write only users that the broker did not have when it was asked, at the first chunk."""
-        existing = _Existing(self.hook)
+        there = self.inventory.among(users)
+        absent = [index for index in range(len(users)) if index not in there]
+        result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
+        result.others = {absent[index]: other for index, other in result.others.items()}
+        result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
+        return result
 
-        def create(users: list[User]) -> Result:
-            there = existing.among(users)
-            absent = [index for index in range(len(users)) if index not in there]
-            result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
-            result.others = {absent[index]: other for index, other in result.others.items()}
-            result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
-            return result
+    def _would_write(self, users: list[User]) -> Result:
+        there = len(self.inventory.among(users))
+        return Result(len(users), created=len(users) - there, updated=there)
 
-        return create
-
-    def _existing_only(self) -> Callable[[list[User]], Result]:
-        """Tell what a deletion would do."""
-        existing = _Existing(self.hook)
-
-        def delete(users: list[User]) -> Result:
-            there = existing.among(users)
-            absent = (index for index in range(len(users)) if index not in there)
-            return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
-
-        return delete
-
-
-class _Existing:
-    """The broker's users, listed when first asked for."""
-
-    def __init__(self, hook: EmqxHook) -> None:
-        self._hook = hook
-        self._ids: IdSet | None = None
-
-    def among(self, users: list[User]) -> set[int]:
-        """Give the indexes of those that the broker has."""
-        if self._ids is None:
-            self._ids = IdSet()
-            rows = self._hook.list_users()
-            while ids := [row["user_id"] for row in islice(rows, 1_000)]:
-                self._ids.add_all(ids)
-        return {index for index, user in enumerate(users) if user["user_id"] in self._ids}
+    def _would_delete(self, users: list[User]) -> Result:
+        there = self.inventory.among(users)
+        absent = (index for index in range(len(users)) if index not in there)
+        return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
 
 
 def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -> Iterator[Outcome]:
@@ -299,13 +347,13 @@ def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -
 
     :param hook: of the broker.
     :param rows: ``{"user_id": …, "password": …, "is_superuser": …}``, read as they are needed.
-    :param mode: one of :data:`MODES`.
+    :param mode: ``"upsert"``, ``"create"`` or ``"delete"``.
     :return: an iterator over the outcomes of all rows; the work is done as it is advanced.
     :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
     """
-    run = Run(hook, mode)
-    how = Format(required=("user_id",) if mode == "delete" else ("user_id", "password"))
-    return (outcome for done in run(read_rows(rows, how)) for outcome in done.all())
+    run = Run(hook, Plan(mode))
+    blocks = read_rows(rows, Format(ids_only=mode == "delete"))
+    return (outcome for done in run(blocks) for outcome in done.all())
 
 
 def shown(user_id: object) -> str | None:
@@ -333,7 +381,7 @@ def _timed(write: Callable[[list[User]], Result], users: list[User]) -> tuple[Re
 
 
 def _nothing(users: list[User]) -> Result:
-    return Result(len(users))
+    return Result(len(users), created=len(users), updated=0)
 
 
 def _of_bulk(bulk: BulkResult) -> Result:
@@ -343,15 +391,16 @@ def _of_bulk(bulk: BulkResult) -> Result:
     return Result(bulk.written, others, bulk.created, bulk.updated, bulk.unchanged)
 
 
-def _authenticator(hook: EmqxHook) -> None:
-    """Refuse a broker that keeps no such users, before anything is sent."""
-    broker = hook.broker
-    if broker.serverless:
-        # its API shows the users, not the authenticator
-        return
-    kind = hook.run(hook.api.auth.user_id_type(broker))
+def _finish(chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
+    result, seconds = future.result()
+    if chunk.users:
+        pace.took(len(chunk.users), seconds)
+    return Done(chunk, result, verb)
+
+
+def _same_type(hook: EmqxHook, kind: str) -> None:
     if hook.user_id_type not in (None, kind):
         raise EmqxConfigError(
-            f"user_id_type is {hook.user_id_type!r}, but the users of {broker.authenticator} are keyed by {kind}: "
+            f"user_id_type is {hook.user_id_type!r}, but the users of {hook.broker.authenticator} are keyed by {kind}: "
             "on EMQX 5 and newer the authenticator decides, leave user_id_type out or change the authenticator"
         )

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import logging
-import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.engine import DELETED, REJECTED, Done, Outcome
+from airflow_provider_emqx.provisioning.engine import DELETED, PRUNED, REJECTED, Done, Outcome, shown
+from airflow_provider_emqx.provisioning.plan import Plan, limit
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class Tally:
     deleted: int = 0
     skipped: int = 0
     rejected: int = 0
+    pruned: int = 0
     created: int | None = 0
     updated: int | None = 0
     unchanged: int | None = 0
@@ -103,6 +104,7 @@ class Tally:
             "deleted": self.deleted,
             "skipped": self.skipped,
             "rejected": self.rejected,
+            "pruned": self.pruned,
         }
         return ", ".join(f"{count:,} {name}" for name, count in sums.items() if count) or "nothing done"
 
@@ -132,7 +134,7 @@ class Tally:
             "created": self.created,
             "updated": self.updated,
             "unchanged": self.unchanged,
-            "pruned": 0,
+            "pruned": self.pruned,
             "seconds": round(self.seconds, 3),
         }
 
@@ -140,6 +142,8 @@ class Tally:
 class Report:
     """
     File with one line per row that was not written or deleted: id, line, outcome, reason. Never a password.
+
+    Users that a synchronisation deleted are in it too, as ``pruned``.
 
     :param target: ``….jsonl`` or ``….csv``; a local path, whose file only its owner may read, or a URL that Airflow's
         ObjectStoragePath knows.
@@ -174,9 +178,21 @@ class Report:
 
         :param outcomes: of rows that were not done.
         """
-        if self._file is None or not outcomes:
+        self._write(
+            [(outcome.user_id, outcome.line, outcome.outcome, outcome.reason) for outcome in outcomes]
+        )
+
+    def add_pruned(self, ids: list[str]) -> None:
+        """
+        Write users that were deleted because no row names them.
+
+        :param ids: theirs.
+        """
+        self._write([(shown(user_id), None, PRUNED, "no row names this user") for user_id in ids])
+
+    def _write(self, rows: list[tuple[str | None, int | None, str, str]]) -> None:
+        if self._file is None or not rows:
             return
-        rows = [(outcome.user_id, outcome.line, outcome.outcome, outcome.reason) for outcome in outcomes]
         if self._csv:
             csv.writer(self._file).writerows(rows)
         else:
@@ -207,58 +223,26 @@ class Report:
             raise EmqxConfigError(f"the report {self.target!r} cannot be written: {error}") from error
 
 
-def judge(tally: Tally, read: int, on_rejected: str, max_rejected: float | str | None) -> str | None:
+def judge(tally: Tally, read: int, plan: Plan) -> str | None:
     """
     Decide whether rejected rows make the run a failure.
 
     :param tally: of the finished run.
     :param read: rows that the source gave.
-    :param on_rejected: ``"report"`` or ``"fail"``.
-    :param max_rejected: how many rejected rows are accepted, as :func:`limit` reads it.
+    :param plan: its ``on_rejected`` and ``max_rejected`` count.
     :return: why the run has failed, ``None`` if it has not.
     """
     if not tally.rejected:
         return None
     if tally.rejected == read:
         return f"all {read:,} rows of the source were rejected"
-    allowed = limit(max_rejected, read)
-    if allowed is None and on_rejected == "fail":
+    allowed = limit(plan.max_rejected, read)
+    if allowed is None and plan.on_rejected == "fail":
         allowed = 0
     if allowed is None or tally.rejected <= allowed:
         return None
-    given = "on_rejected is 'fail'" if max_rejected is None else f"max_rejected is {max_rejected}"
+    given = "on_rejected is 'fail'" if plan.max_rejected is None else f"max_rejected is {plan.max_rejected}"
     return f"{tally.rejected:,} of {read:,} rows were rejected, and {given}"
-
-
-def limit(given: float | str | None, of: int, name: str = "max_rejected") -> int | None:
-    """
-    Read a limit that is a count or a share.
-
-    :param given: a count as ``5`` or ``"5"``, a share as ``0.05`` or ``"5%"``, or ``None`` for no limit.
-    :param of: what a share is taken of.
-    :param name: of the argument, for the error.
-    :return: the count, rounded down.
-    :raises EmqxConfigError: if it is neither.
-    """
-    if given is None or given == "":
-        return None
-    # True and False are numbers to float()
-    text = "" if isinstance(given, bool) else str(given).strip()
-    try:
-        if text.endswith("%"):
-            share = float(text[:-1]) / 100
-        elif text.isdecimal():
-            return int(text)
-        else:
-            share = float(text)
-        if not 0 <= share <= 1:
-            raise ValueError
-    except ValueError:
-        raise EmqxConfigError(
-            f"{name} must be a count, as 5, or a share, as 0.05 or '5%', not {given!r}"
-        ) from None
-    # 5% of 100 is 5, although 0.05 * 100 is a little more than 5
-    return math.floor(round(share * of, 6))
 
 
 def _plus(one: int | None, other: int | None) -> int | None:

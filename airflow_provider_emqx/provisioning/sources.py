@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple, cast
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 
 #: fields that a row may have, in the order in which rows of every source give them
-FIELDS = ("user_id", "password", "is_superuser")
+FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt")
 
 #: rows read at a time
 BLOCK = 500
@@ -38,11 +38,13 @@ class Bad(NamedTuple):
     :param line: physical line where it starts, for lists its position, both from 1.
     :param user_id: its id, ``None`` where it has none or where what stands in its place could be a password.
     :param reason: what is wrong with it.
+    :param maybe: texts of the row, of which one may be its id. Never shown: another may be the password.
     """
 
     line: int
     user_id: object
     reason: str
+    maybe: tuple[str, ...] = ()
 
 
 class Block(NamedTuple):
@@ -67,14 +69,14 @@ class Format:
     :param name: ``"csv"``, ``"json"`` (one array of objects), ``"jsonl"`` (one object per line), or ``None`` to tell by
         the file's suffix. Whether it is gzipped is told by its content.
     :param columns: name of the source's column for each of :data:`FIELDS` that is called otherwise there.
-    :param required: those of :data:`FIELDS` that a source must have.
+    :param ids_only: whether a source needs no column but the ids.
     :param delimiter: of CSV, one character.
     :param encoding: of the text; a byte order mark is accepted in UTF-8.
     """
 
     name: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
-    required: tuple[str, ...] = ("user_id", "password")
+    ids_only: bool = False
     delimiter: str = ","
     encoding: str = "utf-8"
 
@@ -102,6 +104,12 @@ class Format:
     def column(self, name: str) -> str:
         """Tell what a field is called in the source."""
         return str(self.columns.get(name, name))
+
+    def needs(self, name: str, header: Sequence[str]) -> bool:
+        """Tell whether a source with this header cannot do without a field."""
+        if name == "password":
+            return not self.ids_only and self.column("password_hash") not in header
+        return name == "user_id"
 
 
 def read_file(source: str | os.PathLike[str], how: Format) -> Iterator[Block]:
@@ -292,8 +300,8 @@ class _Lines:
         self._again.extendleft(reversed(lines))
         self._where.line -= len(lines)
 
-    def rows(self, delimiter: str) -> Iterator[tuple[int, list[str] | None, str]]:
-        """Give each row's line number, values and error; of a broken row only the first line is lost."""
+    def rows(self, delimiter: str) -> Iterator[tuple[int, list[str] | Bad]]:
+        """Give each row's line number and values; of a broken row only the first line is lost."""
         used: list[str] = []
 
         def feed() -> Iterator[str]:
@@ -314,18 +322,19 @@ class _Lines:
                     reason = f"a field has more than {LONGEST:,} characters"
                 else:
                     reason = "a quote is opened and never closed, or closed too early"
+                bad = Bad(first, None, reason, tuple(re.split(rf'["\r\n{re.escape(delimiter)}]', used[0])))
                 self.put_back(used[1:])
                 # the old one has seen the end of the file, or half of a row
                 reader = csv.reader(feed(), delimiter=delimiter, strict=True)
-                yield first, None, reason
+                yield first, bad
             else:
-                yield first, row, ""
+                yield first, row
 
 
 def _header(lines: _Lines, how: Format, where: _Where) -> list[str]:
-    for number, row, reason in lines.rows(how.delimiter):
-        if row is None:
-            raise where.broken(f"the header cannot be read: {reason}", number)
+    for number, row in lines.rows(how.delimiter):
+        if isinstance(row, Bad):
+            raise where.broken(f"the header cannot be read: {row.reason}", number)
         if row:
             return row
     raise where.broken("the file is empty")
@@ -339,7 +348,7 @@ def _positions(header: Sequence[str], how: Format, where: _Where) -> tuple[int |
             raise where.broken(f"the header has the column {column!r} twice")
         if column in header:
             positions.append(header.index(column))
-        elif name in how.required or name in how.columns:
+        elif name in how.columns or how.needs(name, header):
             raise where.broken(_missing(header, column, how.delimiter))
         else:
             positions.append(None)
@@ -364,9 +373,9 @@ def _missing(header: Sequence[str], column: str, delimiter: str) -> str:
 
 def _careful(lines: _Lines, how: Format) -> tuple[list[int], list[list[str]], list[Bad]]:
     numbers, rows, bad = [], [], []
-    for number, row, reason in islice(lines.rows(how.delimiter), BLOCK):
-        if row is None:
-            bad.append(Bad(number, None, reason))
+    for number, row in islice(lines.rows(how.delimiter), BLOCK):
+        if isinstance(row, Bad):
+            bad.append(row)
         else:
             numbers.append(number)
             rows.append(row)
@@ -388,7 +397,8 @@ def _only_of_width(
             good_rows.append(row)
         elif row:
             less = "few" if len(row) < width else "many"
-            bad.append(Bad(number, None, f"too {less} fields: {len(row)}, the header has {width}"))
+            reason = f"too {less} fields: {len(row)}, the header has {width}"
+            bad.append(Bad(number, None, reason, tuple(row)))
     return good_numbers, good_rows
 
 
@@ -405,7 +415,8 @@ def _read_json_lines(text: io.TextIOWrapper, how: Format, where: _Where) -> Iter
                 items.append(decode(line))
             except (ValueError, RecursionError):
                 if not line.isspace():
-                    bad.append(Bad(number, None, "the line is no JSON"))
+                    texts = tuple(re.findall(r'"((?:[^"\\]|\\.)*)"', line))
+                    bad.append(Bad(number, None, "the line is no JSON", texts))
             else:
                 numbers.append(number)
         yield _block(numbers, items, bad, how)
@@ -547,11 +558,17 @@ def _objects(items: Iterator[tuple[int, Any]], how: Format) -> Iterator[Block]:
 def _block(numbers: list[int], items: list[Any], bad: list[Bad], how: Format) -> Block:
     if not all(isinstance(item, dict) for item in items):
         others = [at for at, item in enumerate(items) if not isinstance(item, Mapping)]
-        bad += [Bad(numbers[at], None, f"this is {kind(items[at])}, not an object") for at in others]
+        bad += [_no_object(numbers[at], items[at]) for at in others]
         for at in reversed(others):
             del numbers[at], items[at]
     columns = tuple([item.get(column) for item in items] for column in map(how.column, FIELDS))
     return Block(numbers, columns, bad)
+
+
+def _no_object(line: int, item: object) -> Bad:
+    texts = item if isinstance(item, list | tuple) else [item]
+    maybe = tuple(text for text in texts if isinstance(text, str))
+    return Bad(line, None, f"this is {kind(item)}, not an object", maybe)
 
 
 def kind(value: object) -> str:

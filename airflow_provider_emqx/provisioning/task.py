@@ -5,46 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.engine import Run
-from airflow_provider_emqx.provisioning.report import Report, Tally, judge, limit
+from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.report import Report, Tally, judge
 from airflow_provider_emqx.provisioning.sources import Block
 
 if TYPE_CHECKING:
-    import os
-
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 log = logging.getLogger(__name__)
-
-ON_REJECTED = ("report", "fail")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """
-    What is to be done with the rows of a source.
-
-    :param mode: one of :data:`~airflow_provider_emqx.provisioning.engine.MODES`.
-    :param report: where to write the report, if anywhere.
-    :param on_rejected: ``"report"`` or ``"fail"``.
-    :param max_rejected: count or share of rejected rows that is accepted.
-    :param dry_run: write nothing.
-    """
-
-    mode: str = "upsert"
-    report: str | os.PathLike[str] | None = None
-    on_rejected: str = "report"
-    max_rejected: float | str | None = None
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        if self.on_rejected not in ON_REJECTED:
-            raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
-        limit(self.max_rejected, 1)
 
 
 def provision(
@@ -61,7 +33,7 @@ def provision(
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
     """
-    run = Run(hook, plan.mode, plan.dry_run)
+    run = Run(hook, plan)
     tally = Tally()
     report = Report(plan.report) if plan.report else None
     try:
@@ -69,10 +41,17 @@ def provision(
             for done in run(blocks):
                 not_done = tally.add(done)
                 if report is not None:
-                    report.add(not_done)
+                    # the report of a dry run is the plan: it has every row
+                    report.add(done.all() if plan.dry_run else not_done)
                 tally.progress(run.read)
-        tally.check(run.read)
-        failure = judge(tally, run.read, plan.on_rejected, plan.max_rejected)
+            tally.check(run.read)
+            failure = judge(tally, run.read, plan)
+            if plan.mode == "sync":
+                withheld = failure or run.withheld()
+                if withheld:
+                    log.warning("Nobody is deleted: %s", withheld)
+                else:
+                    _prune(run, tally, report)
     except BaseException:
         if run.read:
             log.error("Ended early: %s rows read; %s; %s", f"{run.read:,}", tally.words(), tally.rate())
@@ -85,6 +64,16 @@ def provision(
         where = f"The report is {plan.report}" if plan.report else "They are in the log"
         raise EmqxConfigError(f"{failure}; {tally.words()}. {where}")
     return summary
+
+
+def _prune(run: Run, tally: Tally, report: Report | None) -> None:
+    if not run.inventory.in_scope:
+        log.warning("The broker had no user inside the scope: is it %r?", run.plan.scope)
+    for ids in run.prune():
+        tally.pruned += len(ids)
+        if report is not None:
+            report.add_pruned(ids)
+        tally.progress(run.read)
 
 
 def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def check(
     for block in read_rows(rows, Format()):
         checked = checker.check(block)
         users += checked.users
-        bad += [tuple(one) for one in checked.bad]
+        bad += [one[:3] for one in checked.bad]
         assert len(checked.lines) == len(checked.users)
     return users, bad
 

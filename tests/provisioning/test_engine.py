@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.engine import Outcome, Run, provision_users, shown
+from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import Format, read_rows
 
 EVERY_WAY = pytest.mark.parametrize("version", ["4.4.19", "5.3.0", "5.6.1", "5.7.2", "5.8.9", "6.1.0"])
@@ -214,7 +215,7 @@ def test_a_dry_run_tells_what_would_happen_and_changes_nothing(
 ) -> None:
     outcomes(hook, rows(5))
     before = {user_id: user.password for user_id, user in broker.users.items()}
-    [done] = list(Run(hook, mode, dry_run=True)(read_rows([*rows(10), {"user_id": ""}], Format())))
+    [done] = list(Run(hook, Plan(mode, dry_run=True))(read_rows([*rows(10), {"user_id": ""}], Format())))
     found = [outcome.outcome for outcome in done.all()]
     there, absent = {
         "upsert": ("written", "written"),

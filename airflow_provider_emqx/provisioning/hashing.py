@@ -1,0 +1,175 @@
+"""Password hashes as EMQX makes them, so that it can be given ready-made ones."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+
+#: hex digits of each simple algorithm's hash
+_DIGITS = {"md5": 32, "sha": 40, "sha256": 64, "sha512": 128}
+_MACS = {"sha": "sha1"}
+_TO_BCRYPT = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+)
+#: bcrypt looks at no more bytes of a password
+_BCRYPT_BYTES = 72
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """
+    How an authenticator hashes passwords: its ``password_hash_algorithm``.
+
+    :param name: ``plain``, ``md5``, ``sha``, ``sha256``, ``sha512``, ``bcrypt`` or ``pbkdf2``.
+    :param salt_position: of the simple ones: ``prefix``, ``suffix`` or ``disable``.
+    :param rounds: of bcrypt: the work factor; of pbkdf2: iterations.
+    :param mac: of pbkdf2: name of the hash function as :mod:`hashlib` has it.
+    :param length: of pbkdf2: bytes of the result.
+    """
+
+    name: str
+    salt_position: str = "prefix"
+    rounds: int = 10
+    mac: str = "sha256"
+    length: int = 32
+
+    @classmethod
+    def of(cls, authenticator: Mapping[str, Any]) -> Algorithm:
+        """
+        Read it from the authenticator's configuration.
+
+        :param authenticator: as ``GET /authentication/{id}`` gives it.
+        :raises EmqxConfigError: if it is one that is not known here.
+        """
+        given = authenticator.get("password_hash_algorithm") or {}
+        name = given.get("name")
+        if name in _DIGITS or name == "plain":
+            return cls(name, salt_position=given.get("salt_position", "prefix"))
+        if name == "bcrypt":
+            return cls(name, rounds=int(given.get("salt_rounds", 10)))
+        if name == "pbkdf2":
+            mac = _MACS.get(given["mac_fun"], given["mac_fun"])
+            length = given.get("dk_length") or hashlib.new(mac).digest_size
+            return cls(name, rounds=int(given["iterations"]), mac=mac, length=int(length))
+        raise EmqxConfigError(
+            f"the authenticator {authenticator.get('id')} hashes passwords with {name!r}, which is not known here: "
+            "leave the hashing to the broker"
+        )
+
+    @property
+    def takes_salt(self) -> bool:
+        """Whether hashes have a salt beside them (bcrypt keeps it inside)."""
+        if self.name in _DIGITS:
+            return self.salt_position != "disable"
+        return self.name == "pbkdf2"
+
+    def __str__(self) -> str:
+        if self.name == "bcrypt":
+            return "bcrypt"
+        if self.name == "pbkdf2":
+            return f"pbkdf2 of {self.mac} and {self.length} bytes"
+        return f"{self.name} ({'no salt' if self.salt_position == 'disable' else f'salt as {self.salt_position}'})"
+
+    def wrong(self, password_hash: str, salt: str) -> str | None:
+        """
+        Tell why a ready-made hash cannot be one of this algorithm, which would lock its device out.
+
+        :param password_hash: as the source gives it.
+        :param salt: the same.
+        :return: the reason, ``None`` if it looks right.
+        """
+        if self.name == "bcrypt":
+            if not re.fullmatch(r"\$2[ab]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}", password_hash):
+                return "password_hash is no bcrypt hash, which the authenticator expects"
+            return None
+        if self.name != "plain":
+            digits = 2 * self.length if self.name == "pbkdf2" else _DIGITS[self.name]
+            if not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", password_hash):
+                return f"password_hash is not of {digits} hex digits: the authenticator expects {self}"
+            if salt and not self.takes_salt:
+                return f"there is a salt, but the authenticator expects {self}"
+        return None
+
+    def hash(self, password: str, salt: str) -> str:
+        """
+        Hash a password as the broker would.
+
+        :param password: plain.
+        :param salt: for bcrypt its own form, as ``$2b$10$…``.
+        """
+        if self.name == "bcrypt":
+            import bcrypt
+
+            return bcrypt.hashpw(password.encode(), salt.encode()).decode()
+        if self.name == "pbkdf2":
+            return hashlib.pbkdf2_hmac(
+                self.mac, password.encode(), salt.encode(), self.rounds, self.length
+            ).hex()
+        if self.salt_position == "prefix":
+            password = salt + password
+        elif self.salt_position == "suffix":
+            password = password + salt
+        if self.name == "plain":
+            return password
+        return hashlib.new(_MACS.get(self.name, self.name), password.encode()).hexdigest()
+
+
+class Hasher:
+    """
+    Hash passwords with salts that are the same at every run, so that an unchanged row is unchanged for the broker.
+
+    A user's salt is derived from the user id and a secret pepper: different for each user, and not to be foreseen
+    without the pepper.
+
+    :param algorithm: the authenticator's.
+    :param pepper: the secret.
+    """
+
+    def __init__(self, algorithm: Algorithm, pepper: str) -> None:
+        self.algorithm = algorithm
+        self._pepper = pepper.encode()
+        if algorithm.name == "bcrypt":
+            try:
+                import bcrypt  # noqa: F401
+            except ImportError:
+                raise EmqxConfigError(
+                    "the authenticator hashes with bcrypt: install airflow-provider-emqx[bcrypt] on the workers, or "
+                    "leave the hashing to the broker"
+                ) from None
+
+    def wrong(self, password: str) -> str | None:
+        """Tell why a password cannot be hashed."""
+        if self.algorithm.name == "bcrypt" and (len(password.encode()) > _BCRYPT_BYTES or "\0" in password):
+            return f"password has more than {_BCRYPT_BYTES} bytes or a NUL, which bcrypt cuts off"
+        return None
+
+    def hashed(self, user: dict[str, Any]) -> dict[str, Any]:
+        """
+        Give a user with a hash in place of the password.
+
+        :param user: with ``user_id``, ``password`` and ``is_superuser``.
+        """
+        salt = self._salt(user["user_id"])
+        return {
+            "user_id": user["user_id"],
+            "password_hash": self.algorithm.hash(user["password"], salt),
+            "salt": salt if self.algorithm.takes_salt else "",
+            "is_superuser": user["is_superuser"],
+        }
+
+    def _salt(self, user_id: str) -> str:
+        if self.algorithm.name != "bcrypt" and not self.algorithm.takes_salt:
+            return ""
+        drawn = hmac.digest(self._pepper, b"salt\0" + user_id.encode(), "sha256")[:16]
+        if self.algorithm.name != "bcrypt":
+            return drawn.hex()
+        text = base64.b64encode(drawn).rstrip(b"=").translate(_TO_BCRYPT).decode()
+        return f"$2b${self.algorithm.rounds:02d}${text}"

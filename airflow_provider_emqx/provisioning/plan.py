@@ -1,0 +1,141 @@
+"""What a provisioning run is to do."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+
+MODES = ("upsert", "create", "delete", "sync")
+#: a synchronisation may delete so many users, or this share of those in its scope, whichever is more
+DELETES = 100
+DELETES_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What is to be done with the rows of a source.
+
+    :param mode: one of :data:`MODES`.
+    :param dry_run: read and check everything, write nothing.
+    :param report: where to write the report, if anywhere.
+    :param on_rejected: ``"report"`` or ``"fail"``.
+    :param max_rejected: count or share of rejected rows that is accepted.
+    :param scope: of ``sync``: prefixes or patterns of the users that the source speaks for.
+    :param protect: of ``sync``: ids or patterns of users that are never deleted.
+    :param max_deletes: of ``sync``: count, or share of the users in scope, that may be deleted.
+    :param hash_passwords: hash plain passwords here instead of in the broker.
+    :param pepper: secret of the salts.
+    """
+
+    mode: str = "upsert"
+    dry_run: bool = False
+    report: str | os.PathLike[str] | None = None
+    on_rejected: str = "report"
+    max_rejected: float | str | None = None
+    scope: str | Sequence[str] | None = None
+    protect: str | Sequence[str] = ()
+    max_deletes: float | str | None = None
+    hash_passwords: bool = False
+    pepper: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise EmqxConfigError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        if self.on_rejected not in ("report", "fail"):
+            raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
+        limit(self.max_rejected, 1)
+        limit(self.max_deletes, 1, "max_deletes")
+        if self.mode == "sync" and not texts("scope", self.scope):
+            raise EmqxConfigError(
+                "mode 'sync' deletes users that no row names; give scope, the prefix or pattern of the user ids that "
+                "this source speaks for, as 'sensor-'; all users are '*'"
+            )
+        if self.mode != "sync" and (self.scope or self.protect or self.max_deletes not in (None, "")):
+            raise EmqxConfigError(
+                f"scope, protect and max_deletes are for mode 'sync', not for {self.mode!r}"
+            )
+        texts("protect", self.protect)
+        if self.hash_passwords and not self.pepper:
+            raise EmqxConfigError(
+                "hash_passwords needs pepper_conn_id, a connection whose password is the pepper: a long secret that "
+                "stays the same"
+            )
+
+    def in_scope(self) -> re.Pattern[str]:
+        """Give the pattern whose ``match`` tells whether the source speaks for a user."""
+        return re.compile("|".join(_glob(one) or re.escape(one) for one in texts("scope", self.scope)))
+
+    def protected(self) -> re.Pattern[str]:
+        """Give the pattern whose ``match`` tells whether a user is never deleted."""
+        never = r"(?!)"
+        ids = (_glob(one) or re.escape(one) + r"\Z" for one in texts("protect", self.protect))
+        return re.compile("|".join(ids) or never)
+
+    def deletes(self, in_scope: int) -> int:
+        """
+        Tell how many users a synchronisation may delete.
+
+        :param in_scope: how many there were in scope before it.
+        """
+        given = limit(self.max_deletes, in_scope, "max_deletes")
+        return max(DELETES, int(DELETES_SHARE * in_scope)) if given is None else given
+
+
+def _glob(text: str) -> str | None:
+    """Translate a shell pattern to a regular expression."""
+    return fnmatch.translate(text) if any(mark in text for mark in "*?[") else None
+
+
+def texts(name: str, given: str | Sequence[Any] | None) -> tuple[str, ...]:
+    """
+    Read one text or a list of them.
+
+    :param name: of the argument, for the error.
+    :param given: the text, or texts.
+    :raises EmqxConfigError: if one of them is no text or empty.
+    """
+    if given is None or given == "":
+        return ()
+    several = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(one, str) and one for one in several):
+        raise EmqxConfigError(f"{name} must be text or a list of texts, none of them empty")
+    return several
+
+
+def limit(given: float | str | None, of: int, name: str = "max_rejected") -> int | None:
+    """
+    Read a limit that is a count or a share.
+
+    :param given: a count as ``5`` or ``"5"``, a share as ``0.05`` or ``"5%"``, or ``None`` for no limit.
+    :param of: what a share is taken of.
+    :param name: of the argument, for the error.
+    :return: the count, rounded down.
+    :raises EmqxConfigError: if it is neither.
+    """
+    if given is None or given == "":
+        return None
+    # True and False are numbers to float()
+    text = "" if isinstance(given, bool) else str(given).strip()
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+        elif text.isdecimal():
+            return int(text)
+        else:
+            share = float(text)
+        if not 0 <= share <= 1:
+            raise ValueError
+    except ValueError:
+        raise EmqxConfigError(
+            f"{name} must be a count, as 5, or a share, as 0.05 or '5%', not {given!r}"
+        ) from None
+    # 5% of 100 is 5, although 0.05 * 100 is a little more than 5
+    return math.floor(round(share * of, 6))

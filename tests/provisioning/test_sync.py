@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.sources import Format, read_file, read_rows
+from airflow_provider_emqx.provisioning.task import provision
+
+
+def run(rows: Any, **plan: Any) -> dict[str, Any]:
+    plan = {"mode": "sync", "scope": "d", **plan}
+    blocks = read_file(rows, Format()) if isinstance(rows, str | Path) else read_rows(rows, Format())
+    with EmqxHook() as hook:
+        return provision(hook, blocks, Plan(**plan), lambda summary: None)
+
+
+def rows(*numbers: int, password: str = "p") -> list[dict[str, Any]]:
+    return [{"user_id": f"d{i}", "password": f"{password}{i}"} for i in numbers]
+
+
+@pytest.fixture
+def filled(broker: Any) -> Any:
+    """A broker with the users d0 to d9, and two of somebody else."""
+    with EmqxHook() as hook:
+        for user_id in [f"d{i}" for i in range(10)] + ["other", "x-d1"]:
+            hook.create_user(user_id, "old")
+    broker.requests.clear()
+    return broker
+
+
+def ids(broker: Any) -> set[str]:
+    return set(broker.users)
+
+
+def deletions(broker: Any) -> list[Any]:
+    return [request for request in broker.requests if request.method == "DELETE"]
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.6.1", "5.8.9"])
+def test_the_users_in_scope_become_those_of_the_source(filled: Any) -> None:
+    summary = run(rows(*range(3, 13)))
+    assert ids(filled) == {f"d{i}" for i in range(3, 13)} | {"other", "x-d1"}
+    assert filled.verify("d5", "p5")
+    assert (summary["read"], summary["written"], summary["pruned"]) == (10, 10, 3)
+    assert run(rows(*range(3, 13)))["pruned"] == 0
+
+
+@pytest.mark.parametrize(
+    ("scope", "left"),
+    [
+        ("*", {"d1"}),
+        ("d?", {"d1", "other", "x-d1"}),
+        ("d[5-9]", {"d0", "d1", "d2", "d3", "d4", "other", "x-d1"}),
+        (["d5", "x-"], {f"d{i}" for i in range(10) if i != 5} | {"other"}),
+        ("nobody", {f"d{i}" for i in range(10)} | {"other", "x-d1"}),
+    ],
+)
+def test_the_scope_is_a_prefix_or_a_pattern(filled: Any, scope: Any, left: set[str]) -> None:
+    run(rows(1), scope=scope)
+    assert ids(filled) == left
+
+
+def test_protected_users_and_superusers_are_never_deleted(filled: Any, version: str) -> None:
+    superusers = set()
+    if version.startswith("5"):
+        with EmqxHook() as hook:
+            hook.create_user("d-root", "p", is_superuser=True)
+        superusers = {"d-root"}
+    summary = run(rows(1), protect=["d2", "d[34]"])
+    assert ids(filled) == {"d1", "d2", "d3", "d4", "other", "x-d1"} | superusers
+    assert summary["pruned"] == 6
+
+
+def test_more_deletions_than_allowed_are_none(filled: Any) -> None:
+    for allowed in (2, "29%", 0.29, 0):
+        with pytest.raises(EmqxConfigError, match=r"3 of 10 users in scope .* nobody was"):
+            run(rows(*range(3, 13)), max_deletes=allowed)
+        assert not deletions(filled)
+        # those who came with the failed run were no part of the share
+        with EmqxHook() as hook:
+            for user_id in ("d10", "d11", "d12"):
+                hook.delete_user(user_id)
+        filled.requests.clear()
+    assert run(rows(*range(3, 13)), max_deletes="30%")["pruned"] == 3
+
+
+def test_a_wrong_file_does_not_hide_behind_the_users_that_it_brings(filled: Any) -> None:
+    wrong = [{"user_id": f"d-new-{i}", "password": "p"} for i in range(200)]
+    with pytest.raises(EmqxConfigError, match="10 of 10 users in scope"):
+        run(wrong, max_deletes="50%")
+    assert not deletions(filled)
+
+
+def test_by_default_a_tenth_or_a_hundred_may_be_deleted() -> None:
+    plan = Plan(mode="sync", scope="d")
+    assert [plan.deletes(in_scope) for in_scope in (5, 999, 1_001, 50_000)] == [100, 100, 100, 5_000]
+
+
+def test_rejected_rows_count_as_present(filled: Any) -> None:
+    bad = [
+        {"user_id": "d2", "password": ""},
+        {"user_id": "d3"},
+        {"user_id": "d1", "password": "again"},
+        {"user_id": "d4", "password": "p", "is_superuser": "perhaps"},
+    ]
+    summary = run([*rows(1), *bad])
+    assert summary["rejected"] == 4
+    assert ids(filled) == {"d1", "d2", "d3", "d4", "other", "x-d1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", 'user_id,password\nd1,p\nd2,too,many\nd3\n"d4,open quote\n'),
+        (
+            "x.jsonl",
+            '{"user_id": "d1", "password": "p"}\n{"user_id": "d2", "pass\nd3\n{"user_id":"d3"\n["user_id", "d4"]\n',
+        ),
+    ],
+)
+def test_a_row_too_broken_to_have_an_id_keeps_the_user_that_it_may_have_meant(
+    filled: Any, tmp_path: Path, name: str, text: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    summary = run(path)
+    assert summary["written"] == 1
+    assert summary["rejected"] >= 3
+    assert ids(filled) >= {"d1", "d2", "d3", "d4", "other", "x-d1"}
+    assert "d9" not in ids(filled)
+
+
+def test_nobody_is_deleted_when_an_id_cannot_be_read(
+    filled: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("user_id,password\nd1,p\nd-mü,p\n".encode("latin-1"))
+    assert run(path)["pruned"] == 0
+    assert not deletions(filled)
+    assert "Nobody is deleted" in caplog.text
+
+
+def test_nobody_is_deleted_for_a_source_without_rows(filled: Any) -> None:
+    assert run([])["pruned"] == 0
+    assert not deletions(filled)
+
+
+def test_nobody_is_deleted_after_a_read_error(filled: Any) -> None:
+    def source() -> Iterator[dict[str, Any]]:
+        yield from rows(1, 2)
+        raise EmqxError("broke off")
+
+    with pytest.raises(EmqxError, match="broke off"):
+        run(source())
+    assert not deletions(filled)
+    assert filled.verify("d1", "p1")
+
+
+def test_nobody_is_deleted_after_a_failed_write(filled: Any) -> None:
+    filled.order_fault("status", status=401, match="POST ", times=9)
+    with pytest.raises(EmqxAuthError):
+        run(rows(1))
+    assert not deletions(filled)
+
+
+@pytest.mark.parametrize("plan", [{"on_rejected": "fail"}, {"max_rejected": 0}])
+def test_nobody_is_deleted_when_too_many_rows_are_rejected(filled: Any, plan: dict[str, Any]) -> None:
+    with pytest.raises(EmqxConfigError, match="1 of 2 rows were rejected"):
+        run([*rows(1), {"user_id": ""}], **plan)
+    assert not deletions(filled)
+
+
+def test_a_dry_run_is_a_plan_in_counts_and_as_a_file(filled: Any, tmp_path: Path) -> None:
+    report = tmp_path / "plan.jsonl"
+    summary = run([*rows(8, 9, 10), {"user_id": "."}], dry_run=True, report=report, protect="d7")
+    wanted = {"read": 4, "written": 3, "created": 1, "updated": 2, "rejected": 1, "pruned": 7}
+    assert {name: summary[name] for name in wanted} == wanted
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [(line["id"], line["outcome"]) for line in lines[:4]] == [
+        ("d8", "written"),
+        ("d9", "written"),
+        ("d10", "written"),
+        (".", "rejected"),
+    ]
+    assert {(line["id"], line["outcome"], line["line"]) for line in lines[4:]} == {
+        (f"d{i}", "pruned", None) for i in range(7)
+    }
+    assert all(request.method == "GET" for request in filled.requests)
+    assert len(ids(filled)) == 12
+
+
+def test_deletions_are_in_the_report(filled: Any, tmp_path: Path) -> None:
+    report = tmp_path / "r.csv"
+    run(rows(*range(1, 10)), report=report)
+    assert "d0,,pruned,no row names this user" in report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"mode": "sync"}, "give scope"),
+        ({"mode": "sync", "scope": ""}, "give scope"),
+        ({"mode": "sync", "scope": [""]}, "scope must be text"),
+        ({"mode": "sync", "scope": [5]}, "scope must be text"),
+        ({"mode": "sync", "scope": "d", "max_deletes": "lots"}, "max_deletes must be a count"),
+        ({"mode": "upsert", "scope": "d"}, "are for mode 'sync'"),
+        ({"mode": "delete", "max_deletes": 5}, "are for mode 'sync'"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(plan: dict[str, Any], message: str) -> None:
+    with pytest.raises(EmqxConfigError, match=message):
+        Plan(**plan)
