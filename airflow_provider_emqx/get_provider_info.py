@@ -39,7 +39,11 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_emqx.operators.auth"],
+                "python-modules": [
+                    "airflow_provider_emqx.operators.auth",
+                    "airflow_provider_emqx.operators.clients",
+                    "airflow_provider_emqx.operators.topics",
+                ],
             }
         ],
         "sensors": [
@@ -54,6 +58,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_emqx.triggers.emqx"],
             }
         ],
+        "extra-links": ["airflow_provider_emqx.links.EmqxDashboardLink"],
         "connection-types": [
             {
                 "connection-type": "emqx",

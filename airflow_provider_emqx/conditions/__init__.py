@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from airflow_provider_emqx.api.base import Broker, Operation
-from airflow_provider_emqx.conditions import clients
+from airflow_provider_emqx.conditions import clients, cluster, topics
 from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
 from airflow_provider_emqx.conditions.clients import loaded
 from airflow_provider_emqx.conditions.ids import finish
@@ -36,6 +36,13 @@ class Kind(NamedTuple):
 KINDS = {
     clients.ONLINE: Kind(clients.online, clients.ask),
     clients.OFFLINE: Kind(clients.offline, clients.ask),
+    topics.SUBSCRIBED: Kind(topics.subscribed, topics.ask_subscribed),
+    topics.METRIC: Kind(topics.metric, topics.ask_metric),
+    topics.RETAINED: Kind(topics.retained, topics.ask_retained),
+    cluster.HEALTHY: Kind(cluster.healthy, cluster.ask_healthy),
+    cluster.METRIC: Kind(cluster.metric, cluster.ask_metric),
+    cluster.RULE_HEALTHY: Kind(cluster.rule_healthy, cluster.ask_rule_healthy),
+    cluster.EVACUATED: Kind(cluster.evacuated, cluster.ask_evacuated),
 }
 
 

@@ -10,40 +10,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.sensors.clients import EmqxClientOfflineSensor, EmqxClientOnlineSensor
 from airflow_provider_emqx.testing import FakeEmqx
-
-#: how a sensor can wait
-MODES: dict[str, dict[str, Any]] = {
-    "poke": {"mode": "poke"},
-    "reschedule": {"mode": "reschedule"},
-    "deferred": {"deferrable": True},
-}
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the attempts of one exchange nothing is learnt from waiting."""
-    monkeypatch.setattr(exchange, "_FIRST_WAIT", 0.01)
-
-
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return MODES[request.param]
-
-
-@pytest.fixture
-def wait(run_dag: Callable[..., Any], request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Run a DAG of one sensor, and give its state and its result."""
-
-    def wait(sensor: type, **arguments: Any) -> tuple[str, Any]:
-        with DAG("wait", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-            sensor(task_id="sensor", **{"poke_interval": 0.2, "timeout": 30, **arguments})
-        task = run_dag(dag).get_task_instance("sensor")
-        return task.state, task.xcom_pull(task_ids="sensor")
-
-    return wait
 
 
 def test_a_wait_goes_on_when_the_device_comes_online(

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConnectionError, EmqxServerError
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 from airflow_provider_emqx.testing import FakeEmqx
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "_FIRST_WAIT", 0.01)
 
 
 def sensor(**arguments: Any) -> EmqxClientOnlineSensor:

@@ -23,7 +23,14 @@ def get_rebalance_status(broker: Broker) -> Operation[Row]:
         reply = yield Request("GET", "/load_rebalance/global_status", accept=(200,))
     except EmqxUnsupportedError as error:
         raise unsupported(broker) from error
-    return {name: list(reply.data.get(name) or ()) for name in ("evacuations", "purges", "rebalances")}
+    return {name: _rows(reply.data.get(name) or {}) for name in ("evacuations", "purges", "rebalances")}
+
+
+def _rows(found: Any) -> list[Row]:
+    """Write what EMQX 4 keeps by node as the rows of v5."""
+    if isinstance(found, Mapping):
+        return [{**row, "node": node} for node, row in found.items()]
+    return list(found)
 
 
 def start_evacuation(broker: Broker, node: str, settings: Mapping[str, Any] | None = None) -> Operation[None]:

@@ -1,0 +1,167 @@
+"""Wait for the state of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_emqx.conditions import cluster
+from airflow_provider_emqx.conditions.base import Condition
+from airflow_provider_emqx.sensors.base import BaseEmqxSensor
+
+
+class EmqxClusterHealthSensor(BaseEmqxSensor):
+    """
+    Wait until the nodes of the cluster run and certain alarms are not active.
+
+    ``GET /nodes``; v5 ``GET /alarms``, v4 ``GET /alarms/activated``.
+
+    The task's result: ``{"running", "not_running"}``, names of nodes, and ``"alarms"`` (empty) if these are looked at.
+
+    :param nodes: ``"all"``, or how many must run (templated).
+    :param no_alarms: names of alarms that must not be active, ``"*"`` for any alarm (templated). Default: alarms are
+        not looked at.
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "nodes", "no_alarms")
+
+    def __init__(
+        self, *, nodes: str | int = "all", no_alarms: str | Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.nodes = nodes
+        self.no_alarms = no_alarms
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return cluster.healthy(self.nodes, self.no_alarms)
+
+
+class EmqxMetricSensor(BaseEmqxSensor):
+    """
+    Wait until a statistic or a counter of the cluster passes a threshold: ``GET /stats``, ``GET /metrics``.
+
+    Statistics (``"live_connections.count"``, ``"subscriptions.count"``, ``"retained.count"``) are of now. Counters
+    (``"messages.received"``, ``"client.connected"``) count from the start of each node and begin at 0 again when it
+    restarts: with a ``baseline``, a counter below it counts from 0. Some counters have other names on EMQX 4.
+
+    The task's result: ``{"value", "threshold", "comparison"}``, and ``{"baseline", "change"}`` with a baseline.
+
+    :param metric: name of the statistic or counter (templated).
+    :param threshold: number to compare with (templated).
+    :param comparison: ``">="`` or ``"<="``.
+    :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
+    :param node: of this node only, as ``"emqx@10.0.0.1"`` (templated). Default: the whole cluster.
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (
+        *BaseEmqxSensor.template_fields,
+        "metric",
+        "threshold",
+        "baseline",
+        "node",
+    )
+
+    def __init__(
+        self,
+        *,
+        metric: str,
+        threshold: float | str,
+        comparison: str = ">=",
+        baseline: float | str | None = None,
+        node: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.metric = metric
+        self.threshold = threshold
+        self.comparison = comparison
+        self.baseline = baseline
+        self.node = node
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return cluster.metric(self.metric, self.threshold, self.comparison, self.baseline, self.node)
+
+
+class EmqxRuleHealthSensor(BaseEmqxSensor):
+    """
+    Wait until parts of data integration work.
+
+    A rule is healthy if it is enabled and all it uses is connected; an action, source or connector if it is connected.
+    ``GET /rules/{id}``; v5 ``GET /actions/{id}`` and ``/connectors/{id}`` (EMQX 5.4 and later), ``/sources/{id}`` (5.6
+    and later); v4 ``GET /resources/{id}``. What does not exist is waited for.
+
+    The task's result: ``{"states"}``, a dict of part and state.
+
+    :param rule_id: a rule (templated).
+    :param action_id: an action, as ``"http:my_hook"`` (templated).
+    :param source_id: a source, as ``"mqtt:upstream"`` (templated).
+    :param connector_id: a connector, as ``"http:my_server"``; on EMQX 4 a resource, as ``"resource:1234"`` (templated).
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (
+        *BaseEmqxSensor.template_fields,
+        "rule_id",
+        "action_id",
+        "source_id",
+        "connector_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        rule_id: str | None = None,
+        action_id: str | None = None,
+        source_id: str | None = None,
+        connector_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rule_id = rule_id
+        self.action_id = action_id
+        self.source_id = source_id
+        self.connector_id = connector_id
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return cluster.rule_healthy(self.rule_id, self.action_id, self.source_id, self.connector_id)
+
+
+class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
+    """
+    Wait until the evacuation of a node has moved all its clients and sessions away.
+
+    ``GET /load_rebalance/global_status``: EMQX Enterprise, and every edition from EMQX 5.9 on. The evacuation must have
+    been started, by :class:`~airflow_provider_emqx.operators.cluster.EmqxEvacuateNodeOperator` or by hand.
+
+    The task's result: ``{"node", "state", "connected", "sessions"}``.
+
+    :param node: name of the node, as ``"emqx@10.0.0.1"`` (templated).
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "node")
+
+    def __init__(self, *, node: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.node = node
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return cluster.evacuated(self.node)

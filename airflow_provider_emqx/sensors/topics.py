@@ -1,0 +1,163 @@
+"""Wait for what happens to topics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_emqx.conditions import topics
+from airflow_provider_emqx.conditions.base import Condition
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.sensors.base import BaseEmqxSensor
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class EmqxSubscriptionSensor(BaseEmqxSensor):
+    """
+    Wait until clients are subscribed to a topic: ``GET /subscriptions``.
+
+    Subscriptions to exactly this topic are asked for first, which is cheap. Only while they are too few, all
+    subscriptions are listed to find filters with wildcards; switch that off with ``wildcards`` on large brokers.
+    A session that is kept without a connection is subscribed.
+
+    The task's result: ``{"topic", "needed", "subscribers"}``.
+
+    :param topic: a topic, or a filter exactly as it was subscribed (templated).
+    :param min_subscribers: how many clients must be subscribed (templated).
+    :param wildcards: for a topic, count also clients whose filter has wildcards or is shared.
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "topic", "min_subscribers")
+
+    def __init__(
+        self, *, topic: str, min_subscribers: int | str = 1, wildcards: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.topic = topic
+        self.min_subscribers = min_subscribers
+        self.wildcards = wildcards
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return topics.subscribed(self.topic, self.min_subscribers, self.wildcards)
+
+
+class EmqxTopicMetricSensor(BaseEmqxSensor):
+    """
+    Wait until a metric of a measured topic passes a threshold.
+
+    v5 ``GET /mqtt/topic_metrics/{topic}``, v4 ``GET /topic-metrics/{topic}`` (module ``topic_metrics``). The topic must
+    be registered with the broker, which measures up to 512. Counters are sums over the nodes and begin at 0 again when
+    a node restarts: with a ``baseline``, a counter below it counts from 0.
+
+    The task's result: ``{"value", "threshold", "comparison"}``, and ``{"baseline", "change"}`` with a baseline.
+
+    :param topic: a topic that the broker measures (templated).
+    :param metric: as ``"messages.in.count"``, ``"messages.dropped.count"``, ``"messages.out.rate"`` (templated).
+    :param threshold: number to compare with (templated).
+    :param comparison: ``">="`` or ``"<="``.
+    :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (
+        *BaseEmqxSensor.template_fields,
+        "topic",
+        "metric",
+        "threshold",
+        "baseline",
+    )
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        threshold: float | str,
+        metric: str = "messages.in.count",
+        comparison: str = ">=",
+        baseline: float | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.topic = topic
+        self.metric = metric
+        self.threshold = threshold
+        self.comparison = comparison
+        self.baseline = baseline
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        return topics.metric(self.topic, self.metric, self.threshold, self.comparison, self.baseline)
+
+
+class EmqxRetainedMessageSensor(BaseEmqxSensor):
+    """
+    Wait until a message is retained for a topic, any one or one with a certain content.
+
+    v5 ``GET /mqtt/retainer/message/{topic}``; EMQX 4 and EMQX Cloud Serverless do not show retained messages over the
+    API (:class:`~airflow_provider_emqx.exceptions.EmqxUnsupportedError`).
+
+    The task's result: ``{"topic", "retained", "publish_at", "from_clientid", "qos"}``, without the payload.
+
+    What is expected is rendered, but shown neither among the rendered fields nor in the trigger's arguments, which hold
+    a digest of it. A task whose output is given as ``payload`` or ``json_value`` must be set upstream by hand.
+
+    :param topic: without wildcards (templated).
+    :param payload: the whole payload, exactly (templated). Default: any.
+    :param json_field: a field of a JSON payload, as ``"state.battery"``, or ``"readings.0"`` in a list (templated).
+    :param json_value: value that this field must have; numbers and booleans may be given as text (templated).
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
+        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "topic", "json_field")
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        payload: str | bytes | None = None,
+        json_field: str | None = None,
+        json_value: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.topic = topic
+        self.payload = payload
+        self.json_field = json_field
+        self.json_value = json_value
+
+    def execute(self, context: Context) -> Any:
+        """
+        Wait.
+
+        :param context: of the task.
+        :return: the condition's details.
+        """
+        # not template fields: those are stored, and shown to everybody who may see the DAG
+        self.payload = self.render_template(self.payload, context)
+        self.json_value = self.render_template(self.json_value, context)
+        return super().execute(context)
+
+    def condition(self) -> Condition:
+        """Make the condition of the rendered arguments."""
+        payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
+        if payload is not None and not isinstance(payload, bytes):
+            raise EmqxConfigError(f"payload must be text or bytes, not {type(payload).__name__}")
+        return topics.retained(
+            self.topic,
+            None if payload is None else topics.digest(payload),
+            self.json_field,
+            None if self.json_field is None else topics.digest(self.json_value),
+        )
