@@ -23,7 +23,7 @@ def no_json(request: Request, answer: Answer) -> EmqxServerError:
     return EmqxServerError(
         answer.status,
         "",
-        f"the answer is no JSON ({describe(answer)})",
+        f"the answer is no {'file' if request.binary else 'JSON'} ({describe(answer)})",
         str(request),
         "Something other than EMQX may answer at this address, or it cut the answer short.",
     )

@@ -42,6 +42,8 @@ def read(request: Request, answer: Answer) -> Reply:
     if answer.status != 200:
         raise _failure(request, answer)
     if request.binary:
+        if answer.content_type == "text/html":
+            raise no_json(request, answer)
         return Reply(200, answer.body)
     try:
         body = json.loads(answer.body)

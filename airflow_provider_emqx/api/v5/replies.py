@@ -33,6 +33,8 @@ def read(request: Request, answer: Answer) -> Reply:
     """
     if 200 <= answer.status < 300 or answer.status in request.accept:
         if request.binary and answer.status < 300:
+            if answer.content_type == "text/html":
+                raise no_json(request, answer)
             return Reply(answer.status, answer.body)
         return _success(request, answer)
     raise _failure(request, answer)
@@ -40,6 +42,9 @@ def read(request: Request, answer: Answer) -> Reply:
 
 def _success(request: Request, answer: Answer) -> Reply:
     if not answer.body:
+        # EMQX says 204, or 200 to a few POSTs; anything else would be taken for "nothing there" or "done"
+        if answer.status != 204 and (request.method != "POST" or answer.content_type == "text/html"):
+            raise no_json(request, answer)
         return Reply(answer.status)
     try:
         body = json.loads(answer.body)
