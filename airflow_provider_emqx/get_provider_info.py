@@ -49,7 +49,11 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_emqx.sensors.clients"],
+                "python-modules": [
+                    "airflow_provider_emqx.sensors.clients",
+                    "airflow_provider_emqx.sensors.cluster",
+                    "airflow_provider_emqx.sensors.topics",
+                ],
             }
         ],
         "triggers": [

@@ -18,7 +18,13 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
-from airflow.providers.common.compat.sdk import BaseHook, BaseNotifier, BaseOperator, BaseSensorOperator
+from airflow.providers.common.compat.sdk import (
+    BaseHook,
+    BaseNotifier,
+    BaseOperator,
+    BaseOperatorLink,
+    BaseSensorOperator,
+)
 from airflow.triggers.base import BaseTrigger
 from packaging.utils import canonicalize_name
 
@@ -99,7 +105,7 @@ def test_the_installed_version_is_the_version_of_the_source() -> None:
 
 def test_no_key_is_misspelt() -> None:
     """Airflow accepts and ignores unknown keys, so the exact sets are written down here."""
-    sections = {key for key in (*SECTIONS, "notifications", "transfers") if key in INFO}
+    sections = {key for key in (*SECTIONS, "extra-links", "notifications", "transfers") if key in INFO}
     assert set(INFO) == {"package-name", "name", "description", "integrations", "connection-types", *sections}
     assert set(CONNECTION_TYPE) == {
         "connection-type",
@@ -172,6 +178,11 @@ def test_exactly_the_modules_that_define_such_classes_are_listed(section: str) -
     package, base = SECTIONS[section]
     listed = [name for entry in INFO.get(section, ()) for name in entry["python-modules"]]
     assert sorted(listed) == sorted(module.__name__ for module in modules(package) if classes(module, base))
+
+
+def test_exactly_the_links_that_exist_are_listed() -> None:
+    links = importlib.import_module("airflow_provider_emqx.links")
+    assert sorted(INFO["extra-links"]) == sorted(classes(links, BaseOperatorLink))
 
 
 def test_exactly_the_notifiers_and_transfers_that_exist_are_listed() -> None:
