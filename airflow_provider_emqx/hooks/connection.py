@@ -217,6 +217,13 @@ def _given(extras: Mapping[str, Any], name: str) -> Any:
 
 def _text(extras: Mapping[str, Any], name: str) -> str | None:
     value = _given(extras, name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        # Airflow reads numbers out of a URI's query: 5.10 would be 5.1
+        raise EmqxConfigError(
+            f"{_label(name)} must be text, not the number {value}: write all three parts, or quotes"
+        )
     if value is not None and not isinstance(value, str):
         raise EmqxConfigError(f"{_label(name)} must be text, not {type(value).__name__}")
     return value

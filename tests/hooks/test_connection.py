@@ -166,6 +166,7 @@ def test_serverless_is_known_by_its_host() -> None:
         ({"emqx_version": "v6.1.0-rc.1"}, "version", (6, 1, 0)),
         ({"authenticator": " "}, "authenticator", "password_based:built_in_database"),
         ({"namespace": "tenant-1"}, "namespace", "tenant-1"),
+        ({"namespace": 17}, "namespace", "17"),
         ({"proxy": "http://proxy.example.com:3128"}, "proxy", "http://proxy.example.com:3128"),
         ({"read_only": "yes"}, "read_only", True),
     ],
@@ -187,7 +188,8 @@ def test_extras_are_taken_as_json_types_and_as_strings(extra: dict[str, Any], fi
         ({"read_only": "maybe"}, "“Read only” must be true or false, not 'maybe'"),
         ({"api_version": "v3"}, "“API version” must be one of auto, v4, v5"),
         ({"emqx_version": "newest"}, "“EMQX version” must be as 5.8.9"),
-        ({"authenticator": 7}, "“Authenticator” must be text"),
+        ({"authenticator": []}, "“Authenticator” must be text"),
+        ({"emqx_version": 5.1}, "“EMQX version” must be text, not the number 5.1"),
         ({"readonly": True}, "there is no extra 'readonly'; 'read_only' (“Read only”) may be meant"),
     ],
 )
