@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from airflow_provider_emqx.testing import backups, rebalance
@@ -121,9 +120,7 @@ class FakeEmqx:
     def __enter__(self) -> FakeEmqx:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def __repr__(self) -> str:
@@ -443,8 +440,12 @@ class FakeEmqx:
                     self.state.mqtt.remove(client.clientid)
 
     def start_node(self, name: str) -> None:
-        """Start a stopped node."""
+        """Start a stopped node. Counters begin at 0 again."""
         with self.state.lock:
+            if name == next(iter(self.state.nodes)):  # the one that all counters are kept on
+                self.state.mqtt.metrics.clear()
+                for registered in self.state.mqtt.topic_metrics.values():
+                    registered.counts.clear()
             self.state.nodes[name].running = True
             self.state.nodes[name].started_at = self.state.now()
 

@@ -186,7 +186,7 @@ class Server:
                 await asyncio.sleep(wait - HALF_A_TICK)
         if fault is not None:
             return await _misbehave(fault, answer, transport)
-        return _response(answer, close=served >= self.requests_per_connection)
+        return _response(answer, close=served >= self.requests_per_connection or not incoming.keep_alive)
 
 
 @cache

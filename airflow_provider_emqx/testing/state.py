@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_emqx.testing.mqtt import Client, Message, Sessions
+from airflow_provider_emqx.testing.mqtt import Client, Sessions
 from airflow_provider_emqx.testing.passwords import SHA256, User
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.tables import Table
@@ -354,7 +354,3 @@ class State:
             )
             self.connect(again, None)
         return True
-
-    def make_message(self, topic: str, payload: bytes, qos: int, retain: bool, **properties: Any) -> Message:
-        """Build a message as the API publishes it."""
-        return Message(topic, payload, qos, retain, properties)

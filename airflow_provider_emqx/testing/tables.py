@@ -39,17 +39,21 @@ class Table(dict[Any, V]):
         super().__delitem__(key)
 
     def pop(self, key: Any, *default: Any) -> Any:
+        """Remove a row and return it."""
         self._keys = None
         return super().pop(key, *default)
 
     def clear(self) -> None:
+        """Remove all rows."""
         self._keys = None
         super().clear()
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return a row, after adding it if it was not there."""
         self._keys = None
         return super().setdefault(key, default)
 
     def update(self, *args: Any, **kwargs: V) -> None:
+        """Add or replace rows."""
         self._keys = None
         super().update(*args, **kwargs)

@@ -107,6 +107,8 @@ def test_v5_actions_and_connectors() -> None:
         assert call(broker, "DELETE", "/actions/http:a").status == 400
         assert call(broker, "DELETE", "/actions/http:a?also_delete_dep_actions=true").status == 204
         assert call(broker, "GET", "/rules/r").body["actions"] == []
+        broker.add_source("mqtt:s")
+        assert call(broker, "GET", "/sources/mqtt:s").body["status"] == "connected"
         broker.set_status("http:c", "connecting")
         assert call(broker, "GET", "/connectors").body[0]["status"] == "connecting"
 

@@ -198,8 +198,9 @@ def by_username_on_node(state: State, request: Request, node: str, username: str
 
 
 def kick_client(state: State, request: Request, clientid: str) -> Answer:
-    """``DELETE /clients/{clientid}``: code 0 even for a client that is not there."""
-    state.kick(clientid)
+    """``DELETE /clients/{clientid}``: code 0 even for a client that is not there, since 4.4."""
+    if not state.kick(clientid) and not state.at_least(4, 4):
+        raise failed(OFFLINE, "not_found")
     return done()
 
 

@@ -342,17 +342,12 @@ def list_routes(state: State, request: Request) -> Answer:
     """``GET /api/v4/``: every route that this broker serves, in minirest's spelling."""
     rows = []
     for route in state.routes:
+        function = getattr(route.handler, "func", route.handler)
         path = "/".join(
             f":bin:{part[1:-1]}" if part[:1] == "{" else part for part in route.pattern.split("/")
         )
-        description = (route.handler.__doc__ or "").split("``: ")[-1] if route.handler.__doc__ else ""
         rows.append(
-            {
-                "name": getattr(route.handler, "__name__", "users"),
-                "method": route.method,
-                "path": path,
-                "descr": description.strip().rstrip("."),
-            }
+            {"name": function.__name__, "method": route.method, "path": path, "descr": function.__name__}
         )
     return json_answer(200, {"data": rows, "code": 0})
 

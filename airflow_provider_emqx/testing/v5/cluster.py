@@ -7,10 +7,9 @@ from typing import Any
 
 from airflow_provider_emqx.testing.figures import METRICS_V5, STATS_V5
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, pick, rfc3339, text_answer
-from airflow_provider_emqx.testing.routes import Route, since
+from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import Alarm, NodeInfo, State
 from airflow_provider_emqx.testing.v5.replies import (
-    bad_request,
     bool_arg,
     error,
     listing,
@@ -366,11 +365,6 @@ def has_enterprise(state: State) -> bool:
     return state.edition == "Enterprise" or state.at_least(5, 9)
 
 
-def error_code(state: State, request: Request, code: str) -> Answer:
-    """``GET /error_codes/{code}``."""
-    raise bad_request(f"Error code {code} not found")
-
-
 ROUTES = [
     Route("GET", "/status", get_status, public=True),
     Route("GET", "/nodes", list_nodes),
@@ -394,5 +388,4 @@ ROUTES = [
     Route("POST", "/api_key", not_for_keys),
     Route("GET", "/api_key/{name}", not_for_keys),
     Route("GET", "/users", not_for_keys),
-    Route("GET", "/error_codes/{code}", error_code, since(5, 0)),
 ]
