@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -93,6 +93,33 @@ class Answer:
 
 
 Operation = Generator[Request, Reply, T]
+
+
+def ahead(operation: Operation[T]) -> Operation[T]:
+    """
+    Do an operation's work up to its first request now, to have it ready when it is run.
+
+    :param operation: one that nothing was asked of yet.
+    :return: the same operation.
+    """
+
+    def rest(request: Request | None, result: T | None) -> Operation[T]:
+        while request is not None:
+            try:
+                try:
+                    reply = yield request
+                except EmqxError as error:
+                    request = operation.throw(error)
+                else:
+                    request = operation.send(reply)
+            except StopIteration as done:
+                request, result = None, done.value
+        return result  # type: ignore[return-value]
+
+    try:
+        return rest(next(operation), None)
+    except StopIteration as done:
+        return rest(None, done.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_emqx.api.base import Broker, Request, path
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
+from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request, ahead, path
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError, EmqxUnsupportedError
+from tests.api.play import play
 
 
 def test_a_segment_is_encoded_whole() -> None:
@@ -44,3 +45,37 @@ def test_an_unknown_version_is_never_new_enough_but_is_let_through_where_asked()
         EmqxUnsupportedError, match=r"a ban of a network needs EMQX 5\.6 or newer; this is EMQX 5\.4\.1"
     ):
         old.require("a ban of a network", 5, 6)
+
+
+def ask(done: list[str], *paths: str) -> Operation[list[object]]:
+    """Ask for some paths and note when work is done."""
+    answers: list[object] = []
+    for one in paths:
+        done.append(one)
+        try:
+            reply = yield Request("GET", one)
+        except EmqxNotFoundError as error:
+            answers.append(error.status)
+        else:
+            answers.append(reply.data)
+    return answers
+
+
+def test_work_done_ahead_ends_at_the_first_request() -> None:
+    done: list[str] = []
+    operation = ahead(ask(done, "/a", "/b", "/c"))
+    assert done == ["/a"]
+    result, asked = play(operation, Reply(200, 1), EmqxNotFoundError(404, "", "", "GET /b"), Reply(200, 3))
+    assert result == [1, 404, 3]
+    assert [request.path for request in asked] == done == ["/a", "/b", "/c"]
+
+
+def test_an_operation_without_a_request_is_done_ahead_as_a_whole() -> None:
+    assert play(ahead(ask([]))) == ([], [])
+
+
+def test_an_error_that_ends_an_operation_ends_it_ahead_as_well() -> None:
+    error = EmqxUnsupportedError("not here")
+    with pytest.raises(EmqxUnsupportedError) as raised:
+        play(ahead(ask([], "/a", "/b")), error)
+    assert raised.value is error
