@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_emqx.api.base import Row
@@ -48,40 +48,57 @@ class ClientMethods(Area):
         client: Row | None = self.run(self.api.clients.get_client(self.broker, clientid))
         return client
 
-    def kick_clients(self, clientids: str | Sequence[str]) -> dict[str, list[str]]:
+    def kick_clients(
+        self, clientids: str | Sequence[str], filters: Mapping[str, Any] | None = None
+    ) -> dict[str, list[str]]:
         """
         End the connections and sessions of clients, and look who is really gone.
 
         v5 ``POST /clients/kickout/bulk`` since EMQX 5.1, otherwise ``DELETE /clients/{clientid}`` each; each client
-        is read before and after. With a ``rate_limit`` they are kicked one by one, so many requests per second.
+        is read before and after. With a rate limit they are kicked one by one, so many requests per second.
 
         A kicked client may connect again at once; ban it first to keep it out.
 
         :param clientids: one id or several; those named again are kicked once.
+        :param filters: as of :meth:`list_clients`; a client that does not pass them when it is looked at is left alone.
         :return: ``{"kicked": […], "absent": […], "still_connected": […]}``: who was there and is gone, who was not
-            there, and who is connected afterwards all the same (mostly because it connected again).
-        :raises EmqxConfigError: for an id that cannot be one; nobody is kicked then.
+            there, and who is connected afterwards all the same (mostly because it connected again). With ``filters``
+            also ``"changed"``: who no longer passed them.
+        :raises EmqxConfigError: for an id that cannot be one, or an unknown filter; nobody is kicked then.
         """
         from airflow_provider_emqx.api.clientids import client_ids
+        from airflow_provider_emqx.api.filters import CLIENT_FILTERS, read_filters
 
+        wanted = read_filters(CLIENT_FILTERS, filters)
         ids = client_ids(clientids)
-        found = dict(zip(ids, self._clients(ids), strict=True))
-        present = [clientid for clientid in ids if found[clientid] is not None]
-        if (
-            self.api.clients.has_bulk_kick(self.broker)
-            and self.settings.rate_limit is None
-            and len(present) > 1
-        ):
-            for start in range(0, len(present), _KICK_CHUNK):
-                chunk = present[start : start + _KICK_CHUNK]
-                self.run(self.api.clients.kick_clients(self.broker, chunk))
+        result: dict[str, list[str]] = {"kicked": [], "absent": [], "still_connected": []}
+        if filters is not None:
+            result["changed"] = []
+        # look, kick and look again by chunks, so that no look is old when the kick comes
+        for start in range(0, len(ids), _KICK_CHUNK):
+            for outcome, found in self._kick(ids[start : start + _KICK_CHUNK], wanted).items():
+                if found:
+                    result[outcome] += found
+        return result
+
+    def _kick(self, ids: list[str], wanted: dict[str, Any]) -> dict[str, list[str]]:
+        from airflow_provider_emqx.api.filters import CLIENT_FILTERS, kept
+
+        found = {
+            clientid: row for clientid, row in zip(ids, self._clients(ids), strict=True) if row is not None
+        }
+        passing = [row["clientid"] for row in kept(found.values(), CLIENT_FILTERS, wanted)]
+        operations = self.api.clients
+        if operations.has_bulk_kick(self.broker) and self.settings.rate_limit is None and len(passing) > 1:
+            self.run(operations.kick_clients(self.broker, passing))
         else:
-            self.run_all(self.api.clients.kick_client(self.broker, clientid) for clientid in present)
-        back = self._still_connected({clientid: found[clientid] or {} for clientid in present})
+            self.run_all(operations.kick_client(self.broker, clientid) for clientid in passing)
+        back = self._still_connected({clientid: found[clientid] for clientid in passing})
         return {
-            "kicked": [clientid for clientid in present if clientid not in back],
-            "absent": [clientid for clientid in ids if found[clientid] is None],
-            "still_connected": [clientid for clientid in present if clientid in back],
+            "kicked": [clientid for clientid in passing if clientid not in back],
+            "absent": [clientid for clientid in ids if clientid not in found],
+            "still_connected": [clientid for clientid in passing if clientid in back],
+            "changed": [clientid for clientid in found if clientid not in set(passing)],
         }
 
     def _clients(self, ids: Sequence[str]) -> list[Row | None]:

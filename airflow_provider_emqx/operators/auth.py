@@ -50,7 +50,8 @@ class EmqxProvisionUsersOperator(BaseOperator):
     Uses v5 ``POST /authentication/{id}/import_users`` on EMQX 5.7 and newer, single ``POST`` and ``PUT`` before; v4
     ``POST /auth_username`` or ``/auth_clientid`` with an array, then one ``PUT`` for each user that existed.
 
-    :param source: path or URL of a file (whatever Airflow's ObjectStoragePath opens), or a list of dicts
+    :param source: path or URL of a file (whatever Airflow's ObjectStoragePath opens), of a directory, or with shell
+        patterns in it: then all those files are read, in the order of their names; or a list of dicts
         ``{"user_id", "password", "is_superuser"}``, also from XCom. XCom keeps passwords in clear in Airflow's
         database: prefer a file. A user whose row has no ``is_superuser`` is none.
     :param mode: ``"upsert"`` writes every row, new or not; ``"create"`` leaves existing users as they are
@@ -60,8 +61,8 @@ class EmqxProvisionUsersOperator(BaseOperator):
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
         rejected, and per user that was pruned: id, line, outcome, reason. Never a password. A local file may be read
         by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
-    :param format: ``"csv"``, ``"json"`` (one array) or ``"jsonl"`` (one object per line); by default told by the
-        source's suffix. Gzipped files are recognised by their content.
+    :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"`` (needs the extra
+        ``parquet``); by default told by the source's suffix. Gzipped files are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``.
     :param delimiter: of CSV.
     :param encoding: of the file.
@@ -80,8 +81,11 @@ class EmqxProvisionUsersOperator(BaseOperator):
     :param hash_passwords: hash plain passwords in the task instead of in the broker, with the algorithm that the
         authenticator has and a salt that is the same at every run: then EMQX 5.8.2 and newer leaves unchanged users
         alone (``unchanged``). EMQX 5.7 and newer.
-    :param pepper_conn_id: Airflow connection whose password is the pepper that salts are derived from: a long secret
-        that stays the same.
+    :param pepper_conn_id: Airflow connection whose password is the pepper, from which salts and the digests of
+        ``state`` are derived: a long secret that stays the same.
+    :param state: path or URL of a file that remembers, as digests, what was written. Rows that it knows, and whose
+        users the broker still has, are not sent again (``unchanged``). For brokers that hash themselves, EMQX 4 above
+        all. It belongs to one broker and is made by the first run. What others change in the broker it does not see.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :param rate_limit: requests per second at most, in place of the connection's.
@@ -110,6 +114,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         "max_deletes",
         "hash_passwords",
         "pepper_conn_id",
+        "state",
         "user_id_type",
         "rate_limit",
         "emqx_conn_id",
@@ -134,6 +139,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         max_deletes: float | str | None = None,
         hash_passwords: bool | str = False,
         pepper_conn_id: str | None = None,
+        state: str | os.PathLike[str] | None = None,
         user_id_type: str | None = None,
         rate_limit: float | str | None = None,
         emqx_conn_id: str = "emqx_default",
@@ -155,6 +161,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         self.max_deletes = max_deletes
         self.hash_passwords = hash_passwords
         self.pepper_conn_id = pepper_conn_id
+        self.state = state
         self.user_id_type = user_id_type
         self.rate_limit = rate_limit
         self.emqx_conn_id = emqx_conn_id
@@ -189,6 +196,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
             max_deletes=self.max_deletes,
             hash_passwords=boolean("hash_passwords", self.hash_passwords),
             pepper=_pepper(self.pepper_conn_id),
+            state=self.state or None,
         )
         blocks = self._blocks()
         with EmqxHook(
@@ -200,7 +208,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
 
     def _blocks(self) -> Iterator[Block]:
         from airflow_provider_emqx.exceptions import EmqxConfigError
-        from airflow_provider_emqx.provisioning.sources import Format, read_file, read_rows
+        from airflow_provider_emqx.provisioning.sources import Format, find, read_files, read_rows
 
         how = Format(
             name=self.format or None,
@@ -213,7 +221,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         if isinstance(source, InlineRows):
             return read_rows(source.rows, how)
         if isinstance(source, str | os.PathLike) and str(source):
-            return read_file(source, how)
+            return read_files(find(source, how), how)
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")
 
 

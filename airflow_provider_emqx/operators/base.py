@@ -1,0 +1,185 @@
+"""What the operators share: the connection, arguments that templates render to text, what must not be shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.links import EmqxDashboardLink
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+#: entries of one list in a result; the rest is in the file, if one is asked for
+MOST_LISTED = 1_000
+
+
+class BaseEmqxOperator(BaseOperator):
+    """
+    Base of the operators of this provider.
+
+    :param emqx_conn_id: the Airflow connection (templated).
+    :param rate_limit: requests per second at most, in place of the connection's (templated).
+    """
+
+    template_fields: Sequence[str] = ("emqx_conn_id", "rate_limit")
+    operator_extra_links = (EmqxDashboardLink(),)
+    ui_color = "#d5f0e3"
+
+    def __init__(
+        self, *, emqx_conn_id: str = "emqx_default", rate_limit: float | str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.emqx_conn_id = emqx_conn_id
+        self.rate_limit = rate_limit
+
+    def hook(self, **options: Any) -> EmqxHook:
+        """
+        Give a hook; use it in a ``with`` statement.
+
+        :param options: further arguments of the hook.
+        """
+        from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+        return EmqxHook(self.emqx_conn_id, rate_limit=number("rate_limit", self.rate_limit), **options)
+
+
+class Hidden:
+    """
+    A value that Airflow renders but does not show.
+
+    Airflow stores every rendered template field in its database and shows it in its UI; a payload may be a secret.
+
+    :param value: the value.
+    """
+
+    #: lets Airflow render templates in the value
+    template_fields = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def serialize(self) -> str:
+        """Give what Airflow may store and show."""
+        return "(not shown)"
+
+    def __repr__(self) -> str:
+        return self.serialize()
+
+
+def hide(value: Any) -> Any:
+    """Wrap a value for a template field; one that waits for another task stays visible to Airflow until it is there."""
+    if value is None or isinstance(value, Hidden) or any(XComArg.iter_xcom_references(value)):
+        return value
+    return Hidden(value)
+
+
+def hidden(value: Any) -> Any:
+    """Give a hidden value anew each time: rendering changes it in place, and a retry must find the templates again."""
+    return Hidden(value.value) if isinstance(value, Hidden) else value
+
+
+def plain(value: Any) -> Any:
+    """Give what is hidden."""
+    return value.value if isinstance(value, Hidden) else value
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """
+    Read one or several texts, also from a template: ``"a"``, ``["a", "b"]``, ``'["a", "b"]'``, or none.
+
+    :param name: of the argument, for the error.
+    :param value: what was given.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = _json_list(value)
+    items = list(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else [value]
+    if not all(isinstance(item, str) for item in items):
+        raise EmqxConfigError(f"{name} must be text or a list of texts")
+    return items
+
+
+def _json_list(text: str) -> list[Any]:
+    """A list that a template has rendered is JSON (``tojson``) or Python; any other text is itself."""
+    if text[:1] == "[" and text[-1:] == "]":
+        for read in (json.loads, _python_list):
+            try:
+                found = read(text)
+            except (ValueError, SyntaxError):
+                continue
+            if isinstance(found, list):
+                return found
+    return [text] if text else []
+
+
+def _python_list(text: str) -> Any:
+    import ast
+
+    return ast.literal_eval(text)
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """
+    Read a span of time: seconds, also as text, or a ``timedelta``.
+
+    :param name: of the argument, for the error.
+    :param value: what was given; empty is ``None``.
+    """
+    return number(name, value.total_seconds() if isinstance(value, timedelta) else value)
+
+
+def excluded(name: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a name is one of ``patterns``, in which ``*`` stands for any text."""
+    return any(
+        name == pattern or ("*" in pattern and _pattern(pattern).fullmatch(name) is not None)
+        for pattern in patterns
+    )
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+
+
+def boolean(name: str, value: object) -> bool:
+    """
+    Read a flag, which a template gives as text.
+
+    :param name: of the argument, for the error.
+    :param value: ``True``, ``False``, or text as ``"true"`` and ``"0"``.
+    """
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off", "", "none"):
+        return False
+    from airflow_provider_emqx.exceptions import EmqxConfigError
+
+    raise EmqxConfigError(f"{name} must be true or false, not {value!r}")
+
+
+def number(name: str, value: object) -> float | None:
+    """
+    Read a number above 0, which a template gives as text; empty is ``None``.
+
+    :param name: of the argument, for the error.
+    :param value: the number.
+    """
+    if value is None or value == "" or value == "None":
+        return None
+    from airflow_provider_emqx.exceptions import EmqxConfigError
+
+    try:
+        given = float(str(value))
+    except ValueError:
+        given = 0.0
+    if not 0 < given < float("inf"):
+        raise EmqxConfigError(f"{name} must be a number above 0, not {value!r}")
+    return given

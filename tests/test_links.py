@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.links import EmqxDashboardLink
+from airflow_provider_emqx.operators.topics import EmqxPublishOperator
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("https://broker.example.com:18084/api/v5", "https://broker.example.com:18084/"),
+        ("https://example.com/emqx/api/v5", "https://example.com/emqx/"),
+        ("localhost:18083", "http://localhost:18083/"),
+        ("http://127.0.0.1:8081/api/v4", "http://127.0.0.1:18083/"),
+        ("https://x123.ala.eu-central-1.emqxsl.com:8443/api/v5", ""),
+        ("https://x123.eu-west-1.emqx.cloud:8443/api", ""),
+        ("this is no address", ""),
+    ],
+)
+def test_the_link_leads_to_the_dashboard_of_a_self_hosted_broker(
+    monkeypatch: pytest.MonkeyPatch, host: str, expected: str
+) -> None:
+    connection = {"conn_type": "emqx", "host": host, "login": "k", "password": "s"}
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+    operator = EmqxPublishOperator(task_id="publish", topic="a", payload="b")
+    assert EmqxDashboardLink().get_link(operator, ti_key=None) == expected
+
+
+def test_there_is_no_link_and_no_error_without_a_connection() -> None:
+    operator: Any = EmqxPublishOperator(task_id="publish", topic="a", payload="b", emqx_conn_id="missing")
+    assert EmqxDashboardLink().get_link(operator, ti_key=None) == ""
