@@ -252,6 +252,14 @@ class FakeEmqx:
         with self.state.lock:
             self._server.faults.orders.clear()
 
+    def before_each_request(self, function: Callable[[str, str], object] | None) -> None:
+        """Call a function before every request is served: the world changes while a client looks at it.
+
+        :param function: Called with method and raw path; ``None`` ends it.
+        """
+        with self.state.lock:
+            self._server.before = function
+
     # time
 
     def advance(self, seconds: float) -> None:

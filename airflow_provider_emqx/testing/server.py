@@ -77,6 +77,7 @@ class Server:
         self.pace = pace
         self.log_requests = log_requests
         self.faults = Faults()
+        self.before: Callable[[str, str], object] | None = None
         self.requests: list[Served] = []
         self.request_count = 0
         self.connection_count = 0
@@ -168,6 +169,8 @@ class Server:
             served = self.requests_per_connection
         else:
             with self._lock:
+                if self.before is not None:
+                    self.before(method, raw_path)
                 fault = self.faults.take(method, raw_path) if self.faults.orders else None
                 done = fault is None or fault.works
                 if done:

@@ -26,7 +26,7 @@ def test_a_connection_is_closed_after_its_share_of_requests_and_says_so(version:
 
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
-    with FakeEmqx("4.4.19", idle_timeout=0.05) as broker:
+    with FakeEmqx("4.4.19", idle_timeout=0.5) as broker:
         received = raw_exchange(broker, b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 200")
     assert b"connection: close" not in received.lower()
