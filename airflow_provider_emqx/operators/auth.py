@@ -61,8 +61,8 @@ class EmqxProvisionUsersOperator(BaseOperator):
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
         rejected, and per user that was pruned: id, line, outcome, reason. Never a password. A local file may be read
         by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
-    :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"`` (needs the extra
-        ``parquet``); by default told by the source's suffix. Gzipped files are recognised by their content.
+    :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"`` (needs the
+        extra ``parquet``); by default told by the source's suffix. Gzipped files are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``.
     :param delimiter: of CSV.
     :param encoding: of the file.
@@ -198,15 +198,16 @@ class EmqxProvisionUsersOperator(BaseOperator):
             pepper=_pepper(self.pepper_conn_id),
             state=self.state or None,
         )
-        blocks = self._blocks()
+        blocks, several = self._blocks()
         with EmqxHook(
             self.emqx_conn_id,
             user_id_type=self.user_id_type or None,
             rate_limit=number("rate_limit", self.rate_limit),
         ) as hook:
-            return provision(hook, blocks, plan, lambda summary: _push(context, summary))
+            return provision(hook, blocks, plan, lambda summary: _push(context, summary), several)
 
-    def _blocks(self) -> Iterator[Block]:
+    def _blocks(self) -> tuple[Iterator[Block], bool]:
+        """Give the rows, and whether they are of several files."""
         from airflow_provider_emqx.exceptions import EmqxConfigError
         from airflow_provider_emqx.provisioning.sources import Format, find, read_files, read_rows
 
@@ -219,9 +220,10 @@ class EmqxProvisionUsersOperator(BaseOperator):
         )
         source = self.source
         if isinstance(source, InlineRows):
-            return read_rows(source.rows, how)
+            return read_rows(source.rows, how), False
         if isinstance(source, str | os.PathLike) and str(source):
-            return read_files(find(source, how), how)
+            files = find(source, how)
+            return read_files(files, how), len(files) > 1
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")
 
 

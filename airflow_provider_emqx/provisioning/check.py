@@ -37,12 +37,14 @@ class Checked(NamedTuple):
     :param users: rows that may be sent.
     :param weight: bytes that the users take at most as JSON.
     :param bad: rejected rows.
+    :param file: which of several files they are from.
     """
 
     lines: list[int]
     users: list[User]
     weight: int
     bad: list[Bad]
+    file: str = ""
 
 
 class Checker:
@@ -106,7 +108,7 @@ class Checker:
         if self._hasher is not None:
             lines, users, size = self._hash(self._hasher, lines, users, bad)
         # in JSON a character takes 6 bytes at most
-        return Checked(lines, users, 6 * size + _FRAME * len(users), bad)
+        return Checked(lines, users, 6 * size + _FRAME * len(users), bad, block.file)
 
     def _users(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
         lines, users, ids, size = [], [], [], 0

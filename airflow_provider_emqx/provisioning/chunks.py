@@ -19,12 +19,14 @@ class Chunk:
     :param users: rows to send.
     :param bad: rows rejected before sending.
     :param weight: bytes of the users as JSON, at most.
+    :param file: which of several files they are from.
     """
 
     lines: list[int] = field(default_factory=list)
     users: list[User] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
     weight: int = 0
+    file: str = ""
 
 
 class Pace:
@@ -67,17 +69,21 @@ def cut(checked: Iterable[Checked], pace: Pace) -> Iterator[Chunk]:
     chunk = Chunk()
     for block in checked:
         pieces = list(_pieces(block, pace.rows))
+        if block.file != chunk.file:
+            if chunk.users or chunk.bad:
+                yield chunk
+            chunk = Chunk(file=block.file)
         chunk.bad += block.bad
         for lines, users, size in pieces:
             if chunk.users and (chunk.weight + size > MAX_BODY or len(chunk.users) + len(users) > pace.rows):
                 yield chunk
-                chunk = Chunk()
+                chunk = Chunk(file=block.file)
             chunk.lines += lines
             chunk.users += users
             chunk.weight += size
         if len(chunk.users) >= pace.rows or len(chunk.bad) >= 1_000:
             yield chunk
-            chunk = Chunk()
+            chunk = Chunk(file=block.file)
     if chunk.users or chunk.bad:
         yield chunk
 

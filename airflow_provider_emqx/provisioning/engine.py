@@ -12,7 +12,7 @@ from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.base import Operation, ahead
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
@@ -28,6 +28,7 @@ from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import Block, Format, read_rows
+from airflow_provider_emqx.provisioning.state import State
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -36,6 +37,9 @@ WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected
 PRUNED = "pruned"
 EXISTS, ABSENT = "exists", "absent"
 _MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
+#: seconds that a chunk gets to be sent before the next one is read: the two threads share one interpreter, and the
+#: broker waits for the one that sends
+_HEAD_START = 0.003
 
 
 class Outcome(NamedTuple):
@@ -46,12 +50,14 @@ class Outcome(NamedTuple):
     :param user_id: its id, ``None`` where the row has none that may be shown.
     :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``.
     :param reason: why it was skipped or rejected, else empty.
+    :param file: which file it is from, where there are several.
     """
 
     line: int
     user_id: str | None
     outcome: str
     reason: str = ""
+    file: str = ""
 
 
 @dataclass(slots=True)
@@ -64,6 +70,7 @@ class Result:
     :param created: of ``done``, how many were new; ``None`` where the broker does not tell.
     :param updated: how many replaced a user.
     :param unchanged: how many were there already, to the byte.
+    :param sent: how many were sent at all, ``None`` for all.
     """
 
     done: int
@@ -71,6 +78,7 @@ class Result:
     created: int | None = None
     updated: int | None = None
     unchanged: int | None = None
+    sent: int | None = None
 
 
 @dataclass(slots=True)
@@ -89,10 +97,10 @@ class Done:
 
     def not_done(self) -> list[Outcome]:
         """Give the rows that were skipped or rejected, in the order of their lines."""
-        lines, users = self.chunk.lines, self.chunk.users
-        found = [Outcome(bad.line, shown(bad.user_id), REJECTED, bad.reason) for bad in self.chunk.bad]
+        lines, users, file = self.chunk.lines, self.chunk.users, self.chunk.file
+        found = [Outcome(bad.line, shown(bad.user_id), REJECTED, bad.reason, file) for bad in self.chunk.bad]
         found += [
-            Outcome(lines[index], shown(users[index]["user_id"]), outcome, reason)
+            Outcome(lines[index], shown(users[index]["user_id"]), outcome, reason, file)
             for index, (outcome, reason) in self.result.others.items()
         ]
         return sorted(found, key=_line)
@@ -101,7 +109,7 @@ class Done:
         """Give all rows, in the order of their lines."""
         others = self.result.others
         found = [
-            Outcome(line, user["user_id"], self.verb)
+            Outcome(line, user["user_id"], self.verb, "", self.chunk.file)
             for index, (line, user) in enumerate(zip(self.chunk.lines, self.chunk.users, strict=True))
             if index not in others
         ]
@@ -125,6 +133,7 @@ class Run:
         #: rows that the source has given so far
         self.read = 0
         self.inventory = Inventory(hook, plan)
+        self.state: State | None = None
         self._checker: Checker | None = None
         self._error: EmqxError | None = None
 
@@ -132,7 +141,7 @@ class Run:
         """
         Read, check, send.
 
-        While the broker works on a chunk, the next one is read and checked.
+        While the broker works on a chunk, the next one is read, checked and encoded.
 
         :param blocks: of a source.
         :return: an iterator over chunks in their order; stopping early leaves the rest of the source undone.
@@ -141,6 +150,8 @@ class Run:
         # a source that cannot even be opened is told without a word to the broker
         first = next(blocks, None)
         self._checker = checker = self._make_checker()
+        if self.plan.state:
+            self.state = State(self.plan.state, self.plan.pepper, self.hook)
         if self.plan.mode == "sync":
             # before the first write: who comes with this run is no user that it might delete
             self.inventory.read()
@@ -148,12 +159,14 @@ class Run:
         pace = Pace()
         chunks = cut(map(checker.check, reading), pace)
         write, chunks = self._writer(chunks)
+        if self.state is not None:
+            write = partial(self._changed_only, self.state, write)
         verb = DELETED if self.plan.mode == "delete" else WRITTEN
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
         under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
         try:
             for chunk in chunks:
-                future = pool.submit(copy_context().run, _timed, write, chunk.users)
+                future = pool.submit(copy_context().run, _timed, self._prepared(write, chunk.users))
                 if under_way:
                     yield _finish(*under_way, pace, verb)
                 under_way = chunk, future
@@ -161,6 +174,8 @@ class Run:
                 yield _finish(*under_way, pace, verb)
         finally:
             pool.shutdown(cancel_futures=True)
+            if self.state is not None and not self.plan.dry_run:
+                self.state.save()
         if self._error is not None:
             raise self._error
 
@@ -272,6 +287,20 @@ class Run:
             return self._create_each, chunks
         return partial(self._absent_only, self._upsert), chunks
 
+    def _prepared(self, write: Callable[[list[User]], Result], users: list[User]) -> Callable[[], Result]:
+        """Do now what needs no broker: encode a bulk write."""
+        if not users:
+            return partial(Result, 0, created=0, updated=0, unchanged=0)
+        auth = self.hook.api.auth
+        if write == self._upsert:
+            bulk = auth.upsert_users
+        elif write == self._create_v4:
+            bulk = auth.create_users
+        else:
+            return partial(write, users)
+        encoded = ahead(bulk(self.hook.broker, users))
+        return lambda: _of_bulk(self.hook.run(encoded))
+
     def _upsert(self, users: list[User]) -> Result:
         return _of_bulk(self.hook.run(self.hook.api.auth.upsert_users(self.hook.broker, users)))
 
@@ -327,8 +356,22 @@ class Run:
         there = self.inventory.among(users)
         absent = [index for index in range(len(users)) if index not in there]
         result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
+        result.sent = len(absent)
         result.others = {absent[index]: other for index, other in result.others.items()}
         result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
+        return result
+
+    def _changed_only(self, state: State, write: Callable[[list[User]], Result], users: list[User]) -> Result:
+        """Write only users that the state file does not know to be so, or that the broker has lost."""
+        there = self.inventory.among(users)
+        changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
+        result = write([users[index] for index in changed]) if changed else Result(0, created=0, updated=0)
+        result.sent = len(changed)
+        result.others = {changed[index]: other for index, other in result.others.items()}
+        state.note([users[index] for index in changed if index not in result.others])
+        unsent = len(users) - len(changed)
+        result.done += unsent
+        result.unchanged = (result.unchanged or 0) + unsent
         return result
 
     def _would_write(self, users: list[User]) -> Result:
@@ -373,11 +416,9 @@ def shown(user_id: object) -> str | None:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in user_id)
 
 
-def _timed(write: Callable[[list[User]], Result], users: list[User]) -> tuple[Result, float]:
-    if not users:
-        return Result(0, created=0, updated=0, unchanged=0), 0.0
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     start = time.monotonic()
-    return write(users), time.monotonic() - start
+    return work(), time.monotonic() - start
 
 
 def _nothing(users: list[User]) -> Result:
@@ -393,8 +434,10 @@ def _of_bulk(bulk: BulkResult) -> Result:
 
 def _finish(chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
     result, seconds = future.result()
-    if chunk.users:
-        pace.took(len(chunk.users), seconds)
+    time.sleep(_HEAD_START)
+    sent = len(chunk.users) if result.sent is None else result.sent
+    if sent:
+        pace.took(sent, seconds)
     return Done(chunk, result, verb)
 
 

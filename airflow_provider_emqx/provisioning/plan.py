@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.provisioning.files import Location
 
 MODES = ("upsert", "create", "delete", "sync")
 #: a synchronisation may delete so many users, or this share of those in its scope, whichever is more
@@ -32,12 +32,13 @@ class Plan:
     :param protect: of ``sync``: ids or patterns of users that are never deleted.
     :param max_deletes: of ``sync``: count, or share of the users in scope, that may be deleted.
     :param hash_passwords: hash plain passwords here instead of in the broker.
-    :param pepper: secret of the salts.
+    :param pepper: secret of the salts and of the state file.
+    :param state: file that remembers what was written.
     """
 
     mode: str = "upsert"
     dry_run: bool = False
-    report: str | os.PathLike[str] | None = None
+    report: Location | None = None
     on_rejected: str = "report"
     max_rejected: float | str | None = None
     scope: str | Sequence[str] | None = None
@@ -45,6 +46,7 @@ class Plan:
     max_deletes: float | str | None = None
     hash_passwords: bool = False
     pepper: str = ""
+    state: Location | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -63,11 +65,13 @@ class Plan:
                 f"scope, protect and max_deletes are for mode 'sync', not for {self.mode!r}"
             )
         texts("protect", self.protect)
-        if self.hash_passwords and not self.pepper:
+        if (self.hash_passwords or self.state) and not self.pepper:
             raise EmqxConfigError(
-                "hash_passwords needs pepper_conn_id, a connection whose password is the pepper: a long secret that "
-                "stays the same"
+                "hash_passwords and state need pepper_conn_id, a connection whose password is the pepper: a long "
+                "secret that stays the same"
             )
+        if self.state and self.mode not in ("upsert", "sync"):
+            raise EmqxConfigError(f"state is for the modes 'upsert' and 'sync', not for {self.mode!r}")
 
     def in_scope(self) -> re.Pattern[str]:
         """Give the pattern whose ``match`` tells whether the source speaks for a user."""

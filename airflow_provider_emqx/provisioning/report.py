@@ -10,10 +10,11 @@ import os
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.engine import DELETED, PRUNED, REJECTED, Done, Outcome, shown
+from airflow_provider_emqx.provisioning.files import Location, open_to_write
 from airflow_provider_emqx.provisioning.plan import Plan, limit
 
 log = logging.getLogger(__name__)
@@ -145,13 +146,15 @@ class Report:
 
     Users that a synchronisation deleted are in it too, as ``pruned``.
 
+    Where the source is several files, each line tells its ``file`` as well.
+
     :param target: ``….jsonl`` or ``….csv``; a local path, whose file only its owner may read, or a URL that Airflow's
         ObjectStoragePath knows.
+    :param several: whether the source is several files.
     """
 
-    _NAMES = ("id", "line", "outcome", "reason")
-
-    def __init__(self, target: str | os.PathLike[str]) -> None:
+    def __init__(self, target: Location, several: bool = False) -> None:
+        self._names = ("id", "line", "outcome", "reason", "file")[: 5 if several else 4]
         self.target = str(target)
         suffix = os.path.splitext(self.target.lower())[1]
         if suffix not in (".jsonl", ".ndjson", ".csv"):
@@ -161,9 +164,9 @@ class Report:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Report:
-        self._file = self._open()
+        self._file = io.TextIOWrapper(open_to_write(self._target, "report"), encoding="utf-8", newline="")
         if self._csv:
-            csv.writer(self._file).writerow(self._NAMES)
+            csv.writer(self._file).writerow(self._names)
         return self
 
     def __exit__(
@@ -178,9 +181,7 @@ class Report:
 
         :param outcomes: of rows that were not done.
         """
-        self._write(
-            [(outcome.user_id, outcome.line, outcome.outcome, outcome.reason) for outcome in outcomes]
-        )
+        self._write([row(outcome) for outcome in outcomes])
 
     def add_pruned(self, ids: list[str]) -> None:
         """
@@ -188,39 +189,39 @@ class Report:
 
         :param ids: theirs.
         """
-        self._write([(shown(user_id), None, PRUNED, "no row names this user") for user_id in ids])
+        reason = "no row names this user"
+        self._write(
+            [
+                {"id": shown(user_id), "line": None, "outcome": PRUNED, "reason": reason, "file": ""}
+                for user_id in ids
+            ]
+        )
 
-    def _write(self, rows: list[tuple[str | None, int | None, str, str]]) -> None:
+    def _write(self, rows: list[dict[str, Any]]) -> None:
         if self._file is None or not rows:
             return
         if self._csv:
-            csv.writer(self._file).writerows(rows)
+            csv.DictWriter(self._file, self._names, extrasaction="ignore").writerows(rows)
         else:
             self._file.writelines(
-                json.dumps(dict(zip(self._NAMES, row, strict=True)), ensure_ascii=False) + "\n"
-                for row in rows
+                json.dumps({name: told[name] for name in self._names}, ensure_ascii=False) + "\n"
+                for told in rows
             )
 
-    def _open(self) -> IO[str]:
-        try:
-            if "://" not in self.target:
-                os.makedirs(os.path.dirname(os.path.abspath(self.target)), exist_ok=True)
-                descriptor = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                # one that was there keeps its mode otherwise
-                os.fchmod(descriptor, 0o600)
-                return open(descriptor, "w", encoding="utf-8", newline="")
-            from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-            path = (
-                self._target
-                if isinstance(self._target, ObjectStoragePath)
-                else ObjectStoragePath(self.target)
-            )
-            return io.TextIOWrapper(
-                cast("IO[bytes]", cast("Any", path).open("wb")), encoding="utf-8", newline=""
-            )
-        except (OSError, ImportError, ValueError) as error:
-            raise EmqxConfigError(f"the report {self.target!r} cannot be written: {error}") from error
+def row(outcome: Outcome) -> dict[str, Any]:
+    """
+    Give an outcome under the names that reports and results have.
+
+    :param outcome: of a row.
+    """
+    return {
+        "id": outcome.user_id,
+        "line": outcome.line,
+        "outcome": outcome.outcome,
+        "reason": outcome.reason,
+        "file": outcome.file,
+    }
 
 
 def judge(tally: Tally, read: int, plan: Plan) -> str | None:

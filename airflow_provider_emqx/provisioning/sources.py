@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import glob
 import gzip
 import io
 import json
@@ -18,6 +19,7 @@ from operator import itemgetter
 from typing import IO, Any, NamedTuple, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read
 
 #: fields that a row may have, in the order in which rows of every source give them
 FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt")
@@ -27,8 +29,8 @@ BLOCK = 500
 #: characters of the longest row: more than fits into one request
 LONGEST = 8_000_000
 
-_SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-FORMATS = ("csv", "json", "jsonl")
+_SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+FORMATS = ("csv", "json", "jsonl", "parquet")
 
 
 class Bad(NamedTuple):
@@ -54,11 +56,13 @@ class Block(NamedTuple):
     :param lines: where each row starts.
     :param columns: for each of :data:`FIELDS` its values, as many as lines; ``None`` where a row has none.
     :param bad: rows that could not be read.
+    :param file: which of several files they are from.
     """
 
     lines: Sequence[int]
     columns: tuple[Sequence[Any], ...]
     bad: list[Bad]
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class Format:
     """
     How a file is to be read.
 
-    :param name: ``"csv"``, ``"json"`` (one array of objects), ``"jsonl"`` (one object per line), or ``None`` to tell by
-        the file's suffix. Whether it is gzipped is told by its content.
+    :param name: ``"csv"``, ``"json"`` (one array of objects), ``"jsonl"`` (one object per line), ``"parquet"``, or
+        ``None`` to tell by the file's suffix. Whether it is gzipped is told by its content.
     :param columns: name of the source's column for each of :data:`FIELDS` that is called otherwise there.
     :param ids_only: whether a source needs no column but the ids.
     :param delimiter: of CSV, one character.
@@ -112,7 +116,59 @@ class Format:
         return name == "user_id"
 
 
-def read_file(source: str | os.PathLike[str], how: Format) -> Iterator[Block]:
+def find(source: Location, how: Format) -> Sequence[Location]:
+    """
+    Find the files that a source stands for.
+
+    :param source: path or URL of a file, of a directory (a URL of one ends in ``/``), or with shell patterns in it.
+    :param how: its ``name``: without one, a directory's files are those whose suffix tells their format.
+    :return: the file, or the directory's or pattern's files in the order of their names.
+    :raises EmqxConfigError: if a directory or pattern has no files.
+    """
+    place = locate(source)
+    files: Sequence[Any]
+    if isinstance(place, str):
+        if os.path.isdir(place):
+            found = [os.path.join(place, name) for name in os.listdir(place)]
+        elif _is_pattern(place) and not os.path.exists(place):
+            found = glob.glob(place, recursive=True)
+        else:
+            return [place]
+        files = sorted(filter(os.path.isfile, found))
+    else:
+        url = str(source)
+        if url.endswith("/"):
+            paths = place.iterdir()
+        elif _is_pattern(url):
+            base, pattern = _split_pattern(url)
+            paths = cast("Any", locate(base)).glob(pattern)
+        else:
+            return [source]
+        files = sorted((path for path in paths if path.is_file()), key=str)
+    # hidden files, and those that Hadoop and Spark put beside theirs
+    files = [file for file in files if os.path.basename(str(file))[:1] not in (".", "_")]
+    if how.name is None and not _is_pattern(str(source)):
+        files = [file for file in files if _known(str(file))]
+    if not files:
+        raise EmqxConfigError(f"there are no files of rows at {str(source)!r}")
+    return files
+
+
+def read_files(files: Sequence[Location], how: Format) -> Iterator[Block]:
+    """
+    Read files, one after the other.
+
+    :param files: as :func:`find` gives them.
+    :param how: their format.
+    :return: blocks of rows; of several files each block tells its own.
+    :raises EmqxConfigError: as :func:`read_file` does.
+    """
+    for file in files:
+        blocks = read_file(file, how)
+        yield from blocks if len(files) == 1 else (block._replace(file=str(file)) for block in blocks)
+
+
+def read_file(source: Location, how: Format) -> Iterator[Block]:
     """
     Read a file.
 
@@ -125,12 +181,16 @@ def read_file(source: str | os.PathLike[str], how: Format) -> Iterator[Block]:
     shown = str(source)
     name = how.name or _format_of(shown)
     where = _Where(shown)
-    with _open(source) as raw, _plain(raw) as plain:
-        _check_is_text(plain, how, where)
-        text = io.TextIOWrapper(
-            cast("IO[bytes]", plain), encoding=_codec(how.encoding), errors="surrogateescape", newline=""
-        )
-        yield from _READERS[name](text, how, where)
+    with open_to_read(source) as raw:
+        if name == "parquet":
+            yield from _read_parquet(raw, how, where)
+            return
+        with _plain(raw) as plain:
+            _check_is_text(plain, how, where)
+            text = io.TextIOWrapper(
+                cast("IO[bytes]", plain), encoding=_codec(how.encoding), errors="surrogateescape", newline=""
+            )
+            yield from _READERS[name](text, how, where)
 
 
 def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:
@@ -175,40 +235,30 @@ _FAILURES = (OSError, EOFError, zlib.error, UnicodeError)
 # ---------------------------------------------------------------------- opening
 
 
-def _format_of(source: str) -> str:
+def _known(source: str) -> str | None:
     stem = re.sub(r"[?#].*", "", source) if "://" in source else source
-    name = _SUFFIXES.get(os.path.splitext(stem.lower().removesuffix(".gz"))[1])
+    return _SUFFIXES.get(os.path.splitext(stem.lower().removesuffix(".gz"))[1])
+
+
+def _format_of(source: str) -> str:
+    name = _known(source)
     if name is None:
         raise EmqxConfigError(
-            f"{source}: the name does not tell the format (.csv, .json, .jsonl, each also with .gz): give format="
+            f"{source}: the name does not tell the format (.csv, .json, .jsonl, each also with .gz, or .parquet): "
+            "give format="
         )
     return name
 
 
-def _open(source: str | os.PathLike[str]) -> IO[bytes]:
-    local = isinstance(source, str) and "://" not in source
-    try:
-        if local:
-            return open(source, "rb")
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
+def _is_pattern(text: str) -> bool:
+    return any(mark in text for mark in "*?[")
 
-        path = ObjectStoragePath(source) if isinstance(source, str) else source
-        if isinstance(path, ObjectStoragePath):
-            return cast("IO[bytes]", cast("Any", path).open("rb"))
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise EmqxConfigError(f"there is no file {str(source)!r}") from None
-    except IsADirectoryError:
-        raise EmqxConfigError(f"{str(source)!r} is a directory, not a file") from None
-    except PermissionError:
-        raise EmqxConfigError(f"{str(source)!r} may not be read by the user that runs the task") from None
-    except (ImportError, ValueError) as error:
-        # fsspec: the file system of this URL is unknown or its library is not installed
-        raise EmqxConfigError(f"{str(source)!r} cannot be opened: {error}") from error
-    except OSError as error:
-        raise EmqxError(
-            f"{str(source)!r} cannot be opened: {error.strerror or type(error).__name__}"
-        ) from error
+
+def _split_pattern(url: str) -> tuple[str, str]:
+    """Split a URL before the first part that has a shell pattern."""
+    parts = url.split("/")
+    at = next(index for index, part in enumerate(parts) if _is_pattern(part))
+    return "/".join(parts[:at]) + "/", "/".join(parts[at:])
 
 
 def _plain(raw: IO[bytes]) -> io.BufferedReader[Any]:
@@ -247,7 +297,7 @@ def _read_csv(text: io.TextIOWrapper, how: Format, where: _Where) -> Iterator[Bl
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
     lines = _Lines(text, where)
     header = _header(lines, how, where)
-    positions = _positions(header, how, where)
+    positions = _positions(header, how, where, how.delimiter)
     width = len(header)
     while taken := lines.take(BLOCK):
         try:
@@ -340,7 +390,9 @@ def _header(lines: _Lines, how: Format, where: _Where) -> list[str]:
     raise where.broken("the file is empty")
 
 
-def _positions(header: Sequence[str], how: Format, where: _Where) -> tuple[int | None, ...]:
+def _positions(
+    header: Sequence[str], how: Format, where: _Where, delimiter: str = ""
+) -> tuple[int | None, ...]:
     positions: list[int | None] = []
     for name in FIELDS:
         column = how.column(name)
@@ -349,7 +401,7 @@ def _positions(header: Sequence[str], how: Format, where: _Where) -> tuple[int |
         if column in header:
             positions.append(header.index(column))
         elif name in how.columns or how.needs(name, header):
-            raise where.broken(_missing(header, column, how.delimiter))
+            raise where.broken(_missing(header, column, delimiter))
         else:
             positions.append(None)
     return tuple(positions)
@@ -365,6 +417,8 @@ def _missing(header: Sequence[str], column: str, delimiter: str) -> str:
     if similar is not None:
         return f"the header has no column {column!r}, but {similar!r}: map it with columns="
     text = f"the header has no column {column!r}; it has {len(header)} column{'s' * (len(header) != 1)}"
+    if not delimiter:
+        return f"{text}. Other names can be mapped with columns="
     other = next((mark for mark in ";\t|," if mark != delimiter and mark in header[0]), None)
     if len(header) == 1 and other:
         return f"{text}. Is delimiter={other!r} meant?"
@@ -400,6 +454,33 @@ def _only_of_width(
             reason = f"too {less} fields: {len(row)}, the header has {width}"
             bad.append(Bad(number, None, reason, tuple(row)))
     return good_numbers, good_rows
+
+
+# ---------------------------------------------------------------------- Parquet
+
+
+def _read_parquet(raw: IO[bytes], how: Format, where: _Where) -> Iterator[Block]:
+    try:
+        import pyarrow as arrow  # type: ignore[import-untyped]
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+    except ImportError:
+        raise EmqxConfigError("Parquet needs airflow-provider-emqx[parquet] on the workers") from None
+    try:
+        file = ParquetFile(raw)
+        header = file.schema_arrow.names
+        positions = _positions(header, how, where)
+        wanted = [header[at] for at in positions if at is not None]
+        for batch in file.iter_batches(BLOCK, columns=wanted):
+            columns = tuple(
+                [None] * len(batch) if at is None else batch.column(header[at]).to_pylist()
+                for at in positions
+            )
+            yield Block(range(where.line + 1, where.line + len(batch) + 1), columns, [])
+            where.line += len(batch)
+    except arrow.ArrowException as error:
+        raise where.broken(f"this is no Parquet file, or a damaged one ({type(error).__name__})") from None
+    except OSError as error:
+        raise where.failed(error) from None
 
 
 # ---------------------------------------------------------------------- JSON

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.report import Report, Tally, judge
+from airflow_provider_emqx.provisioning.report import Report, Tally, judge, row
 from airflow_provider_emqx.provisioning.sources import Block
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 
 
 def provision(
-    hook: EmqxHook, blocks: Iterator[Block], plan: Plan, push: Callable[[dict[str, Any]], None]
+    hook: EmqxHook,
+    blocks: Iterator[Block],
+    plan: Plan,
+    push: Callable[[dict[str, Any]], None],
+    several: bool = False,
 ) -> dict[str, Any]:
     """
     Provision a source, telling all about it.
@@ -29,13 +33,14 @@ def provision(
     :param blocks: of the source.
     :param plan: what to do with them.
     :param push: given the summary before the task fails, where the returned one would be lost.
+    :param several: whether the source is several files.
     :return: the summary.
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
     """
     run = Run(hook, plan)
     tally = Tally()
-    report = Report(plan.report) if plan.report else None
+    report = Report(plan.report, several) if plan.report else None
     try:
         with report or nullcontext():
             for done in run(blocks):
@@ -77,14 +82,13 @@ def _prune(run: Run, tally: Tally, report: Report | None) -> None:
 
 
 def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
-    rows = [] if plan.report else tally.rejected_rows
+    rows = [] if plan.report else [row(outcome) for outcome in tally.rejected_rows]
     return {
         **tally.summary(run.read),
         "dry_run": plan.dry_run,
         "report": str(plan.report) if plan.report else None,
         "rejected_rows": [
-            {"id": row.user_id, "line": row.line, "outcome": row.outcome, "reason": row.reason}
-            for row in rows
+            {name: value for name, value in told.items() if name != "file" or value} for told in rows
         ],
     }
 
@@ -94,8 +98,9 @@ def _tell(run: Run, tally: Tally, plan: Plan) -> None:
         log.warning("The source has no rows")
         return
     if tally.rejected and not plan.report:
-        for row in tally.rejected_rows:
-            log.warning("Line %s rejected, user %r: %s", row.line, row.user_id, row.reason)
+        for told in tally.rejected_rows:
+            place = f"{told.file}, line {told.line}" if told.file else f"Line {told.line}"
+            log.warning("%s rejected, user %r: %s", place, told.user_id, told.reason)
         if tally.rejected > len(tally.rejected_rows):
             log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
     counts = tally.counts()

@@ -1,0 +1,139 @@
+"""What the last runs wrote, remembered so that unchanged rows need not be sent again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.provisioning.check import User
+from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read, open_to_write
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+_MAGIC = b"emqx-provisioning-state 1\n"
+_FIRST_SLOTS = 1 << 12
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class State:
+    """
+    A file with two digests per user: of the id, and of all that was written for it.
+
+    The digests are keyed with the pepper, so that the file tells nothing about ids or passwords to who has not the
+    pepper. They are 8 bytes each: that a changed row looks unchanged has a probability of 5 in 10^20.
+
+    :param location: of the file; where there is none yet, it is made.
+    :param pepper: the secret key.
+    :param hook: of the broker that the file belongs to.
+    :raises EmqxConfigError: if the file belongs to another broker, was made with another pepper, or is damaged.
+    """
+
+    def __init__(self, location: Location, pepper: str, hook: EmqxHook) -> None:
+        self._location = location
+        self._key = hashlib.blake2b(pepper.encode(), digest_size=32).digest()
+        broker = hook.broker
+        told = [
+            hook.settings.origin,
+            broker.generation,
+            broker.authenticator,
+            broker.user_id_type,
+            broker.namespace,
+        ]
+        self._binding = hashlib.blake2b(_encode(told).encode(), digest_size=16, key=self._key).digest()
+        self._count = 0
+        self._ids = array("q", bytes(8 * _FIRST_SLOTS))
+        self._rows = array("q", bytes(8 * _FIRST_SLOTS))
+        self._load()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def knows(self, user: User) -> bool:
+        """Tell whether just this was written for the user before."""
+        digest, row = self._digests(user)
+        return self._rows[self._slot(digest)] == row
+
+    def note(self, users: Sequence[User]) -> None:
+        """Remember what was written."""
+        for user in users:
+            self._put(*self._digests(user))
+
+    def save(self) -> None:
+        """Write the file; a local one is replaced as a whole, or not at all."""
+        pairs = array("q")
+        for digest, row in zip(self._ids, self._rows, strict=True):
+            if digest:
+                pairs.append(digest)
+                pairs.append(row)
+        if sys.byteorder == "big":
+            pairs.byteswap()
+        place = locate(self._location)
+        part = f"{place}.part" if isinstance(place, str) else self._location
+        with open_to_write(part, "state") as file:
+            file.write(_MAGIC + self._binding)
+            file.write(pairs.tobytes())
+        if isinstance(place, str):
+            os.replace(part, place)
+
+    def _load(self) -> None:
+        place = locate(self._location)
+        if not (os.path.exists(place) if isinstance(place, str) else place.exists()):
+            return
+        with open_to_read(self._location) as file:
+            content = file.read()
+        head = len(_MAGIC) + len(self._binding)
+        if not content.startswith(_MAGIC) or (len(content) - head) % 16:
+            raise EmqxConfigError(
+                f"{str(self._location)!r} is no state file, or a damaged one: delete it, and all rows are sent "
+                "once more"
+            )
+        if content[len(_MAGIC) : head] != self._binding:
+            raise EmqxConfigError(
+                f"the state file {str(self._location)!r} belongs to another broker or was made with another pepper: "
+                "give each broker its own, or delete it, and all rows are sent once more"
+            )
+        pairs = array("q", content[head:])
+        if sys.byteorder == "big":
+            pairs.byteswap()
+        for at in range(0, len(pairs), 2):
+            self._put(pairs[at], pairs[at + 1])
+
+    def _digests(self, user: User) -> tuple[int, int]:
+        """Both are never 0, which is an empty slot."""
+        digests = []
+        for text in (user["user_id"], _encode(user)):
+            digest = hashlib.blake2b(text.encode(), digest_size=8, key=self._key).digest()
+            digests.append(int.from_bytes(digest, "little", signed=True) or 1)
+        return digests[0], digests[1]
+
+    def _slot(self, digest: int) -> int:
+        ids, mask = self._ids, len(self._ids) - 1
+        slot = digest & mask
+        while (held := ids[slot]) and held != digest:
+            slot = (slot + 1) & mask
+        return slot
+
+    def _put(self, digest: int, row: int) -> None:
+        slot = self._slot(digest)
+        if not self._ids[slot]:
+            self._count += 1
+            if self._count * 10 > len(self._ids) * 7:
+                self._grow()
+                slot = self._slot(digest)
+        self._ids[slot], self._rows[slot] = digest, row
+
+    def _grow(self) -> None:
+        ids, rows = self._ids, self._rows
+        self._ids = array("q", bytes(16 * len(ids)))
+        self._rows = array("q", bytes(16 * len(rows)))
+        for digest, row in zip(ids, rows, strict=True):
+            if digest:
+                slot = self._slot(digest)
+                self._ids[slot], self._rows[slot] = digest, row

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+from airflow_provider_emqx.provisioning.sources import Format, find, read_file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "devices"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.csv").write_text("user_id,password\nb1,p\n,p\n")
+    (folder / "a.jsonl").write_text(
+        '{"user_id": "a1", "password": "p"}\n{"user_id": "b1", "password": "p"}\n'
+    )
+    (folder / "c.json.gz").write_bytes(gzip.compress(b'[{"user_id": "c1", "password": "p"}]'))
+    (folder / "_SUCCESS").write_text("")
+    (folder / ".hidden.csv").write_text("")
+    (folder / "README.md").write_text("no rows")
+    (folder / "sub" / "d.csv").write_text("user_id,password\nd1,p\n")
+    return folder
+
+
+def names(source: Any, folder: Path) -> list[str]:
+    return [str(file).removeprefix("file://").removeprefix(f"{folder}/") for file in find(source, Format())]
+
+
+def test_a_directory_stands_for_its_files_of_rows(folder: Path) -> None:
+    expected = ["a.jsonl", "b.csv", "c.json.gz"]
+    assert names(str(folder), folder) == expected
+    assert names(folder, folder) == expected
+    assert names(f"file://{folder}/", folder) == expected
+
+
+def test_a_pattern_stands_for_the_files_that_match(folder: Path) -> None:
+    assert names(f"{folder}/*.csv", folder) == ["b.csv"]
+    assert names(f"{folder}/**/*.csv", folder) == ["b.csv", "sub/d.csv"]
+    assert names(f"file://{folder}/*.csv", folder) == ["b.csv"]
+    assert names(f"file://{folder}/[ab]*", folder) == ["a.jsonl", "b.csv"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "devices[1].csv"
+    path.write_text("user_id,password\na,p\n")
+    assert names(path, tmp_path) == ["devices[1].csv"]
+
+
+def test_no_files_are_an_error(tmp_path: Path) -> None:
+    for source in (tmp_path, f"{tmp_path}/*.csv", f"file://{tmp_path}/", f"file://{tmp_path}/*.csv"):
+        with pytest.raises(EmqxConfigError, match="no files of rows"):
+            find(source, Format())
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.csv"])
+def test_rejected_rows_tell_their_file(broker: Any, folder: Path, tmp_path: Path, name: str) -> None:
+    report = tmp_path / name
+    operator = EmqxProvisionUsersOperator(task_id="x", source=str(folder), report=report)
+    summary = operator.execute({})
+    assert sorted(broker.users) == ["a1", "b1", "c1"]
+    assert (summary["read"], summary["rejected"]) == (5, 2)
+    if name == "r.jsonl":
+        told = [json.loads(line) for line in report.read_text().splitlines()]
+        assert [(row["file"], row["line"], row["id"]) for row in told] == [
+            (f"{folder}/b.csv", 2, "b1"),
+            (f"{folder}/b.csv", 3, ""),
+        ]
+    else:
+        assert report.read_text().splitlines()[0] == "id,line,outcome,reason,file"
+        assert report.read_text().splitlines()[1].endswith(f"{folder}/b.csv")
+    without = EmqxProvisionUsersOperator(task_id="x", source=str(folder)).execute({})
+    assert without["rejected_rows"][0]["file"] == f"{folder}/b.csv"
+
+
+def parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_parquet(broker: Any, tmp_path: Path) -> None:
+    count = 1_300
+    columns = {
+        "note": ["x"] * count,
+        "device": [f"d{i}" for i in range(count)],
+        "password": [None if i == 7 else f"p{i}" for i in range(count)],
+        "number": list(range(count)),
+    }
+    path = parquet(tmp_path / "devices.parquet", columns)
+    for source in (str(path), f"file://{path}"):
+        operator = EmqxProvisionUsersOperator(task_id="x", source=source, columns={"user_id": "device"})
+        summary = operator.execute({})
+        assert (summary["written"], summary["rejected"]) == (count - 1, 1)
+        assert summary["rejected_rows"] == [
+            {"id": "d7", "line": 8, "outcome": "rejected", "reason": "password is missing"}
+        ]
+    assert broker.verify("d1299", "p1299")
+    operator = EmqxProvisionUsersOperator(task_id="x", source=str(path), columns={"user_id": "number"})
+    with pytest.raises(EmqxConfigError, match="all 1,300 rows"):
+        operator.execute({})
+
+
+def test_parquet_that_is_none_or_lacks_a_column(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(EmqxConfigError, match="no Parquet file"):
+        list(read_file(tmp_path / "x.parquet", Format()))
+    path = parquet(tmp_path / "y.parquet", {"user_id": ["a"], "name": ["b"]})
+    with pytest.raises(EmqxConfigError, match="no column 'password'"):
+        list(read_file(path, Format()))

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.sources import Format, read_rows
+from airflow_provider_emqx.provisioning.state import State
+from airflow_provider_emqx.provisioning.task import provision
+
+
+def run(state: Path | str, rows: list[dict[str, Any]], **plan: Any) -> dict[str, Any]:
+    with EmqxHook() as hook:
+        full = Plan(**{"state": state, "pepper": "pepper", **plan})
+        return provision(hook, read_rows(rows, Format()), full, lambda summary: None)
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [{"user_id": f"d{i}", "password": f"S3cret{i}"} for i in range(count)]
+
+
+def writes(broker: Any) -> list[Any]:
+    return [request for request in broker.requests if request.method != "GET"]
+
+
+def test_unchanged_rows_are_not_sent_again(broker: Any, tmp_path: Path) -> None:
+    state = tmp_path / "new" / "state"
+    assert run(state, rows(700))["unchanged"] in (0, None)
+    broker.requests.clear()
+    again = run(state, rows(700))
+    assert (again["written"], again["unchanged"]) == (700, 700)
+    assert not writes(broker)
+    changed = rows(700)
+    changed[5]["password"] = "new"
+    third = run(state, [*changed, {"user_id": "more", "password": "p"}])
+    assert (third["written"], third["created"], third["updated"], third["unchanged"]) == (701, 1, 1, 699)
+    assert broker.verify("d5", "new")
+    assert broker.verify("d6", "S3cret6")
+
+
+def test_a_user_that_the_broker_has_lost_is_sent_again(broker: Any, tmp_path: Path) -> None:
+    run(tmp_path / "state", rows(5))
+    with EmqxHook() as hook:
+        hook.delete_user("d3")
+    assert run(tmp_path / "state", rows(5))["unchanged"] == 4
+    assert broker.verify("d3", "S3cret3")
+
+
+def test_the_file_is_its_owners_and_tells_neither_ids_nor_passwords(broker: Any, tmp_path: Path) -> None:
+    run(tmp_path / "state", rows(20))
+    content = (tmp_path / "state").read_bytes()
+    assert b"S3cret" not in content
+    assert b"d1" not in content.replace(b"emqx-provisioning-state 1", b"")
+    assert len(content) == 26 + 16 + 20 * 16
+    assert stat.S_IMODE(os.stat(tmp_path / "state").st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_it_may_lie_in_object_storage(broker: Any, tmp_path: Path) -> None:
+    location = f"file://{tmp_path}/state"
+    run(location, rows(5))
+    assert run(location, rows(5))["unchanged"] == 5
+
+
+def test_the_state_of_another_broker_or_pepper_is_refused(broker: Any, tmp_path: Path) -> None:
+    run(tmp_path / "state", rows(5))
+    with pytest.raises(EmqxConfigError, match="another broker or was made with another pepper"):
+        run(tmp_path / "state", rows(5), pepper="other")
+    broker.stop()
+    with type(broker)(broker.version) as other, pytest.MonkeyPatch.context() as patch:
+        import json
+
+        patch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(other.connection()))
+        with pytest.raises(EmqxConfigError, match="another broker"):
+            run(tmp_path / "state", rows(5))
+        assert not other.users
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"emqx-provisioning-state 1\n" + b"x" * 17])
+def test_a_damaged_state_is_refused(broker: Any, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(EmqxConfigError, match="delete it"):
+        run(tmp_path / "state", rows(5))
+    assert not writes(broker)
+
+
+def test_what_was_done_before_a_failure_is_remembered(broker: Any, tmp_path: Path) -> None:
+    broker.order_fault("status", status=401, match="POST ", after=1, times=9)
+    with pytest.raises(EmqxAuthError):
+        run(tmp_path / "state", rows(2_000))
+    done = len(broker.users)
+    assert done == 500
+    broker.clear_faults()
+    assert run(tmp_path / "state", rows(2_000))["unchanged"] == done
+
+
+def test_rejected_rows_are_not_remembered(broker: Any, tmp_path: Path, version: str) -> None:
+    given = [*rows(3), {"user_id": "root", "password": "p", "is_superuser": True}]
+    run(tmp_path / "state", given)
+    again = run(tmp_path / "state", given)
+    assert (again["unchanged"], again["rejected"]) == ((3, 1) if version.startswith("4") else (4, 0))
+
+
+def test_a_dry_run_neither_makes_nor_changes_it(broker: Any, tmp_path: Path) -> None:
+    run(tmp_path / "state", rows(3), dry_run=True)
+    assert not (tmp_path / "state").exists()
+    run(tmp_path / "state", rows(3))
+    content = (tmp_path / "state").read_bytes()
+    planned = run(tmp_path / "state", rows(5), dry_run=True)
+    assert (planned["created"], planned["updated"], planned["unchanged"]) == (2, 0, 3)
+    assert (tmp_path / "state").read_bytes() == content
+
+
+def test_a_changed_flag_is_a_change(broker: Any, tmp_path: Path) -> None:
+    with EmqxHook() as hook:
+        state = State(tmp_path / "state", "pepper", hook)
+        user = {"user_id": "a", "password": "p", "is_superuser": False}
+        state.note([user])
+        assert state.knows(user)
+        assert not state.knows({**user, "is_superuser": True})
+        state.note([{"user_id": f"d{i}", "password": str(i)} for i in range(10_000)])
+        state.save()
+        loaded = State(tmp_path / "state", "pepper", hook)
+        assert len(loaded) == len(state) == 10_001
+        assert all(loaded.knows({"user_id": f"d{i}", "password": str(i)}) for i in range(10_000))
+        assert not loaded.knows({"user_id": "d1", "password": "2"})
+        assert not loaded.knows({"user_id": "nobody", "password": "2"})
+
+
+@pytest.mark.parametrize("plan", [{"mode": "create"}, {"mode": "delete"}, {"pepper": ""}])
+def test_a_plan_with_a_state_that_makes_no_sense_is_refused(plan: dict[str, Any]) -> None:
+    with pytest.raises(EmqxConfigError, match="state"):
+        Plan(**{"state": "x", "pepper": "p", **plan})
