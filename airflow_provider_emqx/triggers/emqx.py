@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_emqx import conditions, exceptions
-from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
-from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, is_transient, number
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
-from airflow_provider_emqx.triggers import polls
+from airflow_provider_emqx.triggers import events, polls
 
+if TYPE_CHECKING:
+    from airflow_provider_emqx.client.aio import AsyncClient
+
+#: what can be watched for, and the arguments that belong to it
+_EVENTS = {
+    "client_online": ("clientid", "username"),
+    "client_offline": ("clientid", "username"),
+    "alarm_activated": ("alarms",),
+    "condition_met": ("kind", "parameters"),
+}
+#: longest pause of a watcher after failures, in seconds
+_LONGEST_PAUSE = 600.0
+#: most that a watcher keeps across restarts, in bytes of JSON: Airflow's own limit is 65,535
+_LONGEST_MEMORY = 60_000
 #: seconds before a trigger that has to read a file of ids does so
 _BEFORE_READING = 5.0
 
@@ -122,6 +140,178 @@ class EmqxConditionTrigger(BaseTrigger):
                     raise
                 self.log.warning("Look failed, %d in a row. %s", failures, error)
                 pause = min(2 * pause, 60.0)
+
+
+class EmqxEventTrigger(BaseEventTrigger):
+    """
+    Watch a broker for an ``AssetWatcher``: an asset event for each change, not for each look that finds a state.
+
+    It looks for ever, at a fixed interval; after an error ever less often, up to every ten minutes. Changes that one
+    look finds come together, up to 1,000 in one event. The very first look only remembers what is there.
+
+    On Airflow 3.3 and later, with one asset per trigger, what was seen is kept in the asset's state store: after a
+    restart of the triggerer the next look tells what has changed meanwhile, as far as the broker still shows it, and
+    what was told just before the restart may be told again. Elsewhere a restart begins anew. A client that comes and
+    goes between two looks is not seen.
+
+    Payloads of the events: ``{"event": "client_online", "count", "clientids"}``, the same with ``"client_offline"``,
+    ``{"event": "alarm_activated", "count", "alarms"}``, ``{"event": "condition_met", "kind", "text", "details"}``.
+
+    :param event: ``"client_online"``: a client has connected (also anew, after a break between two looks);
+        ``"client_offline"``: a client that was online is not any more; ``"alarm_activated"``; ``"condition_met"``: a
+        condition that did not hold at the last look holds now.
+    :param emqx_conn_id: the Airflow connection.
+    :param poll_interval: seconds between two looks; 0.1 at least.
+    :param clientid: for clients: shell pattern (``*``, ``?``, ``[abc]``) of the client ids, case-sensitive.
+    :param username: for clients: shell pattern of the usernames. Default: any.
+    :param alarms: for alarms: their names. Default: any.
+    :param kind: for conditions: a name of :data:`airflow_provider_emqx.conditions.KINDS`.
+    :param parameters: for conditions: arguments of that kind, plain JSON.
+    :raises EmqxConfigError: for what cannot be right, when the DAG is parsed.
+    """
+
+    def __init__(
+        self,
+        *,
+        event: str,
+        emqx_conn_id: str = EmqxHook.default_conn_name,
+        poll_interval: float = 60.0,
+        clientid: str = "*",
+        username: str | None = None,
+        alarms: Sequence[str] | None = None,
+        kind: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.event = event
+        self.emqx_conn_id = emqx_conn_id
+        self.poll_interval = number("poll_interval", poll_interval)
+        self.clientid = clientid
+        self.username = username
+        self.alarms = [alarms] if isinstance(alarms, str) else None if alarms is None else list(alarms)
+        self.kind = kind
+        self.parameters = None if parameters is None else dict(parameters)
+        self._check()
+
+    def _check(self) -> None:
+        if self.event not in _EVENTS:
+            raise EmqxConfigError(f"there is no event {self.event!r}; there are {', '.join(_EVENTS)}")
+        for name, default in (
+            ("clientid", "*"),
+            ("username", None),
+            ("alarms", None),
+            ("kind", None),
+            ("parameters", None),
+        ):
+            if name not in _EVENTS[self.event] and getattr(self, name) != default:
+                raise EmqxConfigError(f"{name} does not belong to the event {self.event}")
+        if self.event == "condition_met":
+            condition = conditions.load(self.kind or "", self.parameters or {})
+            if len(condition.parameters.get("clientids", ())) > MAX_LISTED:
+                raise EmqxConfigError(
+                    f"more than {MAX_LISTED:,} client ids are given as the path of a file that the triggerer reaches"
+                )
+            self.parameters = dict(condition.parameters)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give what the trigger is made of again: plain JSON, no credential."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "event": self.event,
+            "emqx_conn_id": self.emqx_conn_id,
+            "poll_interval": self.poll_interval,
+            **{name: getattr(self, name) for name in _EVENTS[self.event]},
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look for ever, and send what has changed."""
+        memory: events.Memory | None = None
+        recalled, failures = False, 0
+        interval = max(self.poll_interval, polls.SHORTEST_INTERVAL)
+        pause = min(interval, 1.0)
+        async with AsyncExitStack() as session:
+            look: events.Look | None = None
+            client: AsyncClient | None = None
+            while True:
+                await asyncio.sleep(pause)
+                try:
+                    if not recalled:
+                        memory, recalled = await self._recall(), True
+                    look = look or await self._look()
+                    if client is None:
+                        client = await session.enter_async_context(polls.connected(self.emqx_conn_id))
+                    found = await client.run(look(client.broker, memory, time.time()))
+                except Exception as error:
+                    # whatever it is: a watcher that ends is started again every two seconds, without an end
+                    failures += 1
+                    pause = min(max(interval, 1.0) * 2.0**failures, max(interval, _LONGEST_PAUSE))
+                    self._tell(error, failures, pause)
+                    await session.aclose()
+                    client = None
+                    continue
+                failures, pause = 0, interval
+                for payload in found.events:
+                    yield TriggerEvent({**payload, "emqx_conn_id": self.emqx_conn_id})
+                if found.memory != memory:
+                    # after the events: told twice is better than never
+                    await self._remember(found.memory)
+                memory = found.memory
+
+    async def _look(self) -> events.Look:
+        if self.event == "condition_met":
+            condition = conditions.load(self.kind or "", self.parameters or {})
+            return events.met(await asyncio.to_thread(conditions.loaded, condition))
+        if self.event == "alarm_activated":
+            return events.alarm(self.alarms)
+        pattern = events.ClientPattern(self.clientid, self.username)
+        return events.online(pattern) if self.event == "client_online" else events.offline(pattern)
+
+    def _tell(self, error: Exception, failures: int, pause: float) -> None:
+        known = isinstance(error, EmqxError)
+        self.log.warning(
+            "Watching for %s on connection %s: look failed, %d in a row, next in %.0f s. %s",
+            self.event,
+            self.emqx_conn_id,
+            failures,
+            pause,
+            error if known else type(error).__name__,
+            exc_info=not known,
+        )
+
+    # ------------------------------------------------------------------ memory across restarts
+
+    @property
+    def _key(self) -> str:
+        """Several watchers may share an asset, and so its store."""
+        what = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
+        return "airflow-provider-emqx-" + sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    async def _recall(self) -> events.Memory | None:
+        # Airflow before 3.3 has no such store
+        store = getattr(self, "asset_state_store", None)
+        if store is None:
+            return None
+        try:
+            memory = await store.aget(self._key)
+        except ValueError:
+            self.log.info("Several assets share this watcher: what it has seen is not kept across restarts")
+            self.asset_state_store = None
+            return None
+        return memory if isinstance(memory, dict) else None
+
+    async def _remember(self, memory: events.Memory) -> None:
+        store = getattr(self, "asset_state_store", None)
+        if store is None:
+            return
+        if len(json.dumps(memory)) > _LONGEST_MEMORY:
+            # of connections the newest is enough to go on from; of a set a part would be wrong
+            memory = {**memory, "seen": {}} if "seen" in memory else {}
+        try:
+            if memory:
+                await store.aset(self._key, memory)
+            else:
+                await store.adelete(self._key)
+        except Exception as error:
+            self.log.warning("What was seen could not be kept for after a restart: %s", type(error).__name__)
 
 
 async def finished(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:

@@ -275,19 +275,7 @@ class Poll:
 
     async def _connect(self) -> AsyncClient:
         if self._client is None:
-            await asyncio.to_thread(_import_libraries)
-            hook = EmqxHook(self.emqx_conn_id)
-            try:
-                await hook.async_settings()
-            except EmqxError:
-                raise
-            except AirflowNotFoundException as error:
-                raise EmqxConfigError(str(error)) from None
-            except Exception as error:
-                raise EmqxConnectionError(
-                    f"the connection {self.emqx_conn_id!r} could not be looked up: {type(error).__name__}: {error}"
-                ) from error
-            self._client = await self._session.enter_async_context(hook.async_client(_IN_FLIGHT))
+            self._client = await self._session.enter_async_context(connected(self.emqx_conn_id))
         return self._client
 
     async def _disconnect(self) -> None:
@@ -307,6 +295,31 @@ class Poll:
             return error
         await self._disconnect()
         return EmqxConnectionError(f"the connection has changed, trying again with it: {error}")
+
+
+@asynccontextmanager
+async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
+    """
+    Open a client without holding the event loop.
+
+    :param emqx_conn_id: the Airflow connection.
+    :raises EmqxConfigError: if there is no such connection, or it cannot be right.
+    :raises EmqxConnectionError: if it could not be looked up at the moment.
+    """
+    await asyncio.to_thread(_import_libraries)
+    hook = EmqxHook(emqx_conn_id)
+    try:
+        await hook.async_settings()
+    except EmqxError:
+        raise
+    except AirflowNotFoundException as error:
+        raise EmqxConfigError(str(error)) from None
+    except Exception as error:
+        raise EmqxConnectionError(
+            f"the connection {emqx_conn_id!r} could not be looked up: {type(error).__name__}: {error}"
+        ) from error
+    async with hook.async_client(_IN_FLIGHT) as client:
+        yield client
 
 
 _polls: dict[tuple[asyncio.AbstractEventLoop, str], Poll] = {}

@@ -1,0 +1,206 @@
+"""
+What has changed since the last look: the edges that events are made of.
+
+Each kind of event is one operation: it takes what was remembered (JSON-able; ``None`` at the very first look, which
+only remembers) and gives the events, and what to remember now.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from airflow_provider_emqx import conditions
+from airflow_provider_emqx.api.base import Broker, Operation, Row
+from airflow_provider_emqx.client.listing import Listing
+from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition
+from airflow_provider_emqx.conditions.clients import is_online
+from airflow_provider_emqx.conditions.cluster import active_alarms
+from airflow_provider_emqx.hooks.emqx import operations
+
+Memory = dict[str, Any]
+
+#: how much older than the newest one a new connection may be: the clocks of a cluster's nodes differ, and a client is
+#: listed a moment after it has connected
+OVERLAP = timedelta(seconds=60)
+#: up to so many vanished clients are asked for one by one, more by a second listing
+_FEW = 100
+
+
+class Found(NamedTuple):
+    """
+    What one look has found.
+
+    :param events: payloads, each small.
+    :param memory: to be given to the next look.
+    """
+
+    events: list[Memory]
+    memory: Memory
+
+
+Look = Callable[[Broker, Memory | None, float], Operation[Found]]
+
+
+class ClientPattern(NamedTuple):
+    """
+    Which clients are meant, by shell patterns (``*``, ``?``, ``[abc]``), case-sensitive.
+
+    :param clientid: pattern of the client id.
+    :param username: pattern of the username; ``None`` for any, and for clients without one.
+    """
+
+    clientid: str
+    username: str | None
+
+    def matches(self, row: Row) -> bool:
+        """Tell whether a client is meant."""
+        if not fnmatchcase(row["clientid"], self.clientid):
+            return False
+        return self.username is None or fnmatchcase(row.get("username") or "", self.username)
+
+    def filters(self) -> dict[str, Any]:
+        """Give the filters that let the broker send fewer rows; each row is checked all the same."""
+        filters: dict[str, Any] = {"conn_state": "connected"}
+        for name, pattern in (("clientid", self.clientid), ("username", self.username or "*")):
+            if literal := max(re.split(r"\[.*?\]|[*?]", pattern), key=len):
+                filters[f"like_{name}"] = literal
+        return filters
+
+
+def online(pattern: ClientPattern) -> Look:
+    """
+    Find clients that have connected since the last look: ``GET /clients`` by ``gte_connected_at``.
+
+    :param pattern: which clients.
+    """
+
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
+        newest: str | None = (memory or {}).get("newest")
+        seen: dict[str, str] = (memory or {}).get("seen") or {}
+        filters = pattern.filters()
+        if newest is not None:
+            filters["gte_connected_at"] = (_time(newest) - OVERLAP).isoformat()
+        rows, _ = yield from _connected(broker, pattern, filters, ("connected_at",))
+        connected = {row["clientid"]: row["connected_at"] for row in rows if row.get("connected_at")}
+        fresh = [name for name, at in connected.items() if seen.get(name) != at]
+        known = [*connected.values(), *([newest] if newest else [])]
+        newest = max(known, key=_time, default=None)
+        if newest is not None:
+            since = _time(newest) - OVERLAP
+            seen = {name: at for name, at in {**seen, **connected}.items() if _time(at) >= since}
+        remember = {"newest": newest, "seen": seen}
+        return Found([] if memory is None else _batches("client_online", fresh), remember)
+
+    return look
+
+
+def offline(pattern: ClientPattern) -> Look:
+    """
+    Find clients that were online at the last look and are not now: ``GET /clients``.
+
+    :param pattern: which clients.
+    """
+
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
+        rows, pages = yield from _connected(broker, pattern, pattern.filters(), ())
+        current = {row["clientid"] for row in rows}
+        before: list[str] = (memory or {}).get("ids") or []
+        gone = [name for name in before if name not in current]
+        if gone and pages > 1:
+            # clients that come and go shift the pages: what was on none of them may be online all the same
+            back = yield from _still_there(broker, pattern, gone)
+            current |= back
+            gone = [name for name in gone if name not in back]
+        return Found(_batches("client_offline", gone), {"ids": sorted(current)})
+
+    return look
+
+
+def _still_there(broker: Broker, pattern: ClientPattern, gone: Sequence[str]) -> Operation[set[str]]:
+    if len(gone) > _FEW:
+        rows, _ = yield from _connected(broker, pattern, pattern.filters(), ())
+        return {row["clientid"] for row in rows} & set(gone)
+    back = set()
+    for name in gone:
+        if is_online((yield from operations(broker).clients.get_client(broker, name))):
+            back.add(name)
+    return back
+
+
+def _connected(
+    broker: Broker, pattern: ClientPattern, filters: dict[str, Any], more: Sequence[str]
+) -> Operation[tuple[list[Row], int]]:
+    names = ("clientid", "connected", *more, *(["username"] if pattern.username is not None else []))
+    # as many rows as an event loop may be held for decoding
+    limit = 2_000 if broker.at_least(5, 6) else 500
+    listing = Listing(operations(broker).clients.list_clients(broker, 1, limit, filters, names))
+    rows: list[Row] = []
+    pages = 0
+    while listing.next is not None:
+        rows += [row for row in (yield from listing.page()) if is_online(row) and pattern.matches(row)]
+        pages += 1
+    return rows, pages
+
+
+def alarm(names: Sequence[str] | None) -> Look:
+    """
+    Find alarms that have become active since the last look: v5 ``GET /alarms``, v4 ``GET /alarms/activated``.
+
+    :param names: of the alarms; ``None`` for any.
+    """
+
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
+        rows = yield from active_alarms(broker)
+        active = {
+            (str(row["node"]), str(row["name"]), str(row["activate_at"])): row
+            for row in rows
+            if names is None or row["name"] in names
+        }
+        before = {tuple(key) for key in (memory or {}).get("active", ())}
+        fresh = [
+            {name: row.get(name) for name in ("node", "name", "message", "activate_at")}
+            for key, row in active.items()
+            if key not in before
+        ]
+        events = [{"event": "alarm_activated", "count": len(part), "alarms": part} for part in _parts(fresh)]
+        return Found([] if memory is None else events, {"active": sorted(map(list, active))})
+
+    return look
+
+
+def met(condition: Condition) -> Look:
+    """
+    Find that a condition has become true: it was not at the last look, and is now.
+
+    :param condition: with its ids loaded.
+    """
+
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
+        outcome = yield from conditions.ask(condition, broker, now)
+        event = {
+            "event": "condition_met",
+            "kind": condition.kind,
+            "text": outcome.text,
+            "details": conditions.finish(outcome, None),
+        }
+        became = outcome.met and memory is not None and memory.get("met") is False
+        return Found([event] if became else [], {"met": outcome.met})
+
+    return look
+
+
+def _batches(event: str, clientids: Iterable[str]) -> list[Memory]:
+    return [{"event": event, "count": len(part), "clientids": part} for part in _parts(sorted(clientids))]
+
+
+def _parts(things: Sequence[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(things), MAX_LISTED):
+        yield list(things[start : start + MAX_LISTED])
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
