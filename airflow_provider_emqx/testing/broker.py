@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_emqx.testing import backups, rebalance
 from airflow_provider_emqx.testing.dispatch import SERVERLESS_RATE, Dispatcher
 from airflow_provider_emqx.testing.faults import KINDS, WORKING, Fault, Match, Order
-from airflow_provider_emqx.testing.mqtt import FOREVER, Client, Message, Subscription
+from airflow_provider_emqx.testing.mqtt import FOREVER, Client, Message, Subscription, TopicMetrics
 from airflow_provider_emqx.testing.pace import Pace
 from airflow_provider_emqx.testing.passwords import User, make_hash
 from airflow_provider_emqx.testing.server import Served, Server
@@ -262,6 +262,10 @@ class FakeEmqx:
 
     # time
 
+    def now(self) -> float:
+        """Return the broker's time, seconds since the epoch."""
+        return self.state.now()
+
     def advance(self, seconds: float) -> None:
         """Move the broker's clock: sessions expire, bans lapse, delayed messages and late devices come."""
         with self.state.lock:
@@ -402,6 +406,11 @@ class FakeEmqx:
             self.state.tick()
             return list(self.state.mqtt.inboxes.get(clientid, ()))
 
+    def forget_received(self, clientid: str) -> None:
+        """Empty what :meth:`received` returns for a device."""
+        with self.state.lock:
+            self.state.mqtt.inboxes.pop(clientid, None)
+
     # users, rules, bans, messages
 
     @property
@@ -427,10 +436,39 @@ class FakeEmqx:
         """Return ``(password_hash, salt)`` that this broker accepts in a hash import."""
         return make_hash(self.state.algorithm, password, salt)
 
+    def acl_rules(self, kind: str, name: str = "all") -> list[dict[str, Any]]:
+        """Return the ACL rules of one subject in the order in which they count.
+
+        :param kind: ``username``, ``clientid`` or ``all``.
+        :param name: Username or client id.
+        :return: Rules as the API of the generation shows them.
+        """
+        state = self.state
+        with state.lock:
+            if state.generation == "v4":
+                login = "$all" if kind == "all" else name
+                rows = reversed(state.acl_rows.values())
+                return [
+                    {"topic": row.topic, "action": row.action, "access": row.access}
+                    for row in rows
+                    if (row.subject, row.login) == (kind, login)
+                ]
+            tables: dict[str, Mapping[str, list[dict[str, Any]]]] = {
+                "username": state.acl_users,
+                "clientid": state.acl_clients,
+                "all": state.acl_namespaces.get(("", "all"), {}),
+            }
+            return list(tables[kind].get(name, []))
+
     @property
     def retained(self) -> Table[Message]:
         """Retained messages by topic."""
         return self.state.mqtt.retained
+
+    @property
+    def topic_metrics(self) -> Mapping[str, TopicMetrics]:
+        """Topics that are registered for metrics, with their counters."""
+        return self.state.mqtt.topic_metrics
 
     @property
     def bans(self) -> dict[tuple[str, str], Ban]:

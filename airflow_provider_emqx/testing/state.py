@@ -174,7 +174,7 @@ class State:
             self.authenticators[BUILT_IN] = Authenticator(self._built_in())
         self.acl_users: Table[list[dict[str, Any]]] = Table()
         self.acl_clients: Table[list[dict[str, Any]]] = Table()
-        self.acl_all: list[dict[str, Any]] = []
+        self.acl_namespaces: dict[tuple[str, str], Table[list[dict[str, Any]]]] = {}  # by namespace and kind
         self.acl_rows: dict[tuple[str, str, str, str], AclRow] = {}  # 4.4, oldest first
         self.authorization: dict[str, Any] | None = (
             {"enable": True, "max_rules": 100, "type": "built_in_database"} if authorization else None

@@ -14,7 +14,10 @@ def test_v5_refuses_an_array_as_a_whole_if_one_has_a_record() -> None:
         call(broker, "PUT", RULES + "/users/b", {"username": "b", "rules": []})
         rows = [{"username": name, "rules": [RULE]} for name in ("a", "b")]
         assert call(broker, "POST", RULES + "/users", rows).status == 409
-        assert set(broker.state.acl_users) == {"b"}
+        assert (broker.acl_rules("username", "a"), call(broker, "GET", RULES + "/users/a").status) == (
+            [],
+            404,
+        )
 
 
 def test_v5_put_replaces_the_list_and_crashes_on_another_name() -> None:
@@ -36,11 +39,12 @@ def test_v5_has_room_for_100_rules_each() -> None:
 def test_v5_purges_only_while_the_source_is_disabled() -> None:
     with FakeEmqx() as broker:
         call(broker, "POST", RULES + "/all", {"rules": [RULE]})
+        assert [rule["topic"] for rule in broker.acl_rules("all")] == ["t"]
         assert call(broker, "DELETE", RULES).status == 400
         source = "/authorization/sources/built_in_database"
         call(broker, "PUT", source, {"type": "built_in_database", "enable": False})
         assert call(broker, "DELETE", RULES).status == 204
-        assert broker.state.acl_all == []
+        assert broker.acl_rules("all") == []
 
 
 def test_v5_without_the_source() -> None:
@@ -56,6 +60,7 @@ def test_v4_stores_pubsub_as_two_rows_and_puts_what_is_added_again_in_front() ->
         call(broker, "POST", "/acl", {**row, "action": "pub", "access": "deny"})
         rows = call(broker, "GET", "/acl/username/u").body["data"]
         assert [(row["action"], row["access"]) for row in rows] == [("pub", "deny"), ("sub", "allow")]
+        assert [rule["action"] for rule in broker.acl_rules("username", "u")] == ["pub", "sub"]
         assert call(broker, "DELETE", "/acl/username/u/topic/t").body == {"code": 0}
         assert call(broker, "GET", "/acl/username/u").body["data"] == []
 
@@ -92,7 +97,7 @@ def test_v4_ban_without_a_reason_crashes_and_a_new_one_replaces_the_old() -> Non
 
 def test_v5_replaces_only_a_ban_that_has_lapsed() -> None:
     with FakeEmqx() as broker:
-        until = int(broker.state.now()) + 60
+        until = int(broker.now()) + 60
         ban = {"as": "clientid", "who": "d", "until": until}
         assert call(broker, "POST", "/banned", ban).status == 200
         assert call(broker, "POST", "/banned", {**ban, "until": "infinity"}).body["code"] == "ALREADY_EXISTS"
@@ -123,3 +128,14 @@ def test_cleaning_the_cache_of_one_and_of_all(version: str) -> None:
             assert broker.clients["d"].acl_cache
             call(broker, "DELETE", path)
             assert not broker.clients["d"].acl_cache
+
+
+def test_v5_rules_of_a_namespace_are_its_own_since_6_1() -> None:
+    with FakeEmqx("6.1.0") as broker:
+        body = {"username": "u", "rules": [RULE]}
+        call(broker, "PUT", RULES + "/users/u?ns=n", body)
+        call(broker, "POST", RULES + "/all?ns=n", {"rules": [RULE]})
+        assert call(broker, "GET", RULES + "/users/u?ns=n").status == 200
+        assert call(broker, "GET", RULES + "/users/u").status == 404
+        assert call(broker, "GET", RULES + "/all").body == {"rules": []}
+        assert len(call(broker, "GET", RULES + "/all?ns=n").body["rules"]) == 1

@@ -191,6 +191,8 @@ def test_delayed_messages_are_listed_and_come_when_they_are_due() -> None:
         assert call(broker, "DELETE", path).body["code"] == "MESSAGE_ID_NOT_FOUND"
         broker.advance(61)
         assert [message.payload for message in broker.received("d")] == [b"late"]
+        broker.forget_received("d")
+        assert broker.received("d") == []
 
 
 @pytest.mark.parametrize(("version", "status"), [("5.8.9", 202), ("5.9.0", 200)])

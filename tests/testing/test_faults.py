@@ -131,7 +131,7 @@ def test_a_reset_is_a_tcp_reset() -> None:
 
 def test_serverless_limits_calls_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeEmqx("serverless", rate_limit=True) as broker:
-        moment = broker.state.now()
+        moment = broker.now()
         monkeypatch.setattr(broker.state, "now", lambda: moment)
         replies = [call(broker, "GET", "/clients") for _ in range(11)]
         assert [reply.status for reply in replies] == [200] * 10 + [429]

@@ -148,6 +148,7 @@ def test_v5_topic_metrics_count_and_know_their_limits() -> None:
         call(broker, "POST", "/publish", {"topic": "heard", "payload": "x", "qos": 1})
         metrics = call(broker, "GET", "/mqtt/topic_metrics/heard").body["metrics"]
         assert (metrics["messages.in.count"], metrics["messages.out.count"]) == (1, 1)
+        assert broker.topic_metrics["heard"].counts["messages.qos1.in.count"] == 1
         assert call(broker, "PUT", "/mqtt/topic_metrics", {"action": "reset"}).status == 204
         row = call(broker, "GET", "/mqtt/topic_metrics/heard").body
         assert row["metrics"]["messages.in.count"] == 0

@@ -43,17 +43,31 @@ def _source(state: State) -> dict[str, Any]:
     return state.authorization
 
 
-def _table(state: State, kind: str) -> Table[list[Rule]]:
+def _namespace(state: State, request: Request) -> str | None:
+    return request.arg("ns") if state.at_least(6, 1) else None
+
+
+def _table(state: State, request: Request, kind: str) -> Table[list[Rule]]:
+    """Return the lists of rules of users or clients, of the namespace that the request names (6.1)."""
     _source(state)
+    namespace = _namespace(state, request)
+    if namespace is not None:
+        return state.acl_namespaces.setdefault((namespace, kind), Table())
     return state.acl_users if kind == "users" else state.acl_clients
 
 
-def _read_rules(state: State, rules: Any, path: str) -> list[Rule]:
+def _for_all(state: State, request: Request) -> Table[list[Rule]]:
+    """Return where the rules for everybody are kept: under the name ``all`` of a table."""
+    _source(state)
+    return state.acl_namespaces.setdefault((_namespace(state, request) or "", "all"), Table())
+
+
+def _read_rules(state: State, rules: Any, path: str, of: str = "") -> list[Rule]:
     """Check rules and fill in their defaults."""
     if not isinstance(rules, list):
         raise invalid(path, "not_array", rules)
     if len(rules) > _source(state)["max_rules"]:
-        raise bad_request(f"The number of rules exceeds the limit of {_source(state)['max_rules']}")
+        raise bad_request(f"The rules length{of} exceeds the maximum limit.")
     read = []
     for number, rule in enumerate(rules, 1):
         where = f"{path}.{number}"
@@ -70,7 +84,7 @@ def _read_rules(state: State, rules: Any, path: str) -> list[Rule]:
 
 def list_rules(kind: str, state: State, request: Request) -> Answer:
     """``GET …/rules/users`` and ``…/rules/clients``."""
-    key, table = _KEYS[kind], _table(state, kind)
+    key, table = _KEYS[kind], _table(state, request, kind)
     names, part = table.descending(), request.arg(f"like_{_KEYS[kind]}")
     if part is not None:
         names = [name for name in names if part in name]
@@ -81,10 +95,13 @@ def list_rules(kind: str, state: State, request: Request) -> Answer:
 
 def create_rules(kind: str, state: State, request: Request) -> Answer:
     """``POST …/rules/users`` and ``…/rules/clients``: refused as a whole if one of them has a record."""
-    key, table = _KEYS[kind], _table(state, kind)
+    key, table = _KEYS[kind], _table(state, request, kind)
     rows = read_array(request, key, "rules")
     read = [
-        (row[key], _read_rules(state, row["rules"], f"root.{number}.rules"))
+        (
+            row[key],
+            _read_rules(state, row["rules"], f"root.{number}.rules", f" of {_NAMES[kind]} '{row[key]}'"),
+        )
         for number, row in enumerate(rows, 1)
     ]
     for name, _ in read:
@@ -99,7 +116,7 @@ def create_rules(kind: str, state: State, request: Request) -> Answer:
 
 def get_rules(kind: str, state: State, request: Request, name: str) -> Answer:
     """``GET …/rules/users/{username}`` and ``…/rules/clients/{clientid}``."""
-    table = _table(state, kind)
+    table = _table(state, request, kind)
     if name not in table:
         raise error(404, "NOT_FOUND", "Not Found")
     return ok({_KEYS[kind]: name, "rules": table[name]})
@@ -107,7 +124,7 @@ def get_rules(kind: str, state: State, request: Request, name: str) -> Answer:
 
 def put_rules(kind: str, state: State, request: Request, name: str) -> Answer:
     """``PUT …/rules/users/{username}`` and ``…/rules/clients/{clientid}``: replaces the whole list."""
-    key, table = _KEYS[kind], _table(state, kind)
+    key, table = _KEYS[kind], _table(state, request, kind)
     body = read_object(request, key, "rules")
     rules = _read_rules(state, body["rules"], "root.rules")
     if body[key] != name:
@@ -118,7 +135,7 @@ def put_rules(kind: str, state: State, request: Request, name: str) -> Answer:
 
 def delete_rules(kind: str, state: State, request: Request, name: str) -> Answer:
     """``DELETE …/rules/users/{username}`` and ``…/rules/clients/{clientid}``."""
-    table = _table(state, kind)
+    table = _table(state, request, kind)
     if name not in table:
         raise error(404, "NOT_FOUND", f"{_LABELS[kind]} Not Found")
     del table[name]
@@ -127,31 +144,32 @@ def delete_rules(kind: str, state: State, request: Request, name: str) -> Answer
 
 def get_rules_for_all(state: State, request: Request) -> Answer:
     """``GET …/rules/all``."""
-    _source(state)
-    return ok({"rules": state.acl_all})
+    return ok({"rules": _for_all(state, request).get("all", [])})
 
 
 def set_rules_for_all(state: State, request: Request) -> Answer:
     """``POST …/rules/all``: replaces the whole list."""
-    _source(state)
-    state.acl_all = _read_rules(state, read_object(request, "rules")["rules"], "root.rules")
+    rules = _read_rules(state, read_object(request, "rules")["rules"], "root.rules")
+    _for_all(state, request)["all"] = rules
     return no_content()
 
 
 def delete_rules_for_all(state: State, request: Request) -> Answer:
     """``DELETE …/rules/all``."""
-    _source(state)
-    state.acl_all = []
+    _for_all(state, request).clear()
     return no_content()
 
 
 def purge_rules(state: State, request: Request) -> Answer:
     """``DELETE …/rules``: all of them, and only while the source is disabled."""
     if _source(state)["enable"]:
-        raise bad_request("built_in_database must be disabled before purge.")
-    state.acl_users.clear()
-    state.acl_clients.clear()
-    state.acl_all = []
+        raise bad_request("'built_in_database' type source must be disabled before purge.")
+    for table in (
+        _table(state, request, "users"),
+        _table(state, request, "clients"),
+        _for_all(state, request),
+    ):
+        table.clear()
     return no_content()
 
 
