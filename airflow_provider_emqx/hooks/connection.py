@@ -78,7 +78,8 @@ def _read(conn: Connection, extras: Mapping[str, Any], overrides: Mapping[str, A
         "read_timeout": _number(extras, "read_timeout", 65.0),
         "attempts": _whole(extras, "attempts", 4),
         "deadline": _number(extras, "deadline", 300.0),
-        "rate_limit": _number(extras, "rate_limit", None),
+        # beyond it EMQX Cloud Serverless refuses requests
+        "rate_limit": _number(extras, "rate_limit", 10.0 if ".emqxsl." in origin else None),
         "proxy": _proxy(extras),
         "read_only": _boolean(extras, "read_only", default=False),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,11 @@ from airflow_provider_emqx.provisioning.state import State
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+log = logging.getLogger(__name__)
+
+#: users that EMQX Cloud Serverless holds
+SERVERLESS_USERS = 2_000
 
 WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
 PRUNED = "pruned"
@@ -159,6 +165,7 @@ class Run:
         pace = Pace()
         chunks = cut(map(checker.check, reading), pace)
         write, chunks = self._writer(chunks)
+        chunks = self._tell_limits(write, chunks)
         if self.state is not None:
             write = partial(self._changed_only, self.state, write)
         verb = DELETED if self.plan.mode == "delete" else WRITTEN
@@ -300,6 +307,40 @@ class Run:
             return partial(write, users)
         encoded = ahead(bulk(self.hook.broker, users))
         return lambda: _of_bulk(self.hook.run(encoded))
+
+    def _tell_limits(self, write: Callable[[list[User]], Result], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Say before the first write what the limits of the broker and of the connection mean for this run."""
+        rate = self.hook.settings.rate_limit
+        if self.plan.dry_run or (rate is None and not self.hook.broker.serverless):
+            return chunks
+        known = ""
+        if self.hook.broker.serverless:
+            head, users = [], 0
+            for chunk in chunks:
+                head.append(chunk)
+                users += len(chunk.users)
+                if users > SERVERLESS_USERS:
+                    break
+            new = sum(len(chunk.users) - len(self.inventory.among(chunk.users)) for chunk in head)
+            there = len(self.inventory.read())
+            if self.plan.mode != "delete" and there + new > SERVERLESS_USERS:
+                log.warning(
+                    "EMQX Cloud Serverless holds %s users. It has %s now, and this source brings %s new ones or more: "
+                    "what is beyond the limit will be rejected",
+                    f"{SERVERLESS_USERS:,}",
+                    f"{there:,}",
+                    f"{new:,}",
+                )
+            chunks = chain(head, chunks)
+            known = f" ({users:,} rows: about {max(users / (rate or 1), 1):,.0f} s)"
+        if rate is not None and write in (self._delete, self._create_each, self._upsert_each):
+            log.info(
+                "At %g requests per second, and at least one request per row, 1,000 rows take %.0f s%s",
+                rate,
+                1_000 / rate,
+                known,
+            )
+        return chunks
 
     def _upsert(self, users: list[User]) -> Result:
         return _of_bulk(self.hook.run(self.hook.api.auth.upsert_users(self.hook.broker, users)))

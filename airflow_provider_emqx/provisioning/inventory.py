@@ -9,7 +9,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from airflow_provider_emqx.provisioning.check import User
-from airflow_provider_emqx.provisioning.idset import IdSet
+from airflow_provider_emqx.client.idset import IdSet
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -247,3 +248,44 @@ def test_an_unknown_mode_is_refused(hook: EmqxHook) -> None:
 )
 def test_ids_are_shown_so_that_every_log_and_database_takes_them(user_id: object, text: str | None) -> None:
     assert shown(user_id) == text
+
+
+def on_serverless(hook: EmqxHook) -> EmqxHook:
+    """Let the hook take the broker for what its address would say."""
+    hook.__dict__["settings"] = replace(hook.settings, serverless=True, rate_limit=500.0)
+    return hook
+
+
+@pytest.mark.parametrize("version", ["serverless"])
+def test_serverless_says_before_the_first_write_that_it_will_be_full(
+    hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1_990):
+        broker.add_user(f"u{number}", "p")
+    on_serverless(hook)
+    assert {outcome for outcome, _ in outcomes(hook, rows(10))} == {"written"}
+    assert "Serverless holds" not in caplog.text
+    found = outcomes(hook, rows(13))
+    assert "Serverless holds 2,000 users. It has 2,000 now, and this source brings 3 new ones" in caplog.text
+    assert [outcome for outcome, _ in found] == ["written"] * 10 + ["rejected"] * 3
+
+
+@pytest.mark.parametrize("version", ["serverless"])
+def test_serverless_says_how_long_a_run_will_take(
+    hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    on_serverless(hook)
+    outcomes(hook, rows(10), "create")
+    assert (
+        "At 500 requests per second, and at least one request per row, 1,000 rows take 2 s (10 rows"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize("version", ["5.6.1"])
+def test_a_rate_limit_is_kept_and_told(broker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with EmqxHook(rate_limit=200) as hook:
+        assert set(outcomes(hook, rows(20))) == {("written", "")}
+    assert "1,000 rows take 5 s" in caplog.text
