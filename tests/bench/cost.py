@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.setting import ROOT, V5, Generation, bare_session, broker, provision, write_csv
+from tests.bench.setting import (
+    V5,
+    Generation,
+    bare_session,
+    broker,
+    provision,
+    provision_elsewhere,
+    write_csv,
+)
 from tests.bench.table import Line, take_turns
 
 MB = 1_000_000
@@ -162,30 +168,7 @@ def _memory(folder: Path, rows: int) -> Iterator[Line]:
 
 
 def _peak(source: Path) -> int:
-    """Provision a source in a process of its own and give its largest resident size."""
     with broker(V5, paced=False):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.bench.cost", str(source)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
+        peak = provision_elsewhere(source).peak
     source.unlink()
-    return int(done.stdout.split()[-1])
-
-
-def _own_peak() -> int:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        import resource
-
-        # also counts the process that started this one; in kilobytes on Linux, in bytes on macOS
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-
-
-if __name__ == "__main__":
-    provision(Path(sys.argv[1]))
-    print(_own_peak())
+    return peak

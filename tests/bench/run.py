@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import bulk, calls, cost
+from tests.bench import bulk, calls, cost, fleet
 from tests.bench.setting import prepare_airflow
 from tests.bench.table import Line, machine, render
 
@@ -34,4 +34,5 @@ def measured(folder: Path, quick: bool) -> Iterator[Line]:
     """Give the lines, one measurement after another."""
     yield from bulk.lines(folder, quick)
     yield from cost.lines(folder, quick)
+    yield from fleet.lines(folder, quick)
     yield from calls.lines(quick)

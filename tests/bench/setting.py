@@ -7,9 +7,10 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,67 @@ def write_csv(path: Path, prefix: str, count: int) -> Path:
     return path
 
 
-def provision(source: Path, mode: str = "upsert") -> dict[str, Any]:
+def provision(source: Path, **options: Any) -> dict[str, Any]:
     """Execute the operator on a source, and hold it to its count."""
     from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 
-    operator = EmqxProvisionUsersOperator(task_id="provision", source=str(source), mode=mode)
+    operator = EmqxProvisionUsersOperator(task_id="provision", source=str(source), **options)
     done = operator.execute({})
-    if done["read"] != done["deleted" if mode == "delete" else "written"]:
+    if done["read"] != done["deleted" if options.get("mode") == "delete" else "written"]:
         raise RuntimeError(f"not every row was done: {done}")
     return done
+
+
+def provision_elsewhere(source: Path, **options: Any) -> Usage:
+    """Do the same in a process of its own, and tell what it took."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.setting", json.dumps([str(source), options])],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    # Airflow may have something to say first
+    return Usage(**json.loads(done.stdout.splitlines()[-1]))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """
+    What a process took for a source.
+
+    :param wall: seconds.
+    :param cpu: seconds of its own CPU.
+    :param peak: largest resident size in bytes.
+    :param result: of the operator.
+    """
+
+    wall: float
+    cpu: float
+    peak: int
+    result: dict[str, Any]
+
+
+def _usage(source: Path, options: dict[str, Any]) -> Usage:
+    # importing Airflow takes seconds, whatever the task does
+    import airflow_provider_emqx.hooks.emqx
+    import airflow_provider_emqx.operators.auth  # noqa: F401
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = provision(source, **options)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Usage(wall, cpu, _peak(), result)
+
+
+def _peak() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        import resource
+
+        # on Linux this also counts the process that started this one; here it is in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def bare_session() -> Any:
@@ -115,3 +168,8 @@ def bare_session() -> Any:
     # a .netrc and proxies would be looked for at every call
     session.trust_env = False
     return session
+
+
+if __name__ == "__main__":
+    _source, _options = json.loads(sys.argv[1])
+    print(json.dumps(asdict(_usage(Path(_source), _options))))

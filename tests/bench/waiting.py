@@ -1,0 +1,179 @@
+"""
+What a round of waits costs: as many triggers as are awaited clients, in one event loop.
+
+Beside it: as many GETs by a bare loop of aiohttp, which is what every wait asking for itself would come to at best.
+
+``python -m tests.bench.waiting`` prints this part of the table alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench.setting import IN_FLIGHT, KEY, SECRET, V4, V5, Generation, broker, prepare_airflow
+from tests.bench.table import Line, machine, render
+
+#: awaited clients, connected ones, and over how many connections the waits are spread
+CASES = ((10, 10_000, 1), (1_000, 10_000, 1), (10_000, 10_000, 1), (10_000, 10_000, 10), (100, 100_000, 1))
+INTERVAL = 3.0
+ROUNDS = 2
+
+
+@dataclass
+class Cost:
+    """
+    What one round has cost.
+
+    :param requests: sent.
+    :param received: bytes of the bodies that came back.
+    :param cpu: seconds of this process.
+    :param lag: longest time for which the event loop was held, in seconds.
+    """
+
+    requests: float = 0.0
+    received: float = 0.0
+    cpu: float = 0.0
+    lag: float = 0.0
+
+
+def lines(quick: bool) -> Iterator[Line]:
+    """Measure each case on both generations."""
+    cases = ((10, 1_000, 1), (1_000, 1_000, 1), (1_000, 1_000, 10)) if quick else CASES
+    most = max(awaited for awaited, _, _ in cases)
+    for generation in (V5, V4):
+        connected = 0
+        bare = Cost()
+        for awaited, size, spread in cases:
+            with broker(generation, "--clients", str(size), paced=False) as origin:
+                if awaited == most and size != connected:
+                    bare = asyncio.run(_bare(origin, generation, awaited))
+                    connected = size
+                    name = f"{generation.name}: {awaited:,} GETs among {size:,} clients, bare loop"
+                    yield Line(name, _shown(bare))
+                cost = asyncio.run(_waits(awaited, spread))
+            name = f"{generation.name}: a round of {awaited:,} waits among {size:,} clients"
+            name += f", over {spread} connections" if spread > 1 else ""
+            yield Line(
+                f"{name}, event loop", f"{cost.lag * 1e3:.0f} ms", "held at most 50 ms", cost.lag <= 0.05
+            )
+            if awaited == most and spread == 1:
+                share = cost.cpu / bare.cpu
+                yield Line(
+                    name, f"{_shown(cost)}; CPU {share:.3f} of the bare loop's", "at most 0.1", share <= 0.1
+                )
+            else:
+                yield Line(name, _shown(cost))
+
+
+def _shown(cost: Cost) -> str:
+    return f"{cost.requests:,.0f} requests, {cost.received / 1e3:,.0f} kB, {cost.cpu * 1e3:,.0f} ms CPU"
+
+
+def _ids(count: int) -> list[str]:
+    return [f"device-{number:07d}" for number in range(count)]
+
+
+async def _waits(awaited: int, spread: int) -> Cost:
+    """Let every trigger wait for its client to go offline, which it never does."""
+    from airflow_provider_emqx.client import aio
+    from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
+
+    for number in range(spread):
+        os.environ[f"AIRFLOW_CONN_EMQX_{number}"] = os.environ["AIRFLOW_CONN_EMQX_DEFAULT"]
+    cost = Cost()
+    answer = aio.wire.answer
+
+    def counted(status: int, header: Any, content: bytes) -> Any:
+        cost.requests += 1
+        cost.received += len(content)
+        return answer(status, header, content)
+
+    aio.wire.answer = counted  # type: ignore[assignment]
+    try:
+        waits = []
+        for number, clientid in enumerate(_ids(awaited)):
+            trigger = EmqxConditionTrigger(
+                kind="clients_offline",
+                parameters={"clientids": [clientid], "quorum": "all"},
+                poll_interval=INTERVAL,
+                emqx_conn_id=f"emqx_{number % spread}",
+            )
+            waits.append(asyncio.create_task(anext(trigger.run())))  # type: ignore[arg-type]
+        # the first round connects; then to the middle between two rounds, which come at multiples of the interval
+        while not cost.requests:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(INTERVAL - asyncio.get_running_loop().time() % INTERVAL + INTERVAL * 0.8)
+        gc.collect()
+        cost.requests = cost.received = 0.0
+        ticker = asyncio.create_task(_tick(cost))
+        cpu = time.process_time()
+        await asyncio.sleep(INTERVAL * ROUNDS)
+        cost.cpu = time.process_time() - cpu
+        ticker.cancel()
+        for wait in waits:
+            wait.cancel()
+        ended = await asyncio.gather(*waits, return_exceptions=True)
+        if not all(isinstance(one, asyncio.CancelledError) for one in ended):
+            raise RuntimeError(f"a wait ended: {ended[0]!r}")
+    finally:
+        aio.wire.answer = answer
+    return Cost(cost.requests / ROUNDS, cost.received / ROUNDS, cost.cpu / ROUNDS, cost.lag)
+
+
+async def _tick(cost: Cost) -> None:
+    """Measure how late a coroutine gets its turn; asking every 10 ms costs next to nothing."""
+    while True:
+        before = time.perf_counter()
+        await asyncio.sleep(0.01)
+        cost.lag = max(cost.lag, time.perf_counter() - before - 0.01)
+
+
+async def _bare(origin: str, generation: Generation, awaited: int) -> Cost:
+    import aiohttp
+
+    cost = Cost()
+    authorization = "Basic " + b64encode(f"{KEY}:{SECRET}".encode()).decode()
+    ids = iter(_ids(awaited))
+    connector = aiohttp.TCPConnector(limit=IN_FLIGHT)
+    async with aiohttp.ClientSession(
+        connector=connector, headers={"Authorization": authorization}
+    ) as session:
+
+        async def ask() -> None:
+            for clientid in ids:
+                async with session.get(f"{origin}/api/{generation.name}/clients/{clientid}") as response:
+                    content = await response.read()
+                cost.requests += 1
+                cost.received += len(content)
+                row = json.loads(content)
+                if not (row["data"][0] if generation is V4 else row)["connected"]:
+                    raise RuntimeError(clientid)
+
+        gc.collect()
+        cpu = time.process_time()
+        await asyncio.gather(*(ask() for _ in range(IN_FLIGHT)))
+        cost.cpu = time.process_time() - cpu
+    return cost
+
+
+def main() -> None:
+    """Print this part of the table."""
+    with tempfile.TemporaryDirectory(prefix="emqx-bench-") as folder:
+        prepare_airflow(Path(folder))
+        table = render(list(lines("--quick" in sys.argv)))
+    print(machine(), table, sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
