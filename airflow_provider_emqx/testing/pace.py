@@ -5,11 +5,17 @@ The figures are measured ones of EMQX 5.8.9 and 4.4.19 on two cores, scaled to t
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+
 from airflow_provider_emqx.testing.http import Answer
 
 #: Rows per second of a bulk write, and calls per second.
 PACE_V5 = (40_000.0, 7_000.0)
 PACE_V4 = (16_000.0, 700.0)
+#: Half of the resolution of the event loop's clock, seconds. The loop wakes up on whole milliseconds; to aim half of
+#: one early evens out on the whole, because how long the queue is does not depend on when answers really go.
+HALF_A_TICK = 0.0005
 
 
 class Pace:
@@ -38,3 +44,32 @@ class Pace:
         took = answer.cost / self.calls + answer.written / self.rows + answer.read
         self.busy_until = max(now, self.busy_until) + took
         return self.busy_until - now
+
+
+class Exit:
+    """Lets answers go when they are due, in the order in which they came: one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+
+    async def wait_until(self, due: float) -> None:
+        """Wait.
+
+        :param due: Time of the loop's clock, not before that of the last one that waits.
+        """
+        leave: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((due, leave))
+        if len(self._waiting) == 1:
+            self._loop.call_at(due - HALF_A_TICK, self._let_go)
+        await leave
+
+    def _let_go(self) -> None:
+        now = self._loop.time() + HALF_A_TICK
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now:
+            leave = waiting.popleft()[1]
+            if not leave.done():
+                leave.set_result(None)
+        if waiting:
+            self._loop.call_at(waiting[0][0] - HALF_A_TICK, self._let_go)

@@ -16,15 +16,13 @@ from weakref import WeakKeyDictionary
 from airflow_provider_emqx.testing.dispatch import Dispatcher
 from airflow_provider_emqx.testing.faults import Fault, Faults
 from airflow_provider_emqx.testing.http import Answer, Request
-from airflow_provider_emqx.testing.pace import Pace
+from airflow_provider_emqx.testing.pace import HALF_A_TICK, Exit, Pace
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 #: Bytes of a request line that cowboy reads.
 MAX_REQUEST_LINE = 8000
-#: Half of the resolution of the event loop's clock, seconds.
-HALF_A_TICK = 0.0005
 
 
 class Served(NamedTuple):
@@ -86,6 +84,7 @@ class Server:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._exit: Exit | None = None
 
     @property
     def running(self) -> bool:
@@ -126,6 +125,7 @@ class Server:
 
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._exit = Exit() if self.pace else None
         web_server = web.Server(
             self._handle,
             access_log=None,
@@ -181,12 +181,10 @@ class Server:
             kind = fault.kind if fault else None
             status = answer.status if fault is None or done else fault.status
             self.requests.append(Served(method, raw_path, status, body, done, kind, incoming.headers))
-        if self.pace is not None and done:
-            wait = self.pace.wait(arrived, answer) - (time.monotonic() - arrived)
-            # The loop wakes up on whole milliseconds. Half of one early on the whole evens out: how long the queue
-            # is does not depend on when its requests are really answered.
+        if self._exit is not None and self.pace is not None and done:
+            wait = self.pace.wait(arrived, answer)
             if wait > HALF_A_TICK:
-                await asyncio.sleep(wait - HALF_A_TICK)
+                await self._exit.wait_until(arrived + wait)
         if fault is not None:
             return await _misbehave(fault, answer, transport)
         return _response(answer, close=served >= self.requests_per_connection or not incoming.keep_alive)
