@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_emqx.api.base import Operation, Page, Row
+from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxError
 
 #: pages in a row that may bring nothing new before the listing is given up
@@ -20,7 +21,8 @@ class Listing:
 
     def __init__(self, operation: Operation[Page[Row]]) -> None:
         self.next: Operation[Page[Row]] | None = operation
-        self._seen: set[Any] = set()
+        # a listing may have a million rows
+        self._seen = IdSet()
         self._stuck = 0
 
     def page(self) -> Operation[list[Row]]:
@@ -35,12 +37,14 @@ class Listing:
         self.next = page.next() if page.next else None
         if page.key is None:
             return page.rows
-        rows = []
-        for row in page.rows:
-            name = tuple(map(row.get, page.key)) if isinstance(page.key, tuple) else row.get(page.key)
-            if name not in self._seen:
-                self._seen.add(name)
-                rows.append(row)
+        names: list[Any] = [
+            tuple(map(row.get, page.key)) if isinstance(page.key, tuple) else row.get(page.key)
+            for row in page.rows
+        ]
+        rows = page.rows
+        again = set(self._seen.add_all(names))
+        if again:
+            rows = [row for index, row in enumerate(rows) if index not in again]
         self._stuck = self._stuck + 1 if page.rows and not rows else 0
         if self._stuck >= _PAGES_WITHOUT_PROGRESS and self.next is not None:
             raise EmqxError(
