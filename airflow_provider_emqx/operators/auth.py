@@ -56,8 +56,9 @@ class EmqxProvisionUsersOperator(BaseOperator):
         database: prefer a file. A user whose row has no ``is_superuser`` is none.
     :param mode: ``"upsert"`` writes every row, new or not; ``"create"`` leaves existing users as they are
         (``skipped``); ``"delete"`` deletes the users named by ``user_id`` and needs no password; ``"sync"`` is
-        ``upsert``, and then deletes the users in ``scope`` that no row names (``pruned``). A user who appears between
-        the look and the write of ``create`` is overwritten on EMQX 5.7 and newer.
+        ``upsert``, and then deletes the users in ``scope`` that no row names (``pruned``); ``"prune"`` does only the
+        latter, after shards have done the former. A user who appears between the look and the write of ``create`` is
+        overwritten on EMQX 5.7 and newer.
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
         rejected, and per user that was pruned: id, line, outcome, reason. Never a password. A local file may be read
         by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
@@ -72,12 +73,12 @@ class EmqxProvisionUsersOperator(BaseOperator):
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
     :param dry_run: read and check everything, write nothing. The returned counts, and the report with a line for
         every row, are the plan.
-    :param scope: of ``sync``, and required there: prefix, shell pattern, or a list of them, of the user ids that the
-        source speaks for; ``"*"`` for all. No other user is ever deleted.
-    :param protect: of ``sync``: id, shell pattern, or a list of them, of users that are never deleted. Superusers never
-        are.
-    :param max_deletes: of ``sync``: how many users may be deleted, a count or a share of the users that were in scope;
-        if they are more, none is, and the task fails. By default a tenth of them, or 100 if that is more.
+    :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them, of the user
+        ids that the source speaks for; ``"*"`` for all. No other user is ever deleted.
+    :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted. Superusers
+        never are.
+    :param max_deletes: of these modes: how many users may be deleted, a count or a share of the users that were in
+        scope; if they are more, none is, and the task fails. By default a tenth of them, or 100 if that is more.
     :param hash_passwords: hash plain passwords in the task instead of in the broker, with the algorithm that the
         authenticator has and a salt that is the same at every run: then EMQX 5.8.2 and newer leaves unchanged users
         alone (``unchanged``). EMQX 5.7 and newer.
@@ -86,6 +87,9 @@ class EmqxProvisionUsersOperator(BaseOperator):
     :param state: path or URL of a file that remembers, as digests, what was written. Rows that it knows, and whose
         users the broker still has, are not sent again (``unchanged``). For brokers that hash themselves, EMQX 4 above
         all. It belongs to one broker and is made by the first run. What others change in the broker it does not see.
+    :param shard: ``(number, of)``, as ``(0, 4)`` to ``(3, 4)``: do this part of the rows only. With
+        ``.partial().expand(shard=[(0, 4), (1, 4), (2, 4), (3, 4)])`` several workers share reading and hashing. Each
+        needs a ``report`` and a ``state`` of its own.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :param rate_limit: requests per second at most, in place of the connection's.
@@ -115,6 +119,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         "hash_passwords",
         "pepper_conn_id",
         "state",
+        "shard",
         "user_id_type",
         "rate_limit",
         "emqx_conn_id",
@@ -140,6 +145,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         hash_passwords: bool | str = False,
         pepper_conn_id: str | None = None,
         state: str | os.PathLike[str] | None = None,
+        shard: tuple[int, int] | list[int] | str | None = None,
         user_id_type: str | None = None,
         rate_limit: float | str | None = None,
         emqx_conn_id: str = "emqx_default",
@@ -162,6 +168,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         self.hash_passwords = hash_passwords
         self.pepper_conn_id = pepper_conn_id
         self.state = state
+        self.shard = shard
         self.user_id_type = user_id_type
         self.rate_limit = rate_limit
         self.emqx_conn_id = emqx_conn_id
@@ -183,6 +190,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         """Provision the source."""
         from airflow_provider_emqx.hooks.emqx import EmqxHook
         from airflow_provider_emqx.provisioning.plan import Plan
+        from airflow_provider_emqx.provisioning.shards import Shard
         from airflow_provider_emqx.provisioning.task import provision
 
         plan = Plan(
@@ -197,6 +205,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
             hash_passwords=boolean("hash_passwords", self.hash_passwords),
             pepper=_pepper(self.pepper_conn_id),
             state=self.state or None,
+            shard=Shard.read(self.shard),
         )
         blocks, several = self._blocks()
         with EmqxHook(
@@ -209,12 +218,13 @@ class EmqxProvisionUsersOperator(BaseOperator):
     def _blocks(self) -> tuple[Iterator[Block], bool]:
         """Give the rows, and whether they are of several files."""
         from airflow_provider_emqx.exceptions import EmqxConfigError
+        from airflow_provider_emqx.provisioning.plan import IDS_ONLY
         from airflow_provider_emqx.provisioning.sources import Format, find, read_files, read_rows
 
         how = Format(
             name=self.format or None,
             columns=self.columns or {},
-            ids_only=self.mode == "delete",
+            ids_only=self.mode in IDS_ONLY,
             delimiter=self.delimiter,
             encoding=self.encoding,
         )

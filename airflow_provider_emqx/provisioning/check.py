@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from airflow_provider_emqx.api.base import Broker, path
 from airflow_provider_emqx.api.bulk import MAX_BODY
+from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
-from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.provisioning.sources import FIELDS, Bad, Block, kind
 
 User = dict[str, Any]

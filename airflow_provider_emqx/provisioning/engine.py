@@ -27,7 +27,7 @@ from airflow_provider_emqx.provisioning.check import Checker, User
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
-from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
 from airflow_provider_emqx.provisioning.sources import Block, Format, read_rows
 from airflow_provider_emqx.provisioning.state import State
 
@@ -41,7 +41,7 @@ SERVERLESS_USERS = 2_000
 
 WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
 PRUNED = "pruned"
-EXISTS, ABSENT = "exists", "absent"
+EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
 _MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
 #: seconds that a chunk gets to be sent before the next one is read: the two threads share one interpreter, and the
 #: broker waits for the one that sends
@@ -154,11 +154,13 @@ class Run:
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
         # a source that cannot even be opened is told without a word to the broker
+        if self.plan.shard is not None:
+            blocks = self.plan.shard.mine(blocks)
         first = next(blocks, None)
         self._checker = checker = self._make_checker()
         if self.plan.state:
             self.state = State(self.plan.state, self.plan.pepper, self.hook)
-        if self.plan.mode == "sync":
+        if self.plan.mode in PRUNING:
             # before the first write: who comes with this run is no user that it might delete
             self.inventory.read()
         reading = self._count(chain(() if first is None else (first,), blocks))
@@ -246,20 +248,20 @@ class Run:
             no_hashes = f"ready-made hashes need EMQX 5.7 or newer; this is {broker}"
         elif broker.serverless:
             no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"
-        elif plan.mode != "delete":
+        elif plan.mode not in IDS_ONLY:
             algorithm = Algorithm.of(hook.run(auth.get_authenticator(broker)) or {})
         hasher = None
-        if plan.hash_passwords and plan.mode != "delete":
+        if plan.hash_passwords and plan.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
                 raise EmqxUnsupportedError(f"hash_passwords cannot be: {no_hashes}")
             hasher = Hasher(algorithm, plan.pepper)
         return Checker(
             broker,
-            ids_only=plan.mode == "delete",
+            ids_only=plan.mode in IDS_ONLY,
             algorithm=algorithm,
             no_hashes=no_hashes or "",
             hasher=hasher,
-            keep=plan.mode == "sync",
+            keep=plan.mode in PRUNING,
         )
 
     def _count(self, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -276,6 +278,8 @@ class Run:
     def _writer(self, chunks: Iterator[Chunk]) -> tuple[Callable[[list[User]], Result], Iterator[Chunk]]:
         """Choose how users are sent, by mode and by what the broker can do."""
         broker, auth, mode = self.hook.broker, self.hook.api.auth, self.plan.mode
+        if mode == "prune":
+            return _keep, chunks
         if self.plan.dry_run:
             if mode == "delete":
                 return self._would_delete, chunks
@@ -323,7 +327,7 @@ class Run:
                     break
             new = sum(len(chunk.users) - len(self.inventory.among(chunk.users)) for chunk in head)
             there = len(self.inventory.read())
-            if self.plan.mode != "delete" and there + new > SERVERLESS_USERS:
+            if self.plan.mode not in IDS_ONLY and there + new > SERVERLESS_USERS:
                 log.warning(
                     "EMQX Cloud Serverless holds %s users. It has %s now, and this source brings %s new ones or more: "
                     "what is beyond the limit will be rejected",
@@ -436,7 +440,7 @@ def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -
     :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
     """
     run = Run(hook, Plan(mode))
-    blocks = read_rows(rows, Format(ids_only=mode == "delete"))
+    blocks = read_rows(rows, Format(ids_only=mode in IDS_ONLY))
     return (outcome for done in run(blocks) for outcome in done.all())
 
 
@@ -464,6 +468,10 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 def _nothing(users: list[User]) -> Result:
     return Result(len(users), created=len(users), updated=0)
+
+
+def _keep(users: list[User]) -> Result:
+    return Result(0, dict.fromkeys(range(len(users)), (SKIPPED, KEPT)), sent=0)
 
 
 def _of_bulk(bulk: BulkResult) -> Result:

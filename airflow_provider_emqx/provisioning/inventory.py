@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, TYPE_CHECKING
 
-from airflow_provider_emqx.provisioning.check import User
 from airflow_provider_emqx.client.idset import IdSet
+from airflow_provider_emqx.provisioning.check import User
+from airflow_provider_emqx.provisioning.plan import PRUNING
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -44,7 +45,7 @@ class Inventory:
             users = self._hook.list_users()
             while block := list(islice(users, _BLOCK)):
                 self._ids.add_all([user["user_id"] for user in block])
-                if self._plan.mode == "sync":
+                if self._plan.mode in PRUNING:
                     self._note(block)
         return self._ids
 

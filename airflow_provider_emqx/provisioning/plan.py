@@ -11,8 +11,13 @@ from typing import Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.files import Location
+from airflow_provider_emqx.provisioning.shards import Shard
 
-MODES = ("upsert", "create", "delete", "sync")
+MODES = ("upsert", "create", "delete", "sync", "prune")
+#: those that delete users that no row names
+PRUNING = ("sync", "prune")
+#: those whose rows need no password
+IDS_ONLY = ("delete", "prune")
 #: a synchronisation may delete so many users, or this share of those in its scope, whichever is more
 DELETES = 100
 DELETES_SHARE = 0.1
@@ -28,12 +33,13 @@ class Plan:
     :param report: where to write the report, if anywhere.
     :param on_rejected: ``"report"`` or ``"fail"``.
     :param max_rejected: count or share of rejected rows that is accepted.
-    :param scope: of ``sync``: prefixes or patterns of the users that the source speaks for.
-    :param protect: of ``sync``: ids or patterns of users that are never deleted.
-    :param max_deletes: of ``sync``: count, or share of the users in scope, that may be deleted.
+    :param scope: of ``sync`` and ``prune``: prefixes or patterns of the users that the source speaks for.
+    :param protect: of these: ids or patterns of users that are never deleted.
+    :param max_deletes: of these: count, or share of the users in scope, that may be deleted.
     :param hash_passwords: hash plain passwords here instead of in the broker.
     :param pepper: secret of the salts and of the state file.
     :param state: file that remembers what was written.
+    :param shard: part of the source that is meant.
     """
 
     mode: str = "upsert"
@@ -47,6 +53,7 @@ class Plan:
     hash_passwords: bool = False
     pepper: str = ""
     state: Location | None = None
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -55,14 +62,19 @@ class Plan:
             raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
         limit(self.max_rejected, 1)
         limit(self.max_deletes, 1, "max_deletes")
-        if self.mode == "sync" and not texts("scope", self.scope):
+        if self.mode in PRUNING and not texts("scope", self.scope):
             raise EmqxConfigError(
-                "mode 'sync' deletes users that no row names; give scope, the prefix or pattern of the user ids that "
-                "this source speaks for, as 'sensor-'; all users are '*'"
+                f"mode {self.mode!r} deletes users that no row names; give scope, the prefix or pattern of the "
+                "user ids that this source speaks for, as 'sensor-'; all users are '*'"
             )
-        if self.mode != "sync" and (self.scope or self.protect or self.max_deletes not in (None, "")):
+        if self.mode not in PRUNING and (self.scope or self.protect or self.max_deletes not in (None, "")):
             raise EmqxConfigError(
-                f"scope, protect and max_deletes are for mode 'sync', not for {self.mode!r}"
+                f"scope, protect and max_deletes are for the modes 'sync' and 'prune', not for {self.mode!r}"
+            )
+        if self.mode in PRUNING and self.shard is not None:
+            raise EmqxConfigError(
+                f"mode {self.mode!r} needs the whole source, not a shard: let the shards 'upsert', and after them one "
+                "task 'prune'"
             )
         texts("protect", self.protect)
         if (self.hash_passwords or self.state) and not self.pepper:

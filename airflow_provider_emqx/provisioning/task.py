@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.engine import Run
-from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.engine import KEPT, Done, Outcome, Run
+from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge, row
 from airflow_provider_emqx.provisioning.sources import Block
 
@@ -46,12 +46,11 @@ def provision(
             for done in run(blocks):
                 not_done = tally.add(done)
                 if report is not None:
-                    # the report of a dry run is the plan: it has every row
-                    report.add(done.all() if plan.dry_run else not_done)
+                    report.add(_worth_telling(done, not_done, plan))
                 tally.progress(run.read)
             tally.check(run.read)
             failure = judge(tally, run.read, plan)
-            if plan.mode == "sync":
+            if plan.mode in PRUNING:
                 withheld = failure or run.withheld()
                 if withheld:
                     log.warning("Nobody is deleted: %s", withheld)
@@ -69,6 +68,14 @@ def provision(
         where = f"The report is {plan.report}" if plan.report else "They are in the log"
         raise EmqxConfigError(f"{failure}; {tally.words()}. {where}")
     return summary
+
+
+def _worth_telling(done: Done, not_done: list[Outcome], plan: Plan) -> list[Outcome]:
+    if plan.mode == "prune":
+        # that a row's user stays is no news
+        return [outcome for outcome in not_done if outcome.reason != KEPT]
+    # the report of a dry run is the plan: it has every row
+    return done.all() if plan.dry_run else not_done
 
 
 def _prune(run: Run, tally: Tally, report: Report | None) -> None:

@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.shards import Shard
 from airflow_provider_emqx.provisioning.sources import Format, read_file, read_rows
 from airflow_provider_emqx.provisioning.task import provision
 
@@ -210,10 +211,27 @@ def test_deletions_are_in_the_report(filled: Any, tmp_path: Path) -> None:
         ({"mode": "sync", "scope": [""]}, "scope must be text"),
         ({"mode": "sync", "scope": [5]}, "scope must be text"),
         ({"mode": "sync", "scope": "d", "max_deletes": "lots"}, "max_deletes must be a count"),
-        ({"mode": "upsert", "scope": "d"}, "are for mode 'sync'"),
-        ({"mode": "delete", "max_deletes": 5}, "are for mode 'sync'"),
+        ({"mode": "upsert", "scope": "d"}, "are for the modes"),
+        ({"mode": "delete", "max_deletes": 5}, "are for the modes"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(plan: dict[str, Any], message: str) -> None:
     with pytest.raises(EmqxConfigError, match=message):
         Plan(**plan)
+
+
+def test_pruning_alone_writes_nothing_and_needs_no_passwords(filled: Any, tmp_path: Path) -> None:
+    report = tmp_path / "r.jsonl"
+    source = [{"user_id": f"d{i}"} for i in range(3, 13)] + [{"user_id": ""}]
+    summary = run(source, mode="prune", report=report)
+    assert (summary["read"], summary["skipped"], summary["rejected"], summary["pruned"]) == (11, 10, 1, 3)
+    assert ids(filled) == {f"d{i}" for i in range(3, 10)} | {"other", "x-d1"}
+    assert filled.verify("d5", "old")
+    outcomes = [json.loads(line)["outcome"] for line in report.read_text().splitlines()]
+    assert outcomes == ["rejected", "pruned", "pruned", "pruned"]
+
+
+@pytest.mark.parametrize("mode", ["sync", "prune"])
+def test_a_shard_never_deletes_the_users_of_the_others(mode: str) -> None:
+    with pytest.raises(EmqxConfigError, match="needs the whole source"):
+        Plan(mode=mode, scope="d", shard=Shard(0, 2))

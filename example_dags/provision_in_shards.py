@@ -1,0 +1,54 @@
+"""
+Let several workers share a large file of devices.
+
+Purpose: reading and hashing a million rows takes a while; mapped tasks share them between the workers of a Celery or
+Kubernetes executor. What the file no longer names is deleted at the end, in one step with one guard.
+
+Needs: the Airflow connections ``emqx_default`` and ``device_pepper`` (a long secret as password, for the salts of the
+hashes), and EMQX 5.7 or newer. The pool bounds how many of the tasks write to the broker at a time:
+``airflow pools set emqx_writes 2 "tasks that write to EMQX"``; here it is Airflow's own.
+
+Run: ``airflow dags test emqx_provision_in_shards --conf '{"source": "/data/devices.csv", "scope": "sensor-"}'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+
+SHARDS = 4
+
+with DAG(
+    "emqx_provision_in_shards",
+    schedule=None,
+    params={"source": "devices.csv", "scope": "sensor-"},
+    tags=["emqx"],
+) as dag:
+    write = EmqxProvisionUsersOperator.partial(
+        task_id="write",
+        source="{{ params.source }}",
+        hash_passwords=True,
+        pepper_conn_id="device_pepper",
+        pool="default_pool",
+        retries=2,
+    ).expand(shard=[(number, SHARDS) for number in range(SHARDS)])
+
+    prune = EmqxProvisionUsersOperator(
+        task_id="prune",
+        source="{{ params.source }}",
+        mode="prune",
+        scope="{{ params.scope }}",
+        max_deletes="5%",
+    )
+
+    @task
+    def tell(parts: Any, pruned: dict[str, Any] | Any) -> str:
+        """Add up the parts."""
+        written = sum(part["written"] for part in parts)
+        return f"{written:,} written in {SHARDS} parts, {pruned['pruned']:,} deleted"
+
+    told = tell(write.output, prune.output)
+    write >> prune >> told
