@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import bulk, calls, cost, fleet
+from tests.bench import bulk, calls, cost, fleet, waiting
 from tests.bench.setting import prepare_airflow
 from tests.bench.table import Line, machine, render
 
@@ -36,3 +36,4 @@ def measured(folder: Path, quick: bool) -> Iterator[Line]:
     yield from cost.lines(folder, quick)
     yield from fleet.lines(folder, quick)
     yield from calls.lines(quick)
+    yield from waiting.lines(quick)
