@@ -72,6 +72,16 @@ class Reply:
     meta: Mapping[str, Any] = field(default_factory=dict)
     maybe_applied: bool = False
 
+    @property
+    def row(self) -> Row:
+        """The content as one row; anything else is no answer of EMQX, and the driver makes a typed error of it."""
+        return _row(self.data)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The content as a list of rows; anything else as with :attr:`row`."""
+        return _rows(self.data)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
@@ -135,6 +145,21 @@ class Page(Generic[T]):
     rows: list[T]
     next: Callable[[], Operation[Page[T]]] | None
     key: str | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _rows(self.rows)
+
+
+def _row(data: Any) -> Row:
+    if not isinstance(data, dict):
+        raise TypeError("not a row")
+    return data
+
+
+def _rows(data: Any) -> list[Row]:
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        raise TypeError("not a list of rows")
+    return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def list_users(
         reply = yield Request("GET", _users(broker), {"_page": page, "_limit": limit})
     except EmqxUnsupportedError as error:
         raise _no_plugin() from error
-    rows = [] if is_superuser else [_as_v5(broker, row) for row in reply.data]
+    rows = [] if is_superuser else [_as_v5(broker, row) for row in reply.rows]
     more = (
         partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
     )

@@ -36,7 +36,7 @@ def list_backups(broker: Broker, page: int = 1, limit: int | None = None) -> Ope
     :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
     """
     reply = yield Request("GET", "/data/export")
-    return Page([_row(broker, row) for row in reply.data], None, ("node", "filename"))
+    return Page([_row(broker, row) for row in reply.rows], None, ("node", "filename"))
 
 
 def download_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bytes]:

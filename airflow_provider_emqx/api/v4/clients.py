@@ -60,7 +60,7 @@ def list_clients(
     limit = limit or page_limit(broker)
     reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(wanted)})
     looked_at = None if names is None else {*names, *(CLIENT_FILTERS[name].field for name in wanted)}
-    rows = kept((client_as_v5(broker, row, looked_at) for row in reply.data), CLIENT_FILTERS, wanted)
+    rows = kept((client_as_v5(broker, row, looked_at) for row in reply.rows), CLIENT_FILTERS, wanted)
     if names is not None:
         rows = [{name: row.get(name) for name in names} for row in rows]
     more = (
@@ -117,7 +117,7 @@ def list_client_subscriptions(broker: Broker, clientid: str) -> Operation[list[R
         such client.
     """
     reply = yield Request("GET", path("subscriptions", clientid))
-    return [subscription_as_v5(row) for row in reply.data]
+    return [subscription_as_v5(row) for row in reply.rows]
 
 
 def subscribe(broker: Broker, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[list[Row]]:
@@ -181,7 +181,7 @@ def get_authorization_cache(broker: Broker, clientid: str) -> Operation[list[Row
         reply = yield Request("GET", path("clients", clientid, "acl_cache"))
     except EmqxNotFoundError:
         return None
-    return [{**row, "access": {"action_type": row.get("access")}} for row in reply.data]
+    return [{**row, "access": {"action_type": row.get("access")}} for row in reply.rows]
 
 
 def clean_authorization_cache(broker: Broker, clientid: str | None = None) -> Operation[bool | None]:
@@ -233,7 +233,7 @@ def count_sessions(broker: Broker, since: int = 0) -> Operation[int]:
 
 def _codes(request: Request, reply: Reply, expected: int) -> list[int]:
     """Read the code of each row of a batch; the outer code is always 0."""
-    codes = [row.get("code") for row in reply.data] if isinstance(reply.data, list) else []
+    codes = [int(row["code"]) for row in reply.rows]
     if len(codes) != expected:
         raise EmqxServerError(200, "0", "the answer does not say what became of each topic", str(request))
     if _OFFLINE in codes:

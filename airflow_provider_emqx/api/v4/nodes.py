@@ -21,7 +21,7 @@ _UNITS = {"day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second": 1_00
 def list_brokers(broker: Broker) -> Operation[list[Row]]:
     """List the running nodes of the cluster with their versions, quickly: ``GET /brokers``."""
     reply = yield Request("GET", "/brokers")
-    return list(reply.data)
+    return reply.rows
 
 
 def list_nodes(broker: Broker) -> Operation[list[Row]]:
@@ -32,7 +32,7 @@ def list_nodes(broker: Broker) -> Operation[list[Row]]:
         ``connections``, ``live_connections``, memory and load figures; what v5 has more is ``None``.
     """
     reply = yield Request("GET", "/nodes")
-    return [_node(row) for row in reply.data]
+    return [_node(row) for row in reply.rows]
 
 
 def require_node(broker: Broker, node: str) -> Operation[str]:
@@ -66,7 +66,7 @@ def list_stats(broker: Broker) -> Operation[list[Row]]:
     :return: rows of ``node`` and figures such as ``live_connections.count``.
     """
     reply = yield Request("GET", "/stats")
-    return [{"node": row["node"], **row["stats"]} for row in reply.data]
+    return [{"node": row["node"], **row["stats"]} for row in reply.rows]
 
 
 def get_stats(broker: Broker, node: str | None = None) -> Operation[Row]:
@@ -78,7 +78,7 @@ def get_stats(broker: Broker, node: str | None = None) -> Operation[Row]:
     if node is None:
         return summed((yield from list_stats(broker)))
     reply = yield Request("GET", path("nodes", (yield from require_node(broker, node)), "stats"))
-    return dict(reply.data)
+    return reply.row
 
 
 def list_metrics(broker: Broker) -> Operation[list[Row]]:
@@ -88,7 +88,7 @@ def list_metrics(broker: Broker) -> Operation[list[Row]]:
     :return: rows of ``node`` and counters such as ``messages.received``.
     """
     reply = yield Request("GET", "/metrics")
-    return [{"node": row["node"], **row["metrics"]} for row in reply.data]
+    return [{"node": row["node"], **row["metrics"]} for row in reply.rows]
 
 
 def get_metrics(broker: Broker, node: str | None = None) -> Operation[Row]:
@@ -100,7 +100,7 @@ def get_metrics(broker: Broker, node: str | None = None) -> Operation[Row]:
     if node is None:
         return summed((yield from list_metrics(broker)))
     reply = yield Request("GET", path("nodes", (yield from require_node(broker, node)), "metrics"))
-    return dict(reply.data)
+    return reply.row
 
 
 def get_rates(broker: Broker, node: str | None = None) -> Operation[Row]:

@@ -19,7 +19,7 @@ def list_rules(broker: Broker, page: int = 1, limit: int | None = None) -> Opera
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/rules", {"_page": page, "_limit": limit})
     more = partial(list_rules, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page([_rule(row) for row in reply.data], more, "id")
+    return Page([_rule(row) for row in reply.rows], more, "id")
 
 
 def get_rule(broker: Broker, rule_id: str) -> Operation[Row | None]:
@@ -86,7 +86,7 @@ def list_connectors(broker: Broker) -> Operation[list[Row]]:
     :return: rows of ``id``, ``type``, ``name`` (its description), ``status`` where the broker shows it.
     """
     reply = yield Request("GET", "/resources")
-    return [_connector(row) for row in reply.data]
+    return [_connector(row) for row in reply.rows]
 
 
 def get_integration(broker: Broker, kind: str, name: str) -> Operation[Row | None]:

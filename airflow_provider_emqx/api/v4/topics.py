@@ -72,7 +72,7 @@ def list_subscriptions(
         where = path("nodes", wanted["node"], "subscriptions")
     limit = limit or page_limit(broker)
     reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(wanted)})
-    rows = kept((subscription_as_v5(row) for row in reply.data), SUBSCRIPTION_FILTERS, wanted)
+    rows = kept((subscription_as_v5(row) for row in reply.rows), SUBSCRIPTION_FILTERS, wanted)
     more = (
         partial(list_subscriptions, broker, page + 1, limit, filters)
         if has_next(reply, page, limit)
@@ -95,11 +95,11 @@ def list_topics(
         yield from require_node(broker, wanted["node"])
     if "topic" in wanted:
         reply = yield Request("GET", path("routes", wanted["topic"]))
-        return Page(kept(reply.data, TOPIC_FILTERS, wanted), None, ("topic", "node"))
+        return Page(kept(reply.rows, TOPIC_FILTERS, wanted), None, ("topic", "node"))
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/routes", {"_page": page, "_limit": limit})
     more = partial(list_topics, broker, page + 1, limit, filters) if has_next(reply, page, limit) else None
-    return Page(kept(reply.data, TOPIC_FILTERS, wanted), more, ("topic", "node"))
+    return Page(kept(reply.rows, TOPIC_FILTERS, wanted), more, ("topic", "node"))
 
 
 def list_topic_metrics(broker: Broker) -> Operation[list[Row]]:
@@ -111,7 +111,7 @@ def list_topic_metrics(broker: Broker) -> Operation[list[Row]]:
     :raises EmqxUnsupportedError: if the broker's module ``topic_metrics`` is not loaded.
     """
     reply = yield Request("GET", "/topic-metrics")
-    return [metrics_row(row["topic"], {}, row["metrics"]) for row in reply.data]
+    return [metrics_row(row["topic"], {}, row["metrics"]) for row in reply.rows]
 
 
 def get_topic_metrics(broker: Broker, topic: str) -> Operation[Row | None]:

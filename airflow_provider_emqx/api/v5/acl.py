@@ -47,7 +47,7 @@ def list_acl_subjects(
         reply = yield Request("GET", _rules(kind), params)
     except EmqxNotFoundError as error:
         raise _no_source(error) from error
-    rows = [{**row, "rules": _in_full(row["rules"])} for row in reply.data]
+    rows = [{**row, "rules": _in_full(row["rules"])} for row in reply.rows]
     more = partial(list_acl_subjects, broker, kind, page + 1, limit) if has_next(reply, page, limit) else None
     return Page(rows, more, kind)
 

@@ -64,7 +64,7 @@ def get_authenticator(broker: Broker) -> Operation[Row | None]:
         reply = yield Request("GET", path("authentication", broker.authenticator))
     except EmqxNotFoundError:
         return None
-    return reply.data  # type: ignore[no-any-return]
+    return reply.row
 
 
 def list_authenticators(broker: Broker) -> Operation[list[Row]]:
@@ -74,7 +74,7 @@ def list_authenticators(broker: Broker) -> Operation[list[Row]]:
     :return: rows of ``id``, ``mechanism``, ``backend``, ``enable``, …, secrets masked by the broker.
     """
     reply = yield Request("GET", "/authentication")
-    return list(reply.data)
+    return reply.rows
 
 
 def user_id_type(broker: Broker) -> Operation[str]:
@@ -110,7 +110,7 @@ def list_users(
         reply = yield Request("GET", _users(broker), params)
     except EmqxNotFoundError as error:
         raise _no_authenticator(broker) from error
-    rows = [row for row in reply.data if is_superuser is None or row.get("is_superuser") is is_superuser]
+    rows = [row for row in reply.rows if is_superuser is None or row.get("is_superuser") is is_superuser]
     more = (
         partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
     )
@@ -128,7 +128,7 @@ def get_user(broker: Broker, user_id: str) -> Operation[Row | None]:
     except EmqxNotFoundError as error:
         _require_authenticator(broker, error)
         return None
-    return reply.data  # type: ignore[no-any-return]
+    return reply.row
 
 
 def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
@@ -149,7 +149,7 @@ def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
     except (EmqxNotFoundError, EmqxBadRequestError) as error:
         _require_authenticator(broker, error)
         raise
-    return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.data
+    return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
 
 
 def update_user(broker: Broker, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
@@ -166,7 +166,7 @@ def update_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
     except EmqxNotFoundError as error:
         _require_authenticator(broker, error)
         raise
-    return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.data
+    return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
 
 
 def delete_user(broker: Broker, user_id: str) -> Operation[bool | None]:

@@ -35,7 +35,7 @@ def list_backups(broker: Broker, page: int = 1, limit: int | None = None) -> Ope
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/data/files", {"page": page, "limit": limit})
     more = partial(list_backups, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page([_row(row) for row in reply.data], more, ("node", "filename"))
+    return Page([_row(row) for row in reply.rows], more, ("node", "filename"))
 
 
 def download_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bytes]:

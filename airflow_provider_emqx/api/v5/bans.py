@@ -20,7 +20,7 @@ def list_bans(broker: Broker, page: int = 1, limit: int | None = None) -> Operat
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/banned", {"page": page, "limit": limit})
     more = partial(list_bans, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page([_row(row) for row in reply.data], more, ("as", "who"))
+    return Page([_row(row) for row in reply.rows], more, ("as", "who"))
 
 
 def ban(

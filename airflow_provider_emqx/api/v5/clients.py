@@ -57,7 +57,7 @@ def list_clients(
     if names and broker.at_least(5, 6):
         params["fields"] = ",".join(dict.fromkeys([*names, *(CLIENT_FILTERS[name].field for name in wanted)]))
     reply = yield Request("GET", "/clients", params)
-    rows = kept(reply.data, CLIENT_FILTERS, wanted)
+    rows = kept(reply.rows, CLIENT_FILTERS, wanted)
     more = (
         partial(list_clients, broker, page + 1, limit, filters, fields)
         if has_next(reply, page, limit)
@@ -124,7 +124,7 @@ def list_client_subscriptions(broker: Broker, clientid: str) -> Operation[list[R
         reply = yield Request("GET", path("clients", clientid, "subscriptions"))
     except EmqxNotFoundError:
         return []
-    return list(reply.data)
+    return reply.rows
 
 
 def subscribe(broker: Broker, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[list[Row]]:
@@ -191,7 +191,7 @@ def get_authorization_cache(broker: Broker, clientid: str) -> Operation[list[Row
         reply = yield Request("GET", path("clients", clientid, "authorization", "cache"))
     except EmqxNotFoundError:
         return None
-    return list(reply.data)
+    return reply.rows
 
 
 def clean_authorization_cache(broker: Broker, clientid: str | None = None) -> Operation[bool | None]:
@@ -252,7 +252,7 @@ def list_queued_messages(
         if reply.data and last not in (None, "none", position)
         else None
     )
-    return Page(list(reply.data), more, "msgid")
+    return Page(reply.rows, more, "msgid")
 
 
 def count_sessions(broker: Broker, since: int = 0) -> Operation[int]:

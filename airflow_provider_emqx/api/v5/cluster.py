@@ -104,7 +104,7 @@ def list_alarms(
     limit = limit or page_limit(broker)
     params = {"page": page, "limit": limit, "activated": activated}
     reply = yield Request("GET", "/alarms", params)
-    rows = [{**row, "deactivate_at": _unless_infinity(row.get("deactivate_at"))} for row in reply.data]
+    rows = [{**row, "deactivate_at": _unless_infinity(row.get("deactivate_at"))} for row in reply.rows]
     more = partial(list_alarms, broker, page + 1, limit, activated) if has_next(reply, page, limit) else None
     return Page(rows, more, ("node", "name", "activate_at"))
 
@@ -142,7 +142,7 @@ def list_listeners(broker: Broker) -> Operation[list[Row]]:
         (``running``, ``current_connections``, ``max_connections``) and ``node_status``, the same per node.
     """
     reply = yield Request("GET", "/listeners")
-    return list(reply.data)
+    return reply.rows
 
 
 def restart_listener(broker: Broker, listener: str, node: str | None = None) -> Operation[None]:
@@ -173,7 +173,7 @@ def get_license(broker: Broker) -> Operation[Row]:
         reply = yield Request("GET", "/license")
     except EmqxUnsupportedError as error:
         raise EmqxUnsupportedError("this EMQX has no licence: the open-source edition needs none") from error
-    return dict(reply.data)
+    return reply.row
 
 
 def _unless_infinity(value: Any) -> Any:

@@ -20,7 +20,7 @@ def list_nodes(broker: Broker) -> Operation[list[Row]]:
         ``connections``, ``live_connections``, memory and load figures.
     """
     reply = yield Request("GET", "/nodes")
-    return list(reply.data)
+    return reply.rows
 
 
 def require_node(broker: Broker, node: str) -> Operation[str]:
@@ -44,7 +44,7 @@ def get_cluster(broker: Broker) -> Operation[Row]:
     :return: ``{"name", "nodes", "self"}``.
     """
     reply = yield Request("GET", "/cluster")
-    return dict(reply.data)
+    return reply.row
 
 
 def list_stats(broker: Broker) -> Operation[list[Row]]:
@@ -54,7 +54,7 @@ def list_stats(broker: Broker) -> Operation[list[Row]]:
     :return: rows of ``node`` and figures such as ``live_connections.count``.
     """
     reply = yield Request("GET", "/stats")
-    return list(reply.data)
+    return reply.rows
 
 
 def get_stats(broker: Broker, node: str | None = None) -> Operation[Row]:
@@ -73,7 +73,7 @@ def list_metrics(broker: Broker) -> Operation[list[Row]]:
     :return: rows of ``node`` and counters such as ``messages.received``.
     """
     reply = yield Request("GET", "/metrics")
-    return list(reply.data)
+    return reply.rows
 
 
 def get_metrics(broker: Broker, node: str | None = None) -> Operation[Row]:
@@ -98,7 +98,7 @@ def get_rates(broker: Broker, node: str | None = None) -> Operation[Row]:
         reply = yield Request(
             "GET", path("monitor_current", "nodes", (yield from require_node(broker, node)))
         )
-    return dict(reply.data)
+    return reply.row
 
 
 def _figures(broker: Broker, kind: str, node: str | None) -> Operation[Row]:
@@ -106,4 +106,4 @@ def _figures(broker: Broker, kind: str, node: str | None) -> Operation[Row]:
         reply = yield Request("GET", f"/{kind}", {"aggregate": True})
     else:
         reply = yield Request("GET", path("nodes", (yield from require_node(broker, node)), kind))
-    return dict(reply.data)
+    return reply.row

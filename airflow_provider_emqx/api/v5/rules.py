@@ -22,7 +22,7 @@ def list_rules(broker: Broker, page: int = 1, limit: int | None = None) -> Opera
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/rules", {"page": page, "limit": limit})
     more = partial(list_rules, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page(list(reply.data), more, "id")
+    return Page(reply.rows, more, "id")
 
 
 def get_rule(broker: Broker, rule_id: str) -> Operation[Row | None]:
@@ -35,7 +35,7 @@ def get_rule(broker: Broker, rule_id: str) -> Operation[Row | None]:
         reply = yield Request("GET", path("rules", rule_id))
     except EmqxNotFoundError:
         return None
-    return dict(reply.data)
+    return reply.row
 
 
 def set_rule_enabled(broker: Broker, rule_id: str, enabled: bool) -> Operation[Row]:
@@ -50,7 +50,7 @@ def set_rule_enabled(broker: Broker, rule_id: str, enabled: bool) -> Operation[R
     reply = yield Request("GET", path("rules", rule_id))
     rule = {name: reply.data[name] for name in _RULE_FIELDS if name in reply.data}
     if rule.get("enable") is enabled:
-        return dict(reply.data)
+        return reply.row
     changed = yield Request("PUT", path("rules", rule_id), json={**rule, "enable": enabled})
     return dict(changed.data) if changed.data else {**reply.data, "enable": enabled}
 
@@ -138,7 +138,7 @@ def restart_integration(broker: Broker, kind: str, name: str) -> Operation[None]
 
 def _list(broker: Broker, kind: str) -> Operation[list[Row]]:
     reply = yield Request("GET", path(_where(broker, kind)))
-    return [_with_id(row) for row in reply.data]
+    return [_with_id(row) for row in reply.rows]
 
 
 def _where(broker: Broker, kind: str) -> str:

@@ -71,7 +71,7 @@ def list_subscriptions(
         if has_next(reply, page, limit)
         else None
     )
-    return Page(kept(reply.data, SUBSCRIPTION_FILTERS, wanted), more, ("clientid", "topic"))
+    return Page(kept(reply.rows, SUBSCRIPTION_FILTERS, wanted), more, ("clientid", "topic"))
 
 
 def list_topics(
@@ -89,7 +89,7 @@ def list_topics(
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/topics", {"page": page, "limit": limit, **wanted})
     more = partial(list_topics, broker, page + 1, limit, filters) if has_next(reply, page, limit) else None
-    rows = [{**row, "node": row.get("node")} for row in kept(reply.data, TOPIC_FILTERS, wanted)]
+    rows = [{**row, "node": row.get("node")} for row in kept(reply.rows, TOPIC_FILTERS, wanted)]
     return Page(rows, more, ("topic", "node", "session"))
 
 
@@ -101,7 +101,7 @@ def list_topic_metrics(broker: Broker) -> Operation[list[Row]]:
         ``{"messages.in.count": 3, "messages.in.rate": 0.1, …}``.
     """
     reply = yield Request("GET", "/mqtt/topic_metrics")
-    return [metrics_row(row["topic"], row, row["metrics"]) for row in reply.data]
+    return [metrics_row(row["topic"], row, row["metrics"]) for row in reply.rows]
 
 
 def get_topic_metrics(broker: Broker, topic: str) -> Operation[Row | None]:
@@ -182,7 +182,7 @@ def list_retained(
     limit = limit or page_limit(broker)
     # without a topic the answer has a count, but also the messages of topics that begin with "$"
     reply = yield Request("GET", "/mqtt/retainer/messages", {"page": page, "limit": limit, "topic": pattern})
-    rows = [row for row in reply.data if matches(row["topic"], pattern)]
+    rows = [row for row in reply.rows if matches(row["topic"], pattern)]
     more = partial(list_retained, broker, page + 1, limit, pattern) if has_next(reply, page, limit) else None
     return Page(rows, more, "topic")
 
@@ -202,7 +202,7 @@ def get_retained(broker: Broker, topic: str) -> Operation[Row | None]:
         reply = yield Request("GET", where)
     except EmqxNotFoundError:
         return None
-    return dict(reply.data)
+    return reply.row
 
 
 def delete_retained(broker: Broker, topic: str) -> Operation[bool | None]:
@@ -234,7 +234,7 @@ def list_delayed(broker: Broker, page: int = 1, limit: int | None = None) -> Ope
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/mqtt/delayed/messages", {"page": page, "limit": limit})
     more = partial(list_delayed, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page(list(reply.data), more, ("node", "msgid"))
+    return Page(reply.rows, more, ("node", "msgid"))
 
 
 def get_delayed(broker: Broker, node: str, msgid: str) -> Operation[Row | None]:
@@ -247,7 +247,7 @@ def get_delayed(broker: Broker, node: str, msgid: str) -> Operation[Row | None]:
         reply = yield Request("GET", path("mqtt", "delayed", "messages", node, msgid))
     except EmqxNotFoundError:
         return None
-    return dict(reply.data)
+    return reply.row
 
 
 def delete_delayed(broker: Broker, node: str, msgid: str) -> Operation[bool]:

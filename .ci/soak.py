@@ -1,0 +1,95 @@
+"""
+Drive every operation of the hook through random faults, and hold the broker's state against what was said.
+
+Usage: ``python .ci/soak.py [--steps 120000] [--seed N]``. The same test as in ``make test``, with other seeds, on more
+versions, and long enough to see what grows: open files, threads and memory are compared between beginning and end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import resource
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+HOME = tempfile.TemporaryDirectory(prefix="airflow-provider-emqx-soak-")
+os.environ.update(
+    {
+        "AIRFLOW_HOME": HOME.name,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME.name}/airflow.db",
+    }
+)
+
+VERSIONS = ("4.4.19", "5.3.0", "5.8.9", "6.1.0")
+DRIVERS = ("requests", "aiohttp")
+ROUND = 500
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Every operation through random faults, many times.")
+    parser.add_argument("--steps", type=int, default=120_000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    options = parser.parse_args(arguments)
+
+    import logging
+
+    from tests.faults.operations import OPERATIONS
+    from tests.faults.world import world
+
+    logging.disable(logging.CRITICAL)
+    names = sorted(OPERATIONS)
+    done, began, rounds = 0, time.monotonic(), 0
+    ended: dict[str, int] = {}
+    first: tuple[int, int, int] | None = None
+    print(f"{options.steps} operations, seed {options.seed}")
+    while done < options.steps:
+        version, driver = VERSIONS[rounds % len(VERSIONS)], DRIVERS[rounds // len(VERSIONS) % len(DRIVERS)]
+        seed = options.seed + rounds
+        with world(version, driver, seed) as w:
+            for _ in range(ROUND):
+                name = w.chance.choice(names)
+                try:
+                    OPERATIONS[name](w)
+                except BaseException:
+                    print(
+                        f"seed {seed}, EMQX {version}, {driver}, operation {w.count}: {' | '.join(w.story)}"
+                    )
+                    raise
+        done, rounds = done + ROUND, rounds + 1
+        for how, count in w.errors.items():
+            ended[how] = ended.get(how, 0) + count
+        if rounds == 2 * len(VERSIONS) * len(DRIVERS):
+            first = usage()
+        if rounds % (len(VERSIONS) * len(DRIVERS)) == 0:
+            files, threads, memory = usage()
+            speed = done / (time.monotonic() - began)
+            print(f"{done:>8} done, {speed:.0f}/s, {files} files, {threads} threads, {memory} MB", flush=True)
+    print(", ".join(f"{how} {count}" for how, count in sorted(ended.items(), key=lambda item: -item[1])))
+    if first is None:
+        return 0
+    files, threads, memory = usage()
+    if files > first[0] + 10 or threads > first[1] + 5 or memory > first[2] * 1.5 + 50:
+        print(f"files, threads or MB have grown: from {first} to {(files, threads, memory)}")
+        return 1
+    print(f"nothing has grown: files, threads, MB were {first}, are {(files, threads, memory)}")
+    return 0
+
+
+def usage() -> tuple[int, int, int]:
+    """Open files, threads, and the most memory used so far in MB."""
+    gc.collect()
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return files, threading.active_count(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
