@@ -42,6 +42,8 @@ MAX_IDLE_UNREPEATABLE = 1.0
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 _TRANSIENT_CODES = frozenset({"101", "NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
+#: what an operation raises over a reply of an unexpected shape (OSError: a time too far away for the system)
+_STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError)
 #: the request was not taken on: by the broker, or by a proxy that waited for it in vain
 _NOT_NOW_STATUSES = frozenset({408, 425, 503})
 
@@ -362,7 +364,7 @@ def proceed(operation: Operation[Any], request: Request, reply: Reply) -> Reques
     """
     try:
         return operation.send(reply)
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+    except _STUMBLES as error:
         if request.may_repeat or request.method in ("GET", "HEAD"):
             raise EmqxServerError(
                 reply.status,
