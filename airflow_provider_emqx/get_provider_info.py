@@ -40,8 +40,11 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "airflow_provider_emqx.operators.acl",
                     "airflow_provider_emqx.operators.auth",
+                    "airflow_provider_emqx.operators.bans",
                     "airflow_provider_emqx.operators.clients",
+                    "airflow_provider_emqx.operators.cluster",
                     "airflow_provider_emqx.operators.topics",
                 ],
             }
@@ -62,6 +65,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_emqx.triggers.emqx"],
             }
         ],
+        "notifications": ["airflow_provider_emqx.notifications.emqx.EmqxPublishNotifier"],
         "extra-links": ["airflow_provider_emqx.links.EmqxDashboardLink"],
         "connection-types": [
             {

@@ -34,9 +34,9 @@ def subscriptions(topics: str | Row | Sequence[str | Row]) -> list[Row]:
     :return: dicts with ``topic`` and ``qos``, and the other options where they are not 0.
     :raises EmqxConfigError: for a broken filter, an unknown or impossible option, or nothing at all.
     """
-    given = [topics] if isinstance(topics, (str, Mapping)) else list(topics)
-    if not given:
-        raise EmqxConfigError("no topics were given")
+    given = [topics] if isinstance(topics, (str, Mapping)) else topics
+    if not isinstance(given, (list, tuple)) or not given:
+        raise EmqxConfigError("topics must be a topic filter, a dict with topic and qos, or a list of such")
     return [_subscription(topic) for topic in given]
 
 

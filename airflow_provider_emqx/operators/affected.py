@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any, cast
+from contextlib import nullcontext
+from typing import Any
 
+from airflow_provider_emqx.api.base import Row
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.base import MOST_LISTED
-from airflow_provider_emqx.provisioning.report import limit
+from airflow_provider_emqx.provisioning.files import open_to_write
+from airflow_provider_emqx.provisioning.plan import limit
+
+log = logging.getLogger(__name__)
 
 
 def check_limit(most: float | str | None, selected: int, what: str, count: Callable[[], int]) -> None:
@@ -84,23 +90,32 @@ class Affected:
     def _write(self) -> None:
         if self.report is None:
             return
-        try:
-            with _open(self.report) as file:
-                for outcome, names in self._found.items():
-                    file.writelines(
-                        json.dumps({self.name: name, "outcome": outcome}, ensure_ascii=False) + "\n"
-                        for name in names
-                    )
-        except (OSError, ImportError, ValueError, NotImplementedError) as error:
-            raise EmqxConfigError(f"report {self.report!r} cannot be written: {error}") from error
+        with open_to_write(self.report, "report") as file:
+            for outcome, names in self._found.items():
+                for name in names:
+                    row = {self.name: name, "outcome": outcome}
+                    file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def _open(target: str) -> IO[str]:
-    if "://" not in target:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        # one that was there keeps its mode otherwise
-        os.fchmod(descriptor, 0o600)
-        return open(descriptor, "w", encoding="utf-8")
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+def write_rows(rows: Iterable[Row], output_path: str | os.PathLike[str] | None) -> Row:
+    """
+    Take a listing of any length: the first 1,000 rows for XCom, all of them for a file.
 
-    return cast("IO[str]", cast("Any", ObjectStoragePath(target)).open("w"))
+    :param rows: the listing.
+    :param output_path: path or URL of a JSON Lines file; ``None`` for no file.
+    :return: ``{"count", "rows", "output_path"}``.
+    """
+    first: list[Row] = []
+    count = 0
+    with open_to_write(output_path, "output file") if output_path else nullcontext() as file:
+        for row in rows:
+            count += 1
+            if len(first) < MOST_LISTED:
+                first.append(row)
+            if file is not None:
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    if count > len(first) and not output_path:
+        log.warning(
+            "The result holds the first %d of %d rows; name an output_path for all", len(first), count
+        )
+    return {"count": count, "rows": first, "output_path": str(output_path) if output_path else None}

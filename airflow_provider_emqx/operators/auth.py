@@ -1,19 +1,23 @@
-"""Operators for users of the built-in database."""
+"""Operators for users of the built-in database, ACL rules and bans."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
+from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
+from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
 from airflow_provider_emqx.operators.base import boolean, number
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_emqx.provisioning.sources import Block
+    from airflow_provider_emqx.provisioning.files import Location
+    from airflow_provider_emqx.provisioning.sources import Format
 
 
 class InlineRows:
@@ -188,9 +192,12 @@ class EmqxProvisionUsersOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
+        from airflow_provider_emqx.exceptions import EmqxConfigError
         from airflow_provider_emqx.hooks.emqx import EmqxHook
         from airflow_provider_emqx.provisioning.plan import Plan
+        from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
         from airflow_provider_emqx.provisioning.shards import Shard
+        from airflow_provider_emqx.provisioning.sources import find, read_files, read_rows
         from airflow_provider_emqx.provisioning.task import provision
 
         plan = Plan(
@@ -207,34 +214,47 @@ class EmqxProvisionUsersOperator(BaseOperator):
             state=self.state or None,
             shard=Shard.read(self.shard),
         )
-        blocks, several = self._blocks()
+        how = self._format()
+        source = self.source
+        files: Sequence[Location] = ()
+        if isinstance(source, InlineRows):
+            blocks = read_rows(source.rows, how)
+        elif isinstance(source, str | os.PathLike) and str(source):
+            files = find(source, how)
+            blocks = read_files(files, how)
+        else:
+            raise EmqxConfigError(
+                f"source must be a path, a URL or a list of rows, not {type(source).__name__}"
+            )
         with EmqxHook(
             self.emqx_conn_id,
             user_id_type=self.user_id_type or None,
             rate_limit=number("rate_limit", self.rate_limit),
         ) as hook:
-            return provision(hook, blocks, plan, lambda summary: _push(context, summary), several)
+            # Airflow 3.3 and newer; without it a repeated task sends everything again, which converges as well
+            store: Any = context.get("task_state_store")
+            keeps = store is not None and files and not plan.dry_run
+            mark = fingerprint(hook, files, how, plan) if keeps else None
+            return provision(
+                hook,
+                blocks,
+                plan,
+                lambda summary: _push(context, summary),
+                len(files) > 1,
+                Progress(store, mark) if mark else None,
+            )
 
-    def _blocks(self) -> tuple[Iterator[Block], bool]:
-        """Give the rows, and whether they are of several files."""
-        from airflow_provider_emqx.exceptions import EmqxConfigError
+    def _format(self) -> Format:
         from airflow_provider_emqx.provisioning.plan import IDS_ONLY
-        from airflow_provider_emqx.provisioning.sources import Format, find, read_files, read_rows
+        from airflow_provider_emqx.provisioning.sources import Format
 
-        how = Format(
+        return Format(
             name=self.format or None,
             columns=self.columns or {},
             ids_only=self.mode in IDS_ONLY,
             delimiter=self.delimiter,
             encoding=self.encoding,
         )
-        source = self.source
-        if isinstance(source, InlineRows):
-            return read_rows(source.rows, how), False
-        if isinstance(source, str | os.PathLike) and str(source):
-            files = find(source, how)
-            return read_files(files, how), len(files) > 1
-        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")
 
 
 def _pepper(conn_id: str | None) -> str:

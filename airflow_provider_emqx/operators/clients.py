@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.operators.affected import Affected, check_limit
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.operators.affected import Affected, check_limit, write_rows
 from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, excluded, seconds, texts
 
 if TYPE_CHECKING:
@@ -16,6 +16,106 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+
+class EmqxListClientsOperator(BaseEmqxOperator):
+    """
+    List MQTT clients, connected ones and kept sessions: v4 and v5 ``GET /clients``.
+
+    :param filters: as of :meth:`~airflow_provider_emqx.hooks.clients.ClientMethods.list_clients`, as
+        ``{"conn_state": "connected", "like_clientid": "pump"}`` (templated); all must hold.
+    :param fields: only these fields of each client, and ``clientid`` (templated); cheaper for the broker.
+    :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"count", "rows", "output_path"}``.
+    """
+
+    template_fields: Sequence[str] = ("filters", "fields", "output_path", *BaseEmqxOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        filters: dict[str, Any] | None = None,
+        fields: str | Sequence[str] | None = None,
+        output_path: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.fields = fields
+        self.output_path = output_path
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """List."""
+        with self.hook() as hook:
+            rows = hook.list_clients(fields=texts("fields", self.fields) or None, **(self.filters or {}))
+            return write_rows(rows, self.output_path)
+
+
+class EmqxSubscribeOperator(BaseEmqxOperator):
+    """
+    Subscribe clients to topics on their behalf.
+
+    v5 ``POST /clients/{clientid}/subscribe/bulk``, v4 ``POST /mqtt/subscribe_batch``. The broker does not check whether
+    the clients may; it takes effect a moment later.
+
+    :param clientids: one client id or several (templated).
+    :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh`` (templated).
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: per client id a list of ``{"topic", "qos", "subscribed", "reason"}``.
+    :raises EmqxError: if a client is not there or a subscription was not made, after all others are done.
+    """
+
+    template_fields: Sequence[str] = ("clientids", "topics", *BaseEmqxOperator.template_fields)
+    _verb = "subscribe"
+
+    def __init__(self, *, clientids: str | Sequence[str], topics: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.clientids = clientids
+        self.topics = topics
+
+    def execute(self, context: Context) -> dict[str, list[dict[str, Any]]]:
+        """Change the subscriptions of each client."""
+        from airflow_provider_emqx.api.clientids import client_ids
+
+        ids = client_ids(texts("clientids", self.clientids))
+        topics = texts("topics", self.topics) if isinstance(self.topics, str) else self.topics
+        with self.hook() as hook:
+            change = getattr(hook.api.clients, self._verb)
+            results = list(hook.run_many(change(hook.broker, clientid, topics) for clientid in ids))
+        done = {
+            clientid: result
+            for clientid, result in zip(ids, results, strict=True)
+            if not isinstance(result, EmqxError)
+        }
+        failures = [
+            f"{i}: {result}" for i, result in zip(ids, results, strict=True) if isinstance(result, EmqxError)
+        ]
+        for clientid, rows in done.items():
+            failures += [f"{clientid}, {row['topic']}: {row['reason']}" for row in rows if row["reason"]]
+        if failures:
+            context["ti"].xcom_push(key="return_value", value=done)
+            raise EmqxError(f"{self._verb} failed {len(failures):,} times, first for {failures[0]}")
+        return done
+
+
+class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
+    """
+    End subscriptions of clients.
+
+    v5 ``POST /clients/{clientid}/unsubscribe/bulk``, v4 ``POST /mqtt/unsubscribe_batch``.
+
+    :param clientids: one client id or several (templated).
+    :param topics: topic filters, exactly as subscribed (templated).
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: per client id a list of ``{"topic", "unsubscribed", "reason"}``; not subscribed counts as done.
+    :raises EmqxError: if a client is not there, after all others are done.
+    """
+
+    _verb = "unsubscribe"
 
 
 class EmqxKickClientsOperator(BaseEmqxOperator):

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
-from airflow_provider_emqx.operators.base import MOST_LISTED, BaseEmqxOperator, boolean, hidden, hide, plain
+from airflow_provider_emqx.operators.affected import Affected, check_limit, write_rows
+from airflow_provider_emqx.operators.base import (
+    MOST_LISTED,
+    BaseEmqxOperator,
+    boolean,
+    excluded,
+    hidden,
+    hide,
+    plain,
+    seconds,
+    texts,
+)
 
 if TYPE_CHECKING:
+    import os
+
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 
 class EmqxPublishOperator(BaseEmqxOperator):
@@ -146,3 +162,220 @@ class EmqxPublishOperator(BaseEmqxOperator):
         if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
             raise EmqxConfigError(f"messages must be a list of dicts, not {type(messages).__name__}")
         return list(messages)
+
+
+class EmqxClearRetainedOperator(BaseEmqxOperator):
+    """
+    Delete retained messages: those of named topics, or those that a filter selects.
+
+    v5 ``GET /mqtt/retainer/messages``, ``DELETE /mqtt/retainer/message/{topic}``. On EMQX 4 and Serverless, which can
+    list none, only ``topics``, by an empty retained message to each, which its subscribers receive.
+
+    With a filter each message is looked at right before: one that was replaced since is left alone.
+
+    :param topic_filter: wildcards allowed, as ``state/#`` (templated); ``#`` does not match topics that begin with
+        ``$``. EMQX 5 and newer.
+    :param topics: in place of a filter, topics without wildcards (templated).
+    :param older_than: filter: published at least so many seconds ago, or a ``timedelta`` (templated). By the broker's
+        clock against the worker's.
+    :param exclude: topics that are never cleared; ``*`` stands for any text (templated).
+    :param max_affected: how many messages may be deleted: a count, or a share of all retained messages such as
+        ``"5%"`` (templated). If more are selected, the task fails and nothing is deleted.
+    :param dry_run: select and report only (templated).
+    :param report: path or URL of a JSON Lines file for what became of each topic (templated): the result lists 1,000 of
+        a kind.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"deleted": […], "absent": […], "changed": […], "counts": {…}, "selected", "excluded", "dry_run",
+        "report"}``; ``changed`` were replaced since the selection, and with ``dry_run`` ``deleted`` are those that
+        would be.
+    :raises EmqxConfigError: for arguments that cannot be right, and for more messages than ``max_affected``; nothing
+        is deleted.
+    """
+
+    template_fields: Sequence[str] = (
+        "topic_filter",
+        "topics",
+        "older_than",
+        "exclude",
+        "max_affected",
+        "dry_run",
+        "report",
+        *BaseEmqxOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        topic_filter: str | None = None,
+        topics: str | Sequence[str] | XComArg | None = None,
+        older_than: float | str | timedelta | None = None,
+        exclude: str | Sequence[str] | None = None,
+        max_affected: float | str | None = None,
+        dry_run: bool | str = False,
+        report: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.topic_filter = topic_filter
+        self.topics = topics
+        self.older_than = older_than
+        self.exclude = exclude
+        self.max_affected = max_affected
+        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
+        self.report = report
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Select, check, delete."""
+        from airflow_provider_emqx.api.names import topic_name
+
+        if (self.topics is None) == (not self.topic_filter):
+            raise EmqxConfigError("give either topics or topic_filter, to say what is to be deleted")
+        age = seconds("older_than", self.older_than)
+        if age is not None and self.topics is not None:
+            raise EmqxConfigError(
+                "older_than goes with topic_filter; named topics are deleted whatever their age"
+            )
+        dry_run = boolean("dry_run", self.dry_run)
+        keep = texts("exclude", self.exclude)
+        with (
+            self.hook() as hook,
+            Affected("topic", ("deleted", "absent", "changed"), self.report) as affected,
+        ):
+            if self.topics is not None:
+                found: dict[str, Any] = {topic_name(topic): None for topic in texts("topics", self.topics)}
+            else:
+                found = self._select(hook, age)
+            chosen = {topic: msgid for topic, msgid in found.items() if not excluded(topic, keep)}
+            for topic in chosen:
+                hook.api.topics.check_message(hook.broker, {"topic": topic, "payload": ""})
+            check_limit(self.max_affected, len(chosen), "retained messages", lambda: _retained(hook))
+            if dry_run:
+                affected.add("deleted", chosen)
+                self.log.info("Dry run: %d retained messages would be deleted", len(chosen))
+            else:
+                self._delete(hook, chosen, affected)
+                self.log.info("Of %d retained messages: %s", len(chosen), affected.words())
+        return {
+            **affected.result(),
+            "selected": len(chosen),
+            "excluded": len(found) - len(chosen),
+            "dry_run": dry_run,
+        }
+
+    def _select(self, hook: EmqxHook, age: float | None) -> dict[str, Any]:
+        from airflow_provider_emqx.api.filters import read_time
+
+        latest = None if age is None else datetime.now(UTC) - timedelta(seconds=age)
+        return {
+            row["topic"]: row["msgid"]
+            for row in hook.list_retained(self.topic_filter or "")
+            if latest is None or read_time(row["publish_at"]) <= latest
+        }
+
+    @staticmethod
+    def _delete(hook: EmqxHook, chosen: dict[str, Any], affected: Affected) -> None:
+        topics = hook.api.topics
+
+        def delete(topic: str, msgid: str | None) -> Any:
+            if msgid is not None:
+                message = yield from topics.get_retained(hook.broker, topic)
+                if message is None:
+                    return "absent"
+                if message.get("msgid") != msgid:
+                    return "changed"
+            deleted = yield from topics.delete_retained(hook.broker, topic)
+            # where the broker does not tell, nothing is retained there afterwards
+            return "absent" if deleted is False else "deleted"
+
+        names = list(chosen)
+        for topic, outcome in zip(
+            names, hook.run_many(delete(name, chosen[name]) for name in names), strict=True
+        ):
+            if isinstance(outcome, EmqxError):
+                raise outcome
+            affected.add(outcome, [topic])
+
+
+class EmqxTopicMetricsOperator(BaseEmqxOperator):
+    """
+    Measure topics: begin, read, set to 0, or end.
+
+    v5 ``/mqtt/topic_metrics``, v4 ``/topic-metrics`` (its module must be loaded). A broker measures 512 topics at most.
+
+    :param action: ``"register"``, ``"read"``, ``"reset"`` or ``"unregister"`` (templated).
+    :param topics: without wildcards (templated); ``None`` for all measured topics.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``register``, ``unregister``: per topic whether it is new, or was measured (``None`` on EMQX 4, which does
+        not tell); ``read``: per topic its metrics, ``None`` where it is not measured; ``reset``: the topics.
+    :raises EmqxNotFoundError: if a topic to reset is not measured.
+    """
+
+    template_fields: Sequence[str] = ("action", "topics", *BaseEmqxOperator.template_fields)
+
+    def __init__(
+        self, *, action: str = "read", topics: str | Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.action = action
+        self.topics = topics
+
+    def execute(self, context: Context) -> Any:
+        """Do it."""
+        from airflow_provider_emqx.api.names import topic_name
+
+        actions = ("register", "read", "reset", "unregister")
+        if self.action not in actions:
+            raise EmqxConfigError(f"action must be one of {', '.join(actions)}, not {self.action!r}")
+        names = None if self.topics is None else [topic_name(topic) for topic in texts("topics", self.topics)]
+        if names is None and self.action == "register":
+            raise EmqxConfigError("register needs topics")
+        with self.hook() as hook:
+            if self.action == "read":
+                measured = {row["topic"]: row["metrics"] for row in hook.list_topic_metrics()}
+                return measured if names is None else {topic: measured.get(topic) for topic in names}
+            if names is None:
+                names = [row["topic"] for row in hook.list_topic_metrics()]
+            if self.action == "register":
+                return {topic: hook.register_topic_metrics(topic) for topic in names}
+            if self.action == "unregister":
+                return {topic: hook.unregister_topic_metrics(topic) for topic in names}
+            for topic in names:
+                hook.reset_topic_metrics(topic)
+            return names
+
+
+class EmqxListSubscriptionsOperator(BaseEmqxOperator):
+    """
+    List subscriptions: v4 and v5 ``GET /subscriptions``.
+
+    :param filters: as of :meth:`~airflow_provider_emqx.hooks.topics.TopicMethods.list_subscriptions`, as
+        ``{"receiving": "cmd/dev-1"}`` (templated); all must hold.
+    :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"count", "rows", "output_path"}``.
+    """
+
+    template_fields: Sequence[str] = ("filters", "output_path", *BaseEmqxOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        filters: dict[str, Any] | None = None,
+        output_path: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.output_path = output_path
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """List."""
+        with self.hook() as hook:
+            return write_rows(hook.list_subscriptions(**(self.filters or {})), self.output_path)
+
+
+def _retained(hook: EmqxHook) -> int:
+    return int(hook.get_stats().get("retained.count", 0))

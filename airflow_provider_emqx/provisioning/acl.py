@@ -86,6 +86,7 @@ def plan(rows: Rows, with_rules: bool = True) -> AclPlan:
         name = None
         try:
             name = _subject(row)
+            _check_columns(row)
             rule = read_rule(_rule(row)) if with_rules else {}
         except EmqxConfigError as error:
             planned.rejected.append((line, error.message))
@@ -149,13 +150,20 @@ def _operation(hook: EmqxHook, planned: AclPlan, name: tuple[str, str]) -> Opera
 def _subject(row: Any) -> tuple[str, str]:
     if not isinstance(row, Mapping):
         raise EmqxConfigError(f"a row must be an object, not {type(row).__name__}")
-    unknown = [name for name in row if name not in (*_SUBJECTS, *_RULE)]
-    if unknown:
-        raise EmqxConfigError(f"there is no column {str(unknown[0])[:40]!r}; there are {', '.join((*_SUBJECTS, *_RULE))}")
     named = [name for name in _SUBJECTS if row.get(name) not in (None, "")]
     if len(named) > 1:
         raise EmqxConfigError("a rule is for a username or for a client id, not for both")
     return read_subject({named[0]: row[named[0]]} if named else "all")
+
+
+def _check_columns(row: Mapping[Any, Any]) -> None:
+    if None in row or any(value is None for value in row.values()):
+        raise EmqxConfigError("the row has another number of columns than the header")
+    unknown = [name for name in row if name not in (*_SUBJECTS, *_RULE)]
+    if unknown:
+        raise EmqxConfigError(
+            f"there is no column {str(unknown[0])[:40]!r}; there are {', '.join((*_SUBJECTS, *_RULE))}"
+        )
 
 
 def _rule(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,14 +172,21 @@ def _rule(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_file(source: str | os.PathLike[str]) -> Rows:
     name = str(source).lower().removesuffix(".gz")
-    readers = {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_json_lines, ".ndjson": _read_json_lines}
+    readers = {
+        ".csv": _read_csv,
+        ".json": _read_json,
+        ".jsonl": _read_json_lines,
+        ".ndjson": _read_json_lines,
+    }
     reader = readers.get(os.path.splitext(name)[1])
     if reader is None:
-        raise EmqxConfigError(f"{source}: the name does not tell the format (.csv, .json, .jsonl, each also with .gz)")
+        raise EmqxConfigError(
+            f"{source}: the name does not tell the format (.csv, .json, .jsonl, each also with .gz)"
+        )
     with open_to_read(source) as raw:
         plain = gzip.GzipFile(fileobj=raw) if str(source).lower().endswith(".gz") else raw
         try:
-            yield from reader(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))  # type: ignore[type-var]
+            yield from reader(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
         except (ValueError, EOFError, OSError, csv.Error) as error:
             what = "is no UTF-8 text" if isinstance(error, UnicodeError) else f"cannot be read: {error}"
             raise EmqxConfigError(f"{source} {what}. Nothing was written") from None
@@ -180,16 +195,13 @@ def _read_file(source: str | os.PathLike[str]) -> Rows:
 def _read_csv(text: io.TextIOWrapper) -> Rows:
     reader = csv.DictReader(text, strict=True)
     for row in reader:
-        if None in row or None in row.values():
-            yield reader.line_num, "a row with another number of columns than the header"
-        else:
-            yield reader.line_num, row
+        yield reader.line_num, row
 
 
 def _read_json(text: io.TextIOWrapper) -> Rows:
     rows = json.load(text)
     if not isinstance(rows, list):
-        raise ValueError("the document is no array")
+        raise EmqxConfigError("the JSON document is no array")
     yield from enumerate(rows, 1)
 
 

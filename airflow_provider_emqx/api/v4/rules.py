@@ -42,9 +42,12 @@ def set_rule_enabled(broker: Broker, rule_id: str, enabled: bool) -> Operation[R
     :return: the rule as it is now.
     :raises EmqxNotFoundError: if there is no such rule.
     """
-    yield Request("PUT", path("rules", rule_id), json={"enabled": bool(enabled)})
+    # a PUT to a rule that is not there is answered like any other mistake
     reply = yield Request("GET", path("rules", rule_id))
-    return _rule(reply.data)
+    if reply.row.get("enabled") is not enabled:
+        yield Request("PUT", path("rules", rule_id), json={"enabled": bool(enabled)})
+        reply = yield Request("GET", path("rules", rule_id))
+    return _rule(reply.row)
 
 
 def get_rule_metrics(broker: Broker, rule_id: str) -> Operation[Row]:

@@ -175,13 +175,15 @@ def list_retained(
     :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which has no such endpoint.
     """
     topic_filter(pattern)
-    if broker.serverless:
-        raise EmqxUnsupportedError(
-            "EMQX Cloud Serverless cannot list retained messages; name the topics explicitly"
-        )
     limit = limit or page_limit(broker)
     # without a topic the answer has a count, but also the messages of topics that begin with "$"
-    reply = yield Request("GET", "/mqtt/retainer/messages", {"page": page, "limit": limit, "topic": pattern})
+    params = {"page": page, "limit": limit, "topic": pattern}
+    try:
+        reply = yield Request("GET", "/mqtt/retainer/messages", params)
+    except EmqxUnsupportedError as error:
+        raise EmqxUnsupportedError(
+            f"{broker} cannot list retained messages over its API; name the topics explicitly", error.request
+        ) from error
     rows = [row for row in reply.rows if matches(row["topic"], pattern)]
     more = partial(list_retained, broker, page + 1, limit, pattern) if has_next(reply, page, limit) else None
     return Page(rows, more, "topic")
@@ -195,11 +197,8 @@ def get_retained(broker: Broker, topic: str) -> Operation[Row | None]:
     :return: as of :func:`list_retained`, with ``payload`` in base64 (missing above 1 MB); ``None`` where there is none.
     :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which has no such endpoint.
     """
-    where = path("mqtt", "retainer", "message", topic_name(topic))
-    if broker.serverless:
-        raise EmqxUnsupportedError("EMQX Cloud Serverless cannot read retained messages over its API")
     try:
-        reply = yield Request("GET", where)
+        reply = yield Request("GET", path("mqtt", "retainer", "message", topic_name(topic)))
     except EmqxNotFoundError:
         return None
     return reply.row
@@ -213,14 +212,13 @@ def delete_retained(broker: Broker, topic: str) -> Operation[bool | None]:
     :param topic: without wildcards.
     :return: whether there was one; ``None`` where the broker does not tell.
     """
-    where = path("mqtt", "retainer", "message", topic_name(topic))
-    if broker.serverless:
-        yield from publish(broker, {"topic": topic, "payload": "", "retain": True}, repeatable=True)
-        return None
     try:
-        yield Request("DELETE", where)
+        yield Request("DELETE", path("mqtt", "retainer", "message", topic_name(topic)))
     except EmqxNotFoundError as error:
         return error.maybe_applied
+    except EmqxUnsupportedError:
+        yield from publish(broker, {"topic": topic, "payload": "", "retain": True}, repeatable=True)
+        return None
     return True
 
 

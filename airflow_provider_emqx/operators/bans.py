@@ -1,0 +1,211 @@
+"""Operators for bans; import them from ``airflow_provider_emqx.operators.auth``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.operators.affected import Affected, check_limit
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, excluded, seconds, texts
+
+if TYPE_CHECKING:
+    import os
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_emqx.api.base import Row
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+
+class EmqxBanOperator(BaseEmqxOperator):
+    """
+    Keep clients out, or change the bans that there are: v4 and v5 ``POST /banned``.
+
+    :param kind: ``clientid``, ``username``, ``peerhost``; since EMQX 5.6 also ``clientid_re``, ``username_re``,
+        ``peerhost_net`` (templated).
+    :param who: one id, name, IP address, regular expression or network, or several (templated).
+    :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"`` (templated).
+    :param duration: in place of ``until``, seconds from now, or a ``timedelta`` (templated).
+    :param reason: shown in the broker's listing (templated).
+    :param by: shown in the broker's listing (templated).
+    :param kick: also end the connections of those banned by client id or username (templated); a ban alone leaves
+        them open.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …]}``, of each list 1,000 at most.
+    :raises EmqxConfigError: for what cannot be right; nobody is banned.
+    """
+
+    template_fields: Sequence[str] = (
+        "kind",
+        "who",
+        "until",
+        "duration",
+        "reason",
+        "by",
+        "kick",
+        *BaseEmqxOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        kind: str = "clientid",
+        who: str | Sequence[str],
+        until: str | datetime | None = None,
+        duration: float | str | timedelta | None = None,
+        reason: str = "",
+        by: str = "airflow",
+        kick: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.who = who
+        self.until = until
+        self.duration = duration
+        self.reason = reason
+        self.by = by
+        self.kick = kick
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Ban, then kick."""
+        from airflow_provider_emqx.api.bans import read_kind, read_until
+
+        now = datetime.now(UTC)
+        lasting = seconds("duration", self.duration)
+        if (lasting is None) == (not self.until):
+            raise EmqxConfigError("give either until or duration, to say how long the ban lasts")
+        until = read_until(self.until, now) if lasting is None else now + timedelta(seconds=lasting)
+        names = [read_kind(self.kind, who)[1] for who in texts("who", self.who)]
+        kick = boolean("kick", self.kick)
+        if kick and self.kind not in ("clientid", "username"):
+            raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
+        with self.hook() as hook:
+            auth = hook.api.auth
+            bans = hook.run_all(
+                auth.ban(hook.broker, self.kind, who, until, self.reason, self.by) for who in names
+            )
+            self.log.info("Banned %d by %s", len(bans), self.kind)
+            kicked = self._kick(hook, names) if kick else []
+        banned = [{name: row[name] for name in ("as", "who", "until")} for row in bans[:1_000]]
+        return {"banned": banned, "kicked": kicked[:1_000]}
+
+    def _kick(self, hook: EmqxHook, names: list[str]) -> list[str]:
+        if self.kind == "clientid":
+            return hook.kick_clients(names)["kicked"]
+        rows = (row for name in names for row in hook.list_clients(username=name, fields=["clientid"]))
+        return hook.kick_clients([row["clientid"] for row in rows])["kicked"]
+
+
+class EmqxUnbanOperator(BaseEmqxOperator):
+    """
+    End bans: those named, or those that a filter selects: v4 and v5 ``GET /banned``, ``DELETE /banned/{kind}/{who}``.
+
+    :param kind: of the bans meant (templated); ``None`` for all kinds.
+    :param who: those banned, one or several (templated); needs ``kind``.
+    :param reason: filter: exactly this reason (templated).
+    :param by: filter: banned by exactly this author (templated).
+    :param older_than: filter: in force for at least so many seconds, or a ``timedelta`` (templated).
+    :param exclude: whose bans never end; ``*`` stands for any text (templated).
+    :param max_affected: how many bans may end: a count, or a share of all bans such as ``"5%"`` (templated). If more
+        are selected, the task fails and no ban ends.
+    :param dry_run: select and report only (templated).
+    :param report: path or URL of a JSON Lines file for what became of each ban (templated): the result lists 1,000.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "counts": {…}, "selected", "excluded", "dry_run",
+        "report"}``; with ``dry_run`` ``unbanned`` are those that would be.
+    :raises EmqxConfigError: for arguments that cannot be right, and for more bans than ``max_affected``; none ends.
+    """
+
+    template_fields: Sequence[str] = (
+        "kind",
+        "who",
+        "reason",
+        "by",
+        "older_than",
+        "exclude",
+        "max_affected",
+        "dry_run",
+        "report",
+        *BaseEmqxOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        kind: str | None = None,
+        who: str | Sequence[str] | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        older_than: float | str | timedelta | None = None,
+        exclude: str | Sequence[str] | None = None,
+        max_affected: float | str | None = None,
+        dry_run: bool | str = False,
+        report: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.who = who
+        self.reason = reason
+        self.by = by
+        self.older_than = older_than
+        self.exclude = exclude
+        self.max_affected = max_affected
+        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
+        self.report = report
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Select, check, unban, look again."""
+        from airflow_provider_emqx.api.bans import read_kind
+
+        names = texts("who", self.who)
+        age = seconds("older_than", self.older_than)
+        if names and not self.kind:
+            raise EmqxConfigError("who needs kind: one name may be banned as client id and as username")
+        if not names and not any((self.kind, self.reason, self.by, age)):
+            raise EmqxConfigError(
+                "give who, or a filter (kind, reason, by, older_than), to say which bans end"
+            )
+        wanted = {read_kind(self.kind, name) for name in names} or None
+        dry_run, keep = boolean("dry_run", self.dry_run), texts("exclude", self.exclude)
+        with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
+            bans = list(hook.list_bans())
+            found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
+            chosen = [ban for ban in found if not excluded(ban["who"], keep)]
+            check_limit(self.max_affected, len(chosen), "bans", lambda: len(bans))
+            if dry_run:
+                affected.add("unbanned", map(_name, chosen))
+            else:
+                auth = hook.api.auth
+                hook.run_all(auth.unban(hook.broker, ban["as"], ban["who"]) for ban in chosen)
+                # one that somebody set anew in the meantime is in force
+                left = [_name(ban) for ban in hook.list_bans()] if chosen else []
+                affected.add("unbanned", [_name(ban) for ban in chosen if _name(ban) not in left])
+                affected.add("still_banned", [_name(ban) for ban in chosen if _name(ban) in left])
+            self.log.info("%sOf %d bans: %s", "Dry run. " if dry_run else "", len(bans), affected.words())
+        return {
+            **affected.result(),
+            "selected": len(chosen),
+            "excluded": len(found) - len(chosen),
+            "dry_run": dry_run,
+        }
+
+    def _is_meant(self, ban: Row, wanted: set[tuple[str, str]] | None, age: float | None) -> bool:
+        from airflow_provider_emqx.api.filters import read_time
+
+        if wanted is not None and (ban["as"], ban["who"]) not in wanted:
+            return False
+        if self.kind and ban["as"] != self.kind:
+            return False
+        if (self.reason and ban.get("reason") != self.reason) or (self.by and ban.get("by") != self.by):
+            return False
+        return age is None or (datetime.now(UTC) - read_time(ban.get("at"))).total_seconds() >= age
+
+
+def _name(ban: Row) -> dict[str, str]:
+    return {"as": ban["as"], "who": ban["who"]}

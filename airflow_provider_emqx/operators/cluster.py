@@ -1,0 +1,443 @@
+"""Operators for the cluster: backups, alarms, figures, rules, evacuation, and any other request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
+from airflow_provider_emqx.operators.base import (
+    BaseEmqxOperator,
+    boolean,
+    hidden,
+    hide,
+    number,
+    plain,
+    seconds,
+    texts,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+
+class EmqxBackupOperator(BaseEmqxOperator):
+    """
+    Take a backup of the broker's configuration and built-in databases into a directory or an object store.
+
+    v5 (EMQX 5.4 and newer) ``POST /data/export``, ``GET /data/files/{filename}``; v4 ``POST /data/export``,
+    ``GET /data/file/{filename}``. The file is checked (its size, and that it is a complete archive or document),
+    written and read again, before any older one is deleted.
+
+    A backup holds password hashes and, as the configuration does, secrets in clear: the place must be safe. A local
+    file is for its owner only.
+
+    :param target: directory: path or URL that Airflow's ObjectStoragePath knows, as ``s3://aws_default@bucket/emqx``
+        (templated). One directory per broker: ``keep`` counts what lies in it.
+    :param keep: how many backups stay in the directory, the newest ones (templated); ``None`` for all.
+    :param keep_on_broker: how many backups stay on the broker's disks, the newest ones (templated); ``None`` for all.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker": [filename,
+        …]}``.
+    :raises EmqxError: if what was downloaded is not what the broker exported; nothing is deleted.
+    """
+
+    template_fields: Sequence[str] = ("target", "keep", "keep_on_broker", *BaseEmqxOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        target: str | os.PathLike[str],
+        keep: int | str | None = None,
+        keep_on_broker: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.target = target
+        self.keep = keep
+        self.keep_on_broker = keep_on_broker
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Export, download, check, write, and delete what is too old."""
+        from airflow_provider_emqx.provisioning.backup import Store
+
+        keep, keep_on_broker = _count("keep", self.keep), _count("keep_on_broker", self.keep_on_broker)
+        store = Store(self.target)
+        with self.hook() as hook:
+            made = hook.export_backup()
+            content = hook.download_backup(made["filename"], made["node"])
+            written = store.write(made["filename"], content, made["size"])
+            self.log.info("Wrote %s, %d bytes", written["path"], written["size"])
+            deleted = store.prune(keep, made["filename"])
+            on_broker = self._prune(hook, keep_on_broker, made["filename"])
+        return {
+            **written,
+            "filename": made["filename"],
+            "node": made["node"],
+            "deleted": deleted,
+            "deleted_on_broker": on_broker,
+        }
+
+    @staticmethod
+    def _prune(hook: EmqxHook, keep: int | None, newest: str) -> list[str]:
+        if keep is None:
+            return []
+        backups = sorted(hook.list_backups(), key=lambda row: (row["created_at"] or "", row["filename"]))
+        others = [row for row in backups if row["filename"] != newest]
+        old = others[: max(0, len(others) - (keep - 1))]
+        return [row["filename"] for row in old if hook.delete_backup(row["filename"], row["node"])]
+
+
+class EmqxClearAlarmsOperator(BaseEmqxOperator):
+    """
+    Tidy up alarms: end active ones by hand, and delete the history of those that are over.
+
+    v5 ``POST /alarms/force_deactivate`` (EMQX 5.8.8 and newer), ``DELETE /alarms``; v4 ``POST`` and
+    ``DELETE /alarms/deactivated``.
+
+    :param deactivate: names of active alarms to end, ``"*"`` for all (templated). An alarm whose cause persists comes
+        back.
+    :param history: delete the history (templated).
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"deactivated": [name, …], "not_active": [name, …], "active": [name, …], "history_cleared"}``; ``active``
+        are those that are active afterwards.
+    """
+
+    template_fields: Sequence[str] = ("deactivate", "history", *BaseEmqxOperator.template_fields)
+
+    def __init__(
+        self, *, deactivate: str | Sequence[str] | None = None, history: bool | str = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deactivate = deactivate
+        self.history = history
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """End alarms, then delete the history."""
+        names = texts("deactivate", self.deactivate)
+        clear = boolean("history", self.history)
+        with self.hook() as hook:
+            if names == ["*"]:
+                names = sorted({row["name"] for row in hook.list_alarms()})
+            ended = {name: hook.deactivate_alarm(name) for name in names}
+            if clear:
+                hook.clear_alarms()
+            active = sorted({row["name"] for row in hook.list_alarms()})
+        return {
+            "deactivated": [name for name, was_active in ended.items() if was_active],
+            "not_active": [name for name, was_active in ended.items() if not was_active],
+            "active": active,
+            "history_cleared": clear,
+        }
+
+
+class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
+    """
+    Read the broker's figures, and append them with the time to a file, so that a DAG builds a history.
+
+    v4 and v5 ``GET /stats``, ``GET /metrics``; v5 ``GET /monitor_current``, ``GET /mqtt/topic_metrics``; v4
+    ``GET /topic-metrics``.
+
+    :param sections: which figures: any of ``"stats"``, ``"metrics"``, ``"rates"`` (EMQX 5), ``"topic_metrics"``
+        (templated).
+    :param names: only these figures (templated), written as they come out: ``stats.live_connections.count``,
+        ``metrics.messages.received``, ``rates.received_msg_rate``, ``topic_metrics.<topic>.messages.in.count``. One
+        that the broker does not have is ``None``.
+    :param output_path: path or URL of a ``.jsonl`` or ``.csv`` file to append to (templated); ``None`` for none. One
+        writer at a time. An object store cannot append: there the file is read and written again.
+    :param node: of one node; ``None`` for the whole cluster (templated); not for ``topic_metrics``.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"time": …, figure: value, …}``.
+    """
+
+    template_fields: Sequence[str] = (
+        "sections",
+        "names",
+        "output_path",
+        "node",
+        *BaseEmqxOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        sections: str | Sequence[str] = ("stats", "metrics"),
+        names: str | Sequence[str] | None = None,
+        output_path: str | os.PathLike[str] | None = None,
+        node: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sections = sections
+        self.names = names
+        self.output_path = output_path
+        self.node = node
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read, append."""
+        from airflow_provider_emqx.provisioning.history import History
+
+        sections, names = texts("sections", self.sections), texts("names", self.names)
+        known = ("stats", "metrics", "rates", "topic_metrics")
+        unknown = [section for section in sections if section not in known]
+        if unknown or not sections:
+            raise EmqxConfigError(f"sections must be any of {', '.join(known)}, not {unknown or sections!r}")
+        history = History(self.output_path) if self.output_path else None
+        row: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        with self.hook() as hook:
+            for section in sections:
+                row.update(self._figures(hook, section))
+        if names:
+            row = {"time": row["time"], **{name: row.get(name) for name in names}}
+        if history is not None:
+            history.append(row)
+        return row
+
+    def _figures(self, hook: EmqxHook, section: str) -> dict[str, Any]:
+        if section == "topic_metrics":
+            return {
+                f"topic_metrics.{topic['topic']}.{name}": value
+                for topic in hook.list_topic_metrics()
+                for name, value in topic["metrics"].items()
+            }
+        figures = getattr(hook, f"get_{section}")(self.node or None)
+        return {f"{section}.{name}": value for name, value in figures.items() if name != "node"}
+
+
+class EmqxSetRuleStateOperator(BaseEmqxOperator):
+    """
+    Enable, disable or restart rules, or what they are connected to.
+
+    v4 and v5 ``PUT /rules/{id}``; EMQX 5.4 and newer ``PUT /actions/{id}/enable/{true|false}``,
+    ``POST /actions/{id}/start``, the same for sources and connectors; v4 ``POST /resources/{id}`` (restart only).
+
+    :param names: id of one or several (templated): rules as ``my_rule``, all others as ``http:my_hook``.
+    :param state: ``"enabled"``, ``"disabled"``, or ``"restarted"``: connected anew, not for rules (templated).
+    :param kind: ``"rule"``, ``"action"``, ``"source"`` or ``"connector"`` (templated).
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: per id ``{"enable", "status"}`` as the broker has it afterwards.
+    :raises EmqxNotFoundError: if one is not there; those before it are done.
+    :raises EmqxError: if one is not in the state afterwards.
+    """
+
+    template_fields: Sequence[str] = ("names", "state", "kind", *BaseEmqxOperator.template_fields)
+
+    def __init__(
+        self, *, names: str | Sequence[str], state: str = "enabled", kind: str = "rule", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.names = names
+        self.state = state
+        self.kind = kind
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Set the state, then look."""
+        from airflow_provider_emqx.api.base import path
+
+        states, kinds = ("enabled", "disabled", "restarted"), ("rule", "action", "source", "connector")
+        if self.state not in states:
+            raise EmqxConfigError(f"state must be one of {', '.join(states)}, not {self.state!r}")
+        if self.kind not in kinds:
+            raise EmqxConfigError(f"kind must be one of {', '.join(kinds)}, not {self.kind!r}")
+        if self.kind == "rule" and self.state == "restarted":
+            raise EmqxConfigError("a rule cannot be restarted; restart its action or connector")
+        names = texts("names", self.names)
+        for name in names:
+            path(name)
+        with self.hook() as hook:
+            return {name: self._set(hook, name) for name in names}
+
+    def _set(self, hook: EmqxHook, name: str) -> dict[str, Any]:
+        wanted = self.state == "enabled"
+        if self.kind == "rule":
+            found = hook.set_rule_enabled(name, wanted)
+        elif self.state == "restarted":
+            hook.restart_integration(self.kind, name)
+            found = hook.get_integration(self.kind, name) or {}
+        else:
+            hook.set_integration_enabled(self.kind, name, wanted)
+            found = hook.get_integration(self.kind, name) or {}
+        if self.state != "restarted" and found.get("enable") is not wanted:
+            raise EmqxError(f"{self.kind} {name!r} is not {self.state} afterwards: somebody else changed it")
+        return {"enable": found.get("enable"), "status": found.get("status")}
+
+
+class EmqxEvacuateNodeOperator(BaseEmqxOperator):
+    """
+    Move all clients and sessions away from a node, as before its upgrade, and wait until it is empty.
+
+    ``POST /load_rebalance/{node}/evacuation/start``, ``GET /load_rebalance/global_status``; EMQX Enterprise, and EMQX
+    5.9 and newer. The node takes no clients until it is restarted or the evacuation is stopped. If the task is killed,
+    fails or times out, the evacuation is stopped. A retry waits for the evacuation that is under way.
+
+    :param node: the node, as ``emqx@10.0.0.1`` (templated).
+    :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
+        ``wait_health_check`` (as ``"60s"``), ``redirect_to``, ``migrate_to`` (list of nodes) (templated).
+    :param poll_interval: seconds between two looks (templated).
+    :param timeout: seconds, or a ``timedelta``, after which it is given up (templated).
+    :param stop_when_empty: stop the evacuation at the end, so that clients may come back (templated).
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"node", "seconds", "stopped", "stats"}``, the last as the broker tells it.
+    :raises EmqxTimeoutError: if the node is not empty in time; the evacuation is stopped.
+    """
+
+    template_fields: Sequence[str] = (
+        "node",
+        "settings",
+        "poll_interval",
+        "timeout",
+        "stop_when_empty",
+        *BaseEmqxOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        settings: Mapping[str, Any] | None = None,
+        poll_interval: float | str = 10.0,
+        timeout: float | str | timedelta = 3_600.0,
+        stop_when_empty: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.node = node
+        self.settings = settings
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.stop_when_empty = stop_when_empty
+        self._started = False
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Start, wait, and stop if it does not end well."""
+        pause = number("poll_interval", self.poll_interval) or 10.0
+        limit = seconds("timeout", self.timeout) or 3_600.0
+        stop = boolean("stop_when_empty", self.stop_when_empty)
+        begun = time.monotonic()
+        with self.hook() as hook:
+            self._start(hook)
+            try:
+                while (stats := self._look(hook)) is not None:
+                    if time.monotonic() - begun >= limit:
+                        raise EmqxTimeoutError(f"node {self.node} is not empty after {limit:g} s: {stats}")
+                    time.sleep(min(pause, limit))
+                last = self._last
+            except BaseException:
+                self._stop(hook)
+                raise
+            if stop:
+                hook.stop_evacuation(self.node)
+                self._started = False
+        return {
+            "node": self.node,
+            "seconds": round(time.monotonic() - begun, 1),
+            "stopped": stop,
+            "stats": last,
+        }
+
+    def on_kill(self) -> None:
+        """Stop the evacuation."""
+        if self._started:
+            with self.hook() as hook:
+                self._stop(hook)
+
+    def _start(self, hook: EmqxHook) -> None:
+        self._last: dict[str, Any] = {}
+        try:
+            hook.start_evacuation(self.node, **(self.settings or {}))
+        except EmqxBadRequestError as error:
+            if "already" not in error.reason:
+                raise
+            self.log.info("Node %s is being evacuated already", self.node)
+        self._started = True
+
+    def _look(self, hook: EmqxHook) -> dict[str, Any] | None:
+        """Give the node's figures while it still has clients or sessions."""
+        rows = hook.get_rebalance_status()["evacuations"]
+        mine = [row for row in rows if row.get("node") == self.node]
+        if not mine:
+            raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
+        self._last = dict(mine[0].get("stats") or {})
+        left = [self._last.get(name) for name in ("current_connected", "current_sessions")]
+        self.log.info("Node %s: %s connected, %s sessions left", self.node, *left)
+        state = str(mine[0].get("state") or "")
+        return None if state == "prohibiting" or left == [0, 0] else self._last
+
+    def _stop(self, hook: EmqxHook) -> None:
+        try:
+            hook.stop_evacuation(self.node)
+        except EmqxError as error:
+            self.log.error("The evacuation of node %s could not be stopped. %s", self.node, error)
+        else:
+            self.log.warning("The evacuation of node %s has been stopped", self.node)
+        self._started = False
+
+
+class EmqxApiOperator(BaseEmqxOperator):
+    """
+    Send any request to the broker's management API, with the connection's authentication, retries and errors.
+
+    For what has no operator of its own: gateways, EMQX Cloud v4's shadow service, …
+
+    :param method: HTTP method (templated).
+    :param path: below the API's base path, as ``/gateways``; ids in it percent-encoded (templated).
+    :param query: query parameters (templated).
+    :param json: body (templated). Airflow neither stores nor shows it.
+    :param idempotent: whether sending it twice does no harm, so that it may be repeated after a lost answer; by default
+        everything but POST.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: the answer's content, without EMQX 4's ``code``; ``{"data", "meta"}`` where it is a page. XCom keeps it in
+        clear: set ``do_xcom_push=False`` if it holds secrets.
+    :raises EmqxConfigError: for a path with empty or dot segments, which the broker would take for another one.
+    :raises EmqxOutcomeUnknownError: if the answer to a POST was lost and ``idempotent`` is not set.
+    """
+
+    template_fields: Sequence[str] = ("method", "path", "query", "json", *BaseEmqxOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        method: str = "GET",
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.method = method
+        self.path = path
+        self.query = query
+        self.json = json
+        self.idempotent = idempotent
+
+    @property
+    def json(self) -> Any:
+        """The body, wrapped so that Airflow does not show it."""
+        return hidden(self._json)
+
+    @json.setter
+    def json(self, value: Any) -> None:
+        self._json = hide(value)
+
+    def execute(self, context: Context) -> Any:
+        """Send it."""
+        with self.hook() as hook:
+            return hook.request(self.method, self.path, self.query, plain(self._json), self.idempotent)
+
+
+def _count(name: str, value: int | str | None) -> int | None:
+    count = number(name, value)
+    if count is not None and count != int(count):
+        raise EmqxConfigError(f"{name} must be a whole number, not {value!r}")
+    return None if count is None else int(count)

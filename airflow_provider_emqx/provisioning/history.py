@@ -1,0 +1,77 @@
+"""A file that grows by one row of figures at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+from typing import Any
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read, open_to_write
+
+log = logging.getLogger(__name__)
+
+
+class History:
+    """
+    A JSON Lines or CSV file of figures.
+
+    :param output: path, URL or ObjectStoragePath, ending in ``.jsonl`` or ``.csv``.
+    """
+
+    def __init__(self, output: Location) -> None:
+        self.output = output
+        suffix = os.path.splitext(str(output).lower())[1]
+        if suffix not in (".jsonl", ".ndjson", ".csv"):
+            raise EmqxConfigError(f"output must end in .jsonl or .csv, not as {str(output)!r}")
+        self._csv = suffix == ".csv"
+        self._place = locate(output)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """
+        Append one row.
+
+        A CSV file keeps the columns of its header; what has no column is left out with a warning.
+
+        :param row: figures by name.
+        """
+        old = self._read_start()
+        line = self._csv_line(row, old) if self._csv else json.dumps(row, ensure_ascii=False) + "\n"
+        if isinstance(self._place, str):
+            os.makedirs(os.path.dirname(os.path.abspath(self._place)), exist_ok=True)
+            try:
+                with open(self._place, "a", encoding="utf-8", newline="") as file:
+                    file.write(line)
+            except OSError as error:
+                raise EmqxConfigError(f"the output {self._place!r} cannot be written: {error}") from error
+            return
+        with open_to_write(self.output, "output") as raw:
+            raw.write(old + line.encode())
+
+    def _read_start(self) -> bytes:
+        """Give a local file's header, or the whole of an object, which cannot be appended to."""
+        if isinstance(self._place, str):
+            if not os.path.exists(self._place):
+                return b""
+            with open_to_read(self._place) as raw:
+                return raw.readline()
+        if not self._place.exists():
+            return b""
+        with open_to_read(self.output) as raw:
+            return raw.read()
+
+    def _csv_line(self, row: dict[str, Any], old: bytes) -> str:
+        header = next(csv.reader(io.StringIO(old.decode("utf-8-sig"), newline="")), None) if old else None
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        if header is None:
+            writer.writerow(row)
+        elif left_out := [name for name in row if name not in header]:
+            log.warning(
+                "%d figures have no column in %s, %s for one", len(left_out), self.output, left_out[0]
+            )
+        writer.writerow(row.get(name) for name in header or row)
+        return text.getvalue()
