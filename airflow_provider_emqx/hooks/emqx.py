@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -88,6 +89,20 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     # ------------------------------------------------------------------ connection and client
 
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Give the fields of the connection form, to Airflow before 3.2; later ones never ask."""
+        from airflow_provider_emqx.hooks.form import form_widgets
+
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Give the labels of the connection form, to Airflow before 3.2; later ones never ask."""
+        from airflow_provider_emqx.hooks.form import field_behaviour
+
+        return field_behaviour()
+
     @cached_property
     def settings(self) -> Settings:
         """The connection, read and checked."""
@@ -108,8 +123,11 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             rate_limit=self.rate_limit,
             retry_unsafe=self.retry_unsafe,
         )
-        # Airflow masks the password itself, but not what is made of it
+        # Airflow masks the password itself, but not what is made of it, nor a password in a proxy's address
         mask_secret(settings.authorization.removeprefix("Basic "))
+        proxy = urlsplit(settings.proxy or "")
+        if proxy.password:
+            mask_secret(unquote(proxy.password))
         return settings
 
     def get_conn(self) -> SyncClient:
