@@ -77,7 +77,8 @@ def _read_rules(state: State, rules: Any, path: str, of: str = "") -> list[Rule]
         qos = rule.get("qos", [0, 1, 2])
         for place, level in enumerate(qos if isinstance(qos, list) else [qos], 1):
             check_union(level, (0, 1, 2), f"{where}.qos.{place}")
-        check_union(rule.get("retain", "all"), ("all", "true", "false", True, False), f"{where}.retain")
+        if not isinstance(rule.get("retain", "all"), bool):
+            check_union(rule.get("retain", "all"), ("all", "true", "false"), f"{where}.retain")
         read.append({**rule, "qos": qos, "retain": rule.get("retain", "all")})
     return read
 

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator
+from tests.operators.run import TI, execute, sent
+
+V4, V5 = "4.4.19", "5.8.9"
+ROWS = [
+    {"username": "alice", "topic": "a/#", "permission": "allow", "action": "publish"},
+    {"clientid": "dev-1", "topic": "b", "permission": "deny"},
+    {"username": "alice", "topic": "a/secret", "permission": "deny", "action": "all"},
+    {"topic": "$SYS/#", "permission": "deny", "action": "subscribe"},
+]
+
+
+def provision(source: Any, **arguments: Any) -> dict[str, Any]:
+    return execute(EmqxProvisionAclOperator, source=source, **arguments)
+
+
+def rules(subject: Any) -> list[tuple[str, str, str]]:
+    with EmqxHook() as hook:
+        return [(rule["topic"], rule["permission"], rule["action"]) for rule in hook.list_acl_rules(subject)]
+
+
+def write(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / f"acl.{kind}"
+    names = ["username", "clientid", "topic", "permission", "action"]
+    text = {
+        "csv": "\n".join([",".join(names), *(",".join(row.get(name, "") for name in names) for row in ROWS)]),
+        "json": json.dumps(ROWS),
+        "jsonl": "\n".join(map(json.dumps, ROWS)),
+    }[kind.removesuffix(".gz")]
+    path.write_bytes(gzip.compress(text.encode()) if kind.endswith(".gz") else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["list", "csv", "json", "jsonl", "csv.gz", "json.gz"])
+def test_rows_become_the_rules_of_their_subjects_in_order(broker: Any, tmp_path: Path, kind: str) -> None:
+    with EmqxHook() as hook:
+        hook.set_acl_rules({"username": "alice"}, [{"topic": "stale", "permission": "allow"}])
+        hook.set_acl_rules({"username": "bob"}, [{"topic": "stays", "permission": "allow"}])
+    result = provision(ROWS if kind == "list" else write(tmp_path, kind))
+    assert result == {
+        "read": 4,
+        "written": 4,
+        "skipped": 0,
+        "rejected": 0,
+        "subjects": 3,
+        "dry_run": False,
+        "rejected_rows": [],
+    }
+    assert rules("username:alice") == [("a/#", "allow", "publish"), ("a/secret", "deny", "all")]
+    assert rules({"clientid": "dev-1"}) == [("b", "deny", "all")]
+    assert rules("all") == [("$SYS/#", "deny", "subscribe")]
+    assert rules(("username", "bob")) == [("stays", "allow", "all")]
+    assert provision(ROWS)["written"] == 4
+    assert rules("username:alice") == [("a/#", "allow", "publish"), ("a/secret", "deny", "all")]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"username": "alice", "topic": "", "permission": "deny"},
+        {"username": "alice", "topic": "a/#/b", "permission": "deny"},
+        {"username": "alice", "topic": "a", "permission": "perhaps"},
+        {"username": "alice", "topic": "a", "permission": "deny", "action": "fly"},
+        {"username": "alice", "topic": "a", "permission": "deny", "qos": "7"},
+        {"username": "alice", "topic": "a", "permission": "deny", "colour": "red"},
+    ],
+)
+def test_a_subject_with_a_bad_row_is_left_as_it_is_and_the_others_are_done(broker: Any, bad: Any) -> None:
+    with EmqxHook() as hook:
+        hook.set_acl_rules({"username": "alice"}, [{"topic": "old", "permission": "deny"}])
+    result = provision([*ROWS, bad])
+    assert (result["read"], result["written"], result["skipped"], result["rejected"]) == (5, 2, 2, 1)
+    assert result["rejected_rows"][0]["line"] == 5
+    assert rules("username:alice") == [("old", "deny", "all")]
+    assert rules("clientid:dev-1") == [("b", "deny", "all")]
+
+
+def test_rejected_rows_fail_the_task_if_asked_for_after_the_good_ones_are_done(broker: Any) -> None:
+    ti = TI()
+    with pytest.raises(EmqxConfigError, match="1 of 5 rows were rejected"):
+        execute(EmqxProvisionAclOperator, ti, source=[*ROWS, "no row"], on_rejected="fail")
+    assert ti.pushed["return_value"]["written"] == 4
+    assert rules("clientid:dev-1") == [("b", "deny", "all")]
+    with pytest.raises(EmqxConfigError, match="1 of 1"):
+        provision([{"username": "..", "topic": "a", "permission": "deny"}])
+
+
+def test_a_dry_run_writes_nothing(broker: Any) -> None:
+    assert provision(ROWS, dry_run="true")["written"] == 4
+    assert sent(broker) == []
+
+
+def test_rules_are_deleted_by_subject(broker: Any) -> None:
+    provision(ROWS)
+    result = provision([{"username": "alice"}, {"clientid": "ghost"}], mode="delete")
+    assert result["subjects"] == 2
+    assert rules("username:alice") == []
+    assert rules("clientid:dev-1") == [("b", "deny", "all")]
+
+
+@pytest.mark.parametrize("version", [V4])
+def test_rules_that_the_broker_cannot_hold_are_rejected_with_their_rows(broker: Any) -> None:
+    result = provision([*ROWS, {"username": "x", "topic": "a", "permission": "deny", "qos": "1"}])
+    assert (result["written"], result["rejected"]) == (4, 1)
+    assert "EMQX 4 cannot tell QoS" in result["rejected_rows"][0]["reason"]
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_qos_and_retain_are_written(broker: Any) -> None:
+    provision([{"username": "x", "topic": "a", "permission": "deny", "qos": "0,1", "retain": "true"}])
+    with EmqxHook() as hook:
+        (rule,) = hook.list_acl_rules("username:x")
+    assert (rule["qos"], rule["retain"]) == ([0, 1], True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("acl.csv", b"\xff\xfe\x00"),
+        ("acl.json", b'[{"topic": "a"'),
+        ("acl.json", b'{"topic": "a"}'),
+        ("acl.jsonl", b'{"topic": "a", "permission": "deny"}\n{"topic'),
+        ("acl.csv.gz", b"no gzip"),
+        ("acl.xml", b"<acl/>"),
+    ],
+)
+def test_a_source_that_breaks_off_changes_nothing(
+    broker: Any, tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EmqxConfigError):
+        provision(tmp_path / name)
+    assert sent(broker) == []
+
+
+@pytest.mark.parametrize("source", [7, {"username": "a"}, "missing.csv"])
+def test_a_source_that_is_none_is_refused(broker: Any, source: Any) -> None:
+    with pytest.raises(EmqxConfigError):
+        provision(source)
+    assert broker.requests == []
+
+
+# the hook's methods
+
+
+def test_rules_are_added_before_and_after_those_there_are(broker: Any) -> None:
+    with EmqxHook() as hook:
+        hook.set_acl_rules("clientid:d", [{"topic": "m", "permission": "allow"}])
+        hook.add_acl_rules(
+            "clientid:d", [{"topic": "a", "permission": "deny"}, {"topic": "b", "permission": "deny"}]
+        )
+        hook.add_acl_rules("clientid:d", [{"topic": "z", "permission": "allow"}], position="last")
+        assert [rule["topic"] for rule in hook.list_acl_rules("clientid:d")] == ["a", "b", "m", "z"]
+        hook.add_acl_rules("clientid:d", [{"topic": "m", "permission": "allow"}])
+        assert [rule["topic"] for rule in hook.list_acl_rules("clientid:d")] == ["m", "a", "b", "z"]
+        assert next(iter(hook.list_acl_subjects("clientid")))["clientid"] == "d"
+        assert hook.delete_acl_rules("clientid:d") is True
+        assert hook.delete_acl_rules("clientid:d") is False
+        assert hook.list_acl_rules("clientid:d") == []
+
+
+@pytest.mark.parametrize("version", [V4])
+def test_of_two_rules_for_one_topic_the_first_counts_where_only_one_can_be_kept(broker: Any) -> None:
+    with EmqxHook() as hook:
+        wanted = [
+            {"topic": "t", "permission": "allow", "action": "publish"},
+            {"topic": "t", "permission": "deny", "action": "all"},
+        ]
+        hook.set_acl_rules("clientid:d", wanted)
+        assert rules("clientid:d") == [("t", "allow", "publish"), ("t", "deny", "subscribe")]
+
+
+@pytest.mark.parametrize("version", [V5])
+@pytest.mark.parametrize("call", ["set", "list", "delete"])
+def test_a_broker_without_the_source_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, version: str, call: str
+) -> None:
+    from airflow_provider_emqx.testing import FakeEmqx
+
+    with FakeEmqx(version=version, authorization=False) as broker:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        with EmqxHook() as hook, pytest.raises(EmqxError, match="Built-in Database"):
+            if call == "set":
+                hook.set_acl_rules("clientid:d", [{"topic": "t", "permission": "allow"}])
+            elif call == "list":
+                hook.list_acl_rules("clientid:d")
+            else:
+                hook.delete_acl_rules("clientid:d")
+
+
+@pytest.mark.parametrize(
+    "subject", ["", "alice", {}, {"user": "a"}, {"username": ".."}, "username:", 7, None, ("username",)]
+)
+def test_nobody_s_rules_are_changed_if_it_is_not_clear_whose(broker: Any, subject: Any) -> None:
+    with EmqxHook() as hook:
+        for call in (hook.list_acl_rules, hook.delete_acl_rules):
+            with pytest.raises(EmqxConfigError):
+                call(subject)
+        with pytest.raises(EmqxConfigError):
+            hook.set_acl_rules(subject, [{"topic": "a", "permission": "deny"}])
+    assert sent(broker) == []
+
+
+def test_unsupported_rules_are_told_apart_from_wrong_ones(broker: Any) -> None:
+    rule = {"topic": "t", "permission": "allow", "retain": True}
+    with EmqxHook() as hook:
+        if broker.version == V4:
+            with pytest.raises(EmqxUnsupportedError):
+                hook.set_acl_rules("clientid:d", [rule])
+            assert sent(broker) == []
+        else:
+            hook.set_acl_rules("clientid:d", [rule])
+            assert hook.list_acl_rules("clientid:d")[0]["retain"] is True
