@@ -156,6 +156,19 @@ def judge(condition: Condition, states: States, now: float) -> Outcome:
     return Outcome(reached >= goal, details, line)
 
 
+def glance(condition: Condition, states: States) -> tuple[bool, ...] | None:
+    """
+    Give all that the outcome depends on, in short: the same again means the same outcome.
+
+    :param condition: with its ids loaded.
+    :param states: what the broker said.
+    :return: for each id whether it is online; ``None`` where the outcome depends on the time as well.
+    """
+    if "stable_for" in condition.parameters:
+        return None
+    return tuple([is_online(states.get(clientid)) for clientid in condition.parameters["clientids"]])
+
+
 def is_online(row: Row | None, since: float | None = None) -> bool:
     """
     Tell whether a client is online: known **and** connected, since a kept session is known as well.

@@ -43,7 +43,7 @@ _LONGEST_BACKOFF = 60.0
 _SIZE_LASTS = 60.0
 #: requests in flight
 _IN_FLIGHT = 32
-#: ids that are worked on before other coroutines get a turn, and from how many on a thread does the work
+#: waits that are worked on before other coroutines get a turn, and ids of one wait from which on a thread does it
 _TURN, _LONG = 500, 5_000
 
 
@@ -74,6 +74,9 @@ class Watch:
         self.max_failures = max_failures
         #: what the last look found, in one line
         self.text = ""
+        #: what it looked at and what that came to: as long as nothing has changed, neither has the outcome
+        self.glance: tuple[bool, ...] | None = None
+        self.outcome: Outcome | None = None
         #: the outcome that was waited for, or the error that ended the wait; an error is no exception here, because
         #: raising one object in thousands of coroutines would make its traceback thousands of frames long
         self.found: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
@@ -92,6 +95,7 @@ class Watch:
     def seen(self, outcome: Outcome) -> None:
         """Take what a look has found."""
         self._failures = 0
+        self.outcome = outcome
         self._note(outcome.text)
         if outcome.met:
             self.end(outcome)
@@ -183,11 +187,10 @@ class Poll:
                     for watch in due:
                         watch.end(error)
                 now = _now()
-                async for watch in _in_turns(due):
-                    if watch.found.done():
-                        self._watches.discard(watch)
-                    else:
+                async for part in _in_turns(due):
+                    for watch in part:
                         watch.schedule(now)
+                    self._watches.difference_update([watch for watch in part if watch.found.done()])
         finally:
             await self._disconnect()
 
@@ -214,29 +217,34 @@ class Poll:
                 await look(await self._connect(), watches)
             except EmqxError as error:
                 failure = await self._reconsider(error)
-                async for watch in _in_turns(watches):
-                    watch.failed(failure)
+                async for part in _in_turns(watches):
+                    for watch in part:
+                        watch.failed(failure)
 
     async def _look_at_clients(self, client: AsyncClient, watches: Sequence[Watch]) -> None:
         awaited: dict[str, None] = {}
-        async for watch in _in_turns(watches):
-            awaited.update(dict.fromkeys(watch.condition.parameters["clientids"]))
+        async for part in _in_turns(watches):
+            for watch in part:
+                awaited.update(dict.fromkeys(watch.condition.parameters["clientids"]))
         names = clients.fields(watch.condition for watch in watches)
         states = await self._states(client, awaited, names)
         now = time.time()
-        met: list[tuple[Watch, Outcome]] = []
+        met: list[Watch] = []
         doubtful: dict[str, None] = {}
-        async for watch in _in_turns(watches):
-            outcome = await _judged(watch.condition, states, now)
-            if outcome.met and (ids := clients.in_doubt(watch.condition, outcome, states)):
-                met.append((watch, outcome))
-                doubtful.update(dict.fromkeys(ids))
-            else:
-                watch.seen(outcome)
+        async for part in _in_turns(watches):
+            for watch in part:
+                outcome = await _outcome(watch, states, now)
+                if outcome.met and (ids := clients.in_doubt(watch.condition, outcome, states)):
+                    watch.glance = None
+                    met.append(watch)
+                    doubtful.update(dict.fromkeys(ids))
+                else:
+                    watch.seen(outcome)
         if doubtful:
             await _ask_each(client, doubtful, states)
-            async for watch, _ in _in_turns(met):
-                watch.seen(await _judged(watch.condition, states, now))
+            async for part in _in_turns(met):
+                for watch in part:
+                    watch.seen(await _outcome(watch, states, now))
 
     async def _states(
         self, client: AsyncClient, awaited: Iterable[str], names: tuple[str, ...]
@@ -333,7 +341,9 @@ async def shared(emqx_conn_id: str) -> AsyncIterator[Poll]:
     :param emqx_conn_id: the Airflow connection.
     """
     key = (asyncio.get_running_loop(), emqx_conn_id)
-    poll = _polls.setdefault(key, Poll(emqx_conn_id))
+    poll = _polls.get(key)
+    if poll is None:
+        poll = _polls[key] = Poll(emqx_conn_id)
     poll.users += 1
     try:
         yield poll
@@ -361,24 +371,32 @@ def _import_libraries() -> None:
         import_module(name)
 
 
-async def _in_turns(things: Iterable[_T]) -> AsyncIterator[_T]:
-    """Give other coroutines a turn now and then: thousands of waits are worked on in one round."""
-    for index, thing in enumerate(list(things)):
-        if index % _TURN == _TURN - 1:
+async def _in_turns(things: Sequence[_T]) -> AsyncIterator[Sequence[_T]]:
+    """Work on thousands of things in parts, between which other coroutines get their turn."""
+    for start in range(0, len(things), _TURN):
+        if start:
             await asyncio.sleep(0)
-        yield thing
+        yield things[start : start + _TURN]
 
 
-async def _judged(condition: Condition, states: clients.States, now: float) -> Outcome:
+async def _outcome(watch: Watch, states: clients.States, now: float) -> Outcome:
+    condition = watch.condition
     if len(condition.parameters["clientids"]) > _LONG:
         return await asyncio.to_thread(clients.judge, condition, states, now)
-    return clients.judge(condition, states, now)
+    glance = clients.glance(condition, states)
+    if watch.outcome is None or glance is None or glance != watch.glance:
+        watch.glance = glance
+        return clients.judge(condition, states, now)
+    return watch.outcome
 
 
 async def _ask_each(client: AsyncClient, clientids: Iterable[str], states: clients.States) -> None:
     """Ask for clients one by one, several at a time; the first error ends it, so that a wrong key does not hammer."""
     ids = iter(list(clientids))
     get_client = operations(client.broker).clients.get_client
+    # however many connections are waited on, the event loop is one
+    loop = asyncio.get_running_loop()
+    in_flight = max(4, _IN_FLIGHT // sum(each is loop for each, _ in _polls))
 
     async def work() -> None:
         for clientid in ids:
@@ -386,7 +404,7 @@ async def _ask_each(client: AsyncClient, clientids: Iterable[str], states: clien
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(_IN_FLIGHT):
+            for _ in range(in_flight):
                 group.create_task(work())
     except* EmqxError as errors:
         error = errors.exceptions[0]
