@@ -7,8 +7,7 @@ from tests.bench.calls import LIBRARIES, PARTS, imported, modules
 
 def test_what_dag_files_import_loads_no_http_library() -> None:
     found = modules()
-    assert {name.split(".")[1] for name in found} <= set(PARTS)
-    assert len(found) >= 4
+    assert {name.split(".")[1] for name in found} >= set(PARTS)
     loaded = {name: libraries for name, (_, libraries) in imported(found, times=0).items()}
     assert [name for name, libraries in loaded.items() if libraries] == []
 
