@@ -215,12 +215,16 @@ class EmqxKickClientsOperator(BaseEmqxOperator):
         }
 
     def _filters(self) -> dict[str, Any]:
-        given = {
+        parts = {"like_clientid": self.clientid_like, "like_username": self.username_like}
+        filters = {
             **(self.filters or {}),
-            "like_clientid": self.clientid_like or None,
-            "like_username": self.username_like or None,
+            **{name: part for name, part in parts.items() if part is not None},
         }
-        filters = {name: value for name, value in given.items() if value is not None}
+        # a template without a value would select far more than was meant
+        if empty := [name for name, value in filters.items() if value is None or value == ""]:
+            raise EmqxConfigError(
+                f"the filter {empty[0]} has no value: it would select every client. Nobody was kicked"
+            )
         away = seconds("disconnected_for", self.disconnected_for)
         if away is not None:
             filters["conn_state"] = "disconnected"

@@ -206,3 +206,30 @@ def test_a_dag_kicks_whom_its_parameters_name(run_dag: Any, broker: Any) -> None
     assert run.state == "success"
     assert run.get_task_instance("kick").xcom_pull(task_ids="kick")["kicked"] == ["dev-1", "dev-2"]
     assert not broker.clients
+
+
+def test_filters_by_a_part_of_an_id_count_in_either_spelling(broker: Any) -> None:
+    for clientid in ("pump-1", "pump-2", "valve-1"):
+        broker.connect(clientid, session_expiry=3600)
+        broker.disconnect(clientid)
+    both = {"like_clientid": "pump-", "conn_state": "disconnected"}
+    assert sorted(kick(filters=both, dry_run=True)["kicked"]) == ["pump-1", "pump-2"]
+    result = kick(filters={"conn_state": "disconnected"}, clientid_like="pump-")
+    assert sorted(result["kicked"]) == ["pump-1", "pump-2"]
+    assert set(broker.clients) == {"valve-1"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"clientid_like": "", "disconnected_for": 60},
+        {"filters": {"conn_state": "disconnected", "username": ""}},
+        {"filters": {"conn_state": "disconnected", "username": None}},
+    ],
+)
+def test_a_filter_without_a_value_selects_nobody(broker: Any, arguments: dict[str, Any]) -> None:
+    broker.connect("dev-1", session_expiry=3600)
+    broker.disconnect("dev-1")
+    with pytest.raises(EmqxConfigError, match="has no value"):
+        kick(**arguments)
+    assert set(broker.clients) == {"dev-1"}
