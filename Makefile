@@ -12,7 +12,7 @@ PUBLIC := $(wildcard $(addprefix airflow_provider_emqx/,exceptions.py hooks oper
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv check lint types layers dead-code docstrings docs test demo ui bench soak \
+.PHONY: help venv check lint types layers dead-code docstrings docs operations test demo ui bench soak \
         test-matrix test-standalone test-live dist clean
 
 help: ## list the targets
@@ -45,6 +45,9 @@ docstrings: $(INSTALLED)
 
 docs: $(INSTALLED) ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+
+operations: $(INSTALLED) .ci/support.py ## write the table of operations in docs/
+	$(BIN)/python .ci/support.py
 
 test: $(INSTALLED) ## the test suite, against a fake broker of both generations
 	$(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)

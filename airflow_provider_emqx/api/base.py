@@ -68,7 +68,7 @@ class Reply:
     """
 
     status: int
-    data: Any = None
+    data: Any = field(default=None, repr=False)
     meta: Mapping[str, Any] = field(default_factory=dict)
     maybe_applied: bool = False
 
@@ -97,7 +97,7 @@ class Answer:
 
     status: int
     content_type: str
-    body: bytes
+    body: bytes = field(repr=False)
     retry_after: float | None = None
     location: str = ""
 

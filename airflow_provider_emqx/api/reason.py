@@ -10,8 +10,9 @@ from airflow_provider_emqx.api.base import Request
 
 _LIMIT = 300
 _SECRET_FIELDS = frozenset({"password", "password_hash", "salt", "payload", "secret", "api_secret", "file"})
-#: what quotes the request: Erlang binaries, strings, an Authorization header
-_BINARY = re.compile(r'<<.*?>>|"(?:[^"\\]|\\.)*"|\bBasic\s+[\w+/=-]{4,}', re.DOTALL)
+_BINARY = re.compile(r'<<.*?>>|"(?:[^"\\]|\\.)*"', re.DOTALL)
+#: of an Authorization header, which something between may repeat
+_CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w+/=.-]{4,}", re.IGNORECASE)
 _CHARLIST = re.compile(r"\[(?:\d{1,3},\s*)+\d{1,3}\]")
 
 
@@ -30,6 +31,7 @@ def clean(message: Any, request: Request) -> str:
         text = message if isinstance(message, str) else json.dumps(message, default=str)
         text = _schema_error(text) or _BINARY.sub("…", _CHARLIST.sub(_as_text, text))
         text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+        text = _CREDENTIALS.sub(r"\1 …", text)
         # before it is shortened, so that no beginning of a secret is left at the end
         if any(_shows(secret, text) for secret in _secrets(request)):
             return "(the broker's words repeat a secret of the request and are withheld)"

@@ -78,7 +78,8 @@ def add_acl_rules(
     broker: Broker, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
 ) -> Operation[list[Row]]:
     """
-    Put ACL rules before or after those that a subject has: read, merge, replace, read again.
+    Put ACL rules before or after those that a subject has: read, merge, replace
+    (``PUT …/built_in_database/rules/users/{username}`` and so on), read again.
 
     EMQX has no such request: a change by somebody else at the same moment is lost. Adding what is there moves it.
 

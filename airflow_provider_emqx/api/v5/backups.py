@@ -15,7 +15,7 @@ _LONG = 600.0
 
 def export_backup(broker: Broker) -> Operation[Row]:
     """
-    Write a backup to the disk of the node that answers: ``POST /data/export``.
+    Write a backup to the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/export``.
 
     :return: ``{"filename", "node", "size", "created_at"}``.
     """
@@ -27,7 +27,7 @@ def export_backup(broker: Broker) -> Operation[Row]:
 
 def list_backups(broker: Broker, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
     """
-    List the backups on the disks of all nodes: ``GET /data/files``.
+    List the backups on the disks of all nodes, EMQX 5.4 and newer: ``GET /data/files``.
 
     :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
     """
@@ -40,7 +40,7 @@ def list_backups(broker: Broker, page: int = 1, limit: int | None = None) -> Ope
 
 def download_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bytes]:
     """
-    Read a backup: ``GET /data/files/{filename}``.
+    Read a backup, EMQX 5.4 and newer: ``GET /data/files/{filename}``.
 
     :param node: whose disk it is on.
     :return: the file, a ``.tar.gz``.
@@ -52,7 +52,7 @@ def download_backup(broker: Broker, filename: str, node: str | None = None) -> O
 
 def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bool | None]:
     """
-    Delete a backup from a node's disk: ``DELETE /data/files/{filename}``.
+    Delete a backup from a node's disk, EMQX 5.4 and newer: ``DELETE /data/files/{filename}``.
 
     :return: whether it was there.
     """
@@ -65,7 +65,7 @@ def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Ope
 
 def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[None]:
     """
-    Put a backup on the disk of the node that answers: ``POST /data/files``.
+    Put a backup on the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/files``.
 
     :param filename: its name there, ending in ``.tar.gz``.
     :param content: the file.
@@ -92,7 +92,9 @@ def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[No
 
 def import_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[None]:
     """
-    Put a backup that lies on a node's disk into force: ``POST /data/import``. It overwrites configuration and users.
+    Put a backup that lies on a node's disk into force, EMQX 5.4 and newer: ``POST /data/import``.
+
+    It overwrites configuration and users.
 
     :param node: whose disk it is on.
     :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.

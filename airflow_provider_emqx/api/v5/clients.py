@@ -101,9 +101,10 @@ def has_bulk_kick(broker: Broker) -> bool:
 
 def kick_clients(broker: Broker, clientids: Sequence[str]) -> Operation[None]:
     """
-    End the connections and sessions of up to 1,000 clients: ``POST /clients/kickout/bulk``, EMQX 5.1 and newer.
+    End the connections and sessions of up to 1,000 clients: ``POST /clients/kickout/bulk`` since EMQX 5.1,
+    before that and on Serverless ``DELETE /clients/{clientid}`` each.
 
-    The broker does not tell which of them were there. Older brokers get one ``DELETE`` each.
+    The broker does not tell which of them were there.
     """
     ids = client_ids(clientids)
     if not has_bulk_kick(broker):

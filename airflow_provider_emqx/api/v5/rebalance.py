@@ -13,7 +13,8 @@ from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 
 def get_rebalance_status(broker: Broker) -> Operation[Row]:
     """
-    Read what is being evacuated or rebalanced: ``GET /load_rebalance/global_status``.
+    Read what is being evacuated or rebalanced: ``GET /load_rebalance/global_status``; EMQX 5.9 and newer, Enterprise
+    before.
 
     :return: ``{"evacuations": […], "purges": […], "rebalances": […]}``, each row with its ``node`` and ``stats``; empty
         lists when nothing goes on.
@@ -28,7 +29,8 @@ def get_rebalance_status(broker: Broker) -> Operation[Row]:
 
 def start_evacuation(broker: Broker, node: str, settings: Mapping[str, Any] | None = None) -> Operation[None]:
     """
-    Move all clients and sessions away from a node: ``POST /load_rebalance/{node}/evacuation/start``.
+    Move all clients and sessions away from a node: ``POST /load_rebalance/{node}/evacuation/start``; EMQX 5.9 and
+    newer, Enterprise before.
 
     It goes on in the broker; :func:`get_rebalance_status` tells how far it is.
 
@@ -40,13 +42,17 @@ def start_evacuation(broker: Broker, node: str, settings: Mapping[str, Any] | No
 
 
 def stop_evacuation(broker: Broker, node: str) -> Operation[None]:
-    """End an evacuation; clients may connect to the node again: ``POST /load_rebalance/{node}/evacuation/stop``."""
+    """
+    End an evacuation, so that clients may connect to the node again:
+    ``POST /load_rebalance/{node}/evacuation/stop``; EMQX 5.9 and newer, Enterprise before.
+    """
     yield from _act(broker, node, "evacuation/stop", None)
 
 
 def start_rebalance(broker: Broker, node: str, settings: Mapping[str, Any] | None = None) -> Operation[None]:
     """
-    Spread clients and sessions evenly over nodes: ``POST /load_rebalance/{node}/start``.
+    Spread clients and sessions evenly over nodes: ``POST /load_rebalance/{node}/start``; EMQX 5.9 and newer,
+    Enterprise before.
 
     :param node: the node that coordinates it.
     :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``abs_conn_threshold``,
@@ -57,7 +63,7 @@ def start_rebalance(broker: Broker, node: str, settings: Mapping[str, Any] | Non
 
 
 def stop_rebalance(broker: Broker, node: str) -> Operation[None]:
-    """End a rebalancing: ``POST /load_rebalance/{node}/stop``."""
+    """End a rebalancing: ``POST /load_rebalance/{node}/stop``; EMQX 5.9 and newer, Enterprise before."""
     yield from _act(broker, node, "stop", None)
 
 

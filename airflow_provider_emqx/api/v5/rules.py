@@ -104,7 +104,8 @@ def list_connectors(broker: Broker) -> Operation[list[Row]]:
 
 def get_integration(broker: Broker, kind: str, name: str) -> Operation[Row | None]:
     """
-    Read one action, source or connector: ``GET /actions/{id}``, ``/sources/{id}``, ``/connectors/{id}``.
+    Read one action, source or connector, EMQX 5.4 and newer: ``GET /actions/{id}``, ``/sources/{id}``,
+    ``/connectors/{id}``.
 
     :param kind: ``"action"``, ``"source"`` or ``"connector"``.
     :param name: its id, as ``http:my_hook``.
@@ -120,7 +121,7 @@ def get_integration(broker: Broker, kind: str, name: str) -> Operation[Row | Non
 
 def set_integration_enabled(broker: Broker, kind: str, name: str, enabled: bool) -> Operation[None]:
     """
-    Enable or disable an action, source or connector: ``PUT /{kind}s/{id}/enable/{true|false}``.
+    Enable or disable an action, source or connector, EMQX 5.4 and newer: ``PUT /{kind}s/{id}/enable/{true|false}``.
 
     :raises EmqxNotFoundError: if there is none.
     """
@@ -129,7 +130,7 @@ def set_integration_enabled(broker: Broker, kind: str, name: str, enabled: bool)
 
 def restart_integration(broker: Broker, kind: str, name: str) -> Operation[None]:
     """
-    Connect an action, source or connector anew: ``POST /{kind}s/{id}/start``. It must be enabled.
+    Connect an action, source or connector anew, EMQX 5.4 and newer: ``POST /{kind}s/{id}/start``. It must be enabled.
 
     :raises EmqxNotFoundError: if there is none.
     """

@@ -207,7 +207,7 @@ def get_retained(broker: Broker, topic: str) -> Operation[Row | None]:
 def delete_retained(broker: Broker, topic: str) -> Operation[bool | None]:
     """
     Delete the message retained for one topic: ``DELETE /mqtt/retainer/message/{topic}``; on Serverless by an empty
-    retained message to that topic, which subscribers receive.
+    retained message to that topic (``POST /publish``), which subscribers receive.
 
     :param topic: without wildcards.
     :return: whether there was one; ``None`` where the broker does not tell.
