@@ -90,13 +90,13 @@ def _bodies(folder: Path, generation: Generation, rows: int, **options: Any) -> 
 
 
 def _post_bodies(origin: str, generation: Generation, bodies: list[bytes], number: int) -> float:
-    renamed = [body.replace(b'"o00-', f'"b{number:02}-'.encode()) for body in bodies]
+    renamed = [body.replace(b'"bench-o00-', f'"bench-b{number:02}-'.encode()) for body in bodies]
     return _post(origin + generation.bulk, renamed)
 
 
-def _post(url: str, bodies: list[bytes]) -> float:
+def _post(url: str, bodies: list[bytes], key: str = KEY, secret: str = SECRET) -> float:
     headers = {"Content-Type": "application/json"}
-    with bare_session() as session:
+    with bare_session(key, secret) as session:
         start = time.perf_counter()
         for body in bodies:
             session.post(url, data=body, headers=headers).raise_for_status()

@@ -169,6 +169,6 @@ def _memory(folder: Path, rows: int) -> Iterator[Line]:
 
 def _peak(source: Path) -> int:
     with broker(V5, paced=False):
-        peak = provision_elsewhere(source).peak
+        peak = provision_elsewhere(source, {})[0].peak
     source.unlink()
     return peak

@@ -7,14 +7,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.setting import V5, provision_elsewhere
+from tests.bench.setting import V5, provision_elsewhere, write_csv
 from tests.bench.table import Line
 
 MB = 1_000_000
 
 
 def lines(folder: Path, quick: bool) -> Iterator[Line]:
-    """Measure one synchronisation, and a small one to compare memory with."""
+    """Measure a synchronisation, then hashing in shards."""
+    yield from _sync(folder, quick)
+    yield _shards(folder, 50 if quick else 600)
+
+
+def _sync(folder: Path, quick: bool) -> Iterator[Line]:
     rows = 100_000 if quick else 1_000_000
     few = 10_000
     from airflow_provider_emqx.testing import FakeEmqx
@@ -23,13 +28,13 @@ def lines(folder: Path, quick: bool) -> Iterator[Line]:
     new, changed, gone = rows // 100, rows // 200, rows // 1_000
     with FakeEmqx(V5.version, pace=PACE_V5, log_requests=False) as fake:
         os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
-        small = provision_elsewhere(_source(folder, few, 0), mode="sync", scope="fleet-")
+        (small,) = provision_elsewhere(_source(folder, few, 0), {"mode": "sync", "scope": "fleet-"})
         for number in range(few, rows - new + gone):
             fake.add_user(_id(number), _password(number))
         before = fake.request_count
         # those who are gone have the last numbers of the old ones, the new ones come after them
         source = _source(folder, rows, changed, skip=range(rows - new, rows - new + gone))
-        usage = provision_elsewhere(source, mode="sync", scope="fleet-")
+        (usage,) = provision_elsewhere(source, {"mode": "sync", "scope": "fleet-"})
         requests = fake.request_count - before
         users = len(fake.users)
     result = usage.result
@@ -45,6 +50,29 @@ def lines(folder: Path, quick: bool) -> Iterator[Line]:
         f"{more / MB:.1f} MB ({usage.peak / MB:.0f} MB in all)",
         f"at most {allowed / MB:.1f} MB",
         more <= allowed,
+    )
+
+
+def _shards(folder: Path, rows: int) -> Line:
+    """Hash with bcrypt, once in one task and once in four mapped ones."""
+    from airflow_provider_emqx.testing import FakeEmqx
+
+    shards, rounds = 4, 8
+    os.environ["AIRFLOW_CONN_PEPPER"] = json.dumps({"conn_type": "generic", "password": "bench" * 8})
+    hashed = {"hash_passwords": True, "pepper_conn_id": "pepper"}
+    algorithm = {"name": "bcrypt", "salt_rounds": rounds}
+    source = write_csv(folder / "hashed.csv", "hashed", rows)
+    with FakeEmqx(V5.version, password_hash_algorithm=algorithm, log_requests=False) as fake:
+        os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
+        (one,) = provision_elsewhere(source, hashed)
+        parts = provision_elsewhere(source, *({**hashed, "shard": [part, shards]} for part in range(shards)))
+    sums = {name: sum(part.result[name] for part in parts) for name in ("read", "written", "unchanged")}
+    if sums != {"read": rows, "written": rows, "unchanged": rows}:
+        raise RuntimeError(f"the shards did not do what the single task did: {sums}")
+    longest = max(part.wall for part in parts)
+    return Line(
+        f"v5: {rows:,} users hashed by the task (bcrypt, {rounds} rounds), {shards} mapped shards at once",
+        f"{longest:.1f} s, one task {one.wall:.1f} s: {one.wall / longest:.2f} times faster",
     )
 
 

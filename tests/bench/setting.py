@@ -85,7 +85,7 @@ def prepare_airflow(home: Path) -> None:
 
 def users(prefix: str, count: int) -> Iterator[tuple[str, str]]:
     """Make user ids and passwords of equal length."""
-    return ((f"{prefix}-{number:07d}", f"password-{number:012d}") for number in range(count))
+    return ((f"bench-{prefix}-{number:07d}", f"password-{number:012d}") for number in range(count))
 
 
 def write_csv(path: Path, prefix: str, count: int) -> Path:
@@ -107,17 +107,40 @@ def provision(source: Path, **options: Any) -> dict[str, Any]:
     return done
 
 
-def provision_elsewhere(source: Path, **options: Any) -> Usage:
-    """Do the same in a process of its own, and tell what it took."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.setting", json.dumps([str(source), options])],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    # Airflow may have something to say first
-    return Usage(**json.loads(done.stdout.splitlines()[-1]))
+def provision_elsewhere(source: Path, *tasks: dict[str, Any]) -> list[Usage]:
+    """
+    Do the same in processes of their own, all at once, and tell what they took.
+
+    :param source: of all of them.
+    :param tasks: options of the operator, for each process.
+    """
+    command = [sys.executable, "-m", "tests.bench.setting", str(source)]
+    running = [
+        subprocess.Popen(
+            [*command, json.dumps(options)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for options in tasks
+    ]
+    # importing Airflow takes seconds, whatever a task does, and Airflow may have something to say
+    for process in running:
+        assert process.stdout is not None
+        while process.stdout.readline() not in (_READY, ""):
+            pass
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate()[0].splitlines() for process in running]
+    if any(process.returncode for process in running):
+        raise RuntimeError("a process failed; what it said is above")
+    return [Usage(**json.loads(lines[-1])) for lines in answers]
+
+
+_READY = "ready\n"
 
 
 @dataclass(frozen=True)
@@ -138,10 +161,11 @@ class Usage:
 
 
 def _usage(source: Path, options: dict[str, Any]) -> Usage:
-    # importing Airflow takes seconds, whatever the task does
     import airflow_provider_emqx.hooks.emqx
     import airflow_provider_emqx.operators.auth  # noqa: F401
 
+    print(_READY, end="", flush=True)
+    sys.stdin.readline()
     wall, cpu = time.perf_counter(), time.process_time()
     result = provision(source, **options)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -159,17 +183,16 @@ def _peak() -> int:
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
-def bare_session() -> Any:
+def bare_session(key: str = KEY, secret: str = SECRET) -> Any:
     """Make a session of requests that does nothing it need not do."""
     import requests
 
     session = requests.Session()
-    session.auth = (KEY, SECRET)
+    session.auth = (key, secret)
     # a .netrc and proxies would be looked for at every call
     session.trust_env = False
     return session
 
 
 if __name__ == "__main__":
-    _source, _options = json.loads(sys.argv[1])
-    print(json.dumps(asdict(_usage(Path(_source), _options))))
+    print(json.dumps(asdict(_usage(Path(sys.argv[1]), json.loads(sys.argv[2])))))

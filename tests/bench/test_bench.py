@@ -56,7 +56,7 @@ def test_the_bare_loop_sends_what_the_operator_sends(
     bodies = bulk._bodies(tmp_path, generation, 600)
     with FakeEmqx(generation.version) as fake:
         bulk._post_bodies(fake.url, generation, bodies, 3)
-        assert sorted(fake.users) == [f"b03-{number:07d}" for number in range(600)]
+        assert sorted(fake.users) == [f"bench-b03-{number:07d}" for number in range(600)]
         assert [len(request.body) for request in fake.requests] == [len(body) for body in bodies]
 
 
