@@ -163,6 +163,11 @@ class EmqxUnbanOperator(BaseEmqxOperator):
         """Select, check, unban, look again."""
         from airflow_provider_emqx.api.bans import read_kind
 
+        empty = [name for name in ("kind", "who", "reason", "by") if getattr(self, name) == ""]
+        if empty:
+            raise EmqxConfigError(
+                f"{empty[0]} has no value: more bans would end than are meant. None has ended"
+            )
         names = texts("who", self.who)
         age = seconds("older_than", self.older_than)
         if names and not self.kind:

@@ -131,9 +131,15 @@ def seconds(name: str, value: Any) -> float | None:
     Read a span of time: seconds, also as text, or a ``timedelta``.
 
     :param name: of the argument, for the error.
-    :param value: what was given; empty is ``None``.
+    :param value: what was given, or ``None``.
+    :raises EmqxConfigError: also for empty text: a template without a value would take a filter away.
     """
-    return number(name, value.total_seconds() if isinstance(value, timedelta) else value)
+    if value is None:
+        return None
+    span = number(name, value.total_seconds() if isinstance(value, timedelta) else value)
+    if span is None:
+        raise EmqxConfigError(f"{name} has no value; give seconds, or leave it out")
+    return span
 
 
 def excluded(name: str, patterns: Sequence[str]) -> bool:

@@ -229,7 +229,7 @@ class EmqxClearRetainedOperator(BaseEmqxOperator):
         """Select, check, delete."""
         from airflow_provider_emqx.api.names import topic_name
 
-        if (self.topics is None) == (not self.topic_filter):
+        if (self.topics is None) == (self.topic_filter is None):
             raise EmqxConfigError("give either topics or topic_filter, to say what is to be deleted")
         age = seconds("older_than", self.older_than)
         if age is not None and self.topics is not None:

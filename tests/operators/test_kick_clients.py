@@ -138,7 +138,7 @@ def test_more_clients_than_allowed_and_nobody_is_touched(broker: Any, limit: Any
     assert len(broker.clients) == 4
 
 
-@pytest.mark.parametrize("limit", [2, "50%", None, ""])
+@pytest.mark.parametrize("limit", [2, "50%", None])
 def test_as_many_as_allowed_are_kicked(broker: Any, limit: Any) -> None:
     broker.connect_many(["a1", "a2", "b", "c"])
     assert sorted(kick(clientid_like="a", max_affected=limit)["kicked"]) == ["a1", "a2"]
@@ -170,7 +170,7 @@ def test_a_report_that_cannot_be_written_is_found_out_before_anybody_is_kicked(
 ) -> None:
     broker.connect("dev-1")
     with pytest.raises(EmqxConfigError, match="cannot be written"):
-        kick(clientids="dev-1", report=str(tmp_path / "missing" / "kicked.jsonl"))
+        kick(clientids="dev-1", report=str(tmp_path))
     assert sent(broker) == []
 
 

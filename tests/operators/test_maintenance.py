@@ -157,6 +157,9 @@ def test_a_filter_is_refused_where_retained_messages_cannot_be_listed(retained: 
         {"topic_filter": "a/#/b"},
         {"topic_filter": "a", "older_than": "yesterday"},
         {"topic_filter": "a", "max_affected": "many"},
+        {"topic_filter": ""},
+        {"topic_filter": "#", "older_than": ""},
+        {"topic_filter": "#", "max_affected": ""},
     ],
 )
 def test_a_wildcard_or_a_broken_argument_deletes_nothing(retained: Any, arguments: dict[str, Any]) -> None:
@@ -304,7 +307,16 @@ def test_bans_end_by_name_or_filter(banned: Any, arguments: dict[str, Any], left
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"who": "a"}, {"kind": "planet", "who": "a"}, {"reason": "spam", "max_affected": "25%"}],
+    [
+        {},
+        {"who": "a"},
+        {"kind": "planet", "who": "a"},
+        {"reason": "spam", "max_affected": "25%"},
+        {"kind": "clientid", "reason": ""},
+        {"kind": "clientid", "who": ""},
+        {"kind": "clientid", "older_than": ""},
+        {"kind": "clientid", "max_affected": ""},
+    ],
 )
 def test_no_ban_ends_by_mistake(banned: Any, arguments: dict[str, Any]) -> None:
     before = len(sent(banned))

@@ -1,0 +1,42 @@
+"""
+Keep the ACL rules in step with a file, ban offenders for a day, and let go whose time is over.
+
+Purpose: the file says who may do what; every row gets an outcome, and a user with a row that cannot be right keeps the
+rules that he has. Client ids in ``offenders`` are banned and kicked.
+
+Needs: the Airflow connection ``emqx_default``, and a file with the columns ``username`` or ``clientid``, ``topic``,
+``permission``, ``action`` that the worker can read.
+
+Run: ``airflow dags test emqx_control_access --conf '{"rules": "/data/acl.csv", "offenders": ["dev-666"]}'``.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_emqx.operators.auth import EmqxBanOperator, EmqxProvisionAclOperator, EmqxUnbanOperator
+
+with DAG(
+    "emqx_control_access",
+    schedule=None,
+    params={"rules": "acl.csv", "offenders": []},
+    tags=["emqx"],
+) as dag:
+    rules = EmqxProvisionAclOperator(task_id="rules", source="{{ params.rules }}", on_rejected="fail")
+    ban = EmqxBanOperator(
+        task_id="ban",
+        kind="clientid",
+        who="{{ params.offenders | tojson }}",
+        duration=86_400,
+        reason="banned by {{ dag.dag_id }}",
+        kick=True,
+    )
+    # bans that were set without an end, by hand or by others, are not touched
+    unban = EmqxUnbanOperator(
+        task_id="unban",
+        reason="banned by {{ dag.dag_id }}",
+        older_than=7 * 86_400,
+        max_affected=100,
+    )
+
+    ban >> unban

@@ -1,0 +1,39 @@
+"""
+End the sessions of clients that have been away for long.
+
+Purpose: the broker keeps the session of a client that asked for it, with its subscriptions and queued messages, until
+it expires. Sessions of devices that are gone for good cost memory, and this ends them, every night.
+
+Needs: the Airflow connection ``emqx_default``. Begin with the parameter ``dry_run``: the result of the task names who
+would be kicked.
+
+Run: ``airflow dags test emqx_kick_stale_clients --conf '{"dry_run": true}'``.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator, EmqxListClientsOperator
+
+with DAG(
+    "emqx_kick_stale_clients",
+    schedule=None,
+    params={"days": 30, "keep": ["gateway-*"], "dry_run": False, "report": "kicked.jsonl"},
+    tags=["emqx"],
+) as dag:
+    kick = EmqxKickClientsOperator(
+        task_id="kick",
+        disconnected_for="{{ params.days * 86400 }}",
+        exclude="{{ params.keep | tojson }}",
+        # if more than a tenth of all clients seems to be gone, something else is wrong
+        max_affected="10%",
+        dry_run="{{ params.dry_run }}",
+        report="{{ params.report }}",
+        retries=2,
+    )
+    left = EmqxListClientsOperator(
+        task_id="left", filters={"conn_state": "disconnected"}, fields=["disconnected_at"]
+    )
+
+    kick >> left

@@ -1,0 +1,37 @@
+"""
+Measure topics from day to day, and clear retained messages that nobody needs.
+
+Purpose: the counters of each day of some topics go into a history file, then begin at 0 again; the retained messages of
+topics that are no longer in use are deleted.
+
+Needs: the Airflow connection ``emqx_default``; on EMQX 4 its module ``topic_metrics``. The topics are parameters. On
+EMQX 5 and newer the operator can also select retained messages by ``topic_filter`` and ``older_than``.
+
+Run: ``airflow dags test emqx_look_after_topics --conf '{"measured": ["sensors/all"], "unused": ["old/state"]}'``.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_emqx.operators.cluster import EmqxMetricsSnapshotOperator
+from airflow_provider_emqx.operators.topics import EmqxClearRetainedOperator, EmqxTopicMetricsOperator
+
+with DAG(
+    "emqx_look_after_topics",
+    schedule=None,
+    params={"measured": ["sensors/all"], "unused": ["old/state"], "history": "topics.jsonl"},
+    tags=["emqx"],
+) as dag:
+    register = EmqxTopicMetricsOperator(
+        task_id="register", action="register", topics="{{ params.measured | tojson }}"
+    )
+    snapshot = EmqxMetricsSnapshotOperator(
+        task_id="snapshot", sections="topic_metrics", output_path="{{ params.history }}"
+    )
+    reset = EmqxTopicMetricsOperator(task_id="reset", action="reset", topics="{{ params.measured | tojson }}")
+    clear = EmqxClearRetainedOperator(
+        task_id="clear", topics="{{ params.unused | tojson }}", max_affected=1_000
+    )
+
+    register >> snapshot >> reset

@@ -1,0 +1,47 @@
+"""
+The nightly round of a broker: a backup, the day's figures, a tidy list of alarms; who listens hears if it fails.
+
+Purpose: seven backups are kept in a directory or bucket and two on the broker; the figures of each night are appended
+to a history; the history of past alarms is cleared. A failure is published to ``airflow/upkeep``.
+
+Needs: the Airflow connection ``emqx_default``; for the backup EMQX 5.4 or newer, or EMQX 4. A backup holds secrets: the
+place must be safe.
+
+Run: ``airflow dags test emqx_nightly_upkeep --conf '{"backups": "s3://aws_default@bucket/emqx"}'``.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
+from airflow_provider_emqx.operators.cluster import (
+    EmqxBackupOperator,
+    EmqxClearAlarmsOperator,
+    EmqxMetricsSnapshotOperator,
+)
+
+with DAG(
+    "emqx_nightly_upkeep",
+    schedule=None,
+    params={"backups": "backups", "history": "figures.csv"},
+    default_args={
+        "on_failure_callback": EmqxPublishNotifier(
+            topic="airflow/upkeep",
+            payload={"task": "{{ ti.task_id }}", "state": "failed"},
+            qos=1,
+            retain=True,
+        )
+    },
+    tags=["emqx"],
+) as dag:
+    backup = EmqxBackupOperator(task_id="backup", target="{{ params.backups }}", keep=7, keep_on_broker=2)
+    figures = EmqxMetricsSnapshotOperator(
+        task_id="figures",
+        names=["stats.live_connections.count", "stats.sessions.count", "metrics.messages.received"],
+        output_path="{{ params.history }}",
+    )
+    alarms = EmqxClearAlarmsOperator(task_id="alarms")
+
+    # the history of alarms is in the backup
+    backup >> alarms

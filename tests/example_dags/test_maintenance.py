@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+
+def result(run: Any, task_id: str) -> Any:
+    return run.get_task_instance(task_id).xcom_pull(task_ids=task_id)
+
+
+def test_stale_clients_are_kicked_and_those_to_keep_are_kept(
+    broker: Any, run_dag: Any, tmp_path: Path
+) -> None:
+    from example_dags.kick_stale_clients import dag
+
+    broker.advance(-40 * 86_400)
+    for name in ("dev-old", "gateway-old"):
+        broker.connect(name, clean_start=False, session_expiry=10**8)
+        broker.disconnect(name)
+    broker.advance(40 * 86_400)
+    broker.connect_many([f"dev-{i}" for i in range(30)])
+    report = tmp_path / "kicked.jsonl"
+    run = run_dag(dag, run_conf={"dry_run": True, "report": str(report)})
+    assert run.state == "success"
+    assert result(run, "kick")["kicked"] == ["dev-old"]
+    assert "dev-old" in broker.clients
+    run = run_dag(dag, run_conf={"dry_run": False, "report": str(report)})
+    assert run.state == "success"
+    assert json.loads(report.read_text()) == {"clientid": "dev-old", "outcome": "kicked"}
+    assert [row["clientid"] for row in result(run, "left")["rows"]] == ["gateway-old"]
+
+
+def test_topics_are_measured_and_unused_retained_messages_deleted(
+    broker: Any, run_dag: Any, tmp_path: Path
+) -> None:
+    from example_dags.look_after_topics import dag
+
+    history = tmp_path / "topics.jsonl"
+    conf = {"history": str(history), "measured": ["sensors/all"], "unused": ["old/state"]}
+    broker.publish("old/state", b"x", retain=True)
+    assert run_dag(dag, run_conf=conf).state == "success"
+    assert not broker.retained
+    for _ in range(3):
+        broker.publish("sensors/all", b"x")
+    assert run_dag(dag, run_conf=conf).state == "success"
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [row["topic_metrics.sensors/all.messages.in.count"] for row in rows] == [0, 3]
+    with EmqxHook() as hook:
+        metrics = hook.get_topic_metrics("sensors/all")
+    assert metrics is not None
+    assert metrics["metrics"]["messages.in.count"] == 0
+
+
+def test_access_follows_the_file_and_offenders_are_kept_out(
+    broker: Any, run_dag: Any, tmp_path: Path
+) -> None:
+    from example_dags.control_access import dag
+
+    rules = tmp_path / "acl.csv"
+    rules.write_text("username,topic,permission,action\nalice,a/#,allow,publish\nalice,#,deny,all\n")
+    broker.connect("dev-666", reconnects=True)
+    with EmqxHook() as hook:
+        hook.ban("clientid", "by-hand", "infinity", "other")
+        run = run_dag(dag, run_conf={"rules": str(rules), "offenders": ["dev-666"]})
+        assert run.state == "success"
+        assert [rule["topic"] for rule in hook.list_acl_rules("username:alice")] == ["a/#", "#"]
+        assert sorted(ban["who"] for ban in hook.list_bans()) == ["by-hand", "dev-666"]
+    assert "dev-666" not in broker.clients
+
+
+def test_the_nightly_round_leaves_backup_and_figures(broker: Any, run_dag: Any, tmp_path: Path) -> None:
+    from example_dags.nightly_upkeep import dag
+
+    broker.raise_alarm("high_cpu_usage")
+    broker.end_alarm("high_cpu_usage")
+    history = tmp_path / "figures.csv"
+    conf = {"backups": str(tmp_path / "backups"), "history": str(history)}
+    for _ in range(2):
+        assert run_dag(dag, run_conf=conf).state == "success"
+        broker.advance(86_400)
+    assert len(list((tmp_path / "backups").iterdir())) == 2
+    with history.open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+    with EmqxHook() as hook:
+        assert list(hook.list_alarms(activated=False)) == []
+
+
+def test_a_failed_round_is_published(broker: Any, run_dag: Any, tmp_path: Path) -> None:
+    from example_dags.nightly_upkeep import dag
+
+    broker.order_fault("status", status=400, match="/data/export", times=9)
+    conf = {"backups": str(tmp_path), "history": str(tmp_path / "figures.csv")}
+    assert run_dag(dag, run_conf=conf).state == "failed"
+    assert json.loads(broker.retained["airflow/upkeep"].payload)["state"] == "failed"
