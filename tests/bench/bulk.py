@@ -37,14 +37,14 @@ def lines(folder: Path, quick: bool) -> Iterator[Line]:
     yield from _unchanged(folder, rows, rounds)
     if os.environ.get("EMQX_TEST_URL"):
         yield from _against_a_real_broker(folder, rows, rounds)
-    yield _deletions(folder, *((2_000, 1) if quick else (20_000, 5)))
+    yield _deletions(folder, *((2_000, 1) if quick else (20_000, 3)))
 
 
 # ---------------------------------------------------------------- upsert
 
 
 def _upserts(folder: Path, generation: Generation, rows: int, rounds: int, quick: bool) -> Iterator[Line]:
-    singly = 200 if quick else 2_000
+    singly = 200 if quick else 1_000
     bodies = _bodies(folder, generation, rows)
     sources = [write_csv(folder / f"ours-{number}.csv", f"o{number:02}", rows) for number in range(rounds)]
     with broker(generation) as origin:

@@ -110,10 +110,8 @@ async def _waits(awaited: int, spread: int) -> Cost:
                 emqx_conn_id=f"emqx_{number % spread}",
             )
             waits.append(asyncio.create_task(anext(trigger.run())))  # type: ignore[arg-type]
-        # the first round connects; then to the middle between two rounds, which come at multiples of the interval
-        while not cost.requests:  # noqa: ASYNC110 nothing tells
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(INTERVAL - asyncio.get_running_loop().time() % INTERVAL + INTERVAL * 0.8)
+        # the first look is one and a half intervals away at most, and connects
+        await asyncio.sleep(INTERVAL * 2.5)
         gc.collect()
         cost.requests = cost.received = 0.0
         cpu = time.process_time()
