@@ -89,7 +89,11 @@ def _collect(value: Any, found: set[str]) -> None:
             if isinstance(item, (dict, list)):
                 _collect(item, found)
             elif name in _SECRET_FIELDS and item not in ("", None):
-                found.add(str(item))
+                # as it is, and as JSON within the message writes it
+                found |= {
+                    str(item),
+                    *(json.dumps(str(item), ensure_ascii=way)[1:-1] for way in (True, False)),
+                }
 
 
 def _shows(secret: str, text: str) -> bool:

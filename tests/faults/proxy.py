@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import json
 import socket
 import ssl
 import struct
@@ -58,6 +59,7 @@ class Answer:
     reason: str
     headers: list[tuple[str, str]]
     body: bytes
+    request: Seen | None = None
 
     def head(self, length: int | None, *more: tuple[str, str]) -> bytes:
         kept = [
@@ -241,6 +243,7 @@ class FaultyProxy:
             finally:
                 with self._lock:
                     self._busy -= 1
+            answer.request = request
             last = self.per_connection is not None and count >= self.per_connection
             if fault.name == "pass":
                 closing = (("Connection", "close"),) if last and self.announce else ()
@@ -346,6 +349,16 @@ class FaultyProxy:
     def _status(self, connection: socket.socket, answer: Answer, fault: Fault) -> bool:
         headers = [("Content-Type", "text/html"), *fault.headers]
         connection.sendall(Answer(fault.status, "Answer", headers, fault.body).whole())
+        return True
+
+    def _echo(self, connection: socket.socket, answer: Answer, fault: Fault) -> bool:
+        """Refuse with all that was sent, in place of the mark in the fault's body."""
+        request = answer.request
+        assert request is not None
+        sent = " ".join([*(f"{name}: {value}" for name, value in request.headers), request.body.decode()])
+        body = fault.body.replace(b"MARK", json.dumps(sent, ensure_ascii=False)[1:-1].encode())
+        kind = "text/html" if body.startswith(b"<") else "application/json"
+        connection.sendall(Answer(fault.status, "Answer", [("Content-Type", kind)], body).whole())
         return True
 
     def _close_unannounced(self, connection: socket.socket, answer: Answer, fault: Fault) -> bool:
