@@ -22,6 +22,8 @@ _FLAGS: dict[object, bool] = {
     **dict.fromkeys(("", "false", "False", "FALSE", "0", "no"), False),
     **dict.fromkeys(("true", "True", "TRUE", "1", "yes"), True),
 }
+#: characters of the longest hash with its salt
+_HASHED = 160
 _DOTS = frozenset({".", ".."})
 #: ids up to this length fit into a request line however they are percent-encoded
 _SHORT = 600
@@ -95,7 +97,7 @@ class Checker:
         if self._ids_only:
             lines, users, ids = self._ids(block, bad)
             size = sum(map(len, ids))
-        elif any(block.columns[_HASH]) or any(block.columns[_SALT]):
+        elif self._hasher is not None or any(block.columns[_HASH]) or any(block.columns[_SALT]):
             lines, users, ids, size = self._hashes(block, bad)
         else:
             lines, users, ids, size = self._users(block, bad)
@@ -106,7 +108,8 @@ class Checker:
         if self._keep and bad:
             self._remember(bad)
         if self._hasher is not None:
-            lines, users, size = self._hash(self._hasher, lines, users, bad)
+            # longer than any password's bytes are the digits of its hash
+            size += len(users) * _HASHED
         # in JSON a character takes 6 bytes at most
         return Checked(lines, users, 6 * size + _FRAME * len(users), bad, block.file)
 
@@ -128,7 +131,7 @@ class Checker:
             except (KeyError, TypeError, AttributeError):
                 good = False
             if not good:
-                reason = self._wrong_id(user_id) or _wrong_text("password", password) or _wrong_flag(flag)
+                reason = self._wrong_id(user_id) or self._wrong_password(password) or _wrong_flag(flag)
                 if reason:
                     bad.append(Bad(line, user_id, reason))
                     continue
@@ -146,7 +149,7 @@ class Checker:
             reason = self._wrong_id(user_id)
             if not reason and hashed in (None, ""):
                 reason = "there is a salt without a password_hash" if salt not in (None, "") else None
-                reason = reason or _wrong_text("password", password)
+                reason = reason or self._wrong_password(password)
                 secret: User = {"password": password}
             elif not reason:
                 reason = self._wrong_hash(password, hashed, salt)
@@ -173,23 +176,6 @@ class Checker:
                 users.append({"user_id": user_id})
         return lines, users, ids
 
-    def _hash(
-        self, hasher: Hasher, lines: list[int], users: list[User], bad: list[Bad]
-    ) -> tuple[list[int], list[User], int]:
-        """Put hashes in the place of plain passwords."""
-        good_lines, good, size = [], [], 0
-        for line, user in zip(lines, users, strict=True):
-            if "password" in user:
-                reason = hasher.wrong(user["password"])
-                if reason:
-                    bad.append(Bad(line, user["user_id"], reason))
-                    continue
-                user = hasher.hashed(user)
-            good_lines.append(line)
-            good.append(user)
-            size += len(user["user_id"]) + len(user["password_hash"]) + len(user["salt"])
-        return good_lines, good, size
-
     def _remember(self, bad: list[Bad]) -> None:
         for row in bad:
             if isinstance(row.user_id, str):
@@ -203,6 +189,12 @@ class Checker:
                 self.unreadable += 1
             ids = (*row.maybe, row.user_id) if isinstance(row.user_id, str) else row.maybe
             self._rejected.add_all(ids)
+
+    def _wrong_password(self, password: object) -> str | None:
+        reason = _wrong_text("password", password)
+        if not reason and self._hasher is not None:
+            reason = self._hasher.wrong(str(password))
+        return reason
 
     def _wrong_hash(self, password: object, hashed: object, salt: object) -> str | None:
         if self._no_hashes:

@@ -23,7 +23,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxOutcomeUnknownError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.provisioning.check import Checker, User
+from airflow_provider_emqx.provisioning.check import Checked, Checker, User
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
@@ -43,8 +43,8 @@ WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected
 PRUNED = "pruned"
 EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
 _MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
-#: seconds that a chunk gets to be sent before the next one is read: the two threads share one interpreter, and the
-#: broker waits for the one that sends
+#: seconds that a chunk gets to be sent before this thread goes on: two threads share one interpreter, and the broker
+#: waits for the one that sends
 _HEAD_START = 0.003
 
 
@@ -141,15 +141,17 @@ class Run:
         self.inventory = Inventory(hook, plan)
         self.state: State | None = None
         self._checker: Checker | None = None
+        self._hasher: Hasher | None = None
         self._error: EmqxError | None = None
 
-    def __call__(self, blocks: Iterator[Block]) -> Iterator[Done]:
+    def __call__(self, blocks: Iterator[Block], confirmed: int = 0) -> Iterator[Done]:
         """
         Read, check, send.
 
         While the broker works on a chunk, the next one is read, checked and encoded.
 
         :param blocks: of a source.
+        :param confirmed: how many of the rows that pass the check are done already.
         :return: an iterator over chunks in their order; stopping early leaves the rest of the source undone.
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
@@ -165,7 +167,12 @@ class Run:
             self.inventory.read()
         reading = self._count(chain(() if first is None else (first,), blocks))
         pace = Pace()
-        chunks = cut(map(checker.check, reading), pace)
+        checked: Iterator[Checked] = map(checker.check, reading)
+        if confirmed:
+            checked = _without(checked, confirmed)
+        if self._hasher is not None:
+            checked = _hashed(checked, self._hasher)
+        chunks = cut(checked, pace)
         write, chunks = self._writer(chunks)
         chunks = self._tell_limits(write, chunks)
         if self.state is not None:
@@ -175,10 +182,13 @@ class Run:
         under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
         try:
             for chunk in chunks:
-                future = pool.submit(copy_context().run, _timed, self._prepared(write, chunk.users))
-                if under_way:
-                    yield _finish(*under_way, pace, verb)
-                under_way = chunk, future
+                work = self._prepared(write, chunk.users)
+                # nothing is sent after a chunk that failed
+                done = _finish(*under_way, pace, verb) if under_way else None
+                under_way = chunk, pool.submit(copy_context().run, _timed, work)
+                time.sleep(_HEAD_START)
+                if done:
+                    yield done
             if under_way:
                 yield _finish(*under_way, pace, verb)
         finally:
@@ -200,10 +210,11 @@ class Run:
             )
         return ""
 
-    def prune(self) -> Iterator[list[str]]:
+    def prune(self, in_scope: int | None = None) -> Iterator[list[str]]:
         """
         Delete the users in scope that no row names; in a dry run, tell which they are.
 
+        :param in_scope: how many were in scope before the task's first attempt, if this is not the first.
         :return: an iterator over blocks of ids that are deleted when they are given out.
         :raises EmqxConfigError: if they are more than the plan allows; then none is deleted.
         :raises EmqxError: if the broker fails.
@@ -212,10 +223,11 @@ class Run:
         if checker is None:
             return
         count = sum(map(len, self.inventory.prunable(checker.names)))
-        allowed = self.plan.deletes(self.inventory.in_scope)
+        before = self.inventory.in_scope if in_scope is None else in_scope
+        allowed = self.plan.deletes(before)
         if count > allowed:
             raise EmqxConfigError(
-                f"{count:,} of {self.inventory.in_scope:,} users in scope are named by no row, and {allowed:,} may be "
+                f"{count:,} of {before:,} users in scope are named by no row, and {allowed:,} may be "
                 "deleted: nobody was. If the source is complete, raise max_deletes; a dry run lists them"
             )
         delete = self.hook.api.auth.delete_user
@@ -250,17 +262,16 @@ class Run:
             no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"
         elif plan.mode not in IDS_ONLY:
             algorithm = Algorithm.of(hook.run(auth.get_authenticator(broker)) or {})
-        hasher = None
         if plan.hash_passwords and plan.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
                 raise EmqxUnsupportedError(f"hash_passwords cannot be: {no_hashes}")
-            hasher = Hasher(algorithm, plan.pepper)
+            self._hasher = Hasher(algorithm, plan.pepper)
         return Checker(
             broker,
             ids_only=plan.mode in IDS_ONLY,
             algorithm=algorithm,
             no_hashes=no_hashes or "",
-            hasher=hasher,
+            hasher=self._hasher,
             keep=plan.mode in PRUNING,
         )
 
@@ -461,6 +472,21 @@ def shown(user_id: object) -> str | None:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in user_id)
 
 
+def _without(checked: Iterator[Checked], count: int) -> Iterator[Checked]:
+    """Leave out the first users; what was rejected among them is told again."""
+    for block in checked:
+        here = min(count, len(block.users))
+        count -= here
+        yield block._replace(lines=block.lines[here:], users=block.users[here:])
+
+
+def _hashed(checked: Iterator[Checked], hasher: Hasher) -> Iterator[Checked]:
+    for block in checked:
+        yield block._replace(
+            users=[hasher.hashed(user) if "password" in user else user for user in block.users]
+        )
+
+
 def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     start = time.monotonic()
     return work(), time.monotonic() - start
@@ -483,7 +509,6 @@ def _of_bulk(bulk: BulkResult) -> Result:
 
 def _finish(chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
     result, seconds = future.result()
-    time.sleep(_HEAD_START)
     sent = len(chunk.users) if result.sent is None else result.sent
     if sent:
         pace.took(sent, seconds)

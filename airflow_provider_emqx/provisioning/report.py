@@ -16,6 +16,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.engine import DELETED, PRUNED, REJECTED, Done, Outcome, shown
 from airflow_provider_emqx.provisioning.files import Location, open_to_write
 from airflow_provider_emqx.provisioning.plan import Plan, limit
+from airflow_provider_emqx.provisioning.progress import Progress, plus
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +65,32 @@ class Tally:
         else:
             self.written += result.done
         not_done = done.not_done()
+        self._add_others(not_done)
+        if result.done:
+            self.created = plus(self.created, result.created)
+            self.updated = plus(self.updated, result.updated)
+            self.unchanged = plus(self.unchanged, result.unchanged)
+        return not_done
+
+    def _add_others(self, not_done: list[Outcome]) -> None:
         rejected = [outcome for outcome in not_done if outcome.outcome == REJECTED]
         self.rejected += len(rejected)
         self.skipped += len(not_done) - len(rejected)
         self.rejected_rows += rejected[: SHOWN - len(self.rejected_rows)]
-        if result.done:
-            self.created = _plus(self.created, result.created)
-            self.updated = _plus(self.updated, result.updated)
-            self.unchanged = _plus(self.unchanged, result.unchanged)
-        return not_done
+
+    def resume(self, progress: Progress, deleting: bool) -> None:
+        """
+        Begin with what earlier attempts have done.
+
+        :param progress: theirs.
+        :param deleting: whether done means deleted.
+        """
+        if deleting:
+            self.deleted += progress.done
+        else:
+            self.written += progress.done
+        self.created, self.updated, self.unchanged = progress.created, progress.updated, progress.unchanged
+        self._add_others(progress.others)
 
     def check(self, read: int) -> None:
         """
@@ -244,7 +262,3 @@ def judge(tally: Tally, read: int, plan: Plan) -> str | None:
         return None
     given = "on_rejected is 'fail'" if plan.max_rejected is None else f"max_rejected is {plan.max_rejected}"
     return f"{tally.rejected:,} of {read:,} rows were rejected, and {given}"
-
-
-def _plus(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other

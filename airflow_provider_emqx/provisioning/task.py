@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.engine import KEPT, Done, Outcome, Run
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
+from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge, row
 from airflow_provider_emqx.provisioning.sources import Block
 
@@ -25,6 +26,7 @@ def provision(
     plan: Plan,
     push: Callable[[dict[str, Any]], None],
     several: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """
     Provision a source, telling all about it.
@@ -34,6 +36,7 @@ def provision(
     :param plan: what to do with them.
     :param push: given the summary before the task fails, where the returned one would be lost.
     :param several: whether the source is several files.
+    :param progress: what earlier attempts have done, and where to keep what this one does.
     :return: the summary.
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
@@ -43,8 +46,11 @@ def provision(
     report = Report(plan.report, several) if plan.report else None
     try:
         with report or nullcontext():
-            for done in run(blocks):
+            confirmed = _resume(progress, tally, report, plan)
+            for done in run(blocks, confirmed):
                 not_done = tally.add(done)
+                if progress is not None:
+                    progress.add(done, run.inventory.in_scope)
                 if report is not None:
                     report.add(_worth_telling(done, not_done, plan))
                 tally.progress(run.read)
@@ -55,8 +61,12 @@ def provision(
                 if withheld:
                     log.warning("Nobody is deleted: %s", withheld)
                 else:
-                    _prune(run, tally, report)
+                    _prune(run, tally, report, progress.in_scope if progress else None)
+            if progress is not None:
+                progress.clear()
     except BaseException:
+        if progress is not None:
+            progress.save()
         if run.read:
             log.error("Ended early: %s rows read; %s; %s", f"{run.read:,}", tally.words(), tally.rate())
         push(_summary(run, tally, plan))
@@ -78,10 +88,21 @@ def _worth_telling(done: Done, not_done: list[Outcome], plan: Plan) -> list[Outc
     return done.all() if plan.dry_run else not_done
 
 
-def _prune(run: Run, tally: Tally, report: Report | None) -> None:
+def _resume(progress: Progress | None, tally: Tally, report: Report | None, plan: Plan) -> int:
+    """Begin where an earlier attempt ended; give the number of users that are done."""
+    if progress is None or not progress.users:
+        return 0
+    log.info("An earlier attempt of this task has done %s rows; going on after them", f"{progress.users:,}")
+    tally.resume(progress, deleting=plan.mode == "delete")
+    if report is not None:
+        report.add(progress.others)
+    return progress.users
+
+
+def _prune(run: Run, tally: Tally, report: Report | None, in_scope: int | None) -> None:
     if not run.inventory.in_scope:
         log.warning("The broker had no user inside the scope: is it %r?", run.plan.scope)
-    for ids in run.prune():
+    for ids in run.prune(in_scope):
         tally.pruned += len(ids)
         if report is not None:
             report.add_pruned(ids)

@@ -1,0 +1,146 @@
+"""How far a task came, kept where its next attempt finds it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_emqx.provisioning.engine import Done, Outcome
+from airflow_provider_emqx.provisioning.files import Location, locate
+from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.sources import Format
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+log = logging.getLogger(__name__)
+
+KEY = "emqx_provisioning"
+#: seconds between two looks into the store
+EVERY = 5.0
+#: outcomes other than "done" that are kept; with more of them the next attempt begins again
+OTHERS = 1_000
+
+
+class Store(Protocol):
+    """Airflow's task state store, as far as it is used: it outlives an attempt of a task, until the task succeeds."""
+
+    def get(self, key: str) -> Any:
+        """Read a value."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Write a value."""
+
+    def delete(self, key: str) -> None:
+        """Forget a value."""
+
+
+class Progress:
+    """
+    What earlier attempts of a task have confirmed, and this one so far.
+
+    Rows are checked in the same order at every attempt, so that a count of users says which ones are done.
+
+    :param store: where it is kept.
+    :param fingerprint: of source, broker and plan; what belongs to another one is not used.
+    """
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self._store = store
+        self._fingerprint = fingerprint
+        self._saved = time.monotonic()
+        found = store.get(KEY)
+        if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
+            found = {}
+        #: rows that passed the check and have been sent
+        self.users: int = found.get("users", 0)
+        #: those of them that were written or deleted
+        self.done: int = found.get("done", 0)
+        self.created: int | None = found.get("created", 0)
+        self.updated: int | None = found.get("updated", 0)
+        self.unchanged: int | None = found.get("unchanged", 0)
+        #: users in scope before the first attempt
+        self.in_scope: int | None = found.get("in_scope")
+        #: those that were skipped or rejected by the broker
+        self.others = [Outcome(*other) for other in found.get("others", [])]
+
+    def add(self, done: Done, in_scope: int) -> None:
+        """
+        Add a chunk that the broker has confirmed; every few seconds, keep the sums.
+
+        :param done: the chunk.
+        :param in_scope: users in scope before this attempt.
+        """
+        result, chunk = done.result, done.chunk
+        self.users += len(chunk.users)
+        self.done += result.done
+        if result.done:
+            self.created = plus(self.created, result.created)
+            self.updated = plus(self.updated, result.updated)
+            self.unchanged = plus(self.unchanged, result.unchanged)
+        if self.in_scope is None:
+            self.in_scope = in_scope
+        if result.others and len(self.others) <= OTHERS:
+            refused = {chunk.lines[index] for index in result.others}
+            self.others += [outcome for outcome in done.not_done() if outcome.line in refused]
+        if time.monotonic() - self._saved >= EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Keep the sums."""
+        self._saved = time.monotonic()
+        if len(self.others) > OTHERS:
+            self._store.delete(KEY)
+        elif self.users:
+            self._store.set(
+                KEY,
+                {
+                    "fingerprint": self._fingerprint,
+                    "users": self.users,
+                    "done": self.done,
+                    "created": self.created,
+                    "updated": self.updated,
+                    "unchanged": self.unchanged,
+                    "in_scope": self.in_scope,
+                    "others": [list(other) for other in self.others],
+                },
+            )
+
+    def clear(self) -> None:
+        """Forget it: the task is done, and when it is cleared it is to begin anew."""
+        self._store.delete(KEY)
+
+
+def fingerprint(hook: EmqxHook, files: Sequence[Location], how: Format, plan: Plan) -> str | None:
+    """
+    Tell one piece of work from another.
+
+    :param hook: of the broker.
+    :param files: of the source.
+    :param how: their format.
+    :param plan: what to do with them.
+    :return: a digest, ``None`` where a file does not tell its size and age.
+    """
+    told: list[Any] = []
+    for file in files:
+        place = locate(file)
+        try:
+            stat = os.stat(place) if isinstance(place, str) else place.stat()
+            told.append([str(file), stat.st_size, stat.st_mtime])
+        except (OSError, AttributeError, KeyError, NotImplementedError):
+            return None
+    broker, settings = hook.broker, hook.settings
+    told.append([settings.origin, broker.authenticator, broker.user_id_type, broker.namespace])
+    told.append([how.name, dict(how.columns), how.delimiter, how.encoding])
+    told.append([plan.mode, plan.hash_passwords, plan.shard, plan.scope])
+    return hashlib.blake2b(json.dumps(told, default=str).encode(), digest_size=16).hexdigest()
+
+
+def plus(one: int | None, other: int | None) -> int | None:
+    """Add two counts, of which one may not be known."""
+    return None if one is None or other is None else one + other
