@@ -129,6 +129,8 @@ _IMPORTING = """
 import gc, importlib, json, os, sys, time
 import airflow.sdk
 gc.freeze()
+# an installed package is compiled
+sys.dont_write_bytecode = False
 names, times, libraries = json.loads(sys.argv[1])
 answers = []
 for name in names:
