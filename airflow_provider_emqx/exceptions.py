@@ -39,7 +39,7 @@ class EmqxError(AirflowException):
     attempts: int = 1
     #: seconds from the first attempt to the final error
     elapsed: float = 0.0
-    #: whether an earlier attempt of the same exchange may have reached the broker
+    #: whether an attempt of this exchange may have been carried out all the same
     maybe_applied: bool = False
 
     def __init__(self, message: str = "", request: str = "") -> None:

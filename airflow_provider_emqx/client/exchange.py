@@ -268,7 +268,8 @@ class Exchange:
             )
             unknown.__cause__ = error
             error = unknown
-        error.attempts, error.elapsed, error.maybe_applied = self._attempt, self.elapsed, self.maybe_applied
+        error.maybe_applied = self.maybe_applied or _maybe_applied(error.__cause__ or error)
+        error.attempts, error.elapsed = self._attempt, self.elapsed
         return error
 
 

@@ -147,3 +147,30 @@ def test_neither_header_nor_secret_shows_in_any_log(caplog: pytest.LogCaptureFix
     assert "secret" not in repr(SETTINGS)
     assert exchange.headers(SETTINGS)["Authorization"] == "Basic a2V5OnNlY3JldA=="
     assert "a2V5OnNlY3JldA" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "applied"),
+    [
+        (errors.EmqxConnectionError("reset", "", True), True),
+        (errors.EmqxConnectionError("refused", "", False), False),
+        (errors.EmqxServerError(500, "INTERNAL_ERROR"), True),
+        (errors.EmqxServerError(524), True),
+        (errors.EmqxServerError(503), False),
+        (errors.EmqxServerError(408), False),
+        (errors.EmqxNotFoundError(404), False),
+        (errors.EmqxAuthError(401), False),
+    ],
+)
+def test_an_error_tells_whether_the_work_may_have_been_done(error: errors.EmqxError, applied: bool) -> None:
+    assert exchange.Exchange(REPEATABLE, SETTINGS).final(error).maybe_applied is applied
+    assert exchange.Exchange(ONCE, SETTINGS).final(error).maybe_applied is applied
+
+
+def test_the_wait_of_our_own_rate_limit_does_not_count_against_the_deadline() -> None:
+    now = [100.0]
+    asked = exchange.Exchange(REPEATABLE, SETTINGS, clock=lambda: now[0])
+    now[0] += 400.0
+    assert asked.remaining == 0.001
+    asked.put_off(400.0)
+    assert asked.remaining == SETTINGS.deadline
