@@ -164,7 +164,7 @@ def glance(condition: Condition, states: States) -> tuple[bool, ...] | None:
     :param states: what the broker said.
     :return: for each id whether it is online; ``None`` where the outcome depends on the time as well.
     """
-    if "stable_for" in condition.parameters:
+    if is_timed(condition):
         return None
     return tuple([is_online(states.get(clientid)) for clientid in condition.parameters["clientids"]])
 
@@ -201,7 +201,7 @@ def ask(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
     size = (yield from count_clients(broker)) if len(awaited) > _FEW else None
     states: States = {}
     if sweep_is_cheaper(broker, len(awaited), size):
-        states, _ = yield from sweep(broker, awaited, fields([condition]))
+        states, _ = yield from sweep(broker, awaited, fields(is_timed(condition)))
     else:
         yield from _ask_each(broker, awaited, states)
     outcome = judge(condition, states, now)
@@ -217,10 +217,22 @@ def _ask_each(broker: Broker, clientids: Iterable[str], states: States) -> Opera
         states[clientid] = yield from clients.get_client(broker, clientid)
 
 
-def fields(conditions: Iterable[Condition]) -> tuple[str, ...]:
-    """Name the fields of a client that conditions look at."""
-    times = any("stable_for" in condition.parameters for condition in conditions)
-    return ("clientid", "connected", "connected_at") if times else ("clientid", "connected")
+def is_timed(condition: Condition) -> bool:
+    """
+    Tell whether a condition looks at how long clients have been connected.
+
+    :param condition: on clients.
+    """
+    return "stable_for" in condition.parameters
+
+
+def fields(timed: bool) -> tuple[str, ...]:
+    """
+    Name the fields of a client that conditions look at.
+
+    :param timed: whether one of them :func:`is_timed`.
+    """
+    return ("clientid", "connected", "connected_at") if timed else ("clientid", "connected")
 
 
 def worth_counting(awaited: int) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
+from zlib import crc32
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
@@ -58,6 +59,21 @@ class Watch:
     :param max_failures: looks that may fail in a row, ``None`` for any number.
     """
 
+    __slots__ = (
+        "_context",
+        "_failures",
+        "backoff",
+        "condition",
+        "due",
+        "found",
+        "glance",
+        "interval",
+        "max_failures",
+        "max_interval",
+        "outcome",
+        "text",
+    )
+
     def __init__(
         self,
         condition: Condition,
@@ -85,12 +101,17 @@ class Watch:
         # so that what is logged in the poll's task goes to this wait's log
         self._context = contextvars.copy_context()
 
-    def schedule(self, now: float) -> None:
-        """Set the time of the next look, at least half an interval away, on a grid that equal intervals share."""
+    def schedule(self, now: float, phase: float = 0.0) -> None:
+        """
+        Set the time of the next look, at least half an interval away, on a grid that equal intervals share.
+
+        :param now: seconds of the event loop's clock.
+        :param phase: where the grid lies, as a part of the interval.
+        """
         pause = self.interval
         if self._failures:
             pause = max(pause, min(pause * 2.0**self._failures, _LONGEST_BACKOFF))
-        self.due = math.ceil((now + pause / 2) / pause) * pause
+        self.due = (math.ceil((now + pause / 2) / pause - phase) + phase) * pause
 
     def seen(self, outcome: Outcome) -> None:
         """Take what a look has found."""
@@ -132,6 +153,8 @@ class Poll:
     def __init__(self, emqx_conn_id: str) -> None:
         self.emqx_conn_id = emqx_conn_id
         self.users = 0
+        # so that the polls of many connections do not all come at once
+        self._phase = crc32(emqx_conn_id.encode()) / 2**32
         self._watches: set[Watch] = set()
         self._task: asyncio.Task[None] | None = None
         self._sooner = asyncio.Event()
@@ -149,7 +172,7 @@ class Poll:
         :param deadline: seconds since 1970 at which the wait is given up.
         :return: the outcome; or the error that ended the wait; or ``None`` at the deadline.
         """
-        watch.schedule(_now())
+        watch.schedule(_now(), self._phase)
         self._watches.add(watch)
         if watch.due < self._next:
             self._next = watch.due
@@ -189,7 +212,7 @@ class Poll:
                 now = _now()
                 async for part in _in_turns(due):
                     for watch in part:
-                        watch.schedule(now)
+                        watch.schedule(now, self._phase)
                     self._watches.difference_update([watch for watch in part if watch.found.done()])
         finally:
             await self._disconnect()
@@ -208,8 +231,11 @@ class Poll:
                 return
 
     async def _round(self, due: Sequence[Watch]) -> None:
-        on_clients = [watch for watch in due if watch.condition.kind in (clients.ONLINE, clients.OFFLINE)]
-        others = [watch for watch in due if watch.condition.kind not in (clients.ONLINE, clients.OFFLINE)]
+        on_clients: list[Watch] = []
+        others: list[Watch] = []
+        for watch in due:
+            is_on_clients = watch.condition.kind in (clients.ONLINE, clients.OFFLINE)
+            (on_clients if is_on_clients else others).append(watch)
         for watches, look in ((on_clients, self._look_at_clients), (others, self._look_at_others)):
             if not watches:
                 continue
@@ -223,11 +249,12 @@ class Poll:
 
     async def _look_at_clients(self, client: AsyncClient, watches: Sequence[Watch]) -> None:
         awaited: dict[str, None] = {}
+        timed = False
         async for part in _in_turns(watches):
             for watch in part:
                 awaited.update(dict.fromkeys(watch.condition.parameters["clientids"]))
-        names = clients.fields(watch.condition for watch in watches)
-        states = await self._states(client, awaited, names)
+                timed = timed or clients.is_timed(watch.condition)
+        states = await self._states(client, awaited, clients.fields(timed))
         now = time.time()
         met: list[Watch] = []
         doubtful: dict[str, None] = {}

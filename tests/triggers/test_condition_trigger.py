@@ -70,8 +70,8 @@ def test_the_first_look_is_half_to_one_and_a_half_intervals_away(interval: float
     async def main() -> None:
         condition: Any = None
         watch = Watch(condition, interval)
-        for now in (0.0, 0.1 * interval, 12345.678, 10**6 + 0.9 * interval):
-            watch.schedule(now)
+        for now, phase in ((0.0, 0.0), (0.1 * interval, 0.3), (12345.678, 0.99), (1e6 + 0.9 * interval, 0.5)):
+            watch.schedule(now, phase)
             assert 0.499 * interval <= watch.due - now <= 1.501 * interval
 
     asyncio.run(main())
