@@ -24,15 +24,23 @@ def options(given: Mapping[str, Any] | None, known: frozenset[str]) -> Row:
     """
     Check the settings of an evacuation or a rebalancing.
 
+    :return: what was given, rates as numbers, also where they were text, as templates give it.
     :raises EmqxConfigError: for one that does not exist, and for rates that are no whole numbers above 0.
     """
     settings = {name: value for name, value in (given or {}).items() if value is not None}
     for name, value in settings.items():
         if name not in known:
             raise EmqxConfigError(f"there is no setting {name!r} here; there are {', '.join(sorted(known))}")
-        if name in _RATES and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise EmqxConfigError(f"{name} must be a whole number above 0, not {value!r}")
+        if name in _RATES:
+            settings[name] = _rate(name, value)
     return settings
+
+
+def _rate(name: str, value: Any) -> int:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise EmqxConfigError(f"{name} must be a whole number above 0, not {value!r}")
+    return number
 
 
 def unsupported(broker: Broker) -> EmqxUnsupportedError:

@@ -1,0 +1,55 @@
+"""
+Bring the broker's users to what the file says, every night, and disconnect devices that are no longer in it.
+
+Purpose: new devices may connect in the morning, changed passwords are in force, and whoever was taken out of the file
+is deleted and disconnected. Too many deletions at once stop the run before the first of them.
+
+Needs: the Airflow connection ``emqx_default``; a file with the columns ``user_id`` and ``password`` that the worker can
+read; devices whose client id is their user id; and a pool, so that no two jobs burden the broker at the same time:
+``airflow pools set emqx 1 "jobs that write to EMQX"``.
+
+Run: ``airflow dags test emqx_nightly_devices --conf '{"source": "s3://fleet/devices.csv.gz", "scope": "sensor-"}'``.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, task
+
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
+
+with DAG(
+    "emqx_nightly_devices",
+    schedule="30 2 * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    # two runs would undo each other's work
+    max_active_runs=1,
+    default_args={"pool": "emqx", "retries": 3, "retry_delay": timedelta(minutes=5)},
+    params={"source": "devices.csv", "scope": "sensor-", "report": "nightly.jsonl"},
+    tags=["emqx"],
+) as dag:
+    provision = EmqxProvisionUsersOperator(
+        task_id="provision",
+        source="{{ params.source }}",
+        mode="sync",
+        scope="{{ params.scope }}",
+        max_deletes="5%",
+        max_rejected="1%",
+        report="{{ params.report }}",
+    )
+
+    @task
+    def gone(summary: dict[str, Any]) -> list[str]:
+        """Name the users that were deleted because the file no longer names them."""
+        report = cast("Any", ObjectStoragePath(summary["report"]))
+        with report.open() as file:
+            rows = [json.loads(line) for line in file]
+        return [row["id"] for row in rows if row["outcome"] == "pruned"]
+
+    # a connection outlives its user
+    kick = EmqxKickClientsOperator(task_id="kick", clientids=gone(cast("Any", provision.output)))

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.testing import FakeEmqx
+
+
+def test_the_night_brings_the_broker_to_the_file_and_disconnects_who_left(
+    broker: Any, run_dag: Callable[..., Any], tmp_path: Path
+) -> None:
+    from example_dags.nightly_devices import dag
+
+    for number in range(40):
+        broker.add_user(f"sensor-{number}", "old")
+    broker.add_user("gateway-1", "old")
+    broker.connect_many(["sensor-0", "sensor-39", "gateway-1"])
+    source, report = tmp_path / "devices.csv", tmp_path / "nightly.jsonl"
+    # one left, one is new
+    rows = [f"sensor-{number},new" for number in range(1, 41)]
+    source.write_text("\n".join(["user_id,password", *rows]))
+    conf = {"source": str(source), "report": str(report), "scope": "sensor-"}
+    run = run_dag(dag, run_conf=conf)
+    assert run.state == "success"
+    assert set(broker.users) == {f"sensor-{number}" for number in range(1, 41)} | {"gateway-1"}
+    assert broker.verify("sensor-39", "new")
+    assert broker.verify("gateway-1", "old")
+    assert set(broker.clients) == {"sensor-39", "gateway-1"}
+
+    # a file that lost half of its rows deletes nobody
+    source.write_text("\n".join(["user_id,password", *rows[:20]]))
+    assert run_dag(dag, run_conf=conf).state == "failed"
+    assert len(broker.users) == 41
+
+
+def quick(dag: Any) -> Any:
+    """Let the sensors of a DAG look often, and ask of no device that it has been there for long."""
+    for task in dag.tasks:
+        if hasattr(task, "poke_interval"):
+            task.poke_interval = 0.2
+        if getattr(task, "stable_for", None):
+            task.stable_for = 0.1
+    return dag
+
+
+def update_when_told(broker: Any, devices: list[str]) -> Callable[..., None]:
+    """Play devices that say they are done as soon as they have got their order."""
+    busy = set(devices)
+
+    def look(method: str, path: str) -> None:
+        for device in sorted(busy):
+            if messages := broker.received(device):
+                busy.discard(device)
+                broker.publish(json.loads(messages[0].payload)["done"], b"ok", clientid=device)
+
+    return look
+
+
+def test_each_wave_of_a_roll_out_waits_for_the_one_before(broker: Any, run_dag: Callable[..., Any]) -> None:
+    from example_dags.roll_out_firmware import dag
+
+    devices = [f"dev-{number}" for number in range(30)]
+    for device in devices:
+        broker.connect(device)
+        broker.subscribe(device, f"cmd/{device}/firmware", 1)
+    broker.before_each_request(update_when_told(broker, devices))
+    run = run_dag(quick(dag), run_conf={"version": "2.1.0", "devices": devices})
+    assert run.state == "success"
+    waves = [json.loads(broker.received(device)[0].payload)["done"] for device in devices]
+    assert waves == ["firmware/2.1.0/canary"] + ["firmware/2.1.0/early"] * 2 + ["firmware/2.1.0/all"] * 27
+    assert all(len(broker.received(device)) == 1 for device in devices)
+
+
+def test_a_wave_that_does_not_get_there_leaves_the_others_untouched(
+    broker: Any, run_dag: Callable[..., Any]
+) -> None:
+    from example_dags.roll_out_firmware import dag
+
+    devices = [f"dev-{number}" for number in range(30)]
+    for device in devices:
+        broker.connect(device)
+        broker.subscribe(device, f"cmd/{device}/firmware", 1)
+    # the canary is told, and never says that it is done
+    sensor = quick(dag).get_task("canary.updated")
+    patience, sensor.timeout = sensor.timeout, 1
+    try:
+        assert run_dag(dag, run_conf={"version": "2.1.0", "devices": devices}).state == "failed"
+    finally:
+        sensor.timeout = patience
+    assert [device for device in devices if broker.received(device)] == ["dev-0"]
+
+
+@pytest.fixture
+def cluster(version: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    edition = {"edition": "Enterprise"} if version.startswith("4") else {}
+    with FakeEmqx(version, nodes=["emqx@a", "emqx@b"], **edition) as fake:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(fake.connection()))
+        yield fake
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.9.0", "6.1.0"])
+def test_a_node_is_empty_when_it_is_upgraded_and_takes_clients_afterwards(
+    cluster: Any, run_dag: Callable[..., Any]
+) -> None:
+    from example_dags.upgrade_node import dag
+
+    for number in range(20):
+        cluster.connect(f"dev-{number}", node="emqx@b")
+    seen = []
+
+    def at_the_upgrade(context: Any) -> None:
+        seen.append([client.node for client in cluster.clients.values() if client.connected])
+
+    dag.get_task("upgrade").pre_execute = at_the_upgrade
+    dag.get_task("evacuate").poll_interval = 0.2
+    # an evacuation waits a minute here and there
+    cluster.before_each_request(lambda method, path: cluster.advance(5))
+    run = run_dag(quick(dag), run_conf={"node": "emqx@b", "clients_per_second": 100})
+    assert run.state == "success"
+    assert len(seen) == 1
+    assert "emqx@b" not in seen[0]
+    # nobody restarted the node, so the evacuation was ended
+    assert run.get_task_instance("open_again").xcom_pull(task_ids="open_again") is True
+    assert cluster.connect("late", node="emqx@b")
+
+
+def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("airflow.sdk", reason="asset watchers need Airflow 3")
+    from airflow_provider_emqx.operators.topics import EmqxPublishOperator
+    from example_dags.greet_new_devices import came_online, dag
+
+    trigger: Any = came_online.watchers[0].trigger
+    trigger.poll_interval = 0.2
+
+    async def first_event() -> dict[str, Any]:
+        async for event in trigger.run():
+            return dict(event.payload)
+        raise AssertionError("the watcher ended")
+
+    async def watch() -> dict[str, Any]:
+        watching = asyncio.create_task(first_event())
+        # the first look only remembers what is there
+        while not broker.requests:  # noqa: ASYNC110 the broker is in another thread
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        broker.connect("sensor-7")
+        broker.subscribe("sensor-7", "settings/sensor-7", 1)
+        broker.connect("other-7")
+        return await asyncio.wait_for(watching, 30)
+
+    payload = asyncio.run(watch())
+    assert payload["clientids"] == ["sensor-7"]
+
+    class Event:
+        extra = {"from_trigger": True, "payload": payload}  # noqa: RUF012
+
+    messages = dag.get_task("settings").python_callable(triggering_asset_events={came_online: [Event]})
+    EmqxPublishOperator(task_id="greet", messages=messages).execute({})
+    assert [json.loads(message.payload) for message in broker.received("sensor-7")] == [{"report_every": 60}]
