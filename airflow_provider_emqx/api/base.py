@@ -232,7 +232,8 @@ def path(*segments: str) -> str:
                 "the broker would act on something else"
             )
         try:
-            parts.append(quote(segment, safe=""))
+            # "@" and "$" as they are: EMQX 4 compares names of nodes and "$all" before it decodes
+            parts.append(quote(segment, safe="@$"))
         except UnicodeEncodeError:
             raise EmqxConfigError(
                 "an id, name or topic holds a lone surrogate and is no valid UTF-8"

@@ -66,7 +66,7 @@ def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Ope
     """
     try:
         yield Request("DELETE", path("data", "file", filename))
-    except EmqxBadRequestError as error:
+    except (EmqxBadRequestError, EmqxNotFoundError) as error:
         if not isinstance(_missing(error), EmqxNotFoundError):
             raise
         return error.maybe_applied
@@ -106,7 +106,7 @@ def import_backup(broker: Broker, filename: str, node: str | None = None) -> Ope
         raise _missing(error) from error
 
 
-def _missing(error: EmqxBadRequestError) -> EmqxBadRequestError | EmqxNotFoundError:
+def _missing(error: EmqxBadRequestError | EmqxNotFoundError) -> EmqxBadRequestError | EmqxNotFoundError:
     if any(sign in error.reason for sign in _NO_FILE):
         return EmqxNotFoundError(error.status, error.code, error.reason, error.request)
     return error

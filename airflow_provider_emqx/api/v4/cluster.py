@@ -176,10 +176,12 @@ def restart_listener(broker: Broker, listener: str, node: str | None = None) -> 
     if listener not in [row["id"] for row in rows]:
         raise EmqxNotFoundError(200, "", f"there is no listener {listener!r}")
     if node is None:
-        yield Request("PUT", path("listeners", listener, "restart"))
+        where = path("listeners", listener, "restart")
     else:
         yield from require_node(broker, node)
-        yield Request("PUT", path("nodes", node, "listeners", listener, "restart"))
+        where = path("nodes", node, "listeners", listener, "restart")
+    # EMQX 4 does not decode this one
+    yield Request("PUT", where.replace("%3A", ":"))
 
 
 def get_license(broker: Broker) -> Operation[Row]:

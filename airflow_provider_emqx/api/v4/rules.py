@@ -122,6 +122,8 @@ def restart_integration(broker: Broker, kind: str, name: str) -> Operation[None]
     :raises EmqxNotFoundError: if there is none.
     """
     _only_connectors(broker, kind)
+    # a start of one that is not there is answered like any other mistake
+    yield Request("GET", path("resources", name))
     yield Request("POST", path("resources", name), repeatable=True)
 
 
@@ -140,6 +142,9 @@ def _rule(row: Row) -> Row:
 
 
 def _connector(row: Row) -> Row:
-    alive = {bool(node.get("is_alive")) for node in row.get("status") or () if isinstance(node, dict)}
+    # one truth value in the listing, one per node in the resource itself
+    nodes = row.get("status")
+    nodes = [{"is_alive": nodes}] if isinstance(nodes, bool) else nodes or ()
+    alive = {bool(node.get("is_alive")) for node in nodes if isinstance(node, dict)}
     status = {(True,): "connected", (False,): "disconnected", (False, True): "inconsistent"}
     return {**row, "name": row.get("description"), "enable": None, "status": status.get(tuple(sorted(alive)))}

@@ -1,0 +1,448 @@
+"""The hook's methods of all four areas, against brokers of many versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxError,
+    EmqxNotFoundError,
+    EmqxUnsupportedError,
+)
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+V4, V5 = "4.4.19", "5.8.9"
+NASTY = ["a/b", "50%", "#?&=+", "ümlaut ✓", "..a", "a/../b", "$x", "a@b", "a:b"]
+IMPOSSIBLE = ["", ".", "..", "\ud800", "x" * 65_536]
+
+
+@pytest.fixture
+def hook(broker: Any) -> Iterator[EmqxHook]:
+    with EmqxHook() as made:
+        yield made
+
+
+def sent(broker: Any) -> list[str]:
+    return [f"{served.method} {served.path}" for served in broker.requests if served.method != "GET"]
+
+
+# every method that takes an id, with an id that cannot be one
+
+TAKE_AN_ID = {
+    "get_client": lambda hook, x: hook.get_client(x),
+    "kick_clients": lambda hook, x: hook.kick_clients([x]),
+    "list_client_subscriptions": lambda hook, x: list(hook.list_client_subscriptions(x)),
+    "subscribe": lambda hook, x: hook.subscribe(x, "t"),
+    "unsubscribe": lambda hook, x: hook.unsubscribe(x, "t"),
+    "get_authorization_cache": lambda hook, x: hook.get_authorization_cache(x),
+    "clean_authorization_cache": lambda hook, x: hook.clean_authorization_cache(x),
+    "set_keepalive": lambda hook, x: hook.set_keepalive(x, 30),
+    "get_user": lambda hook, x: hook.get_user(x),
+    "create_user": lambda hook, x: hook.create_user(x, "p"),
+    "update_user": lambda hook, x: hook.update_user(x, "p"),
+    "delete_user": lambda hook, x: hook.delete_user(x),
+    "list_acl_rules": lambda hook, x: hook.list_acl_rules({"username": x}),
+    "set_acl_rules": lambda hook, x: hook.set_acl_rules(
+        {"clientid": x}, [{"topic": "t", "permission": "deny"}]
+    ),
+    "delete_acl_rules": lambda hook, x: hook.delete_acl_rules({"clientid": x}),
+    "ban": lambda hook, x: hook.ban("clientid", x, "infinity"),
+    "unban": lambda hook, x: hook.unban("clientid", x),
+    "get_rule": lambda hook, x: hook.get_rule(x),
+    "set_rule_enabled": lambda hook, x: hook.set_rule_enabled(x, True),
+    "get_rule_metrics": lambda hook, x: hook.get_rule_metrics(x),
+    "reset_rule_metrics": lambda hook, x: hook.reset_rule_metrics(x),
+    "get_integration": lambda hook, x: hook.get_integration("connector", x),
+    "restart_integration": lambda hook, x: hook.restart_integration("connector", x),
+    "restart_listener": lambda hook, x: hook.restart_listener(x),
+    "download_backup": lambda hook, x: hook.download_backup(x),
+    "delete_backup": lambda hook, x: hook.delete_backup(x),
+    "import_backup": lambda hook, x: hook.import_backup(x),
+    "upload_backup": lambda hook, x: hook.upload_backup(x, b"{}"),
+    "get_stats": lambda hook, x: hook.get_stats(x),
+    "get_metrics": lambda hook, x: hook.get_metrics(x),
+    "start_evacuation": lambda hook, x: hook.start_evacuation(x),
+    "stop_evacuation": lambda hook, x: hook.stop_evacuation(x),
+    "start_rebalance": lambda hook, x: hook.start_rebalance(x),
+}
+
+
+@pytest.mark.parametrize("value", IMPOSSIBLE, ids=["empty", "dot", "dots", "surrogate", "64 KB"])
+@pytest.mark.parametrize("method", TAKE_AN_ID)
+def test_an_impossible_id_is_refused_before_anything_is_sent(
+    broker: Any, hook: EmqxHook, method: str, value: str
+) -> None:
+    with pytest.raises(EmqxConfigError):
+        TAKE_AN_ID[method](hook, value)
+    assert sent(broker) == []
+
+
+TAKE_A_TOPIC = {
+    "get_topic_metrics": lambda hook, x: hook.get_topic_metrics(x),
+    "register_topic_metrics": lambda hook, x: hook.register_topic_metrics(x),
+    "reset_topic_metrics": lambda hook, x: hook.reset_topic_metrics(x),
+    "unregister_topic_metrics": lambda hook, x: hook.unregister_topic_metrics(x),
+    "get_retained": lambda hook, x: hook.get_retained(x),
+    "delete_retained": lambda hook, x: hook.delete_retained(x),
+    "publish": lambda hook, x: hook.publish({"topic": x, "payload": "p"}),
+}
+
+
+@pytest.mark.parametrize("topic", ["", "a/#", "+/b", "a+", "a\x00", "\ud800", "x" * 65_536, None, 7])
+@pytest.mark.parametrize("method", TAKE_A_TOPIC)
+def test_a_wildcard_or_broken_topic_is_refused_before_anything_is_sent(
+    broker: Any, hook: EmqxHook, method: str, topic: Any
+) -> None:
+    if method == "reset_topic_metrics" and topic is None:
+        return
+    with pytest.raises(EmqxConfigError):
+        TAKE_A_TOPIC[method](hook, topic)
+    assert sent(broker) == []
+
+
+TAKE_A_NODE = {
+    "list_clients": lambda hook, x: list(hook.list_clients(node=x)),
+    "list_subscriptions": lambda hook, x: list(hook.list_subscriptions(node=x)),
+    "list_topics": lambda hook, x: list(hook.list_topics(node=x)),
+    "get_stats": lambda hook, x: hook.get_stats(x),
+    "get_metrics": lambda hook, x: hook.get_metrics(x),
+    "start_evacuation": lambda hook, x: hook.start_evacuation(x),
+    "import_backup": lambda hook, x: hook.import_backup("f.json", x),
+}
+
+
+@pytest.mark.parametrize("method", TAKE_A_NODE)
+def test_an_unknown_node_is_told_at_once_with_those_there_are(
+    broker: Any, hook: EmqxHook, method: str
+) -> None:
+    with pytest.raises(EmqxConfigError, match="no running node 'nope@x'; it has emqx@127"):
+        TAKE_A_NODE[method](hook, "nope@x")
+    assert sent(broker) == []
+
+
+# ids and topics of any kind
+
+
+@pytest.mark.parametrize("clientid", NASTY)
+def test_a_client_of_any_id_is_served_by_every_method(broker: Any, hook: EmqxHook, clientid: str) -> None:
+    broker.connect(clientid, username=clientid)
+    broker.connect("other")
+    broker.subscribe(clientid, f"t/{clientid}".replace("#", "").replace("+", ""))
+    client = hook.get_client(clientid)
+    assert client is not None
+    assert client["clientid"] == clientid
+    assert [row["clientid"] for row in hook.list_clients(clientid=clientid)] == [clientid]
+    assert [row["clientid"] for row in hook.list_clients(username=clientid)] == [clientid]
+    assert [row["clientid"] for row in hook.list_clients(like_clientid=clientid[1:])] == [clientid]
+    assert [row["clientid"] for row in hook.list_client_subscriptions(clientid)] == [clientid]
+    assert [row["clientid"] for row in hook.list_subscriptions(clientid=clientid)] == [clientid]
+    hook.subscribe(clientid, "plain")
+    hook.unsubscribe(clientid, "plain")
+    hook.set_acl_rules({"clientid": clientid}, [{"topic": "x", "permission": "allow"}])
+    assert len(hook.list_acl_rules({"clientid": clientid})) == 1
+    assert hook.delete_acl_rules({"clientid": clientid}) is True
+    hook.ban("clientid", clientid, "infinity")
+    assert [ban["who"] for ban in hook.list_bans()] == [clientid]
+    hook.unban("clientid", clientid)
+    assert list(hook.list_bans()) == []
+    assert hook.kick_clients(clientid)["kicked"] == [clientid]
+    assert sorted(broker.clients) == ["other"]
+
+
+@pytest.mark.parametrize("topic", ["a/b", "50%", "ü ✓", "?&=", "a//b", "/", "$share-not"])
+def test_a_topic_of_any_kind_is_served_by_every_method(broker: Any, hook: EmqxHook, topic: str) -> None:
+    broker.connect("d")
+    broker.subscribe("d", topic)
+    assert hook.register_topic_metrics(topic) is True
+    hook.publish({"topic": topic, "payload": "x", "retain": True})
+    metrics = hook.get_topic_metrics(topic)
+    assert metrics is not None
+    assert metrics["metrics"]["messages.in.count"] == 1
+    assert [row["topic"] for row in hook.list_topics(topic=topic)] == [topic]
+    assert [row["clientid"] for row in hook.list_subscriptions(topic=topic)] == ["d"]
+    assert [row["clientid"] for row in hook.list_subscriptions(receiving=topic)] == ["d"]
+    hook.unregister_topic_metrics(topic)
+    assert hook.get_topic_metrics(topic) is None
+    hook.delete_retained(topic)
+    assert not broker.retained
+
+
+# filters
+
+
+@pytest.mark.parametrize("version", [V4, V5, "5.4.1", "5.0.26", "6.1.0", "serverless"])
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, {"pump-1", "pump-2", "away", "lamp"}),
+        ({"clientid": "pump-1"}, {"pump-1"}),
+        ({"clientid": ["pump-1", "lamp", "ghost"]}, {"pump-1", "lamp"}),
+        ({"clientid": [f"ghost-{i:03}" for i in range(500)] + ["lamp"]}, {"lamp"}),
+        ({"username": ["u1", "u2"]}, {"pump-1", "pump-2"}),
+        ({"like_clientid": "pump"}, {"pump-1", "pump-2"}),
+        ({"like_username": "u"}, {"pump-1", "pump-2", "away"}),
+        ({"conn_state": "connected"}, {"pump-1", "pump-2", "lamp"}),
+        ({"conn_state": "disconnected"}, {"away"}),
+        ({"ip_address": "10.0.0.1"}, {"lamp"}),
+        ({"proto_ver": 4}, {"lamp"}),
+        ({"proto_ver": "5", "clean_start": "false"}, {"away"}),
+        ({"clientid": None}, {"pump-1", "pump-2", "away", "lamp"}),
+        ({"gte_mqueue_len": 1}, set()),
+        ({"lte_disconnected_at": datetime.now(UTC) + timedelta(days=1)}, {"away"}),
+        ({"lte_connected_at": "2020-01-01T00:00:00Z"}, {"lamp"}),
+        ({"gte_connected_at": "2020-01-01T00:00:00+08:00"}, {"pump-1", "pump-2", "away"}),
+    ],
+)
+def test_a_filter_means_the_same_on_every_broker(
+    broker: Any, hook: EmqxHook, filters: dict[str, Any], expected: set[str]
+) -> None:
+    broker.connect("pump-1", username="u1")
+    broker.connect("pump-2", username="u2")
+    broker.connect("away", username="u3", clean_start=False, session_expiry=1000)
+    broker.disconnect("away")
+    broker.connect(
+        "lamp", ip_address="10.0.0.1", version=4, connected_at=datetime(2019, 1, 1, tzinfo=UTC).timestamp()
+    )
+    assert {row["clientid"] for row in hook.list_clients(**filters)} == expected
+    assert {row["clientid"] for row in hook.list_clients(fields="username", **filters)} == expected
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"colour": "red"},
+        {"_like_clientid": "a"},
+        {"limit": 5},
+        {"conn_state": "up"},
+        {"clean_start": "maybe"},
+        {"proto_ver": "five"},
+        {"ip_address": "10.0.0"},
+        {"gte_connected_at": "yesterday"},
+        {"gte_connected_at": "2026-01-01 00:00:00"},
+        {"gte_connected_at": 1_700_000_000},
+        {"clientid": []},
+        {"clientid": ["a", ""]},
+        {"like_clientid": ""},
+        {"gte_mqueue_len": -1},
+    ],
+)
+def test_an_impossible_filter_of_clients_is_refused(
+    broker: Any, hook: EmqxHook, filters: dict[str, Any]
+) -> None:
+    known = hook.broker
+    before = len(broker.requests)
+    with pytest.raises(EmqxConfigError, match="filter"):
+        list(hook.list_clients(**filters))
+    assert len(broker.requests) == before, known
+
+
+@pytest.mark.parametrize(
+    "filters", [{"colour": 1}, {"qos": 3}, {"match_topic": "a/#/b"}, {"receiving": "a/#"}]
+)
+def test_an_impossible_filter_of_subscriptions_is_refused(
+    broker: Any, hook: EmqxHook, filters: dict[str, Any]
+) -> None:
+    with pytest.raises(EmqxConfigError, match="filter"):
+        list(hook.list_subscriptions(**filters))
+
+
+def test_subscriptions_are_filtered(broker: Any, hook: EmqxHook) -> None:
+    for clientid, topic, qos in (("a", "t/1", 0), ("b", "t/+", 1), ("c", "$share/g/t/#", 2), ("d", "u", 0)):
+        broker.connect(clientid)
+        broker.subscribe(clientid, topic, qos)
+
+    def found(**filters: Any) -> list[str]:
+        return sorted(row["clientid"] for row in hook.list_subscriptions(**filters))
+
+    assert found() == ["a", "b", "c", "d"]
+    assert found(qos=1) == ["b"]
+    assert found(topic="t/+") == ["b"]
+    assert found(share_group="g") == ["c"]
+    assert found(match_topic="t/+") == ["a", "b", "c"]
+    assert found(match_topic="t/1") == ["a"]
+    assert found(receiving="t/1") == ["a", "b", "c"]
+    assert found(receiving="t/1/2") == ["c"]
+
+
+def test_a_part_of_each_row_is_the_same_part_everywhere(broker: Any, hook: EmqxHook) -> None:
+    broker.connect("d", username="u")
+    (row,) = hook.list_clients(fields=["username", "disconnected_at"], conn_state="connected")
+    assert row == {"clientid": "d", "username": "u", "disconnected_at": None}
+
+
+@pytest.mark.parametrize("version", [V5, V4])
+def test_a_listing_is_read_page_by_page(broker: Any, hook: EmqxHook) -> None:
+    broker.connect_many([f"d{i:05}" for i in range(10_050)])
+    rows = hook.list_clients(fields=["connected"])
+    before = len(broker.requests)
+    next(rows)
+    assert len(broker.requests) == before + 1
+    assert sum(1 for _ in rows) == 10_049
+
+
+# what a broker lacks
+
+LACKS = {
+    V4: [
+        lambda hook: list(hook.list_retained()),
+        lambda hook: hook.get_retained("a"),
+        lambda hook: list(hook.list_delayed()),
+        lambda hook: hook.get_rates(),
+        lambda hook: list(hook.list_actions()),
+        lambda hook: list(hook.list_sources()),
+        lambda hook: hook.get_integration("action", "a"),
+        lambda hook: hook.set_integration_enabled("connector", "a", True),
+        lambda hook: hook.count_sessions(),
+        lambda hook: list(hook.list_queued_messages("a")),
+        lambda hook: hook.get_license(),
+        lambda hook: hook.get_rebalance_status(),
+        lambda hook: hook.ban("clientid_re", "a", "infinity"),
+        lambda hook: list(hook.list_subscriptions(durable=True)),
+    ],
+    "5.3.2": [
+        lambda hook: list(hook.list_actions()),
+        lambda hook: hook.export_backup(),
+        lambda hook: hook.ban("peerhost_net", "10.0.0.0/8", "infinity"),
+        lambda hook: hook.count_sessions(),
+        lambda hook: hook.deactivate_alarm("a"),
+        lambda hook: list(hook.list_clients(zone="external")),
+    ],
+    V5: [lambda hook: hook.get_rebalance_status(), lambda hook: hook.get_license()],
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "number"),
+    [(version, number) for version, calls in LACKS.items() for number in range(len(calls))],
+)
+def test_what_a_broker_lacks_is_refused_with_what_it_needs(
+    broker: Any, hook: EmqxHook, version: str, number: int
+) -> None:
+    with pytest.raises(EmqxUnsupportedError, match=r"need|only|licence"):
+        LACKS[version][number](hook)
+    assert sent(broker) == []
+
+
+# the rest of the methods
+
+
+def test_rights_are_looked_up_anew_and_keepalive_changed(broker: Any, hook: EmqxHook) -> None:
+    broker.connect("d")
+    assert hook.get_authorization_cache("d") == []
+    assert hook.clean_authorization_cache("d") is True
+    assert hook.clean_authorization_cache("ghost") is False
+    assert hook.clean_authorization_cache() is None
+    hook.set_keepalive("d", 77)
+    client = hook.get_client("d")
+    assert client is not None
+    assert client["keepalive"] == 77
+    with pytest.raises(EmqxNotFoundError):
+        hook.set_keepalive("ghost", 77)
+    for seconds in (-1, 65_536, 1.5, "30", True):
+        with pytest.raises(EmqxConfigError):
+            hook.set_keepalive("d", seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_queued_delayed_and_sessions_are_shown(broker: Any, hook: EmqxHook) -> None:
+    broker.connect("d", clean_start=False, session_expiry=1000)
+    broker.subscribe("d", "t", 1)
+    broker.disconnect("d")
+    for i in range(3):
+        broker.publish("t", str(i).encode(), 1)
+    assert len(list(hook.list_queued_messages("d"))) == 3
+    assert hook.count_sessions() == 1
+    hook.publish({"topic": "$delayed/600/later", "payload": "x"})
+    (row,) = hook.list_delayed()
+    message = hook.get_delayed(row["node"], row["msgid"])
+    assert message is not None
+    assert message["topic"] == "later"
+    assert hook.delete_delayed(row["node"], row["msgid"]) is True
+    assert hook.delete_delayed(row["node"], row["msgid"]) is False
+    assert hook.get_delayed(row["node"], row["msgid"]) is None
+
+
+def test_retained_messages_are_listed_without_those_of_the_system(broker: Any, hook: EmqxHook) -> None:
+    for topic in ("a", "a/b", "$x/a"):
+        broker.publish(topic, b"x", retain=True)
+    if broker.version == V5:
+        assert sorted(row["topic"] for row in hook.list_retained()) == ["a", "a/b"]
+        assert sorted(row["topic"] for row in hook.list_retained("a/#")) == ["a", "a/b"]
+        message = hook.get_retained("a/b")
+        assert message is not None
+        assert message["payload"] == "eA=="
+
+
+def test_listeners_and_alarms(broker: Any, hook: EmqxHook) -> None:
+    listener = next(row["id"] for row in hook.list_listeners() if row["type"] == "tcp")
+    hook.restart_listener(listener)
+    assert sum(broker.restarts.values()) == 1
+    with pytest.raises(EmqxNotFoundError):
+        hook.restart_listener("tcp:nope")
+    broker.raise_alarm("high_cpu_usage", "busy")
+    (alarm,) = hook.list_alarms()
+    assert (alarm["name"], alarm["message"], alarm["deactivate_at"]) == ("high_cpu_usage", "busy", None)
+    assert hook.deactivate_alarm("high_cpu_usage") is True
+    assert hook.deactivate_alarm("high_cpu_usage") is False
+    assert [row["name"] for row in hook.list_alarms(activated=False)] == ["high_cpu_usage"]
+    hook.clear_alarms()
+    assert list(hook.list_alarms(activated=False)) == []
+
+
+def test_a_backup_travels_back(broker: Any, hook: EmqxHook) -> None:
+    hook.create_user("before", "p")
+    made = hook.export_backup()
+    content = hook.download_backup(made["filename"], made["node"])
+    assert len(content) == made["size"]
+    assert [row["filename"] for row in hook.list_backups()] == [made["filename"]]
+    assert hook.delete_backup(made["filename"], made["node"]) is True
+    assert hook.delete_backup(made["filename"], made["node"]) is False
+    with pytest.raises(EmqxNotFoundError):
+        hook.download_backup(made["filename"], made["node"])
+    hook.upload_backup(made["filename"], content)
+    hook.import_backup(made["filename"])
+    assert broker.state.imported == [made["filename"]]
+
+
+@pytest.mark.parametrize("version", ["5.9.1"])
+def test_rebalancing_and_licence(broker: Any, hook: EmqxHook, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hook.get_rebalance_status() == {"evacuations": [], "purges": [], "rebalances": []}
+    with pytest.raises(EmqxError):
+        hook.stop_evacuation("emqx@127.0.0.1")
+
+
+@pytest.mark.parametrize("version", [V4])
+def test_times_of_a_broker_in_another_zone_are_utc(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    from airflow_provider_emqx.testing import FakeEmqx
+
+    with FakeEmqx(version=version, utc_offset=5.5) as broker:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        broker.connect("d")
+        with EmqxHook() as hook:
+            client = hook.get_client("d")
+            assert client is not None
+            age = datetime.now(UTC) - datetime.fromisoformat(client["connected_at"])
+            assert abs(age) < timedelta(minutes=1)
+            recent = datetime.now(UTC) - timedelta(minutes=5)
+            assert [row["clientid"] for row in hook.list_clients(gte_connected_at=recent)] == ["d"]
+
+
+@pytest.mark.parametrize("version", ["6.1.0"])
+def test_rules_of_a_namespace_are_its_own(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    from airflow_provider_emqx.testing import FakeEmqx
+
+    with FakeEmqx(version=version) as broker:
+        rule = [{"topic": "t", "permission": "deny"}]
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(namespace="ns1")))
+        with EmqxHook() as hook:
+            hook.set_acl_rules("clientid:d", rule)
+            assert len(hook.list_acl_rules("clientid:d")) == 1
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        with EmqxHook() as hook:
+            assert hook.list_acl_rules("clientid:d") == []
