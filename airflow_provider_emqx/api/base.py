@@ -244,8 +244,3 @@ def path(*segments: str) -> str:
             f"the path {joined[:60]}… has {len(joined)} bytes; EMQX's request line allows about {MAX_TARGET}"
         )
     return joined
-
-
-def same_rows(rows: Sequence[Row], wanted: Mapping[str, Any]) -> list[Row]:
-    """Keep the rows whose fields equal the wanted ones: both generations ignore filters that they don't know."""
-    return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
