@@ -31,6 +31,8 @@ MAY_IMPORT["conditions"] = MAY_IMPORT["provisioning"] = {"hooks", *MAY_IMPORT["h
 MAY_IMPORT["triggers"] = {"conditions", *MAY_IMPORT["conditions"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
     MAY_IMPORT[_top] = {"triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
+# a transfer is an operator with a source of another kind
+MAY_IMPORT["transfers"].add("operators")
 
 #: The one way up: ``EmqxHook.provision_users`` is a front, for DAG authors, of what lies above the hook.
 MAY_IMPORT_LATE = {"hooks": {"provisioning"}}

@@ -65,6 +65,13 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_emqx.triggers.emqx"],
             }
         ],
+        "transfers": [
+            {
+                "source-integration-name": "Common SQL",
+                "target-integration-name": _INTEGRATION,
+                "python-module": "airflow_provider_emqx.transfers.sql_to_emqx",
+            }
+        ],
         "notifications": ["airflow_provider_emqx.notifications.emqx.EmqxPublishNotifier"],
         "extra-links": ["airflow_provider_emqx.links.EmqxDashboardLink"],
         "connection-types": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
@@ -11,13 +11,13 @@ from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
-from airflow_provider_emqx.operators.base import boolean, number
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, number
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_emqx.provisioning.files import Location
-    from airflow_provider_emqx.provisioning.sources import Format
+    from airflow_provider_emqx.provisioning.sources import Block, Format
 
 
 class InlineRows:
@@ -192,12 +192,10 @@ class EmqxProvisionUsersOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
-        from airflow_provider_emqx.exceptions import EmqxConfigError
         from airflow_provider_emqx.hooks.emqx import EmqxHook
         from airflow_provider_emqx.provisioning.plan import Plan
         from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
         from airflow_provider_emqx.provisioning.shards import Shard
-        from airflow_provider_emqx.provisioning.sources import find, read_files, read_rows
         from airflow_provider_emqx.provisioning.task import provision
 
         plan = Plan(
@@ -215,17 +213,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
             shard=Shard.read(self.shard),
         )
         how = self._format()
-        source = self.source
-        files: Sequence[Location] = ()
-        if isinstance(source, InlineRows):
-            blocks = read_rows(source.rows, how)
-        elif isinstance(source, str | os.PathLike) and str(source):
-            files = find(source, how)
-            blocks = read_files(files, how)
-        else:
-            raise EmqxConfigError(
-                f"source must be a path, a URL or a list of rows, not {type(source).__name__}"
-            )
+        blocks, files = self._read(how)
         with EmqxHook(
             self.emqx_conn_id,
             user_id_type=self.user_id_type or None,
@@ -244,6 +232,19 @@ class EmqxProvisionUsersOperator(BaseOperator):
                 Progress(store, mark) if mark else None,
             )
 
+    def _read(self, how: Format) -> tuple[Iterator[Block], Sequence[Location]]:
+        """Give the rows of the source, and the files that it is."""
+        from airflow_provider_emqx.exceptions import EmqxConfigError
+        from airflow_provider_emqx.provisioning.sources import find, read_files, read_rows
+
+        source = self.source
+        if isinstance(source, InlineRows):
+            return read_rows(source.rows, how), ()
+        if isinstance(source, str | os.PathLike) and str(source):
+            files = find(source, how)
+            return read_files(files, how), files
+        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")
+
     def _format(self) -> Format:
         from airflow_provider_emqx.provisioning.plan import IDS_ONLY
         from airflow_provider_emqx.provisioning.sources import Format
@@ -255,6 +256,54 @@ class EmqxProvisionUsersOperator(BaseOperator):
             delimiter=self.delimiter,
             encoding=self.encoding,
         )
+
+
+class EmqxExportUsersOperator(BaseEmqxOperator):
+    """
+    Write the users of the broker's built-in database to a file, for audits and for moves to another broker.
+
+    Ids and superuser flags are all that EMQX tells: passwords and hashes never leave it. Uses v5
+    ``GET /authentication/{id}/users`` and v4 ``GET /auth_username`` or ``/auth_clientid``.
+
+    :param path: path or URL of the file (whatever Airflow's ObjectStoragePath opens), ending in ``.csv`` or ``.jsonl``,
+        each also with ``.gz`` (templated). A local file may be read by its owner only. It can be the ``source`` of
+        ``mode="delete"`` and ``"prune"``.
+    :param is_superuser: only superusers, or only the others; EMQX 4 has no superusers.
+    :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant (templated).
+    :return: ``{"users", "superusers", "path"}``; ``superusers`` is ``None`` on EMQX 4.
+    :raises EmqxConfigError: if the file cannot be written.
+    :raises EmqxError: if the broker fails; the file is incomplete then.
+    """
+
+    template_fields: Sequence[str] = (
+        *BaseEmqxOperator.template_fields,
+        "path",
+        "is_superuser",
+        "user_id_type",
+    )
+
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str],
+        is_superuser: bool | str | None = None,
+        user_id_type: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.is_superuser = is_superuser
+        self.user_id_type = user_id_type
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the file."""
+        from airflow_provider_emqx.provisioning.export import export_users
+
+        wanted = None if self.is_superuser in (None, "") else boolean("is_superuser", self.is_superuser)
+        with self.hook(user_id_type=self.user_id_type or None) as hook:
+            summary = export_users(hook, self.path, wanted)
+        self.log.info("%s users are in %s", f"{summary['users']:,}", summary["path"])
+        return summary
 
 
 def _pepper(conn_id: str | None) -> str:

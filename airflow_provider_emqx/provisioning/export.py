@@ -1,0 +1,69 @@
+"""Writes the broker's users to a file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.provisioning.files import Location, open_to_write
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+_NAMES = ("user_id", "is_superuser")
+_BLOCK = 1_000
+
+
+def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = None) -> dict[str, Any]:
+    """
+    List the users into a file.
+
+    :param hook: of the broker.
+    :param target: ``….csv`` or ``….jsonl``, each also with ``.gz``.
+    :param is_superuser: only superusers, or only the others.
+    :return: ``{"users", "superusers", "path"}``.
+    :raises EmqxConfigError: if the file cannot be written.
+    """
+    name = str(target).lower().removesuffix(".gz")
+    if not name.endswith((".csv", ".jsonl", ".ndjson")):
+        raise EmqxConfigError(f"path must end in .csv or .jsonl, each also with .gz, not as {str(target)!r}")
+    users = hook.list_users(is_superuser)
+    # a broker that cannot be asked leaves the file of the last time alone
+    first = list(islice(users, _BLOCK))
+    count, superusers = 0, 0
+    with (
+        open_to_write(target, "export") as raw,
+        _text(raw, zipped=str(target).lower().endswith(".gz")) as file,
+    ):
+        if name.endswith(".csv"):
+            csv.writer(file).writerow(_NAMES)
+        for block in _blocks(first, users):
+            rows = [(user["user_id"], user.get("is_superuser")) for user in block]
+            count += len(rows)
+            superusers += sum(flag is True for _, flag in rows)
+            if name.endswith(".csv"):
+                csv.writer(file).writerows((one, str(flag or False).lower()) for one, flag in rows)
+            else:
+                file.writelines(
+                    json.dumps(dict(zip(_NAMES, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
+                )
+    tells = hook.broker.generation != "v4"
+    return {"users": count, "superusers": superusers if tells else None, "path": str(target)}
+
+
+def _blocks(first: list[Any], rest: Iterator[Any]) -> Iterable[list[Any]]:
+    block = first
+    while block:
+        yield block
+        block = list(islice(rest, _BLOCK))
+
+
+def _text(raw: IO[bytes], zipped: bool) -> io.TextIOWrapper:
+    plain = gzip.GzipFile(fileobj=raw, mode="wb") if zipped else raw
+    return io.TextIOWrapper(cast("IO[bytes]", plain), encoding="utf-8", newline="")

@@ -1,0 +1,89 @@
+"""Reads rows of users from a database, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.provisioning.sources import FIELDS, Block, Format
+
+
+def read_sql(conn_id: str, sql: str, parameters: Any, how: Format, size: int) -> Iterator[Block]:
+    """
+    Run a query and give its rows.
+
+    On PostgreSQL the cursor has a name, so that the database keeps the result and gives it out as it is asked for; most
+    other drivers fetch the whole result at once.
+
+    :param conn_id: connection of a database that has a common-sql hook.
+    :param sql: one query.
+    :param parameters: its parameters, as the database's driver wants them.
+    :param how: its ``columns`` and ``ids_only`` count. Names are compared without regard to case.
+    :param size: rows fetched at a time.
+    :return: blocks of rows; the line of a row is its place in the result, from 1.
+    :raises EmqxConfigError: if the connection is none of a database, or a column is missing.
+    :raises EmqxError: if the database fails; what was read until then has been given out.
+    """
+    hook = _hook(conn_id)
+    try:
+        with closing(hook.get_conn()) as connection, closing(_cursor(hook, connection)) as cursor:
+            # SQLite's driver takes no None
+            cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
+            rows = cursor.fetchmany(size)
+            # a named cursor knows its columns after the first fetch
+            positions = _positions([column[0] for column in cursor.description or ()], how)
+            read = 0
+            while rows:
+                columns = tuple(
+                    [None] * len(rows) if at is None else [row[at] for row in rows] for at in positions
+                )
+                yield Block(range(read + 1, read + len(rows) + 1), columns, [])
+                read += len(rows)
+                rows = cursor.fetchmany(size)
+    except EmqxError:
+        raise
+    except Exception as error:
+        # each driver has errors of its own
+        raise EmqxError(
+            f"reading users over the connection {conn_id!r} failed: {type(error).__name__}"
+        ) from error
+
+
+def _hook(conn_id: str) -> Any:
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    try:
+        from airflow.providers.common.sql.hooks.sql import DbApiHook
+    except ImportError:
+        raise EmqxConfigError(
+            "reading from a database needs airflow-provider-emqx[sql] on the workers"
+        ) from None
+    connection = BaseHook.get_connection(conn_id)
+    hook = connection.get_hook()
+    if not isinstance(hook, DbApiHook):
+        raise EmqxConfigError(f"the connection {conn_id!r} is of type {connection.conn_type!r}: no database")
+    return hook
+
+
+def _cursor(hook: Any, connection: Any) -> Any:
+    if getattr(hook, "conn_type", "") == "postgres":
+        return connection.cursor("emqx_provisioning")
+    return connection.cursor()
+
+
+def _positions(header: Sequence[str], how: Format) -> tuple[int | None, ...]:
+    names = [name.lower() for name in header]
+    wanted = {field: how.column(field).lower() for field in FIELDS}
+    missing = [
+        wanted[field]
+        for field in FIELDS
+        if wanted[field] not in names and (field in how.columns or how.needs(field, names))
+    ]
+    if missing:
+        raise EmqxConfigError(
+            f"the query gives no column {missing[0]!r}, only {', '.join(names) or 'none'}: name it with AS, or map "
+            "it with columns="
+        )
+    return tuple(names.index(name) if name in names else None for name in wanted.values())

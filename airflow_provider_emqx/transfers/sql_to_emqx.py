@@ -1,0 +1,67 @@
+"""Transfers users from a database to the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.provisioning.files import Location
+    from airflow_provider_emqx.provisioning.sources import Block, Format
+
+
+class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
+    """
+    Make the rows of a database query users of the broker's built-in database.
+
+    It does what :class:`~airflow_provider_emqx.operators.auth.EmqxProvisionUsersOperator` does, with all its arguments
+    but those about files. Rows are fetched as they are sent; on PostgreSQL the result stays in the database (a named
+    cursor), most other drivers fetch it whole. Needs the extra ``sql`` and the provider of the database.
+
+    :param sql: one query with the columns ``user_id`` and ``password`` (or ``password_hash`` and ``salt``), and
+        ``is_superuser`` if wanted; names are compared without regard to case. Ids and passwords must be text: use
+        ``CAST``. Templated; a name ending in ``.sql`` is a file.
+    :param sql_conn_id: Airflow connection of the database (templated).
+    :param parameters: of the query, as the database's driver wants them (templated).
+    :param fetch_size: rows fetched at a time.
+    :param columns: the query's own names, where they differ (templated).
+    :return: as of the other operator; ``line`` is a row's place in the result.
+    :raises EmqxConfigError: if the query lacks a column, the connection is none of a database, or too many rows are
+        rejected.
+    :raises EmqxError: if database or broker fail; rows before that are done, and running again converges.
+    """
+
+    template_fields: Sequence[str] = (
+        "sql",
+        "sql_conn_id",
+        "parameters",
+        *(
+            name
+            for name in EmqxProvisionUsersOperator.template_fields
+            if name not in ("source", "format", "delimiter", "encoding")
+        ),
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        sql_conn_id: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        fetch_size: int = 1_000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**kwargs, "source": ""})
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.parameters = parameters
+        self.fetch_size = fetch_size
+
+    def _read(self, how: Format) -> tuple[Iterator[Block], Sequence[Location]]:
+        from airflow_provider_emqx.transfers.reading import read_sql
+
+        return read_sql(self.sql_conn_id, self.sql, self.parameters, how, int(self.fetch_size)), ()

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
+
+pytest.importorskip("airflow.providers.sqlite", reason="needs apache-airflow-providers-sqlite")
+
+ROWS = 2_500
+QUERY = "SELECT device AS user_id, secret AS password, admin AS is_superuser FROM devices ORDER BY device"
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "devices.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE devices (device TEXT, secret TEXT, admin BOOLEAN, number INTEGER)")
+        connection.executemany(
+            "INSERT INTO devices VALUES (?, ?, ?, ?)",
+            [(f"d{i:04d}", f"p{i}" if i != 7 else None, False, i) for i in range(ROWS)],
+        )
+    monkeypatch.setenv("AIRFLOW_CONN_DEVICES", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    return path
+
+
+def execute(**arguments: Any) -> dict[str, Any]:
+    arguments = {"task_id": "x", "sql": QUERY, "sql_conn_id": "devices", **arguments}
+    return SqlToEmqxUsersOperator(**arguments).execute({})  # type: ignore[no-any-return]
+
+
+def test_rows_of_a_query_become_users(broker: Any, database: Path, tmp_path: Path) -> None:
+    report = tmp_path / "r.jsonl"
+    summary = execute(report=report)
+    assert (summary["read"], summary["written"], summary["rejected"]) == (ROWS, ROWS - 1, 1)
+    assert broker.verify("d2499", "p2499")
+    assert json.loads(report.read_text()) == {
+        "id": "d0007",
+        "line": 8,
+        "outcome": "rejected",
+        "reason": "password is missing",
+    }
+
+
+def test_a_database_kept_in_sync(broker: Any, database: Path) -> None:
+    for number in range(5):
+        broker.add_user(f"d-gone-{number}", "p")
+    broker.add_user("other", "p")
+    summary = execute(mode="sync", scope="d")
+    assert summary["pruned"] == 5
+    assert "other" in broker.users
+    # its row was rejected, so that it would have stayed
+    assert "d0007" not in broker.users
+
+
+def test_parameters_columns_and_names_in_capitals(broker: Any, database: Path) -> None:
+    summary = execute(
+        sql="SELECT device AS DEVICE, secret AS PASSWORD FROM devices WHERE device < ?",
+        parameters=["d0005"],
+        columns={"user_id": "Device"},
+        fetch_size=2,
+    )
+    assert summary["written"] == 5
+
+
+def test_numbers_are_rejected(broker: Any, database: Path) -> None:
+    with pytest.raises(EmqxConfigError, match="all 2,500 rows"):
+        execute(sql="SELECT number AS user_id, secret AS password FROM devices")
+
+
+def test_what_cannot_be_read_is_told_before_anything_is_sent(
+    broker: Any, database: Path, monkeypatch: Any
+) -> None:
+    with pytest.raises(EmqxConfigError, match="no column 'password', only user_id"):
+        execute(sql="SELECT device AS user_id FROM devices")
+    with pytest.raises(EmqxError, match="connection 'devices' failed: OperationalError"):
+        execute(sql="SELECT * FROM nothing")
+    monkeypatch.setenv("AIRFLOW_CONN_DEVICES", json.dumps(broker.connection()))
+    with pytest.raises(EmqxConfigError, match="no database"):
+        execute()
+    assert not broker.requests
+
+
+def test_it_runs_in_a_dag_with_templates(broker: Any, run_dag: Any, database: Path, version: str) -> None:
+    with DAG(f"sql_{version.replace('.', '_')}", params={"below": "d0003"}) as dag:
+        SqlToEmqxUsersOperator(
+            task_id="x",
+            sql=QUERY.replace("ORDER", "WHERE device < '{{ params.below }}' ORDER"),
+            sql_conn_id="devices",
+        )
+    assert run_dag(dag).state == "success"
+    assert sorted(broker.users) == ["d0000", "d0001", "d0002"]
+
+
+# ---------------------------------------------------------------------- a real PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[dict[str, Any]]:
+    """A PostgreSQL server of the tests' own."""
+    pytest.importorskip("airflow.providers.postgres", reason="needs apache-airflow-providers-postgres")
+    programs = shutil.which("pg_ctl") and shutil.which("initdb")
+    if not programs:
+        pytest.skip("needs PostgreSQL")
+    folder = Path(tempfile.mkdtemp(prefix="emqx-postgres-"))
+    # PostgreSQL refuses to run as root
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    if user:
+        os.chmod(folder, 0o755)
+        os.chown(folder, 65534, 65534)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = str(folder / "data")
+
+    def run(*command: str) -> None:
+        subprocess.run([*user, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+    run("initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    run("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+    try:
+        yield {
+            "conn_type": "postgres",
+            "host": "127.0.0.1",
+            "port": port,
+            "login": "tests",
+            "schema": "postgres",
+        }
+    finally:
+        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_postgresql_keeps_the_result_and_gives_it_out_as_it_is_asked_for(
+    broker: Any, postgres: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_DEVICES", json.dumps(postgres))
+    summary = execute(
+        sql="SELECT 'd' || i AS user_id, 'ü' || i AS password, i < 0 AS is_superuser "
+        "FROM generate_series(1, %(count)s) AS i",
+        parameters={"count": 3_000},
+        fetch_size=400,
+    )
+    assert summary["written"] == 3_000
+    assert broker.verify("d3000", "ü3000")
+    # the division by zero comes when most rows have been fetched: with a result read at once none would be written
+    with pytest.raises(EmqxError, match="connection 'devices' failed"):
+        execute(
+            sql="SELECT 'e' || i AS user_id, 'p' || 1 / (2000 - i) AS password FROM generate_series(1, 3000) AS i",
+            fetch_size=400,
+        )
+    assert sum(user_id.startswith("e") for user_id in broker.users) == 1_600
