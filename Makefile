@@ -13,7 +13,7 @@ PUBLIC := $(wildcard $(addprefix airflow_provider_emqx/,exceptions.py hooks oper
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv check lint types layers dead-code docstrings docs operations test demo ui bench soak \
-        test-matrix test-standalone test-live dist clean
+        test-matrix test-standalone test-live dist test-wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -78,6 +78,9 @@ dist: $(INSTALLED) ## wheel and sdist, checked
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
+
+test-wheel: dist .ci/wheel-test ## the wheel in an empty environment: every module, and what Airflow says to it
+	.ci/wheel-test
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) .venv-* .build .demo dist build docs/_build .coverage* .pytest_cache .mypy_cache .ruff_cache
