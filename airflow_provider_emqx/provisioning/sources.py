@@ -563,6 +563,8 @@ class _Array:
                     cut = self._ended and error.msg.startswith("Unterminated string")
                     at = len(self._buffer) if cut else error.pos
                     raise self._broken(f"the JSON breaks here: {error.msg}", at) from None
+            except ValueError:
+                raise self._broken("the JSON holds a number that is too long") from None
             else:
                 # a number, or true, may go on beyond what was read
                 if end < len(self._buffer) or self._ended:
