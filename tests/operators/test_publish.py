@@ -246,3 +246,30 @@ def test_a_dag_publishes_what_another_task_returns_and_airflow_does_not_show_it(
     for name in ("many", "one"):
         shown = RenderedTaskInstanceFields.get_templated_fields(run.get_task_instance(name))
         assert "S3cret" not in json.dumps(shown, default=str)
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_with_retry_unsafe_only_what_was_not_passed_on_is_sent_again(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_emqx.hooks import topics
+
+    pauses: list[float] = []
+
+    def heal(seconds: float) -> None:
+        """The subscriber can be reached again while the hook waits for the second time."""
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            device.state.undeliverable.clear()
+
+    monkeypatch.setattr(topics.time, "sleep", heal)
+    device.refuse_dispatch("cmd/stuck")
+    messages = [{"topic": "cmd/ok", "payload": "1"}, {"topic": "cmd/stuck", "payload": "2"}]
+    assert publish(messages=messages, retry_unsafe=True)["counts"] == {"delivered": 2}
+    bodies = [json.loads(served.body) for served in device.requests if served.path.endswith("/publish/bulk")]
+    assert [[row["topic"] for row in body] for body in bodies] == [
+        ["cmd/ok", "cmd/stuck"],
+        ["cmd/stuck"],
+        ["cmd/stuck"],
+    ]
+    assert payloads(device) == [b"1", b"2"]
