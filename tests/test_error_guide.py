@@ -35,7 +35,10 @@ def quoted() -> dict[str, list[str]]:
     """Return the texts on the page by the error under whose heading they stand."""
     sections = re.split(r"^## (\w+)$", PAGE, flags=re.MULTILINE)
     return {
-        name: [normal(text) for text in re.findall(r"```text\n(.*?)\n```", body, flags=re.DOTALL)]
+        name: [
+            normal(" ".join(text.split()))
+            for text in re.findall(r"```text\n(.*?)\n```", body, flags=re.DOTALL)
+        ]
         for name, body in zip(sections[1::2], sections[2::2], strict=True)
     }
 
