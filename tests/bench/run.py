@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where, start = machine(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="emqx-bench-") as folder:
         prepare_airflow(Path(folder))
-        lines = list(measured(Path(folder), quick))
+        lines = []
+        for line in measured(Path(folder), quick):
+            print(f"{line.what}: {line.measured}", file=sys.stderr, flush=True)
+            lines.append(line)
     print(f"\n{where}; it took {time.monotonic() - start:.0f} s\n")
     print(render(lines))
     missed = sum(line.met is False for line in lines)
