@@ -23,6 +23,16 @@ class AuthMethods(Area):
         """
         yield from self.run(self.api.auth.list_authenticators(self.broker))
 
+    def get_authenticator(self) -> Row | None:
+        """
+        Read the authenticator that the connection names: v5 ``GET /authentication/{id}``; on EMQX 4 its plugin.
+
+        :return: with ``user_id_type``, ``password_hash_algorithm``, …, secrets masked by the broker; ``None`` where
+            there is none of this id.
+        """
+        authenticator: Row | None = self.run(self.api.auth.get_authenticator(self.broker))
+        return authenticator
+
     def list_users(self, is_superuser: bool | None = None) -> Iterator[Row]:
         """
         List the users of the built-in database: v5 ``GET /authentication/{id}/users``, v4 ``GET /auth_username``.

@@ -417,6 +417,87 @@ def test_rebalancing_and_licence(broker: Any, hook: EmqxHook, monkeypatch: pytes
         hook.stop_evacuation("emqx@127.0.0.1")
 
 
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, version: str) -> Iterator[Any]:
+    """Two nodes of an edition that can rebalance, with 20 clients on one of them."""
+    from airflow_provider_emqx.testing import FakeEmqx
+
+    with FakeEmqx(version=version, edition="Enterprise", nodes=["emqx@n1", "emqx@n2"]) as broker:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        broker.connect_many([f"d{i}" for i in range(20)], node="emqx@n1")
+        yield broker
+
+
+@pytest.mark.parametrize("version", [V5, "5.9.1", "6.1.0", V4])
+def test_nodes_are_evacuated_and_the_cluster_rebalanced(cluster: Any) -> None:
+    with EmqxHook() as hook:
+        hook.start_evacuation("emqx@n1", conn_evict_rate=5)
+        (row,) = hook.get_rebalance_status()["evacuations"]
+        assert row["node"] == "emqx@n1"
+        with pytest.raises(EmqxError):
+            hook.start_evacuation("emqx@n1")
+        hook.stop_evacuation("emqx@n1")
+        assert hook.get_rebalance_status()["evacuations"] == []
+        hook.start_rebalance("emqx@n2", conn_evict_rate=5)
+        assert len(hook.get_rebalance_status()["rebalances"]) == 1
+        hook.stop_rebalance("emqx@n2")
+        assert hook.get_rebalance_status()["rebalances"] == []
+        with pytest.raises(EmqxConfigError, match="no setting 'colour'"):
+            hook.start_rebalance("emqx@n2", colour="red")
+
+
+@pytest.mark.parametrize("version", [V4, V5])
+def test_a_stopped_node_is_listed_and_figures_are_told_per_node(cluster: Any) -> None:
+    with EmqxHook() as hook:
+        assert hook.get_stats()["live_connections.count"] == 20
+        assert hook.get_stats("emqx@n2")["live_connections.count"] == 0
+        assert {row["node"]: row["live_connections.count"] for row in hook.list_stats()} == {
+            "emqx@n1": 20,
+            "emqx@n2": 0,
+        }
+        assert {row["node"] for row in hook.list_metrics()} == {"emqx@n1", "emqx@n2"}
+        assert {row["node"] for row in hook.list_clients(node="emqx@n1")} == {"emqx@n1"}
+        assert sorted(hook.get_cluster()["nodes"]) == ["emqx@n1", "emqx@n2"]
+        cluster.stop_node("emqx@n2")
+        assert {row["node"]: row["node_status"] for row in hook.list_nodes()} == {
+            "emqx@n1": "running",
+            "emqx@n2": "stopped",
+        }
+
+
+@pytest.mark.parametrize("version", [V4, V5, "5.0.26"])
+def test_all_bans_end(broker: Any, hook: EmqxHook) -> None:
+    for who in ("a", "b", "c/d"):
+        hook.ban("clientid", who, datetime.now(UTC) + timedelta(days=1), "x")
+    assert {ban["until"] != "infinity" for ban in hook.list_bans()} == {True}
+    hook.clear_bans()
+    assert list(hook.list_bans()) == []
+
+
+@pytest.mark.parametrize("version", [V4, V5, "5.7.2"])
+def test_a_ban_for_ever_is_one_on_every_version(broker: Any, hook: EmqxHook) -> None:
+    hook.ban("username", "u", "infinity")
+    (ban,) = hook.list_bans()
+    assert (ban["as"], ban["who"], ban["until"], ban["by"]) == ("username", "u", "infinity", "airflow")
+
+
+def test_authenticators_are_shown(broker: Any, hook: EmqxHook) -> None:
+    found = hook.get_authenticator()
+    assert found is not None
+    assert found["user_id_type"] == "username"
+    assert [row["id"] for row in hook.list_authenticators()] == [found["id"]]
+
+
+def test_rules_are_measured(broker: Any, hook: EmqxHook) -> None:
+    broker.add_rule("r1", 'SELECT * FROM "t/#"')
+    assert isinstance(hook.get_rule_metrics("r1"), dict)
+    hook.reset_rule_metrics("r1")
+    with pytest.raises(EmqxNotFoundError):
+        hook.get_rule_metrics("ghost")
+    assert hook.get_rule("ghost") is None
+    assert hook.get_integration("connector", "ghost:x") is None
+
+
 @pytest.mark.parametrize("version", [V4])
 def test_times_of_a_broker_in_another_zone_are_utc(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     from airflow_provider_emqx.testing import FakeEmqx
