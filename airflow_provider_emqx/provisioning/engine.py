@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -140,6 +141,10 @@ class Run:
         self.read = 0
         self.inventory = Inventory(hook, plan)
         self.state: State | None = None
+        #: seconds spent on each part of the work; reading goes on while the broker writes
+        self.phases = {"read": 0.0, "list": 0.0, "write": 0.0, "prune": 0.0}
+        #: rows of each request, or of each group of single ones
+        self.chunks: list[int] = []
         self._checker: Checker | None = None
         self._hasher: Hasher | None = None
         self._error: EmqxError | None = None
@@ -164,7 +169,8 @@ class Run:
             self.state = State(self.plan.state, self.plan.pepper, self.hook)
         if self.plan.mode in PRUNING:
             # before the first write: who comes with this run is no user that it might delete
-            self.inventory.read()
+            with self._time("list"):
+                self.inventory.read()
         reading = self._count(chain(() if first is None else (first,), blocks))
         pace = Pace()
         checked: Iterator[Checked] = map(checker.check, reading)
@@ -184,19 +190,45 @@ class Run:
             for chunk in chunks:
                 work = self._prepared(write, chunk.users)
                 # nothing is sent after a chunk that failed
-                done = _finish(*under_way, pace, verb) if under_way else None
+                done = self._finish(*under_way, pace, verb) if under_way else None
                 under_way = chunk, pool.submit(copy_context().run, _timed, work)
                 time.sleep(_HEAD_START)
                 if done:
                     yield done
             if under_way:
-                yield _finish(*under_way, pace, verb)
+                yield self._finish(*under_way, pace, verb)
         finally:
             pool.shutdown(cancel_futures=True)
             if self.state is not None and not self.plan.dry_run:
                 self.state.save()
         if self._error is not None:
             raise self._error
+
+    def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
+        result, seconds = future.result()
+        sent = len(chunk.users) if result.sent is None else result.sent
+        if sent:
+            pace.took(sent, seconds)
+            self.chunks.append(sent)
+        self.phases["write"] += seconds
+        return Done(chunk, result, verb)
+
+    def _reading(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Take the time that reading, checking and hashing need."""
+        while True:
+            with self._time("read"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    @contextmanager
+    def _time(self, phase: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[phase] += time.monotonic() - start
 
     # ------------------------------------------------------------------ pruning
 
@@ -235,7 +267,8 @@ class Run:
             if self.plan.dry_run:
                 yield ids
                 continue
-            answers = list(self.hook.run_many(delete(self.hook.broker, user_id) for user_id in ids))
+            with self._time("prune"):
+                answers = list(self.hook.run_many(delete(self.hook.broker, user_id) for user_id in ids))
             # False: somebody else was faster
             yield [
                 user_id
@@ -505,14 +538,6 @@ def _of_bulk(bulk: BulkResult) -> Result:
     others |= dict.fromkeys(bulk.existing, (SKIPPED, EXISTS))
     others |= dict.fromkeys(bulk.unknown, (SKIPPED, _MAYBE_OURS))
     return Result(bulk.written, others, bulk.created, bulk.updated, bulk.unchanged)
-
-
-def _finish(chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
-    result, seconds = future.result()
-    sent = len(chunk.users) if result.sent is None else result.sent
-    if sent:
-        pace.took(sent, seconds)
-    return Done(chunk, result, verb)
 
 
 def _same_type(hook: EmqxHook, kind: str) -> None:

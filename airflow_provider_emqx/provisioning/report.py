@@ -155,6 +155,7 @@ class Tally:
             "unchanged": self.unchanged,
             "pruned": self.pruned,
             "seconds": round(self.seconds, 3),
+            "rows_per_second": round(self.total / max(self.seconds, 0.001)),
         }
 
 

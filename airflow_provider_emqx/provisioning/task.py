@@ -113,12 +113,18 @@ def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
     rows = [] if plan.report else [row(outcome) for outcome in tally.rejected_rows]
     return {
         **tally.summary(run.read),
+        "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
+        "chunks": {"count": len(run.chunks), "rows": _median(run.chunks), "most": max(run.chunks, default=0)},
         "dry_run": plan.dry_run,
         "report": str(plan.report) if plan.report else None,
         "rejected_rows": [
             {name: value for name, value in told.items() if name != "file" or value} for told in rows
         ],
     }
+
+
+def _median(sizes: list[int]) -> int:
+    return sorted(sizes)[len(sizes) // 2] if sizes else 0
 
 
 def _tell(run: Run, tally: Tally, plan: Plan) -> None:

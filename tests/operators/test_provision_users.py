@@ -106,7 +106,12 @@ def test_a_second_run_doubles_and_loses_nothing_and_a_changed_row_is_updated(
 ) -> None:
     path = tmp_path / "devices.csv"
     path.write_text("user_id,password\n" + "".join(f"d{i},p{i}\n" for i in range(700)))
-    assert execute(path)["created"] == 700
+    first = execute(path)
+    assert first["created"] == 700
+    assert set(first["phases"]) == {"read", "list", "write", "prune"}
+    assert first["phases"]["write"] > 0
+    assert first["chunks"] == {"count": 2, "rows": 500, "most": 500}
+    assert first["rows_per_second"] > 0
     second = execute(path)
     assert (second["written"], second["created"], second["updated"]) == (700, 0, 700)
     path.write_text("user_id,password\nd5,new\n")
