@@ -12,7 +12,12 @@ from airflow_provider_emqx.api.base import Broker, Operation, Row
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, number, whole
-from airflow_provider_emqx.exceptions import EmqxApiError, EmqxAuthError, EmqxConfigError
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxForbiddenError,
+    EmqxNotFoundError,
+    EmqxUnsupportedError,
+)
 from airflow_provider_emqx.hooks.emqx import operations
 
 ONLINE = "clients_online"
@@ -263,9 +268,7 @@ def count_clients(broker: Broker) -> Operation[int | None]:
     """Ask how many clients (connected ones and kept sessions) a listing would have; ``None`` where it is not told."""
     try:
         stats = yield from operations(broker).cluster.get_stats(broker)
-    except EmqxAuthError:
-        raise
-    except EmqxApiError:
+    except (EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError):
         # Serverless has no statistics, a restricted key may not read them
         return None
     size = stats.get("connections.count")

@@ -58,8 +58,9 @@ def read_file(path: str) -> list[str]:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     try:
-        with ObjectStoragePath(path).open("r", encoding="utf-8-sig") as lines:
-            ids = [line.strip() for line in lines if line.strip()]
+        # read whole: the files of Airflow 2 cannot be iterated over
+        with ObjectStoragePath(path).open("r", encoding="utf-8-sig") as file:
+            ids = [line.strip() for line in file.read().split("\n") if line.strip()]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise EmqxConfigError(
             f"the file of client ids {path} cannot be read on this machine ({type(error).__name__}). A deferred wait "
@@ -95,6 +96,6 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
 
         file_at = ObjectStoragePath(missing_path)
         with file_at.open("w", encoding="utf-8") as file:
-            file.writelines(f"{clientid}\n" for clientid in missing)
+            file.write("".join(f"{clientid}\n" for clientid in missing))
         details["missing_path"] = missing_path
     return details

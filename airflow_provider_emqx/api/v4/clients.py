@@ -61,7 +61,7 @@ def list_clients(
     reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(wanted)})
     looked_at = None if names is None else {*names, *(CLIENT_FILTERS[name].field for name in wanted)}
     rows = kept((client_as_v5(broker, row, looked_at) for row in reply.rows), CLIENT_FILTERS, wanted)
-    if names is not None:
+    if names is not None and wanted:
         rows = [{name: row.get(name) for name in names} for row in rows]
     more = (
         partial(list_clients, broker, page + 1, limit, filters, fields)

@@ -23,15 +23,13 @@ _TIMES = ("connected_at", "created_at", "disconnected_at")
 def client_as_v5(broker: Broker, row: Row, fields: Collection[str] | None = None) -> Row:
     """Write a client's row as v5 does, or only these fields of it: of many rows the whole would take seconds."""
     if fields is None:
-        client = {_V5_NAMES.get(name, name): value for name, value in row.items()}
+        names = {_V5_NAMES.get(name, name): name for name in row} | {name: name for name in _TIMES}
     else:
-        client = {name: row.get(_V4_NAMES.get(name, name)) for name in fields}
-    for name, value in client.items():
-        if value == "undefined":
-            client[name] = None
+        names = {name: _V4_NAMES.get(name, name) for name in fields}
+    client = {name: None if (value := row.get(v4)) == "undefined" else value for name, v4 in names.items()}
     for name in _TIMES:
-        if fields is None or name in fields:
-            client[name] = from_local(broker, client.get(name))
+        if name in client:
+            client[name] = from_local(broker, client[name])
     return client
 
 
