@@ -176,7 +176,8 @@ class EmqxUnbanOperator(BaseEmqxOperator):
             raise EmqxConfigError(
                 "give who, or a filter (kind, reason, by, older_than), to say which bans end"
             )
-        wanted = {read_kind(self.kind, name) for name in names} or None
+        # an empty list, as from another task, names nobody; it is not a filter that is missing
+        wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run, keep = boolean("dry_run", self.dry_run), texts("exclude", self.exclude)
         with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
             bans = list(hook.list_bans())

@@ -296,6 +296,8 @@ def banned(broker: Any) -> Any:
         ({"older_than": 3_600}, 4),
         ({"reason": "spam", "dry_run": True}, 4),
         ({"kind": "clientid", "who": "nobody"}, 4),
+        ({"kind": "clientid", "who": []}, 4),
+        ({"kind": "clientid", "who": "[]"}, 4),
     ],
 )
 def test_bans_end_by_name_or_filter(banned: Any, arguments: dict[str, Any], left: int) -> None:
