@@ -16,7 +16,7 @@ MB = 1_000_000
 def lines(folder: Path, quick: bool) -> Iterator[Line]:
     """Measure a synchronisation, then hashing in shards."""
     yield from _sync(folder, quick)
-    yield _shards(folder, 50 if quick else 600)
+    yield _shards(folder, 50 if quick else 400)
 
 
 def _sync(folder: Path, quick: bool) -> Iterator[Line]:
