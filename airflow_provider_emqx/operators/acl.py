@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -25,9 +25,9 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     are deleted and the rules written one by one, so that for a moment only a part of them is in force.
 
     :param source: path or URL of a ``.csv``, ``.json`` (one array) or ``.jsonl`` file, each also gzipped (``.gz``), or
-        a list of dicts (templated). Columns: ``username`` or ``clientid`` (neither for all clients), ``topic``,
-        ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``, ``all``), and on
-        EMQX 5 ``qos`` (as ``0,1``) and ``retain``.
+        a list of dicts (templated). Columns: ``username`` or ``clientid``, or ``all`` with ``true`` for all clients,
+        ``topic``, ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``,
+        ``all``), and on EMQX 5 ``qos`` (as ``0,1``) and ``retain``. A row that says nobody is rejected.
     :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules
         (templated).
     :param on_rejected: ``"report"`` ends the task well with a warning, ``"fail"`` ends it as failed after the good
@@ -84,6 +84,6 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             for row in summary["rejected_rows"]:
                 self.log.warning("Rejected: line %s: %s", row["line"], row["reason"])
             if self.on_rejected == "fail" or not summary["written"]:
-                context["ti"].xcom_push(key="return_value", value=summary)
+                keep_result(context, summary)
                 raise EmqxConfigError(f"{summary['rejected']:,} of {summary['read']:,} rows were rejected")
         return summary

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.affected import Affected, check_limit, write_rows
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, excluded, seconds, texts
+from airflow_provider_emqx.operators.base import (
+    BaseEmqxOperator,
+    boolean,
+    excluded,
+    keep_result,
+    seconds,
+    texts,
+)
 
 if TYPE_CHECKING:
     import os
@@ -96,7 +103,7 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
         for clientid, rows in done.items():
             failures += [f"{clientid}, {row['topic']}: {row['reason']}" for row in rows if row["reason"]]
         if failures:
-            context["ti"].xcom_push(key="return_value", value=done)
+            keep_result(context, done)
             raise EmqxError(f"{self._verb} failed {len(failures):,} times, first for {failures[0]}")
         return done
 

@@ -15,6 +15,7 @@ from airflow_provider_emqx.operators.base import (
     excluded,
     hidden,
     hide,
+    keep_result,
     plain,
     seconds,
     texts,
@@ -134,7 +135,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
         failures = [result for result in results if result["status"] in bad]
         if failures:
             # where to look, although the task fails
-            context["ti"].xcom_push(key="return_value", value=summary)
+            keep_result(context, summary)
             first = failures[0]
             reason = f" ({first['reason']})" if first["reason"] else ""
             raise EmqxError(

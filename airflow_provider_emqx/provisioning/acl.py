@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SHOWN = 100
 
 _SUBJECTS = ("username", "clientid")
+_ALL = "all"
 _RULE = ("topic", "permission", "action", "qos", "retain")
 Rows = Iterator[tuple[int, Any]]
 
@@ -151,19 +152,37 @@ def _subject(row: Any) -> tuple[str, str]:
     if not isinstance(row, Mapping):
         raise EmqxConfigError(f"a row must be an object, not {type(row).__name__}")
     named = [name for name in _SUBJECTS if row.get(name) not in (None, "")]
-    if len(named) > 1:
-        raise EmqxConfigError("a rule is for a username or for a client id, not for both")
-    return read_subject({named[0]: row[named[0]]} if named else "all")
+    everybody = _flag(row.get(_ALL, ""))
+    if len(named) + everybody > 1:
+        raise EmqxConfigError(
+            "a rule is for a username, for a client id or for all clients, not for several of these"
+        )
+    if everybody:
+        return read_subject("all")
+    if not named:
+        # an empty cell must not open the broker to everybody
+        raise EmqxConfigError(
+            "the row names no username and no clientid; one for all clients says so: all=true"
+        )
+    return read_subject({named[0]: row[named[0]]})
+
+
+def _flag(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes"):
+        return True
+    if text in ("false", "0", "no", "none", ""):
+        return False
+    raise EmqxConfigError("all must be true or false")
 
 
 def _check_columns(row: Mapping[Any, Any]) -> None:
     if None in row or any(value is None for value in row.values()):
         raise EmqxConfigError("the row has another number of columns than the header")
-    unknown = [name for name in row if name not in (*_SUBJECTS, *_RULE)]
+    known = (*_SUBJECTS, _ALL, *_RULE)
+    unknown = [name for name in row if name not in known]
     if unknown:
-        raise EmqxConfigError(
-            f"there is no column {str(unknown[0])[:40]!r}; there are {', '.join((*_SUBJECTS, *_RULE))}"
-        )
+        raise EmqxConfigError(f"there is no column {str(unknown[0])[:40]!r}; there are {', '.join(known)}")
 
 
 def _rule(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ ROWS = [
     {"username": "alice", "topic": "a/#", "permission": "allow", "action": "publish"},
     {"clientid": "dev-1", "topic": "b", "permission": "deny"},
     {"username": "alice", "topic": "a/secret", "permission": "deny", "action": "all"},
-    {"topic": "$SYS/#", "permission": "deny", "action": "subscribe"},
+    {"all": "true", "topic": "$SYS/#", "permission": "deny", "action": "subscribe"},
 ]
 
 
@@ -32,7 +32,7 @@ def rules(subject: Any) -> list[tuple[str, str, str]]:
 
 def write(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / f"acl.{kind}"
-    names = ["username", "clientid", "topic", "permission", "action"]
+    names = ["username", "clientid", "all", "topic", "permission", "action"]
     text = {
         "csv": "\n".join([",".join(names), *(",".join(row.get(name, "") for name in names) for row in ROWS)]),
         "json": json.dumps(ROWS),
@@ -222,3 +222,27 @@ def test_unsupported_rules_are_told_apart_from_wrong_ones(broker: Any) -> None:
         else:
             hook.set_acl_rules("clientid:d", [rule])
             assert hook.list_acl_rules("clientid:d")[0]["retain"] is True
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"topic": "#", "permission": "allow"},
+        {"username": "", "topic": "#", "permission": "allow"},
+        {"username": "", "clientid": "", "all": "", "topic": "#", "permission": "allow"},
+        {"username": "alice", "all": True, "topic": "#", "permission": "allow"},
+        {"all": "perhaps", "topic": "#", "permission": "allow"},
+    ],
+)
+@pytest.mark.parametrize("mode", ["set", "delete"])
+def test_a_row_that_names_nobody_is_not_for_everybody(broker: Any, row: dict[str, Any], mode: str) -> None:
+    with EmqxHook() as hook:
+        hook.set_acl_rules("all", [{"topic": "kept", "permission": "deny"}])
+    result = provision([row, ROWS[1]], mode=mode)
+    assert (result["written"], result["rejected"]) == (1, 1)
+    assert rules("all") == [("kept", "deny", "all")]
+
+
+def test_a_failure_outside_of_a_dag_run_tells_its_reason(broker: Any) -> None:
+    with pytest.raises(EmqxConfigError, match="rows were rejected"):
+        EmqxProvisionAclOperator(task_id="t", source=[{"topic": "#", "permission": "allow"}]).execute({})
