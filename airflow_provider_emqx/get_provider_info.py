@@ -170,7 +170,7 @@ _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "rate_limit": {
         "label": "Rate limit (requests per second)",
-        "description": "Most requests per second that one task sends. Default: no limit.",
+        "description": "Most requests per second that one task sends. Default: 10 for Serverless, otherwise no limit.",
         "schema": {"type": ["number", "null"], "minimum": 0.001},
     },
     "proxy": {
