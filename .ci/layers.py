@@ -26,7 +26,6 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["hooks"] = {"client", "get_provider_info", *MAY_IMPORT["client"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
-MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["conditions"] = MAY_IMPORT["provisioning"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["triggers"] = {"conditions", *MAY_IMPORT["conditions"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):

@@ -33,3 +33,26 @@ def test_the_link_leads_to_the_dashboard_of_a_self_hosted_broker(
 def test_there_is_no_link_and_no_error_without_a_connection() -> None:
     operator: Any = EmqxPublishOperator(task_id="publish", topic="a", payload="b", emqx_conn_id="missing")
     assert EmqxDashboardLink().get_link(operator, ti_key=None) == ""
+
+
+def test_every_operator_and_sensor_has_the_link() -> None:
+    from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+    from airflow_provider_emqx.operators.base import BaseEmqxOperator
+    from airflow_provider_emqx.sensors.base import BaseEmqxSensor
+
+    for cls in (BaseEmqxOperator, EmqxProvisionUsersOperator, BaseEmqxSensor):
+        assert [link.name for link in cls.operator_extra_links] == ["EMQX dashboard"]
+
+
+def test_airflow_stores_the_link_of_a_task(run_dag: Any, broker: Any) -> None:
+    from datetime import UTC, datetime
+
+    from airflow.providers.common.compat.sdk import DAG
+
+    with DAG("linked", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        EmqxPublishOperator(task_id="publish", topic="a", payload="b")
+    run = run_dag(dag)
+    assert run.state == "success"
+    link = run.get_task_instance("publish").xcom_pull(task_ids="publish", key="_link_EmqxDashboardLink")
+    # only Airflow 3 stores it; Airflow 2 asks when the page is shown
+    assert link in (None, f"{broker.url}/")

@@ -88,6 +88,7 @@ class ClientMethods(Area):
             clientid: row for clientid, row in zip(ids, self._clients(ids), strict=True) if row is not None
         }
         passing = [row["clientid"] for row in kept(found.values(), CLIENT_FILTERS, wanted)]
+        chosen = set(passing)
         operations = self.api.clients
         if operations.has_bulk_kick(self.broker) and self.settings.rate_limit is None and len(passing) > 1:
             self.run(operations.kick_clients(self.broker, passing))
@@ -98,7 +99,7 @@ class ClientMethods(Area):
             "kicked": [clientid for clientid in passing if clientid not in back],
             "absent": [clientid for clientid in ids if clientid not in found],
             "still_connected": [clientid for clientid in passing if clientid in back],
-            "changed": [clientid for clientid in found if clientid not in set(passing)],
+            "changed": [clientid for clientid in found if clientid not in chosen],
         }
 
     def _clients(self, ids: Sequence[str]) -> list[Row | None]:

@@ -373,13 +373,16 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         return None if state == "prohibiting" or left == [0, 0] else self._last
 
     def _stop(self, hook: EmqxHook) -> None:
+        # a killed task comes here twice: from on_kill, and from what it raises in execute
+        if not self._started:
+            return
+        self._started = False
         try:
             hook.stop_evacuation(self.node)
         except EmqxError as error:
             self.log.error("The evacuation of node %s could not be stopped. %s", self.node, error)
         else:
             self.log.warning("The evacuation of node %s has been stopped", self.node)
-        self._started = False
 
 
 class EmqxApiOperator(BaseEmqxOperator):

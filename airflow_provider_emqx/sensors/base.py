@@ -20,6 +20,7 @@ from airflow_provider_emqx import conditions
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, whole
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -38,6 +39,7 @@ class BaseEmqxSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("emqx_conn_id",)
+    operator_extra_links = (EmqxDashboardLink(),)
 
     def __init__(
         self,
