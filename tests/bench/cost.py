@@ -51,15 +51,13 @@ def _cpu(folder: Path, rows: int, rounds: int) -> Iterator[Line]:
     total = _micro(ours, rows)
     per_row["send, wait and the rest"] = total - sum(per_row.values())
     yield Line(
-        f"our CPU per row, {rows:,} rows of CSV, unpaced, from line to accounted outcome",
+        "CPU per row, from a line of CSV to its accounted outcome",
         f"{total:.2f} us",
         "at most 5 us",
         total <= 5,
     )
-    yield from (Line(f"— of it: {name}", f"{micro:.2f} us") for name, micro in per_row.items())
-    yield Line(
-        "— a plain inline loop, without any check, that sends the same", f"{_micro(plain, rows):.2f} us"
-    )
+    yield from (Line(f"CPU per row, of it: {name}", f"{micro:.2f} us") for name, micro in per_row.items())
+    yield Line("CPU per row, a plain loop that checks nothing", f"{_micro(plain, rows):.2f} us")
 
 
 def _cpu_time(work: Callable[[], object]) -> float:
@@ -146,7 +144,7 @@ def _parts(source: Path) -> dict[str, Callable[[], float]]:
 
     return {
         "read": read,
-        "check and cut into chunks": check,
+        "check and chunk": check,
         "encode": encode,
         "account": account,
     }
@@ -160,7 +158,7 @@ def _memory(folder: Path, rows: int) -> Iterator[Line]:
     small, large = (_peak(write_csv(folder / f"{count}.csv", "mem", count)) for count in (few, rows))
     allowed = 64 * MB + 16 * (rows - few)
     yield Line(
-        f"peak memory of a task with {rows:,} rows, above one with {few:,} rows",
+        f"peak memory of {rows:,} rows above {few:,} rows",
         f"{(large - small) / MB:.1f} MB ({large / MB:.0f} MB in all)",
         f"at most {allowed / MB:.1f} MB",
         large - small <= allowed,

@@ -40,13 +40,16 @@ def _sync(folder: Path, quick: bool) -> Iterator[Line]:
     result = usage.result
     if (users, result["created"], result["pruned"]) != (rows, new, gone):
         raise RuntimeError(f"{users} users in the end: {result}")
-    what = f"v5: sync of {rows:,} users ({new:,} new, {changed:,} changed, {gone:,} gone)"
-    yield Line(f"{what}, wall time", f"{usage.wall:.1f} s, {requests:,} requests")
-    yield Line(f"{what}, our own CPU", f"{usage.cpu:.1f} s, {usage.cpu / usage.wall:.0%} of the wall time")
+    what = f"v5: sync of {rows:,} users"
+    yield Line(
+        f"{what}, {new:,} new, {changed:,} changed, {gone:,} gone",
+        f"{usage.wall:.1f} s, {requests:,} requests",
+    )
+    yield Line(f"{what}, our own CPU", f"{usage.cpu:.1f} s, {usage.cpu / usage.wall:.0%} of the time")
     allowed = 64 * MB + 16 * (rows - few)
     more = usage.peak - small.peak
     yield Line(
-        f"{what}, peak memory above one of {few:,}",
+        f"{what}, peak memory above {few:,} users",
         f"{more / MB:.1f} MB ({usage.peak / MB:.0f} MB in all)",
         f"at most {allowed / MB:.1f} MB",
         more <= allowed,
@@ -71,8 +74,8 @@ def _shards(folder: Path, rows: int) -> Line:
         raise RuntimeError(f"the shards did not do what the single task did: {sums}")
     longest = max(part.wall for part in parts)
     return Line(
-        f"v5: {rows:,} users hashed by the task (bcrypt, {rounds} rounds), {shards} mapped shards at once",
-        f"{longest:.1f} s, one task {one.wall:.1f} s: {one.wall / longest:.2f} times faster",
+        f"v5: {rows:,} users hashed with bcrypt ({rounds} rounds), {shards} shards at once",
+        f"{longest:.1f} s, a single task {one.wall:.1f} s: {one.wall / longest:.2f} times faster",
     )
 
 

@@ -62,5 +62,5 @@ def test_the_bare_loop_sends_what_the_operator_sends(
 
 def test_the_parts_of_the_work_can_be_taken_apart(tmp_path: Path) -> None:
     parts = cost._parts(write_csv(tmp_path / "users.csv", "part", 600))
-    assert list(parts) == ["read", "check and cut into chunks", "encode", "account"]
+    assert list(parts) == ["read", "check and chunk", "encode", "account"]
     assert all(part() >= 0 for part in parts.values())
