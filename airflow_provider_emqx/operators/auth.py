@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
+from airflow_provider_emqx.links import EmqxDashboardLink
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
@@ -94,14 +95,17 @@ class EmqxProvisionUsersOperator(BaseOperator):
     :param shard: ``(number, of)``, as ``(0, 4)`` to ``(3, 4)``: do this part of the rows only. With
         ``.partial().expand(shard=[(0, 4), (1, 4), (2, 4), (3, 4)])`` several workers share reading and hashing. Each
         needs a ``report`` and a ``state`` of its own.
+    :param acl_rules: rules for all clients, as ``[{"topic": "devices/${username}/#", "permission": "allow"}]``: they
+        are put before the rules that all have, unless they stand there. A column ``acl`` of the source, a list of rules
+        or the same as JSON text, replaces the rules of that user alone; deleting users leaves their rules.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
-        "seconds", "rows_per_second", "phases", "chunks", "dry_run", "report", "rejected_rows"}``. ``created``,
-        ``updated`` and ``unchanged`` are ``None`` where the broker does not tell. It is pushed to XCom also when the
-        task fails because of rejected rows or a source that breaks off.
+        "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "dry_run", "report", "rejected_rows"}``.
+        ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not tell. It is pushed to XCom
+        also when the task fails because of rejected rows or a source that breaks off.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.
     :raises EmqxError: if the broker fails; rows before that are done, and running again converges.
     """
@@ -124,10 +128,12 @@ class EmqxProvisionUsersOperator(BaseOperator):
         "pepper_conn_id",
         "state",
         "shard",
+        "acl_rules",
         "user_id_type",
         "rate_limit",
         "emqx_conn_id",
     )
+    operator_extra_links = (EmqxDashboardLink(),)
     ui_color = "#d5f0e3"
 
     def __init__(
@@ -150,6 +156,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         pepper_conn_id: str | None = None,
         state: str | os.PathLike[str] | None = None,
         shard: tuple[int, int] | list[int] | str | None = None,
+        acl_rules: list[dict[str, Any]] | None = None,
         user_id_type: str | None = None,
         rate_limit: float | str | None = None,
         emqx_conn_id: str = "emqx_default",
@@ -173,6 +180,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         self.pepper_conn_id = pepper_conn_id
         self.state = state
         self.shard = shard
+        self.acl_rules = acl_rules
         self.user_id_type = user_id_type
         self.rate_limit = rate_limit
         self.emqx_conn_id = emqx_conn_id
@@ -211,6 +219,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
             pepper=_pepper(self.pepper_conn_id),
             state=self.state or None,
             shard=Shard.read(self.shard),
+            acl_rules=self.acl_rules or (),
         )
         how = self._format()
         blocks, files = self._read(how)

@@ -9,12 +9,13 @@ from airflow_provider_emqx.api.base import Broker, path
 from airflow_provider_emqx.api.bulk import MAX_BODY
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.sources import FIELDS, Bad, Block, kind
 
 User = dict[str, Any]
 
-_HASH, _SALT = FIELDS.index("password_hash"), FIELDS.index("salt")
+_HASH, _SALT, _ACL = (FIELDS.index(name) for name in ("password_hash", "salt", "acl"))
 _FLAGS: dict[object, bool] = {
     None: False,
     False: False,
@@ -97,8 +98,8 @@ class Checker:
         if self._ids_only:
             lines, users, ids = self._ids(block, bad)
             size = sum(map(len, ids))
-        elif self._hasher is not None or any(block.columns[_HASH]) or any(block.columns[_SALT]):
-            lines, users, ids, size = self._hashes(block, bad)
+        elif self._hasher is not None or any(map(any, block.columns[_HASH:])):
+            lines, users, ids, size = self._rich(block, bad)
         else:
             lines, users, ids, size = self._users(block, bad)
         again = self._seen.add_all(ids)
@@ -142,10 +143,10 @@ class Checker:
             users.append({"user_id": user_id, "password": password, "is_superuser": is_superuser})
         return lines, users, ids, size
 
-    def _hashes(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
-        """Check rows of which some have a ready-made hash."""
+    def _rich(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
+        """Check rows of which some have a ready-made hash, or ACL rules."""
         lines, users, ids, size = [], [], [], 0
-        for line, user_id, password, flag, hashed, salt in zip(block.lines, *block.columns, strict=True):
+        for line, user_id, password, flag, hashed, salt, acl in zip(block.lines, *block.columns, strict=True):
             reason = self._wrong_id(user_id)
             if not reason and hashed in (None, ""):
                 reason = "there is a salt without a password_hash" if salt not in (None, "") else None
@@ -155,6 +156,11 @@ class Checker:
                 reason = self._wrong_hash(password, hashed, salt)
                 secret = {"password_hash": self._as_stored(hashed), "salt": salt or ""}
             reason = reason or _wrong_flag(flag)
+            if not reason and acl not in (None, ""):
+                try:
+                    secret["acl"] = rules.read(acl)
+                except EmqxConfigError as error:
+                    reason = error.message
             if reason:
                 bad.append(Bad(line, user_id, reason))
                 continue

@@ -24,6 +24,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxOutcomeUnknownError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.check import Checked, Checker, User
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
@@ -34,6 +35,9 @@ from airflow_provider_emqx.provisioning.state import State
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+#: sends users and tells what became of them
+Write = Callable[[list[User]], "Result"]
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +149,9 @@ class Run:
         self.phases = {"read": 0.0, "list": 0.0, "write": 0.0, "prune": 0.0}
         #: rows of each request, or of each group of single ones
         self.chunks: list[int] = []
+        #: whether the rules of all clients had to be changed
+        self.acl_changed = False
+        self._kind = hook.user_id_type or "username"
         self._checker: Checker | None = None
         self._hasher: Hasher | None = None
         self._error: EmqxError | None = None
@@ -160,29 +167,8 @@ class Run:
         :return: an iterator over chunks in their order; stopping early leaves the rest of the source undone.
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
-        # a source that cannot even be opened is told without a word to the broker
-        if self.plan.shard is not None:
-            blocks = self.plan.shard.mine(blocks)
-        first = next(blocks, None)
-        self._checker = checker = self._make_checker()
-        if self.plan.state:
-            self.state = State(self.plan.state, self.plan.pepper, self.hook)
-        if self.plan.mode in PRUNING:
-            # before the first write: who comes with this run is no user that it might delete
-            with self._time("list"):
-                self.inventory.read()
-        reading = self._count(chain(() if first is None else (first,), blocks))
         pace = Pace()
-        checked: Iterator[Checked] = map(checker.check, reading)
-        if confirmed:
-            checked = _without(checked, confirmed)
-        if self._hasher is not None:
-            checked = _hashed(checked, self._hasher)
-        chunks = cut(checked, pace)
-        write, chunks = self._writer(chunks)
-        chunks = self._tell_limits(write, chunks)
-        if self.state is not None:
-            write = partial(self._changed_only, self.state, write)
+        write, chunks = self._prepare(blocks, confirmed, pace)
         verb = DELETED if self.plan.mode == "delete" else WRITTEN
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
         under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
@@ -203,6 +189,35 @@ class Run:
                 self.state.save()
         if self._error is not None:
             raise self._error
+
+    def _prepare(self, blocks: Iterator[Block], confirmed: int, pace: Pace) -> tuple[Write, Iterator[Chunk]]:
+        """Look at source and broker, and set up the way from the one to the other."""
+        if self.plan.shard is not None:
+            blocks = self.plan.shard.mine(blocks)
+        # a source that cannot even be opened is told without a word to the broker
+        first = next(blocks, None)
+        self._checker = self._make_checker()
+        if self.plan.state:
+            self.state = State(self.plan.state, self.plan.pepper, self.hook)
+        if self.plan.mode in PRUNING:
+            # before the first write: who comes with this run is no user that it might delete
+            with self._time("list"):
+                self.inventory.read()
+        reading = self._count(chain(() if first is None else (first,), blocks))
+        checked: Iterator[Checked] = map(self._checker.check, reading)
+        if confirmed:
+            checked = _without(checked, confirmed)
+        if self._hasher is not None:
+            checked = _hashed(checked, self._hasher)
+        write, chunks = self._writer(cut(checked, pace))
+        chunks = self._tell_limits(write, chunks)
+        if self.plan.acl_rules and not self.plan.dry_run:
+            self.acl_changed = rules.ensure_for_all(self.hook, self.plan.acl_rules)
+        if self.plan.mode not in IDS_ONLY:
+            write = partial(self._with_rules, write)
+        if self.state is not None:
+            write = partial(self._changed_only, self.state, write)
+        return write, chunks
 
     def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
         result, seconds = future.result()
@@ -288,7 +303,8 @@ class Run:
         algorithm = no_hashes = None
         # the API of Serverless shows the users, not the authenticator
         if not broker.serverless:
-            _same_type(hook, hook.run(auth.user_id_type(broker)))
+            self._kind = hook.run(auth.user_id_type(broker))
+            _same_type(hook, self._kind)
         if broker.generation == "v4" or not auth.has_bulk_upsert(broker):
             no_hashes = f"ready-made hashes need EMQX 5.7 or newer; this is {broker}"
         elif broker.serverless:
@@ -319,7 +335,7 @@ class Run:
 
     # ------------------------------------------------------------------ writing
 
-    def _writer(self, chunks: Iterator[Chunk]) -> tuple[Callable[[list[User]], Result], Iterator[Chunk]]:
+    def _writer(self, chunks: Iterator[Chunk]) -> tuple[Write, Iterator[Chunk]]:
         """Choose how users are sent, by mode and by what the broker can do."""
         broker, auth, mode = self.hook.broker, self.hook.api.auth, self.plan.mode
         if mode == "prune":
@@ -342,7 +358,7 @@ class Run:
             return self._create_each, chunks
         return partial(self._absent_only, self._upsert), chunks
 
-    def _prepared(self, write: Callable[[list[User]], Result], users: list[User]) -> Callable[[], Result]:
+    def _prepared(self, write: Write, users: list[User]) -> Callable[[], Result]:
         """Do now what needs no broker: encode a bulk write."""
         if not users:
             return partial(Result, 0, created=0, updated=0, unchanged=0)
@@ -356,7 +372,7 @@ class Run:
         encoded = ahead(bulk(self.hook.broker, users))
         return lambda: _of_bulk(self.hook.run(encoded))
 
-    def _tell_limits(self, write: Callable[[list[User]], Result], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    def _tell_limits(self, write: Write, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Say before the first write what the limits of the broker and of the connection mean for this run."""
         rate = self.hook.settings.rate_limit
         if self.plan.dry_run or (rate is None and not self.hook.broker.serverless):
@@ -440,7 +456,7 @@ class Run:
         result.created = result.done - (result.updated or 0)
         return result
 
-    def _absent_only(self, write: Callable[[list[User]], Result], users: list[User]) -> Result:
+    def _absent_only(self, write: Write, users: list[User]) -> Result:
         """Write only users that the broker did not have when it was asked, at the first chunk."""
         there = self.inventory.among(users)
         absent = [index for index in range(len(users)) if index not in there]
@@ -450,7 +466,22 @@ class Run:
         result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
         return result
 
-    def _changed_only(self, state: State, write: Callable[[list[User]], Result], users: list[User]) -> Result:
+    def _with_rules(self, write: Write, users: list[User]) -> Result:
+        """Write users, and then the ACL rules that came with some of them."""
+        if not any("acl" in user for user in users):
+            return write(users)
+        result = write([{name: value for name, value in user.items() if name != "acl"} for user in users])
+        if self.plan.dry_run:
+            return result
+        mine = [
+            (index, user) for index, user in enumerate(users) if "acl" in user and index not in result.others
+        ]
+        refused = rules.write(self.hook, self._kind, mine)
+        result.done -= len(refused)
+        result.others |= {index: (REJECTED, reason) for index, reason in refused.items()}
+        return result
+
+    def _changed_only(self, state: State, write: Write, users: list[User]) -> Result:
         """Write only users that the state file does not know to be so, or that the broker has lost."""
         there = self.inventory.among(users)
         changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]

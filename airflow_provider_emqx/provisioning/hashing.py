@@ -158,11 +158,11 @@ class Hasher:
         :param user: with ``user_id``, ``password`` and ``is_superuser``.
         """
         salt = self._salt(user["user_id"])
+        others = {name: value for name, value in user.items() if name != "password"}
         return {
-            "user_id": user["user_id"],
+            **others,
             "password_hash": self.algorithm.hash(user["password"], salt),
             "salt": salt if self.algorithm.takes_salt else "",
-            "is_superuser": user["is_superuser"],
         }
 
     def _salt(self, user_id: str) -> str:

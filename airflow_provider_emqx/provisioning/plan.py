@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_emqx.api.acl import read_rules
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.files import Location
 from airflow_provider_emqx.provisioning.shards import Shard
@@ -40,6 +41,7 @@ class Plan:
     :param pepper: secret of the salts and of the state file.
     :param state: file that remembers what was written.
     :param shard: part of the source that is meant.
+    :param acl_rules: rules that all clients are to have.
     """
 
     mode: str = "upsert"
@@ -54,6 +56,7 @@ class Plan:
     pepper: str = ""
     state: Location | None = None
     shard: Shard | None = None
+    acl_rules: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -82,6 +85,9 @@ class Plan:
                 "hash_passwords and state need pepper_conn_id, a connection whose password is the pepper: a long "
                 "secret that stays the same"
             )
+        if isinstance(self.acl_rules, str | Mapping):
+            raise EmqxConfigError("acl_rules must be a list of rules, each with topic and permission")
+        read_rules(self.acl_rules)
         if self.state and self.mode not in ("upsert", "sync"):
             raise EmqxConfigError(f"state is for the modes 'upsert' and 'sync', not for {self.mode!r}")
 

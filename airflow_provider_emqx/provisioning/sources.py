@@ -22,7 +22,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read
 
 #: fields that a row may have, in the order in which rows of every source give them
-FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt")
+FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "acl")
 
 #: rows read at a time
 BLOCK = 500

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+
+OWN = {"topic": "devices/${username}/#", "permission": "allow"}
+LAST = {"topic": "#", "permission": "deny"}
+ONE = [{"topic": "a/b", "permission": "allow", "action": "publish"}]
+
+
+def execute(source: Any, **arguments: Any) -> dict[str, Any]:
+    return EmqxProvisionUsersOperator(task_id="x", source=source, **arguments).execute({})  # type: ignore[no-any-return]
+
+
+def topics(subject: Any) -> list[tuple[str, str]]:
+    with EmqxHook() as hook:
+        return [(rule["topic"], rule["permission"]) for rule in hook.list_acl_rules(subject)]
+
+
+def users(count: int) -> list[dict[str, Any]]:
+    return [{"user_id": f"d{i}", "password": "p"} for i in range(count)]
+
+
+def test_one_rule_for_all_is_put_first_once(broker: Any) -> None:
+    with EmqxHook() as hook:
+        hook.set_acl_rules("all", [LAST])
+    assert execute(users(3), acl_rules=[OWN])["acl_changed"] is True
+    expected = [("devices/${username}/#", "allow"), ("#", "deny")]
+    assert topics("all") == expected
+    broker.requests.clear()
+    assert execute(users(3), acl_rules=[OWN])["acl_changed"] is False
+    assert topics("all") == expected
+    assert not [request for request in broker.requests if "acl" in request.path and request.method != "GET"]
+
+
+def test_a_dry_run_changes_no_rules(broker: Any) -> None:
+    rows = [{**users(1)[0], "acl": ONE}]
+    assert execute(rows, acl_rules=[OWN], dry_run=True)["acl_changed"] is False
+    assert topics("all") == topics("username:d0") == []
+
+
+@pytest.mark.parametrize("mode", ["upsert", "create"])
+def test_rules_of_a_user_come_from_a_column(broker: Any, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "x.csv"
+    text = json.dumps(ONE).replace('"', '""')
+    path.write_text(f'user_id,password,rules\nd0,p,"{text}"\nd1,p,\nd2,p,[]\nd3,p,nonsense\nd4,p,"[{{}}]"\n')
+    summary = execute(path, columns={"acl": "rules"}, mode=mode)
+    assert (summary["written"], summary["rejected"]) == (3, 2)
+    assert all("acl" in row["reason"] for row in summary["rejected_rows"])
+    assert topics("username:d0") == [("a/b", "allow")]
+    assert topics("username:d1") == topics("username:d2") == []
+    assert sorted(broker.users) == ["d0", "d1", "d2"]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_rules_with_hashes_and_a_state_file(
+    broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PEPPER", '{"conn_type": "generic", "password": "a long secret"}')
+    rows = [{**row, "acl": ONE} for row in users(3)]
+    execute(rows, hash_passwords=True, pepper_conn_id="pepper")
+    assert topics("username:d2") == [("a/b", "allow")]
+    assert broker.verify("d2", "p")
+    state = {"state": tmp_path / "state", "pepper_conn_id": "pepper"}
+    execute(rows, **state)
+    rows[1]["acl"] = [{"topic": "new", "permission": "deny"}]
+    assert execute(rows, **state)["unchanged"] == 2
+    assert topics("username:d1") == [("new", "deny")]
+
+
+@pytest.mark.parametrize("version", ["4.4.19"])
+def test_rules_that_the_generation_lacks_reject_their_row(broker: Any) -> None:
+    rows = [{**users(1)[0], "acl": [{"topic": "a", "permission": "allow", "retain": True}]}]
+    with pytest.raises(EmqxConfigError, match="all 1 rows"):
+        execute(rows)
+    assert list(broker.users) == ["d0"]
+
+
+@pytest.mark.parametrize("rules", ["text", {"topic": "a"}, [{"topic": "a"}], [{"permission": "allow"}], [5]])
+def test_rules_that_cannot_be_right_are_refused_before_anything_is_sent(broker: Any, rules: Any) -> None:
+    with pytest.raises(EmqxConfigError):
+        execute(users(1), acl_rules=rules)
+    assert not broker.requests
