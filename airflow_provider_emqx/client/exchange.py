@@ -149,11 +149,13 @@ def _origin(location: str) -> str:
     try:
         parts = urlsplit(location)
         port = f":{parts.port}" if parts.port else ""
-        return (
-            f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "another path of the same host"
-        )
     except ValueError:
         return "elsewhere"
+    if not parts.hostname:
+        return "another path of the same host"
+    origin = f"{parts.scheme}://{parts.hostname}{port}"
+    # a header may hold any bytes, and not all of them can be written to a log
+    return origin if origin.isascii() and origin.isprintable() else "elsewhere"
 
 
 def _seconds(retry_after: str) -> float | None:

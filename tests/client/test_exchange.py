@@ -69,6 +69,8 @@ def test_retry_after_as_a_date() -> None:
         ("https://sso.example.com:8443/login?token=planted", "https://sso.example.com:8443"),
         ("/login?token=planted", "another path of the same host"),
         ("https://[broken", "elsewhere"),
+        ("https://\udcff\udcfe", "elsewhere"),
+        ("https://a\x1b[31m", "elsewhere"),
     ],
 )
 def test_of_a_redirect_only_the_origin_is_kept(location: str, origin: str) -> None:

@@ -161,7 +161,11 @@ def measured(w: World) -> set[str]:
 def register_topic_metrics(w: World) -> None:
     topic, before = w.pick("m/1", "m/2", "m/3"), measured(w)
     outcome = w.call("register_topic_metrics", lambda: w.hook.register_topic_metrics(topic))
-    w.changed(outcome, measured(w), before, before | {topic})
+    if w.v4 and outcome.error:
+        # EMQX 4 does not say whether it did it, so that a second exchange looks
+        assert measured(w) in (before, before | {topic}), w.told(outcome)
+    else:
+        w.changed(outcome, measured(w), before, before | {topic})
     if outcome.value is False:
         assert topic in before, w.told(outcome)
 
