@@ -35,10 +35,14 @@ def asked(broker: FakeEmqx) -> Counter[str]:
     )
 
 
-async def gathered(triggers: list[EmqxConditionTrigger]) -> list[Any]:
+async def gathered(triggers: list[EmqxConditionTrigger], interval: float = 1.0) -> list[Any]:
     # all within one round: not while the time for the next but one begins
-    phase = crc32(b"emqx_default") / 2**32
-    while not 0.1 < (asyncio.get_running_loop().time() + 0.5 - phase) % 1.0 < 0.4:  # noqa: ASYNC110
+    phases = [crc32(one.emqx_conn_id.encode()) / 2**32 for one in triggers]
+
+    def place(phase: float) -> float:
+        return (asyncio.get_running_loop().time() / interval + 0.5 - phase) % 1.0
+
+    while not all(0.02 < place(phase) < 0.7 for phase in set(phases)) and len(set(phases)) == 1:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     return await asyncio.gather(*(event_of(one, within=120) for one in triggers))
 
@@ -65,6 +69,31 @@ def test_many_are_asked_for_by_a_sweep_where_that_costs_the_broker_less(
     pages = 2 if broker.version.startswith("4") else 1
     assert (found["/clients"], single) == (sweeps * pages, 0 if sweeps else waits)
     assert found["/stats"] == 1
+
+
+@pytest.mark.parametrize("spread", [1, 10])
+def test_of_ten_thousand_waits_each_client_is_asked_for_once_per_round(
+    broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch, spread: int
+) -> None:
+    for number in range(spread):
+        monkeypatch.setenv(f"AIRFLOW_CONN_EMQX_{number}", json.dumps(broker.connection()))
+    ids = [f"device-{number}" for number in range(5_000)]
+    broker.connect_many(ids)
+    # two waits for each client
+    waits = [
+        trigger(ids[number % 5_000], emqx_conn_id=f"emqx_{number % 5_000 % spread}", poll_interval=8)
+        for number in range(10_000)
+    ]
+    events = asyncio.run(gathered(waits, interval=8))
+    assert all(event["status"] == "met" for event in events)
+    found = asked(broker)
+    single = {path: count for path, count in found.items() if path.startswith("/clients/")}
+    pages = 10 if broker.version.startswith("4") else 1
+    # twice where the two waits for a client began on both sides of the turn of their connection's round
+    rounds = 1 if spread == 1 else 2
+    assert found["/clients"] <= pages * spread * rounds
+    assert max(single.values(), default=0) <= rounds
+    assert found["/clients"] >= pages or len(single) == 5_000
 
 
 def test_waits_of_ten_connections_are_ten_polls(broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch) -> None:
