@@ -341,7 +341,10 @@ def tls_error(error: BaseException, settings: Settings, asked: str, sent: bool) 
     """Tell a certificate that does not verify from a handshake cut short, and from no TLS on that port."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text or "doesn't match" in text:
-        why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "it does not verify"
+        why = (
+            text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0].rstrip(".")
+            or "it does not verify"
+        )
         return EmqxConnectionError(
             f"the TLS certificate of {settings.origin} is not trusted: {why}. Give the CA's file in the field "
             "Verify TLS certificate if the certificate is right",

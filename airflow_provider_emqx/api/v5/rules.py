@@ -145,7 +145,7 @@ def _list(broker: Broker, kind: str) -> Operation[list[Row]]:
 def _where(broker: Broker, kind: str) -> str:
     if kind not in _KINDS:
         raise EmqxConfigError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
-    broker.require(_KINDS[kind], 5, 6 if kind == "source" else 4)
+    broker.require(f"managing {_KINDS[kind]}", 5, 6 if kind == "source" else 4)
     return _KINDS[kind]
 
 
