@@ -175,6 +175,14 @@ def test_v4_texts_become_one_typed_error(status: int, body: bytes, kind: type) -
     assert type(refused(v4.replies.read, status, body, content_type="text/plain")) is kind
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [(503, errors.EmqxServerError), (429, errors.EmqxRateLimitError)]
+)
+def test_a_gateway_that_has_no_time_now_is_not_taken_for_emqx_5(status: int, kind: type) -> None:
+    error = refused(v4.replies.read, status, {"code": "UNAVAILABLE", "message": "try again"})
+    assert type(error) is kind
+
+
 def test_v4_names_what_a_number_means_where_the_broker_does_not() -> None:
     assert "a node of the cluster did not answer" in str(refused(v4.replies.read, 200, {"code": 101}))
 

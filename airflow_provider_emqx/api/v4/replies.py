@@ -80,7 +80,8 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     """Another HTTP status: plain text from EMQX 4 itself, or anything from something before it."""
     asked, status = str(request), answer.status
     body = json_object(answer.body)
-    if isinstance(body.get("code"), str) and "message" in body:
+    # beyond these it may be a gateway that says so for the moment
+    if isinstance(body.get("code"), str) and "message" in body and status in (400, 401, 403, 404, 405):
         return _is_not_v4(request)
     words = clean(body.get("message", ""), request) or _text(answer)
     if 300 <= status < 400:
