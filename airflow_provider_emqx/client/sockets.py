@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,9 @@ def _context(verify: bool | str, _modified: int) -> SSLContext:
     return context
 
 
-class Watch:
+class Watch(threading.local):
     """
-    One attempt as its socket sees it.
+    One attempt as its socket sees it; each thread has its own.
 
     A socket's timeout begins anew with each byte, so that an answer that trickles in would never end.
     """

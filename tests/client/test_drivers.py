@@ -270,3 +270,19 @@ def test_calls_in_a_row_share_one_connection(driver: Any, fake: Any) -> None:
     for _ in range(5):
         made.run(ask("GET", "/clients"))
     assert fake.connection_count <= before + 1
+
+
+def test_threads_on_one_client_do_not_mix_their_deadlines() -> None:
+    """Provisioning writes in a thread of its own while the caller may ask for something else."""
+    from threading import Thread
+
+    from airflow_provider_emqx.client.sockets import Watch
+
+    watch = Watch()
+    watch.begin(5.0, 60.0)
+    watch.sent = True
+    other = Thread(target=watch.begin, args=(0.001, 0.0))
+    other.start()
+    other.join()
+    assert watch.sent
+    assert watch.timeout == 5.0
