@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 SHORTEST_INTERVAL = 0.1
 #: seconds that a wait is drawn forward at most, to be asked for together with others
 _MOMENT = 0.5
+#: seconds before the deadline at which a wait looks once more
+_LAST_LOOK = 2.0
 #: longest wait after failures, in seconds; a longer poll interval stays as it is
 _LONGEST_BACKOFF = 60.0
 #: seconds for which the number of connected clients is taken as known
@@ -68,6 +70,7 @@ class Watch:
         "found",
         "glance",
         "interval",
+        "last",
         "max_failures",
         "max_interval",
         "outcome",
@@ -97,6 +100,8 @@ class Watch:
         #: raising one object in thousands of coroutines would make its traceback thousands of frames long
         self.found: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
         self.due = 0.0
+        #: time of the last look, just before the wait is given up
+        self.last = math.inf
         self._failures = 0
         # so that what is logged in the poll's task goes to this wait's log
         self._context = contextvars.copy_context()
@@ -112,6 +117,8 @@ class Watch:
         if self._failures:
             pause = max(pause, min(pause * 2.0**self._failures, _LONGEST_BACKOFF))
         self.due = (math.ceil((now + pause / 2) / pause - phase) + phase) * pause
+        if now < self.last < self.due:
+            self.due = self.last
 
     def seen(self, outcome: Outcome) -> None:
         """Take what a look has found."""
@@ -172,6 +179,8 @@ class Poll:
         :param deadline: seconds since 1970 at which the wait is given up.
         :return: the outcome; or the error that ended the wait; or ``None`` at the deadline.
         """
+        if deadline is not None:
+            watch.last = _now() + deadline - time.time() - min(_LAST_LOOK, watch.interval / 2)
         watch.schedule(_now(), self._phase)
         self._watches.add(watch)
         if watch.due < self._next:

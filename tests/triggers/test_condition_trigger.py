@@ -95,6 +95,12 @@ def test_the_deadline_holds_across_restarts_of_the_triggerer(broker: FakeEmqx) -
     assert asyncio.run(event_of(late))["status"] == "timeout"
 
 
+def test_the_last_look_is_just_before_the_deadline(broker: FakeEmqx) -> None:
+    broker.connect_later("dev-1", 1)
+    event = asyncio.run(event_of(online("dev-1", poll_interval=60, deadline=time.time() + 4)))
+    assert event["status"] == "met"
+
+
 def test_the_timeout_tells_what_is_missing(broker: FakeEmqx) -> None:
     broker.connect("a")
     event = asyncio.run(event_of(online("a", "ghost", deadline=time.time() + 1)))
