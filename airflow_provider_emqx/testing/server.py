@@ -95,6 +95,9 @@ class Server:
         """Listen; returns when requests are served."""
         if self._thread is not None:
             raise RuntimeError("this FakeEmqx is already running")
+        # here, so that a missing library is an error at once and not a thread that never gets ready
+        import aiohttp.web  # noqa: F401
+
         listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         self.port = listener.getsockname()[1]
         ready = threading.Event()
