@@ -140,12 +140,17 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     async def async_settings(self) -> Settings:
         """Look up the connection without blocking the event loop, once: :attr:`settings` has it from then on."""
+        import asyncio
+
         from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
         if "settings" not in self.__dict__:
             conn = await get_async_connection(self.emqx_conn_id, hook=self)
             # fills the slot of the cached property, so that both sides share one look-up
-            self.__dict__["settings"] = self._settings(conn, await get_async_extra_dejson(conn))
+            # in a thread, because masking a secret talks to Airflow's supervisor and blocks meanwhile
+            self.__dict__["settings"] = await asyncio.to_thread(
+                self._settings, conn, await get_async_extra_dejson(conn)
+            )
         return self.settings
 
     @asynccontextmanager

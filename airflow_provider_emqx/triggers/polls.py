@@ -189,6 +189,7 @@ class Poll:
         if self._task is None:
             # without the context of the first wait, whose log the others' business is not
             self._task = asyncio.create_task(self._work(), context=contextvars.Context())
+            self._task.add_done_callback(self._ended)
         try:
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time())):
                 return await watch.found
@@ -202,6 +203,12 @@ class Poll:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Tell whoever still waits that nobody looks any more; it should never come to this."""
+        error = None if task.cancelled() else task.exception()
+        for watch in self._watches:
+            watch.end(RuntimeError(f"the rounds of waits ended: {error!r}"))
 
     # ------------------------------------------------------------------ rounds
 
