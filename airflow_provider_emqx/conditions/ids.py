@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Outcome
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
 
 
 def given(clientids: Any, path: Any) -> dict[str, Any]:
@@ -86,6 +86,7 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
 
     :param outcome: of a condition that was met, or was not in time.
     :param missing_path: where to write all missing ids, one per line.
+    :raises EmqxError: if they could not be written.
     """
     missing = outcome.details.get("missing", ())
     if len(missing) <= MAX_LISTED:
@@ -94,8 +95,15 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     if missing_path:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        file_at = ObjectStoragePath(missing_path)
-        with file_at.open("w", encoding="utf-8") as file:
-            file.write("".join(f"{clientid}\n" for clientid in missing))
+        try:
+            file_at = ObjectStoragePath(missing_path)
+            with file_at.open("w", encoding="utf-8") as file:
+                file.write("".join(f"{clientid}\n" for clientid in missing))
+        except Exception as error:
+            # storage libraries raise what they like
+            raise EmqxError(
+                f"the condition is met, but the missing client ids could not be written to {missing_path}: "
+                f"{type(error).__name__}"
+            ) from error
         details["missing_path"] = missing_path
     return details

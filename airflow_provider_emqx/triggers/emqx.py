@@ -44,7 +44,7 @@ class EmqxConditionTrigger(BaseTrigger):
     It only reads. All waits of one triggerer on one connection share their requests. Nothing is asked before half the
     poll interval has passed: an event that is sent at once can overtake the task's own deferral in Airflow.
 
-    The event is ``{"status": "met", "text", "details"}``, ``{"status": "timeout", "text", "details"}`` or
+    The event is ``{"status": "met", "text", "details"}``, ``{"status": "timeout", "text"}`` or
     ``{"status": "error", "error", "args", "text"}``.
 
     :param kind: kind of the condition, a name of :data:`airflow_provider_emqx.conditions.KINDS`.

@@ -17,7 +17,7 @@ from airflow_provider_emqx.api.base import Broker, Reply
 from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.conditions.ids import finish
-from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
 
@@ -202,6 +202,12 @@ def test_a_long_list_of_missing_ids_is_cut_off_or_written(tmp_path: Path) -> Non
     assert (len(details["missing"]), details["missing_path"]) == (1_000, path)
     assert Path(path).read_text().split() == missing
     assert finish(Outcome(True, {"missing": ["a"]}), path) == {"missing": ["a"]}
+
+
+def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    outcome = Outcome(True, {"missing": [f"device-{number}" for number in range(1_500)]})
+    with pytest.raises(EmqxError, match="missing.txt"):
+        finish(outcome, str(tmp_path / "no" / "such" / "folder" / "missing.txt"))
 
 
 @pytest.mark.parametrize("kind", conditions.KINDS)
