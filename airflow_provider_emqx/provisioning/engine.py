@@ -154,6 +154,8 @@ class Run:
         self._kind = hook.user_id_type or "username"
         self._checker: Checker | None = None
         self._hasher: Hasher | None = None
+        # whether the broker takes its time to hash
+        self._slow = False
         self._error: EmqxError | None = None
 
     def __call__(self, blocks: Iterator[Block], confirmed: int = 0) -> Iterator[Done]:
@@ -197,6 +199,9 @@ class Run:
         # a source that cannot even be opened is told without a word to the broker
         first = next(blocks, None)
         self._checker = self._make_checker()
+        if self._slow:
+            # a request must be answered long before the read timeout
+            pace.rows = 50
         if self.plan.state:
             self.state = State(self.plan.state, self.plan.pepper, self.hook)
         if self.plan.mode in PRUNING:
@@ -311,6 +316,7 @@ class Run:
             no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"
         elif plan.mode not in IDS_ONLY:
             algorithm = Algorithm.of(hook.run(auth.get_authenticator(broker)) or {})
+        self._slow = algorithm is not None and algorithm.slow and not plan.hash_passwords
         if plan.hash_passwords and plan.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
                 raise EmqxUnsupportedError(f"hash_passwords cannot be: {no_hashes}")

@@ -71,6 +71,11 @@ class Algorithm:
             return self.salt_position != "disable"
         return self.name == "pbkdf2"
 
+    @property
+    def slow(self) -> bool:
+        """Whether a hash takes tens of milliseconds rather than microseconds."""
+        return self.name == "bcrypt" or (self.name == "pbkdf2" and self.rounds > 1_000)
+
     def __str__(self) -> str:
         if self.name == "bcrypt":
             return "bcrypt"

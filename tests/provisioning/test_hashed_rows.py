@@ -117,3 +117,16 @@ def test_brokers_that_take_no_hashes(broker: FakeEmqx, version: str) -> None:
 def test_hashing_needs_a_pepper() -> None:
     with pytest.raises(EmqxConfigError, match="pepper_conn_id"):
         Plan(hash_passwords=True)
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize(
+    ("algorithm", "rows"),
+    [(SHA256, 500), (BCRYPT, 50), ({"name": "pbkdf2", "mac_fun": "sha", "iterations": 9_000}, 50)],
+)
+def test_the_first_request_is_small_where_the_broker_takes_its_time_to_hash(
+    broker: FakeEmqx, rows: int
+) -> None:
+    run(plain(600))
+    imports = [request for request in broker.requests if "import_users" in request.path]
+    assert imports[0].body.count(b"user_id") == rows
