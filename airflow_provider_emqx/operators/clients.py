@@ -92,6 +92,10 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
         with self.hook() as hook:
             change = getattr(hook.api.clients, self._verb)
             results = list(hook.run_many(change(hook.broker, clientid, topics) for clientid in ids))
+        for result in results:
+            # the topics are the same for all clients: nothing has been sent for any
+            if isinstance(result, EmqxConfigError):
+                raise result
         done = {
             clientid: result
             for clientid, result in zip(ids, results, strict=True)

@@ -58,6 +58,14 @@ def test_subscriptions_are_listed_by_who_receives_a_topic(broker: Any) -> None:
 # subscribe
 
 
+def test_topics_that_cannot_be_right_are_final_and_nothing_is_sent(broker: Any) -> None:
+    broker.connect("a")
+    before = len(sent(broker))
+    with pytest.raises(EmqxConfigError):
+        execute(EmqxSubscribeOperator, clientids=["a", "b"], topics=[])
+    assert len(sent(broker)) == before
+
+
 def test_subscriptions_are_made_and_ended_for_clients(broker: Any) -> None:
     for clientid in ("a", "b"):
         broker.connect(clientid)
