@@ -218,10 +218,6 @@ class Run:
         chunks = self._tell_limits(write, chunks)
         if self.plan.acl_rules and not self.plan.dry_run:
             self.acl_changed = rules.ensure_for_all(self.hook, self.plan.acl_rules)
-        if self.plan.mode not in IDS_ONLY:
-            write = partial(self._with_rules, write)
-        if self.state is not None:
-            write = partial(self._changed_only, self.state, write)
         return write, chunks
 
     def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
@@ -368,6 +364,10 @@ class Run:
         """Do now what needs no broker: encode a bulk write."""
         if not users:
             return partial(Result, 0, created=0, updated=0, unchanged=0)
+        if any("acl" in user for user in users):
+            write = partial(self._with_rules, write)
+        if self.state is not None:
+            write = partial(self._changed_only, self.state, write)
         auth = self.hook.api.auth
         if write == self._upsert:
             bulk = auth.upsert_users
