@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -95,6 +96,8 @@ class Server:
         """Listen; returns when requests are served."""
         if self._thread is not None:
             raise RuntimeError("this FakeEmqx is already running")
+        # first here: that it is missing would go unseen in the thread
+        import_module("aiohttp.web")
         # here, so that a missing library is an error at once and not a thread that never gets ready
         import aiohttp.web  # noqa: F401
 
