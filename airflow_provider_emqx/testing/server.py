@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from http import HTTPStatus
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
