@@ -7,7 +7,9 @@ import pytest
 from airflow_provider_emqx.version_compat import AIRFLOW_V_3_0_PLUS
 from tests.bench.calls import LIBRARIES, PARTS, imported, modules
 
-pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has loaded them before any DAG file")
+pytestmark = pytest.mark.skipif(
+    not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has loaded them before any DAG file"
+)
 
 
 def test_what_dag_files_import_loads_no_http_library() -> None:

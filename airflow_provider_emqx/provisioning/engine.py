@@ -175,7 +175,7 @@ class Run:
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
         under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
         try:
-            for chunk in chunks:
+            for chunk in self._reading(chunks):
                 work = self._prepared(write, chunk.users)
                 # nothing is sent after a chunk that failed
                 done = self._finish(*under_way, pace, verb) if under_way else None

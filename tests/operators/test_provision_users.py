@@ -109,6 +109,7 @@ def test_a_second_run_doubles_and_loses_nothing_and_a_changed_row_is_updated(
     first = execute(path)
     assert first["created"] == 700
     assert set(first["phases"]) == {"read", "list", "write", "prune"}
+    assert first["phases"]["read"] > 0
     assert first["phases"]["write"] > 0
     assert first["chunks"] == {"count": 2, "rows": 500, "most": 500}
     assert first["rows_per_second"] > 0
