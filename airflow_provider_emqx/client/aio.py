@@ -159,9 +159,7 @@ class AsyncClient:
         # encoded=True: yarl would rewrite the path, and EMQX takes it byte for byte
         url = URL(settings.origin + wire.target(request, self.base), encoded=True)
         body = wire.body(request)
-        headers = (
-            {**self._headers, "Content-Type": request.content_type} if body is not None else self._headers
-        )
+        headers = {"Content-Type": request.content_type} if body is not None else None
         timeout = ClientTimeout(
             total=exchange.remaining,
             sock_connect=settings.connect_timeout,
@@ -202,7 +200,9 @@ class AsyncClient:
                 keepalive_timeout=wire.MAX_IDLE if request.may_repeat else wire.MAX_IDLE_UNREPEATABLE,
                 ssl=tls_context(self.settings.verify) if self.settings.origin.startswith("https:") else True,
             )
-            session = ClientSession(connector=connector, trust_env=False, cookie_jar=DummyCookieJar())
+            session = ClientSession(
+                connector=connector, headers=self._headers, trust_env=False, cookie_jar=DummyCookieJar()
+            )
             # aiohttp would repeat a DELETE behind our back, and the second answer ("not there") be taken for the first
             session._retry_connection = False
             self._sessions[request.may_repeat] = session
