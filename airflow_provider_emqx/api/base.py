@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -210,6 +211,8 @@ class Broker:
 
 #: longest request target sent: the broker's request line ends at 8,000 bytes, method and protocol included
 MAX_TARGET = 7_900
+#: what quoting would leave as it is; most segments are, and quote() takes its time to find out
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 
 
 def path(*segments: str) -> str:
@@ -231,6 +234,9 @@ def path(*segments: str) -> str:
                 f"{segment!r} cannot be used as an id, name or topic in EMQX's HTTP API: "
                 "the broker would act on something else"
             )
+        if _UNRESERVED(segment):
+            parts.append(segment)
+            continue
         try:
             # "@" and "$" as they are: EMQX 4 compares names of nodes and "$all" before it decodes
             parts.append(quote(segment, safe="@$"))

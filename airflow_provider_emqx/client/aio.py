@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: bytes of a body that any network takes at once
+_SMALL = 16_384
+
 
 class AsyncClient:
     """
@@ -160,11 +163,12 @@ class AsyncClient:
         url = URL(settings.origin + wire.target(request, self.base), encoded=True)
         body = wire.body(request)
         headers = {"Content-Type": request.content_type} if body is not None else None
-        timeout = ClientTimeout(
-            total=exchange.remaining,
-            sock_connect=settings.connect_timeout,
-            sock_read=request.timeout or settings.read_timeout,
-        )
+        patience, left = request.timeout or settings.read_timeout, exchange.remaining
+        if request.method == "GET" or (body is not None and len(body) > _SMALL):
+            timeout = ClientTimeout(left, sock_connect=settings.connect_timeout, sock_read=patience)
+        else:
+            # all of it is sent and answered in a few bytes: waiting for the first one is waiting for the last
+            timeout = ClientTimeout(min(patience, left), sock_connect=settings.connect_timeout)
         session = self._open(request)
         failure: EmqxError | None = None
         try:

@@ -399,6 +399,7 @@ def read(name: str, *arguments: Any) -> Callable[[World], None]:
 #: methods that read, with their arguments
 READS: dict[str, tuple[Any, ...]] = {
     "count_sessions": (),
+    "get_authenticator": (),
     "get_authorization_cache": ("dev-1",),
     "get_cluster": (),
     "get_license": (),
