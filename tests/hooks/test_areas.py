@@ -527,3 +527,10 @@ def test_rules_of_a_namespace_are_its_own(monkeypatch: pytest.MonkeyPatch, versi
         monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
         with EmqxHook() as hook:
             assert hook.list_acl_rules("clientid:d") == []
+
+
+@pytest.mark.parametrize("version", ["5.9.0", "6.1.0"])
+def test_the_licence_tells_when_it_ends(hook: EmqxHook, broker: Any) -> None:
+    licence = hook.get_license()
+    assert licence["expiry"] is False
+    assert licence["expiry_at"] > datetime.now(UTC).date().isoformat()
