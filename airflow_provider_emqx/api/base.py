@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -215,6 +216,13 @@ MAX_TARGET = 7_900
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 
 
+@lru_cache(maxsize=256)
+def _quoted(segment: str) -> str:
+    """Quote; cached for the id of the authenticator, which is in the path of every user."""
+    # "@" and "$" as they are: EMQX 4 compares names of nodes and "$all" before it decodes
+    return quote(segment, safe="@$")
+
+
 def path(*segments: str) -> str:
     """
     Join path segments, percent-encoding each one whole.
@@ -238,8 +246,7 @@ def path(*segments: str) -> str:
             parts.append(segment)
             continue
         try:
-            # "@" and "$" as they are: EMQX 4 compares names of nodes and "$all" before it decodes
-            parts.append(quote(segment, safe="@$"))
+            parts.append(_quoted(segment))
         except UnicodeEncodeError:
             raise EmqxConfigError(
                 "an id, name or topic holds a lone surrogate and is no valid UTF-8"

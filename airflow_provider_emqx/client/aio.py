@@ -151,8 +151,8 @@ class AsyncClient:
         return await AsyncRetrying(**exchange.policy())(attempt)
 
     async def _attempt(self, exchange: wire.Exchange) -> Reply:
-        from aiohttp import ClientError, ClientTimeout
-        from yarl import URL
+        import aiohttp
+        import yarl
 
         wait = self._rate.reserve()
         if wait:
@@ -160,15 +160,15 @@ class AsyncClient:
             exchange.put_off(wait)
         request, settings = exchange.request, self.settings
         # encoded=True: yarl would rewrite the path, and EMQX takes it byte for byte
-        url = URL(settings.origin + wire.target(request, self.base), encoded=True)
+        url = yarl.URL(settings.origin + wire.target(request, self.base), encoded=True)
         body = wire.body(request)
         headers = {"Content-Type": request.content_type} if body is not None else None
         patience, left = request.timeout or settings.read_timeout, exchange.remaining
         if request.method == "GET" or (body is not None and len(body) > _SMALL):
-            timeout = ClientTimeout(left, sock_connect=settings.connect_timeout, sock_read=patience)
+            timeout = aiohttp.ClientTimeout(left, sock_connect=settings.connect_timeout, sock_read=patience)
         else:
             # all of it is sent and answered in a few bytes: waiting for the first one is waiting for the last
-            timeout = ClientTimeout(min(patience, left), sock_connect=settings.connect_timeout)
+            timeout = aiohttp.ClientTimeout(min(patience, left), sock_connect=settings.connect_timeout)
         session = self._open(request)
         failure: EmqxError | None = None
         try:
@@ -182,7 +182,7 @@ class AsyncClient:
                 proxy=settings.proxy,
             ) as response:
                 content = await response.read()
-        except (ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = _typed(error, request, settings)
         if failure is not None:
             # raised here, because as the context of an error aiohttp's own would show our headers
