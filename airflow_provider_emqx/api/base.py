@@ -32,6 +32,7 @@ class Request:
         statuses that say "not now" are errors here too, unless accepted.
     :param binary: a successful reply's ``data`` is the body's bytes, as for a file.
     :param content_type: of ``body``, where it is not JSON.
+    :param fields: of a listing's rows only these are read, whatever the broker sends.
     :param timeout: read timeout in seconds in place of the connection's.
     """
 
@@ -45,6 +46,7 @@ class Request:
     raw: bool = False
     binary: bool = False
     content_type: str = "application/json"
+    fields: tuple[str, ...] | None = None
     timeout: float | None = None
 
     @property

@@ -78,6 +78,21 @@ def read_fields(fields: str | Sequence[str] | None, key: str) -> list[str] | Non
     return list(dict.fromkeys([key, *(str(name).strip() for name in names)]))
 
 
+def fields_looked_at(
+    names: Sequence[str] | None, known: Mapping[str, Filter], wanted: Wanted
+) -> tuple[str, ...] | None:
+    """
+    Give the fields of a row that are needed at all.
+
+    :param names: those asked for, ``None`` for whole rows.
+    :param known: the filters of this listing by name.
+    :param wanted: those that each row is checked against.
+    """
+    if names is None:
+        return None
+    return tuple(dict.fromkeys([*names, *(known[name].field for name in wanted)]))
+
+
 def read_time(value: Any) -> datetime:
     """
     Read a point in time: an aware ``datetime`` or RFC 3339 text.

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Row
+from airflow_provider_emqx.api.paging import page_limit
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, number, whole
@@ -30,6 +31,8 @@ States = dict[str, Row | None]
 _FEW = 32
 #: from so many ids on all clients are listed where their number cannot be known
 _MANY = 1_000
+#: rows of a page of a sweep: an event loop may be held for about 20 ms to read them
+_PAGE = 5_000
 #: ids that the log and error messages name
 _NAMED = 10
 
@@ -279,9 +282,6 @@ def sweep(broker: Broker, awaited: Iterable[str], names: tuple[str, ...]) -> Ope
     """
     List all clients and keep the awaited ones.
 
-    A page is only as long as an event loop may be held for decoding it: 5,000 rows of 36 bytes where the broker sends
-    the named fields alone, 500 of about 1 kB elsewhere.
-
     :param broker: which broker.
     :param awaited: the ids.
     :param names: fields to ask for.
@@ -290,7 +290,7 @@ def sweep(broker: Broker, awaited: Iterable[str], names: tuple[str, ...]) -> Ope
     """
     wanted = frozenset(awaited)
     states: States = {}
-    limit = 5_000 if _sends_fields(broker) else 500
+    limit = min(_PAGE, page_limit(broker))
     listing = Listing(operations(broker).clients.list_clients(broker, limit=limit, fields=names))
     pages = size = 0
     while listing.next is not None:

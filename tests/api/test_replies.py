@@ -206,3 +206,52 @@ def test_an_expected_failure_status_is_a_reply() -> None:
     request = Request("POST", "/publish/bulk", accept=(503,))
     assert v5.replies.read(request, answer(503, [{"id": "1"}])).data == [{"id": "1"}]
     assert isinstance(refused(v5.replies.read, 503, b"<html>", request), errors.EmqxServerError)
+
+
+LISTED = Request("GET", "/clients", fields=("clientid", "connected"))
+LONG = [{"clientid": '"a,\u00fc', "connected": True, "port": 1}, {"clientid": "b", "port": [{}]}]
+LEAN = [{"clientid": '"a,\u00fc', "connected": True}, {"clientid": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("reader", "body"),
+    [
+        (v5.replies.read, {"data": LONG, "meta": {"page": 1}}),
+        (v4.replies.read, {"meta": {"page": 1}, "data": LONG, "code": 0}),
+    ],
+)
+def test_of_a_listing_only_the_fields_asked_for_are_read(reader: Any, body: Any) -> None:
+    reply = reader(LISTED, answer(200, body))
+    assert (reply.data, reply.meta) == (LEAN, {"page": 1})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b'{"data": [{"clientid": "a\xff"}], "meta": {}}',
+        b'{"data": [{"clientid": "a"}',
+        b"[" * 100_000,
+        {"data": {"clientid": "a"}, "meta": {}},
+        {"data": ["a"], "meta": {}, "code": 0},
+        {"code": 0},
+        {"code": 0, "data": LONG, "message": "x"},
+        {"code": 107, "data": [], "message": "x"},
+        {"code": False, "data": []},
+        {"code": "NOT_FOUND", "message": "x"},
+        {"message": "module_not_loaded"},
+        {"data": LONG, "meta": {"page": 1}, "other": 1},
+        [{"clientid": "a", "port": 1}],
+        None,
+    ],
+)
+@pytest.mark.parametrize("reader", [v4.replies.read, v5.replies.read])
+def test_what_is_no_listing_is_read_as_a_whole(reader: Any, body: Any) -> None:
+    def outcome(request: Request) -> Any:
+        try:
+            reply = reader(request, answer(200, body))
+        except errors.EmqxError as error:
+            return str(error).removeprefix(str(request)), type(error)
+        return reply.data, reply.meta
+
+    assert outcome(LISTED) == outcome(Request("GET", "/clients"))

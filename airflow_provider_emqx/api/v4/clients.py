@@ -11,6 +11,7 @@ from airflow_provider_emqx.api.clientids import client_ids, keepalive_seconds, s
 from airflow_provider_emqx.api.filters import (
     CLIENT_FILTERS,
     Wanted,
+    fields_looked_at,
     kept,
     read_fields,
     read_filters,
@@ -20,7 +21,7 @@ from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v4.codes import reason
 from airflow_provider_emqx.api.v4.nodes import require_node
-from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5
+from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5, v4_name
 from airflow_provider_emqx.exceptions import (
     EmqxNotFoundError,
     EmqxServerError,
@@ -58,8 +59,10 @@ def list_clients(
             yield from require_node(broker, wanted["node"])
         where = path("nodes", wanted["node"], "clients")
     limit = limit or page_limit(broker)
-    reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(wanted)})
-    looked_at = None if names is None else {*names, *(CLIENT_FILTERS[name].field for name in wanted)}
+    looked_at = fields_looked_at(names, CLIENT_FILTERS, wanted)
+    sent_as = tuple(map(v4_name, looked_at)) if looked_at else None
+    params = {"_page": page, "_limit": limit, **_sent(wanted)}
+    reply = yield Request("GET", where, params, fields=sent_as)
     rows = kept((client_as_v5(broker, row, looked_at) for row in reply.rows), CLIENT_FILTERS, wanted)
     if names is not None and wanted:
         rows = [{name: row.get(name) for name in names} for row in rows]

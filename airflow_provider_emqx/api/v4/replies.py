@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_emqx.api.answers import describe, json_object, no_json, redirected
+from airflow_provider_emqx.api.answers import describe, json_object, listing, no_json, redirected
 from airflow_provider_emqx.api.base import Answer, Reply, Request
 from airflow_provider_emqx.api.reason import clean
 from airflow_provider_emqx.api.v4.codes import MEANINGS
@@ -45,6 +45,9 @@ def read(request: Request, answer: Answer) -> Reply:
         if answer.content_type == "text/html":
             raise no_json(request, answer)
         return Reply(200, answer.body)
+    found = listing(answer.body, request.fields) if request.fields else None
+    if found is not None and type(found.code) is int and found.code == 0:
+        return Reply(200, found.data, found.meta if isinstance(found.meta, dict) else {})
     try:
         body = json.loads(answer.body)
     except (ValueError, RecursionError):

@@ -8,7 +8,15 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.clientids import client_ids, keepalive_seconds, subscriptions
-from airflow_provider_emqx.api.filters import CLIENT_FILTERS, Wanted, kept, read_fields, read_filters, rfc3339
+from airflow_provider_emqx.api.filters import (
+    CLIENT_FILTERS,
+    Wanted,
+    fields_looked_at,
+    kept,
+    read_fields,
+    read_filters,
+    rfc3339,
+)
 from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v5.nodes import require_node
@@ -54,9 +62,10 @@ def list_clients(
         yield from require_node(broker, wanted["node"])
     limit = limit or page_limit(broker)
     params = {"page": page, "limit": limit, **_sent(broker, wanted)}
-    if names and broker.at_least(5, 6):
-        params["fields"] = ",".join(dict.fromkeys([*names, *(CLIENT_FILTERS[name].field for name in wanted)]))
-    reply = yield Request("GET", "/clients", params)
+    looked_at = fields_looked_at(names, CLIENT_FILTERS, wanted)
+    if looked_at and broker.at_least(5, 6):
+        params["fields"] = ",".join(looked_at)
+    reply = yield Request("GET", "/clients", params, fields=looked_at)
     rows = kept(reply.rows, CLIENT_FILTERS, wanted)
     more = (
         partial(list_clients, broker, page + 1, limit, filters, fields)

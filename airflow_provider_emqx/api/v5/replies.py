@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_emqx.api.answers import describe, json_object, no_json, redirected
+from airflow_provider_emqx.api.answers import describe, json_object, listing, no_json, redirected
 from airflow_provider_emqx.api.base import Answer, Reply, Request
 from airflow_provider_emqx.api.reason import clean
 from airflow_provider_emqx.exceptions import (
@@ -46,6 +46,9 @@ def _success(request: Request, answer: Answer) -> Reply:
         if answer.status != 204 and (request.method != "POST" or answer.content_type == "text/html"):
             raise no_json(request, answer)
         return Reply(answer.status)
+    found = listing(answer.body, request.fields) if request.fields else None
+    if found is not None and found.code is None:
+        return Reply(answer.status, found.data, found.meta if isinstance(found.meta, dict) else {})
     try:
         body = json.loads(answer.body)
     except (ValueError, RecursionError):
