@@ -85,7 +85,7 @@ with DAG(
             updated = EmqxTopicMetricSensor(
                 task_id="updated",
                 topic=done,
-                threshold=enough(devices),  # type: ignore[arg-type]
+                threshold=enough(devices),
                 poke_interval=60,
                 timeout=6 * 3600,
                 deferrable=True,

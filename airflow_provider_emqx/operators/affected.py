@@ -1,21 +1,67 @@
-"""Who was affected by an operator that deletes or kicks: the limit before, and the account after."""
+"""What operators share that delete or kick what is selected: the limit before, and the account after."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
-from airflow_provider_emqx.api.base import Row
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.operators.base import MOST_LISTED
+from airflow_provider_emqx.operators.base import MOST_LISTED, BaseEmqxOperator, boolean, excluded, texts
 from airflow_provider_emqx.provisioning.files import open_to_write
 from airflow_provider_emqx.provisioning.plan import limit
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class BaseSelectingOperator(BaseEmqxOperator):
+    """
+    Base of the operators that delete or kick what is named, or selected by a filter.
+
+    :param exclude: names that are never touched; ``*`` stands for any text (templated).
+    :param max_affected: how many may be touched: a count, or a share of all that there are such as ``"5%"``
+        (templated). If more are selected, the task fails and nothing is touched.
+    :param dry_run: select and report only (templated).
+    :param report: path or URL of a JSON Lines file for what became of each one (templated): the result lists 1,000.
+    """
+
+    template_fields: Sequence[str] = (
+        "exclude",
+        "max_affected",
+        "dry_run",
+        "report",
+        *BaseEmqxOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        exclude: str | Sequence[str] | None = None,
+        max_affected: float | str | None = None,
+        dry_run: bool | str = False,
+        report: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.exclude = exclude
+        self.max_affected = max_affected
+        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
+        self.report = report
+
+    def is_dry_run(self) -> bool:
+        """Tell whether nothing is to be touched."""
+        return boolean("dry_run", self.dry_run)
+
+    def without_excluded(self, found: Sequence[T], name: Callable[[T], str] = str) -> list[T]:
+        """
+        Leave out what is never touched.
+
+        :param found: all that was selected.
+        :param name: tells what ``exclude`` is compared with.
+        """
+        keep = texts("exclude", self.exclude)
+        return [one for one in found if not excluded(name(one), keep)]
 
 
 def check_limit(most: float | str | None, selected: int, what: str, count: Callable[[], int]) -> None:
@@ -81,11 +127,20 @@ class Affected:
         counts = {outcome: len(names) for outcome, names in self._found.items()}
         return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items() if count) or "none"
 
-    def result(self) -> dict[str, Any]:
-        """Give lists, counts and the file's place."""
+    def result(self, found: int, chosen: int, dry_run: bool) -> dict[str, Any]:
+        """
+        Give lists, counts and the file's place.
+
+        :param found: how many were named or selected by the filter.
+        :param chosen: how many of them are not excluded.
+        :param dry_run: whether nothing was touched.
+        """
         return {
             **{outcome: names[:MOST_LISTED] for outcome, names in self._found.items()},
             "counts": {outcome: len(names) for outcome, names in self._found.items()},
+            "selected": chosen,
+            "excluded": found - chosen,
+            "dry_run": dry_run,
             "report": self.report,
         }
 
@@ -97,27 +152,3 @@ class Affected:
                 for name in names:
                     row = {self.name: name, "outcome": outcome}
                     file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-
-
-def write_rows(rows: Iterable[Row], output_path: str | os.PathLike[str] | None) -> Row:
-    """
-    Take a listing of any length: the first 1,000 rows for XCom, all of them for a file.
-
-    :param rows: the listing.
-    :param output_path: path or URL of a JSON Lines file; ``None`` for no file.
-    :return: ``{"count", "rows", "output_path"}``.
-    """
-    first: list[Row] = []
-    count = 0
-    with open_to_write(output_path, "output file") if output_path else nullcontext() as file:
-        for row in rows:
-            count += 1
-            if len(first) < MOST_LISTED:
-                first.append(row)
-            if file is not None:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    if count > len(first) and not output_path:
-        log.warning(
-            "The result holds the first %d of %d rows; name an output_path for all", len(first), count
-        )
-    return {"count": count, "rows": first, "output_path": str(output_path) if output_path else None}

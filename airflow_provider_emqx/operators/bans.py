@@ -7,12 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.operators.affected import Affected, check_limit
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, excluded, seconds, texts
+from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, seconds, texts
 
 if TYPE_CHECKING:
-    import os
-
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_emqx.api.base import Row
@@ -100,7 +98,7 @@ class EmqxBanOperator(BaseEmqxOperator):
         return hook.kick_clients([row["clientid"] for row in rows])["kicked"]
 
 
-class EmqxUnbanOperator(BaseEmqxOperator):
+class EmqxUnbanOperator(BaseSelectingOperator):
     """
     End bans: those named, or those that a filter selects: v4 and v5 ``GET /banned``, ``DELETE /banned/{kind}/{who}``.
 
@@ -127,11 +125,7 @@ class EmqxUnbanOperator(BaseEmqxOperator):
         "reason",
         "by",
         "older_than",
-        "exclude",
-        "max_affected",
-        "dry_run",
-        "report",
-        *BaseEmqxOperator.template_fields,
+        *BaseSelectingOperator.template_fields,
     )
 
     def __init__(
@@ -142,10 +136,6 @@ class EmqxUnbanOperator(BaseEmqxOperator):
         reason: str | None = None,
         by: str | None = None,
         older_than: float | str | timedelta | None = None,
-        exclude: str | Sequence[str] | None = None,
-        max_affected: float | str | None = None,
-        dry_run: bool | str = False,
-        report: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -154,10 +144,6 @@ class EmqxUnbanOperator(BaseEmqxOperator):
         self.reason = reason
         self.by = by
         self.older_than = older_than
-        self.exclude = exclude
-        self.max_affected = max_affected
-        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
-        self.report = report
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, unban, look again."""
@@ -178,11 +164,11 @@ class EmqxUnbanOperator(BaseEmqxOperator):
             )
         # an empty list, as from another task, names nobody; it is not a filter that is missing
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
-        dry_run, keep = boolean("dry_run", self.dry_run), texts("exclude", self.exclude)
+        dry_run = self.is_dry_run()
         with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
             bans = list(hook.list_bans())
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
-            chosen = [ban for ban in found if not excluded(ban["who"], keep)]
+            chosen = self.without_excluded(found, lambda ban: ban["who"])
             check_limit(self.max_affected, len(chosen), "bans", lambda: len(bans))
             if dry_run:
                 affected.add("unbanned", map(_name, chosen))
@@ -194,12 +180,7 @@ class EmqxUnbanOperator(BaseEmqxOperator):
                 affected.add("unbanned", [_name(ban) for ban in chosen if _name(ban) not in left])
                 affected.add("still_banned", [_name(ban) for ban in chosen if _name(ban) in left])
             self.log.info("%sOf %d bans: %s", "Dry run. " if dry_run else "", len(bans), affected.words())
-        return {
-            **affected.result(),
-            "selected": len(chosen),
-            "excluded": len(found) - len(chosen),
-            "dry_run": dry_run,
-        }
+        return affected.result(len(found), len(chosen), dry_run)
 
     def _is_meant(self, ban: Row, wanted: set[tuple[str, str]] | None, age: float | None) -> bool:
         from airflow_provider_emqx.api.filters import read_time

@@ -7,15 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.operators.affected import Affected, check_limit, write_rows
-from airflow_provider_emqx.operators.base import (
-    BaseEmqxOperator,
-    boolean,
-    excluded,
-    keep_result,
-    seconds,
-    texts,
-)
+from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result, seconds, texts
+from airflow_provider_emqx.operators.listing import write_rows
 
 if TYPE_CHECKING:
     import os
@@ -129,7 +123,7 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
     _verb = "unsubscribe"
 
 
-class EmqxKickClientsOperator(BaseEmqxOperator):
+class EmqxKickClientsOperator(BaseSelectingOperator):
     """
     End the connections and sessions of MQTT clients: those named, or those that a filter selects.
 
@@ -166,11 +160,7 @@ class EmqxKickClientsOperator(BaseEmqxOperator):
         "clientid_like",
         "username_like",
         "disconnected_for",
-        "exclude",
-        "max_affected",
-        "dry_run",
-        "report",
-        *BaseEmqxOperator.template_fields,
+        *BaseSelectingOperator.template_fields,
     )
 
     def __init__(
@@ -181,10 +171,6 @@ class EmqxKickClientsOperator(BaseEmqxOperator):
         clientid_like: str | None = None,
         username_like: str | None = None,
         disconnected_for: float | str | timedelta | None = None,
-        exclude: str | Sequence[str] | None = None,
-        max_affected: float | str | None = None,
-        dry_run: bool | str = False,
-        report: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -193,10 +179,6 @@ class EmqxKickClientsOperator(BaseEmqxOperator):
         self.clientid_like = clientid_like
         self.username_like = username_like
         self.disconnected_for = disconnected_for
-        self.exclude = exclude
-        self.max_affected = max_affected
-        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
-        self.report = report
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, kick, look again."""
@@ -204,12 +186,11 @@ class EmqxKickClientsOperator(BaseEmqxOperator):
         named = None if self.clientids is None else texts("clientids", self.clientids)
         if (named is None) == (not filters):
             raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
-        dry_run = boolean("dry_run", self.dry_run)
-        keep = texts("exclude", self.exclude)
+        dry_run = self.is_dry_run()
         outcomes = ("kicked", "absent", "still_connected", "changed")
         with self.hook() as hook, Affected("clientid", outcomes, self.report) as affected:
             ids = self._select(hook, named, filters)
-            chosen = [clientid for clientid in ids if not excluded(clientid, keep)]
+            chosen = self.without_excluded(ids)
             check_limit(self.max_affected, len(chosen), "clients", lambda: _clients(hook))
             if dry_run:
                 self.log.info("Dry run: %d clients would be kicked", len(chosen))
@@ -218,12 +199,7 @@ class EmqxKickClientsOperator(BaseEmqxOperator):
                 for outcome, clientids in hook.kick_clients(chosen, filters or None).items():
                     affected.add(outcome, clientids)
                 self.log.info("Of %d clients: %s", len(chosen), affected.words())
-        return {
-            **affected.result(),
-            "selected": len(chosen),
-            "excluded": len(ids) - len(chosen),
-            "dry_run": dry_run,
-        }
+        return affected.result(len(ids), len(chosen), dry_run)
 
     def _filters(self) -> dict[str, Any]:
         parts = {"like_clientid": self.clientid_like, "like_username": self.username_like}

@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
-from airflow_provider_emqx.operators.affected import Affected, check_limit, write_rows
+from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
     MOST_LISTED,
     BaseEmqxOperator,
     boolean,
-    excluded,
     hidden,
     hide,
     keep_result,
@@ -20,6 +19,7 @@ from airflow_provider_emqx.operators.base import (
     seconds,
     texts,
 )
+from airflow_provider_emqx.operators.listing import write_rows
 
 if TYPE_CHECKING:
     import os
@@ -165,7 +165,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
         return list(messages)
 
 
-class EmqxClearRetainedOperator(BaseEmqxOperator):
+class EmqxClearRetainedOperator(BaseSelectingOperator):
     """
     Delete retained messages: those of named topics, or those that a filter selects.
 
@@ -198,11 +198,7 @@ class EmqxClearRetainedOperator(BaseEmqxOperator):
         "topic_filter",
         "topics",
         "older_than",
-        "exclude",
-        "max_affected",
-        "dry_run",
-        "report",
-        *BaseEmqxOperator.template_fields,
+        *BaseSelectingOperator.template_fields,
     )
 
     def __init__(
@@ -211,20 +207,12 @@ class EmqxClearRetainedOperator(BaseEmqxOperator):
         topic_filter: str | None = None,
         topics: str | Sequence[str] | XComArg | None = None,
         older_than: float | str | timedelta | None = None,
-        exclude: str | Sequence[str] | None = None,
-        max_affected: float | str | None = None,
-        dry_run: bool | str = False,
-        report: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.topic_filter = topic_filter
         self.topics = topics
         self.older_than = older_than
-        self.exclude = exclude
-        self.max_affected = max_affected
-        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
-        self.report = report
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, delete."""
@@ -237,8 +225,7 @@ class EmqxClearRetainedOperator(BaseEmqxOperator):
             raise EmqxConfigError(
                 "older_than goes with topic_filter; named topics are deleted whatever their age"
             )
-        dry_run = boolean("dry_run", self.dry_run)
-        keep = texts("exclude", self.exclude)
+        dry_run = self.is_dry_run()
         with (
             self.hook() as hook,
             Affected("topic", ("deleted", "absent", "changed"), self.report) as affected,
@@ -247,7 +234,7 @@ class EmqxClearRetainedOperator(BaseEmqxOperator):
                 found: dict[str, Any] = {topic_name(topic): None for topic in texts("topics", self.topics)}
             else:
                 found = self._select(hook, age)
-            chosen = {topic: msgid for topic, msgid in found.items() if not excluded(topic, keep)}
+            chosen = {topic: found[topic] for topic in self.without_excluded(list(found))}
             for topic in chosen:
                 hook.api.topics.check_message(hook.broker, {"topic": topic, "payload": ""})
             check_limit(self.max_affected, len(chosen), "retained messages", lambda: _retained(hook))
@@ -257,12 +244,7 @@ class EmqxClearRetainedOperator(BaseEmqxOperator):
             else:
                 self._delete(hook, chosen, affected)
                 self.log.info("Of %d retained messages: %s", len(chosen), affected.words())
-        return {
-            **affected.result(),
-            "selected": len(chosen),
-            "excluded": len(found) - len(chosen),
-            "dry_run": dry_run,
-        }
+        return affected.result(len(found), len(chosen), dry_run)
 
     def _select(self, hook: EmqxHook, age: float | None) -> dict[str, Any]:
         from airflow_provider_emqx.api.filters import read_time

@@ -206,3 +206,37 @@ class BaseEmqxSensor(BaseSensorOperator):
         if self._hook is not None:
             self._hook.close()
             self._hook = None
+
+
+class BaseThresholdSensor(BaseEmqxSensor):
+    """
+    Base of the sensors that wait for a figure to pass a threshold.
+
+    :param metric: name of the figure (templated).
+    :param threshold: number to compare with (templated).
+    :param comparison: ``">="`` or ``"<="`` (templated).
+    :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
+    """
+
+    template_fields: Sequence[str] = (
+        *BaseEmqxSensor.template_fields,
+        "metric",
+        "threshold",
+        "comparison",
+        "baseline",
+    )
+
+    def __init__(
+        self,
+        *,
+        metric: str,
+        threshold: float | str,
+        comparison: str = ">=",
+        baseline: float | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.metric = metric
+        self.threshold = threshold
+        self.comparison = comparison
+        self.baseline = baseline

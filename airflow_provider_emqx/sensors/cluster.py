@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_emqx.conditions import cluster
 from airflow_provider_emqx.conditions.base import Condition
-from airflow_provider_emqx.sensors.base import BaseEmqxSensor
+from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 
 
 class EmqxClusterHealthSensor(BaseEmqxSensor):
@@ -41,7 +41,7 @@ class EmqxClusterHealthSensor(BaseEmqxSensor):
         return cluster.healthy(self.nodes, self.no_alarms)
 
 
-class EmqxMetricSensor(BaseEmqxSensor):
+class EmqxMetricSensor(BaseThresholdSensor):
     """
     Wait until a statistic or a counter of the cluster passes a threshold: ``GET /stats``, ``GET /metrics``.
 
@@ -53,7 +53,7 @@ class EmqxMetricSensor(BaseEmqxSensor):
 
     :param metric: name of the statistic or counter (templated).
     :param threshold: number to compare with (templated).
-    :param comparison: ``">="`` or ``"<="``.
+    :param comparison: ``">="`` or ``"<="`` (templated).
     :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
     :param node: of this node only, as ``"emqx@10.0.0.1"`` (templated). Default: the whole cluster.
     :param emqx_conn_id: the Airflow connection (templated).
@@ -62,29 +62,10 @@ class EmqxMetricSensor(BaseEmqxSensor):
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
-    template_fields: Sequence[str] = (
-        *BaseEmqxSensor.template_fields,
-        "metric",
-        "threshold",
-        "baseline",
-        "node",
-    )
+    template_fields: Sequence[str] = (*BaseThresholdSensor.template_fields, "node")
 
-    def __init__(
-        self,
-        *,
-        metric: str,
-        threshold: float | str,
-        comparison: str = ">=",
-        baseline: float | str | None = None,
-        node: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, node: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.metric = metric
-        self.threshold = threshold
-        self.comparison = comparison
-        self.baseline = baseline
         self.node = node
 
     def condition(self) -> Condition:

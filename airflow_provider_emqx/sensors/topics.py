@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_emqx.conditions import topics
 from airflow_provider_emqx.conditions.base import Condition
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.sensors.base import BaseEmqxSensor
+from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -48,7 +48,7 @@ class EmqxSubscriptionSensor(BaseEmqxSensor):
         return topics.subscribed(self.topic, self.min_subscribers, self.wildcards)
 
 
-class EmqxTopicMetricSensor(BaseEmqxSensor):
+class EmqxTopicMetricSensor(BaseThresholdSensor):
     """
     Wait until a metric of a measured topic passes a threshold.
 
@@ -61,7 +61,7 @@ class EmqxTopicMetricSensor(BaseEmqxSensor):
     :param topic: a topic that the broker measures (templated).
     :param metric: as ``"messages.in.count"``, ``"messages.dropped.count"``, ``"messages.out.rate"`` (templated).
     :param threshold: number to compare with (templated).
-    :param comparison: ``">="`` or ``"<="``.
+    :param comparison: ``">="`` or ``"<="`` (templated).
     :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
     :param emqx_conn_id: the Airflow connection (templated).
     :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
@@ -69,30 +69,11 @@ class EmqxTopicMetricSensor(BaseEmqxSensor):
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
-    template_fields: Sequence[str] = (
-        *BaseEmqxSensor.template_fields,
-        "topic",
-        "metric",
-        "threshold",
-        "baseline",
-    )
+    template_fields: Sequence[str] = (*BaseThresholdSensor.template_fields, "topic")
 
-    def __init__(
-        self,
-        *,
-        topic: str,
-        threshold: float | str,
-        metric: str = "messages.in.count",
-        comparison: str = ">=",
-        baseline: float | str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, topic: str, metric: str = "messages.in.count", **kwargs: Any) -> None:
+        super().__init__(metric=metric, **kwargs)
         self.topic = topic
-        self.metric = metric
-        self.threshold = threshold
-        self.comparison = comparison
-        self.baseline = baseline
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""

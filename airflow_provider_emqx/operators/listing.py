@@ -1,0 +1,39 @@
+"""A listing of any length as the result of a task."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.operators.base import MOST_LISTED
+from airflow_provider_emqx.provisioning.files import open_to_write
+
+log = logging.getLogger(__name__)
+
+
+def write_rows(rows: Iterable[Row], output_path: str | os.PathLike[str] | None) -> Row:
+    """
+    Take a listing of any length: the first 1,000 rows for XCom, all of them for a file.
+
+    :param rows: the listing.
+    :param output_path: path or URL of a JSON Lines file; ``None`` for no file.
+    :return: ``{"count", "rows", "output_path"}``.
+    """
+    first: list[Row] = []
+    count = 0
+    with open_to_write(output_path, "output file") if output_path else nullcontext() as file:
+        for row in rows:
+            count += 1
+            if len(first) < MOST_LISTED:
+                first.append(row)
+            if file is not None:
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    if count > len(first) and not output_path:
+        log.warning(
+            "The result holds the first %d of %d rows; name an output_path for all", len(first), count
+        )
+    return {"count": count, "rows": first, "output_path": str(output_path) if output_path else None}
