@@ -180,8 +180,6 @@ def boolean(name: str, value: object) -> bool:
         return True
     if text in ("false", "0", "no", "off", "", "none"):
         return False
-    from airflow_provider_emqx.exceptions import EmqxConfigError
-
     raise EmqxConfigError(f"{name} must be true or false, not {value!r}")
 
 
@@ -194,8 +192,6 @@ def number(name: str, value: object) -> float | None:
     """
     if value is None or value == "" or value == "None":
         return None
-    from airflow_provider_emqx.exceptions import EmqxConfigError
-
     try:
         given = float(str(value))
     except ValueError:
