@@ -63,6 +63,12 @@ def kept(rows: Iterable[Row], known: Mapping[str, Filter], wanted: Wanted) -> li
     return [row for row in rows if all(keeps(row.get(field), value) for field, keeps, value in tests)]
 
 
+def shared_apart(wanted: Wanted) -> Wanted:
+    """Ask for ``$share/group/filter`` by group and filter: brokers keep the two apart, and find it no other way."""
+    group, plain = split_share(wanted.get("topic", ""))
+    return wanted if group is None else {"share_group": group, **wanted, "topic": plain}
+
+
 def read_fields(fields: str | Sequence[str] | None, key: str) -> list[str] | None:
     """
     Read the wish for a part of each row.

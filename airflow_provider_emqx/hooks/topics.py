@@ -39,7 +39,7 @@ class TopicMethods(Area):
         """
         List the topic filters that anybody has subscribed to: v5 ``GET /topics``, v4 ``GET /routes``.
 
-        :param filters: ``topic`` (exactly as subscribed), ``node``.
+        :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
         :return: an iterator over ``{"topic", "node"}``.
         """
         return self.rows(self.api.topics.list_topics(self.broker, filters=filters))

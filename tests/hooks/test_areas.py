@@ -252,6 +252,21 @@ def test_an_impossible_filter_of_subscriptions_is_refused(
         list(hook.list_subscriptions(**filters))
 
 
+@pytest.mark.parametrize("topic", ["$share/g/t/#", "$queue/t/#", "$share/g/50%/+"])
+def test_a_shared_subscription_is_found_by_its_topic_as_subscribed(
+    broker: Any, hook: EmqxHook, topic: str
+) -> None:
+    plain = topic.split("/", 1 if topic.startswith("$queue") else 2)[-1]
+    for clientid, subscribed in (("meant", topic), ("plain", plain), ("other", f"$share/other/{plain}")):
+        broker.connect(clientid)
+        broker.subscribe(clientid, subscribed)
+    found = list(hook.list_subscriptions(topic=topic))
+    assert [(row["clientid"], row["topic"]) for row in found] == [("meant", topic)]
+    assert [row["clientid"] for row in hook.list_subscriptions(topic=plain)] == ["plain"]
+    assert list(hook.list_subscriptions(topic=topic, share_group="another")) == []
+    assert [row["topic"] for row in hook.list_client_subscriptions("meant")] == [topic]
+
+
 def test_subscriptions_are_filtered(broker: Any, hook: EmqxHook) -> None:
     for clientid, topic, qos in (("a", "t/1", 0), ("b", "t/+", 1), ("c", "$share/g/t/#", 2), ("d", "u", 0)):
         broker.connect(clientid)
@@ -512,6 +527,41 @@ def test_times_of_a_broker_in_another_zone_are_utc(monkeypatch: pytest.MonkeyPat
             assert abs(age) < timedelta(minutes=1)
             recent = datetime.now(UTC) - timedelta(minutes=5)
             assert [row["clientid"] for row in hook.list_clients(gte_connected_at=recent)] == ["d"]
+
+
+@pytest.mark.parametrize("version", [V4, V5, "6.0.2", "serverless"])
+def test_a_namespace_that_the_broker_would_ignore_is_refused(
+    broker: Any, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.add_user("of-all", "p")
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(namespace="ns1")))
+    with EmqxHook() as hook:
+        for call in (lambda: hook.delete_user("of-all"), lambda: list(hook.list_users())):
+            with pytest.raises(
+                EmqxUnsupportedError, match="namespace 'ns1' needs EMQX 6.1 or newer; this is"
+            ):
+                call()
+        works, said = hook.test_connection()
+    assert not works
+    assert "namespace 'ns1'" in said
+    assert list(broker.users) == ["of-all"]
+
+
+def test_a_namespace_on_a_broker_of_unknown_version_needs_it_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_emqx.testing import FakeEmqx
+
+    with FakeEmqx("6.1.0") as broker:
+        broker.add_key("few", "secret", allow=lambda method, path: "nodes" not in path)
+        asked = {**broker.connection(namespace="ns1"), "login": "few"}
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(asked))
+        with EmqxHook() as hook, pytest.raises(EmqxUnsupportedError, match="state its version"):
+            hook.get_user("u")
+        asked["extra"] = {"namespace": "ns1", "emqx_version": "6.1.0"}
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(asked))
+        with EmqxHook() as hook:
+            hook.create_user("u", "p")
+            assert hook.get_user("u") == {"user_id": "u", "is_superuser": False, "namespace": "ns1"}
+        assert not broker.users
 
 
 @pytest.mark.parametrize("version", ["6.1.0"])

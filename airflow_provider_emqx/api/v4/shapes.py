@@ -40,7 +40,10 @@ def client_as_v5(broker: Broker, row: Row, fields: Collection[str] | None = None
 
 def subscription_as_v5(row: Row) -> Row:
     """Write a subscription's row as v5 does."""
-    return {**dict.fromkeys(("clientid", "topic", "qos", "nl", "rap", "rh", "node", "durable")), **row}
+    # EMQX 4 shows $queue/a as $share/$queue/a
+    topic = row["topic"].replace("$share/$queue/", "$queue/", 1)
+    fields = ("clientid", "topic", "qos", "nl", "rap", "rh", "node", "durable")
+    return {**dict.fromkeys(fields), **row, "topic": topic}
 
 
 def no_comma(topic: str) -> str:

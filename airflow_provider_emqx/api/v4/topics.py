@@ -13,6 +13,7 @@ from airflow_provider_emqx.api.filters import (
     Wanted,
     kept,
     read_filters,
+    shared_apart,
 )
 from airflow_provider_emqx.api.names import topic_filter, topic_name
 from airflow_provider_emqx.api.paging import has_next, page_limit
@@ -71,7 +72,7 @@ def list_subscriptions(
             yield from require_node(broker, wanted["node"])
         where = path("nodes", wanted["node"], "subscriptions")
     limit = limit or page_limit(broker)
-    reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(wanted)})
+    reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(shared_apart(wanted))})
     rows = kept((subscription_as_v5(row) for row in reply.rows), SUBSCRIPTION_FILTERS, wanted)
     more = (
         partial(list_subscriptions, broker, page + 1, limit, filters)
@@ -87,7 +88,7 @@ def list_topics(
     """
     List the subscribed topic filters of the cluster (its routes): ``GET /routes``, or ``GET /routes/{topic}``.
 
-    :param filters: ``topic`` (exactly as subscribed), ``node``.
+    :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
     :return: rows of ``topic`` and ``node``.
     """
     wanted = read_filters(TOPIC_FILTERS, filters)

@@ -12,6 +12,7 @@ from airflow_provider_emqx.api.filters import (
     TOPIC_FILTERS,
     kept,
     read_filters,
+    shared_apart,
 )
 from airflow_provider_emqx.api.names import matches, topic_filter, topic_name
 from airflow_provider_emqx.api.paging import has_next, page_limit
@@ -64,7 +65,7 @@ def list_subscriptions(
     if page == 1 and "node" in wanted:
         yield from require_node(broker, wanted["node"])
     limit = limit or page_limit(broker)
-    sent = {name: value for name, value in wanted.items() if name not in _OURS}
+    sent = {name: value for name, value in shared_apart(wanted).items() if name not in _OURS}
     reply = yield Request("GET", "/subscriptions", {"page": page, "limit": limit, **sent})
     more = (
         partial(list_subscriptions, broker, page + 1, limit, filters)
@@ -80,7 +81,7 @@ def list_topics(
     """
     List the subscribed topic filters of the cluster (its routes): ``GET /topics``.
 
-    :param filters: ``topic`` (exactly as subscribed), ``node``.
+    :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
     :return: rows of ``topic`` and ``node``.
     """
     wanted = read_filters(TOPIC_FILTERS, filters)

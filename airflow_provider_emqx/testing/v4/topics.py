@@ -45,9 +45,14 @@ MAX_TOPIC_METRICS = 512
 # subscriptions and routes
 
 
+def _shown(subscription: Subscription) -> str:
+    group, plain = parse_filter(subscription.topic)
+    return plain if group is None else f"$share/{group}/{plain}"
+
+
 def _row(client: Client, subscription: Subscription) -> dict[str, Any]:
     return {
-        "topic": subscription.topic,
+        "topic": _shown(subscription),
         "qos": subscription.qos,
         "node": client.node,
         "clientid": client.clientid,
@@ -63,14 +68,18 @@ def list_subscriptions(state: State, request: Request, node: str | None = None) 
     if topic is not None:
         topic = unquote(topic)  # the broker decodes it twice
 
+    def in_group(subscription: Subscription) -> bool:
+        # with a topic the broker compares the beginning of what it shows
+        return _shown(subscription).startswith(f"$share/{share}")
+
     def wanted(client: Client, subscription: Subscription) -> bool:
         group, plain = parse_filter(subscription.topic)
         return (
             node in {None, client.node}
             and clientid in {None, client.clientid}
-            and share in {None, group}
+            and (share in {None, group} or (topic is not None and in_group(subscription)))
             and qos in {None, str(subscription.qos)}
-            and topic in {None, subscription.topic}
+            and topic in {None, plain}
             and (pattern is None or matches(plain, pattern))
         )
 

@@ -48,7 +48,8 @@ MAX_TOPIC_METRICS = 512
 
 def list_subscriptions(state: State, request: Request) -> Answer:
     """``GET /subscriptions``; ``match_topic`` finds subscriptions that the given filter covers."""
-    exact = {name: request.arg(name) for name in ("clientid", "topic", "node", "share_group")}
+    exact = {name: request.arg(name) for name in ("clientid", "node", "share_group")}
+    plain = request.arg("topic")
     qos_text, pattern = request.arg("qos"), request.arg("match_topic")
     qos = as_number(qos_text) if qos_text is not None else None
     if qos_text is not None and qos not in {0, 1, 2}:
@@ -60,12 +61,13 @@ def list_subscriptions(state: State, request: Request) -> Answer:
         group, topic = parse_filter(subscription.topic)
         values = {
             "clientid": client.clientid,
-            "topic": subscription.topic,
             "node": client.node,
             "share_group": group,
         }
         return (
             all(value is None or values[name] == value for name, value in exact.items())
+            # a shared subscription is kept by group and topic, and found by both only
+            and (plain is None or (topic == plain and group == exact["share_group"]))
             and (qos is None or subscription.qos == qos)
             and (pattern is None or matches(topic, pattern))
         )
