@@ -52,9 +52,9 @@ def read_rules(rules: Sequence[Mapping[str, Any]]) -> list[Row]:
     Check ACL rules and write each one out in full.
 
     :param rules: dicts of ``topic`` (a filter; ``eq a/#`` means the filter itself; ``${clientid}`` and ``${username}``
-        are filled in), ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``,
-        ``all``, the default), ``qos`` (list of 0, 1, 2; by default all) and ``retain`` (``"all"``, the default,
-        ``True``, ``False``).
+        are filled in; EMQX 4 has no ``eq``, and fills in whole levels only), ``permission`` (``allow``, ``deny``), and
+        optionally ``action`` (``publish``, ``subscribe``, ``all``, the default), ``qos`` (list of 0, 1, 2; by default
+        all) and ``retain`` (``"all"``, the default, ``True``, ``False``).
     :raises EmqxConfigError: saying which rule is wrong and why.
     """
     return [_read(rule, number) for number, rule in enumerate(rules, 1)]

@@ -119,8 +119,9 @@ class AuthMethods(Area):
         allowed for a minute: see :meth:`clean_authorization_cache`.
 
         :param subject: as of :meth:`list_acl_rules`.
-        :param rules: in order, dicts of ``topic``, ``permission`` (``allow``, ``deny``), and optionally ``action``
-            (``publish``, ``subscribe``, ``all``), and on EMQX 5 ``qos`` (list) and ``retain``. None at all deletes.
+        :param rules: in order, dicts of ``topic`` (``${clientid}`` and ``${username}`` are filled in, on EMQX 4 as
+            levels of their own), ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``,
+            ``subscribe``, ``all``), and on EMQX 5 ``qos`` (list) and ``retain``. None at all deletes.
         :raises EmqxConfigError: for a rule that cannot be right; nothing is changed.
         """
         self.run(self.api.auth.set_acl_rules(self.broker, subject, rules))

@@ -529,6 +529,56 @@ def test_times_of_a_broker_in_another_zone_are_utc(monkeypatch: pytest.MonkeyPat
             assert [row["clientid"] for row in hook.list_clients(gte_connected_at=recent)] == ["d"]
 
 
+@pytest.mark.parametrize("subject", ["all", "username:alice"])
+def test_placeholders_of_acl_rules_mean_the_same_on_both_generations(
+    broker: Any, hook: EmqxHook, version: str, subject: str
+) -> None:
+    rules = [
+        {"topic": "d/${clientid}/${username}/#", "permission": "allow", "action": "publish"},
+        {"topic": "${username}", "permission": "deny", "action": "all"},
+    ]
+    hook.set_acl_rules(subject, rules)
+    stored = {rule["topic"] for rule in broker.acl_rules(*subject.split(":"))}
+    assert stored == ({"d/%c/%u/#", "%u"} if version == V4 else {rule["topic"] for rule in rules})
+    found = hook.list_acl_rules(subject)
+    assert [(rule["topic"], rule["action"]) for rule in found] == [(r["topic"], r["action"]) for r in rules]
+    if subject != "all":
+        assert [row["rules"] for row in hook.list_acl_subjects("username")] == [found]
+    added = hook.add_acl_rules(subject, [{"topic": "x/${clientid}", "permission": "deny"}], "last")
+    assert added[:2] == found
+    before = sent(broker)
+    hook.add_acl_rules(subject, rules[:1])
+    if version == V4:
+        # all of it stands there already
+        assert sent(broker) == before
+    assert hook.delete_acl_rules(subject) is True
+    assert broker.acl_rules(*subject.split(":")) == []
+
+
+@pytest.mark.parametrize("topic", ["eq a/#", "d/dev-${clientid}", "${client_attrs.group}/#"])
+def test_a_topic_of_an_acl_rule_that_emqx_4_would_take_literally_is_refused_there(
+    broker: Any, hook: EmqxHook, version: str, topic: str
+) -> None:
+    rules = [{"topic": "a", "permission": "allow"}, {"topic": topic, "permission": "deny"}]
+    if version == V4:
+        with pytest.raises(EmqxUnsupportedError, match="for plain text"):
+            hook.set_acl_rules("all", rules)
+        assert sent(broker) == []
+    else:
+        hook.set_acl_rules("all", rules)
+        assert [rule["topic"] for rule in hook.list_acl_rules("all")] == ["a", topic]
+
+
+@pytest.mark.parametrize("version", [V4])
+def test_old_literal_rules_of_emqx_4_can_still_be_deleted(broker: Any, hook: EmqxHook, version: str) -> None:
+    for topic in ("eq a/#", "d/${clientid}"):
+        row = {"topic": topic, "action": "pub", "access": "allow"}
+        hook.request("POST", "/acl", json=row)
+    assert len(hook.list_acl_rules("all")) == 2
+    hook.delete_acl_rules("all")
+    assert broker.acl_rules("all") == []
+
+
 @pytest.mark.parametrize("version", [V4, V5, "6.0.2", "serverless"])
 def test_a_namespace_that_the_broker_would_ignore_is_refused(
     broker: Any, version: str, monkeypatch: pytest.MonkeyPatch

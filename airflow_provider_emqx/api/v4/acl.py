@@ -2,7 +2,8 @@
 ACL rules of the plugin ``emqx_auth_mnesia``, EMQX 4.
 
 EMQX 4 keeps one permission per subject, topic and action, and lists the newest first, which is the order in which it
-looks at them. So a list of rules is written from its end.
+looks at them. So a list of rules is written from its end. Its placeholders ``%c`` and ``%u`` are read and written as
+``${clientid}`` and ``${username}``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUns
 
 _ACTIONS = {"pub": "publish", "sub": "subscribe"}
 _V4_ACTIONS = {"publish": "pub", "subscribe": "sub", "all": "pubsub"}
+_PLACEHOLDERS = {"%c": "${clientid}", "%u": "${username}"}
+_V4_PLACEHOLDERS = {v5: v4 for v4, v5 in _PLACEHOLDERS.items()}
 
 
 def list_acl_rules(broker: Broker, subject: Subject) -> Operation[list[Row]]:
@@ -26,15 +29,7 @@ def list_acl_rules(broker: Broker, subject: Subject) -> Operation[list[Row]]:
     :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
     :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; none where there are no rules.
     """
-    kind, name = read_subject(subject)
-    if kind == "all":
-        rows = yield from _all_rows(broker, "$all")
-    else:
-        try:
-            rows = list((yield Request("GET", path("acl", kind, name))).data)
-        except EmqxUnsupportedError as error:
-            raise _no_plugin() from error
-    return _joined(rows)
+    return _as_v5((yield from _subject_rules(broker, *read_subject(subject))))
 
 
 def list_acl_subjects(
@@ -54,7 +49,7 @@ def list_acl_subjects(
     found: dict[str, list[Row]] = {}
     for row in (yield from _all_rows(broker, kind)):
         found.setdefault(row[kind], []).append(row)
-    return Page([{kind: name, "rules": _joined(rows)} for name, rows in found.items()], None, kind)
+    return Page([{kind: name, "rules": _as_v5(_joined(rows))} for name, rows in found.items()], None, kind)
 
 
 def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> Operation[None]:
@@ -64,14 +59,15 @@ def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str,
 
     :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
     :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
-    :raises EmqxUnsupportedError: for rules that tell QoS or retain apart, which EMQX 4 cannot.
+    :raises EmqxUnsupportedError: for rules that tell QoS or retain apart, which EMQX 4 cannot, and for topics that it
+        would take for something else: ``eq …``, and placeholders that are not levels of their own.
     :raises EmqxError: if what is there afterwards is not what was written.
     """
     kind, name = read_subject(subject)
     wanted = _expressible(read_rules(rules))
     pairs = _pairs(wanted)
     for _ in range(2):
-        existing = yield from list_acl_rules(broker, subject)
+        existing = yield from _subject_rules(broker, kind, name)
         if same_rules(existing, wanted):
             return
         stale = {topic for topic, action in _pairs(existing) if (topic, action) not in pairs}
@@ -79,7 +75,7 @@ def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str,
             yield Request("DELETE", _rule(kind, name, topic))
         # two rules written in the same millisecond change places, which the second round mends
         yield from _write(kind, name, wanted)
-    if not same_rules((yield from list_acl_rules(broker, subject)), wanted):
+    if not same_rules((yield from _subject_rules(broker, kind, name)), wanted):
         raise EmqxError(
             "the ACL rules are not those just written: somebody else changed them at the same time"
         )
@@ -108,10 +104,21 @@ def delete_acl_rules(broker: Broker, subject: Subject) -> Operation[bool | None]
     :return: whether there were any.
     """
     kind, name = read_subject(subject)
-    topics = dict.fromkeys(rule["topic"] for rule in (yield from list_acl_rules(broker, subject)))
+    topics = dict.fromkeys(rule["topic"] for rule in (yield from _subject_rules(broker, kind, name)))
     for topic in topics:
         yield Request("DELETE", _rule(kind, name, topic))
     return bool(topics)
+
+
+def _subject_rules(broker: Broker, kind: str, name: str) -> Operation[list[Row]]:
+    """Read one subject's rules with topics as EMQX 4 writes them."""
+    if kind == "all":
+        return _joined((yield from _all_rows(broker, "$all")))
+    try:
+        reply = yield Request("GET", path("acl", kind, name))
+    except EmqxUnsupportedError as error:
+        raise _no_plugin() from error
+    return _joined(reply.rows)
 
 
 def _write(kind: str, name: str, rules: Sequence[Row]) -> Operation[None]:
@@ -175,11 +182,30 @@ def _expressible(rules: Sequence[Row]) -> list[Row]:
             raise EmqxUnsupportedError(
                 f"EMQX 4 cannot tell QoS or retain apart in ACL rules; leave them out of the rule for {rule['topic']!r}"
             )
+        topic = _v4_topic(rule["topic"])
         for action in ("sub", "pub"):
-            if rule["action"] in ("all", _ACTIONS[action]) and (rule["topic"], action) not in seen:
-                seen.add((rule["topic"], action))
-                rows.append({"topic": rule["topic"], "access": rule["permission"], "action": action})
+            if rule["action"] in ("all", _ACTIONS[action]) and (topic, action) not in seen:
+                seen.add((topic, action))
+                rows.append({"topic": topic, "access": rule["permission"], "action": action})
     return _joined(rows)
+
+
+def _v4_topic(topic: str) -> str:
+    """Write a topic with EMQX 4's placeholders. What it would take for plain text would protect nothing."""
+    levels = [_V4_PLACEHOLDERS.get(level, level) for level in topic.split("/")]
+    if topic.startswith("eq ") or any("${" in level for level in levels):
+        raise EmqxUnsupportedError(
+            f"EMQX 4 would take the topic {topic!r} of an ACL rule for plain text: it knows no 'eq', and of "
+            "placeholders only ${clientid} and ${username}, each as a level of its own (between slashes)"
+        )
+    return "/".join(levels)
+
+
+def _as_v5(rules: Sequence[Row]) -> list[Row]:
+    return [
+        {**rule, "topic": "/".join(_PLACEHOLDERS.get(level, level) for level in rule["topic"].split("/"))}
+        for rule in rules
+    ]
 
 
 def _pairs(rules: Sequence[Row]) -> set[tuple[str, str]]:
