@@ -29,7 +29,7 @@ class Request:
     :param repeatable: whether sending it twice ends in the same state; by default everything but POST.
     :param accept: statuses that are an answer to this request although they mean failure elsewhere.
     :param raw: the path counts from the origin, and the reply's ``data`` is the body's bytes, whatever the status; only
-        statuses that say "not now" are errors here too, unless accepted.
+        redirects and statuses that say "not now" are errors here too, unless accepted.
     :param binary: a successful reply's ``data`` is the body's bytes, as for a file.
     :param content_type: of ``body``, where it is not JSON.
     :param fields: of a listing's rows only these are read, whatever the broker sends.

@@ -31,22 +31,26 @@ def generation(prefix: str, serverless: bool = False) -> Operation[tuple[str, st
     :param prefix: path before ``/api``, mostly empty.
     :param serverless: EMQX Cloud Serverless is always v5.
     :return: generation and base path.
-    :raises EmqxConfigError: if nothing there answers as EMQX does.
+    :raises EmqxConfigError: if nothing there answers as EMQX does, naming the target of a redirect.
     :raises EmqxServerError: if something there fails instead of answering: a broker that starts, a proxy before it.
     """
     if serverless:
         return "v5", f"{prefix}/api/v5"
     # a node that starts answers 503 here, and says that it is one
-    status = yield Request("GET", prefix + _V5_PUBLIC[0], raw=True, accept=(503,))
-    if status.status in (200, 503) and status.data.startswith(_V5_PUBLIC[1]):
-        return "v5", f"{prefix}/api/v5"
+    failure: EmqxServerError | EmqxConfigError | None = None
+    try:
+        status = yield Request("GET", prefix + _V5_PUBLIC[0], raw=True, accept=(503,))
+        if status.status in (200, 503) and status.data.startswith(_V5_PUBLIC[1]):
+            return "v5", f"{prefix}/api/v5"
+    except EmqxConfigError as error:
+        # a redirect; another path may be served all the same
+        failure = error
     # both spellings of paging: the foreign ones are ignored
     one_row = {"page": 1, "limit": 1, "_page": 1, "_limit": 1}
-    failure: EmqxServerError | None = None
     for base in ("/api/v5", "/api/v4", "/api"):
         try:
             reply = yield Request("GET", f"{prefix}{base}/clients", one_row, raw=True)
-        except EmqxServerError as error:
+        except (EmqxServerError, EmqxConfigError) as error:
             failure = error
             continue
         found = _looks_like(reply.status, reply.data)

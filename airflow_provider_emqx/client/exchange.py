@@ -136,11 +136,12 @@ def answer(status: int, header: Mapping[str, str], content: bytes) -> Answer:
 
 
 def is_raw(request: Request, answer: Answer) -> bool:
-    """Tell whether a request for raw bytes gets them: not where it should be repeated instead."""
+    """Tell whether a request for raw bytes gets them: not where it should be repeated, or sent elsewhere, instead."""
     if not request.raw:
         return False
-    return answer.status in request.accept or not (
-        answer.status >= 500 or answer.status in _NOT_NOW_STATUSES or answer.status == 429
+    status = answer.status
+    return status in request.accept or not (
+        status >= 500 or status in _NOT_NOW_STATUSES or status == 429 or 300 <= status < 400
     )
 
 
