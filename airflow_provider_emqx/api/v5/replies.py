@@ -43,7 +43,8 @@ def read(request: Request, answer: Answer) -> Reply:
 def _success(request: Request, answer: Answer) -> Reply:
     if not answer.body:
         # EMQX says 204, or 200 to a few POSTs; anything else would be taken for "nothing there" or "done"
-        if answer.status != 204 and (request.method != "POST" or answer.content_type == "text/html"):
+        known = request.method == "POST" or (request.method != "GET" and answer.status in request.accept)
+        if answer.status != 204 and (not known or answer.content_type == "text/html"):
             raise no_json(request, answer)
         return Reply(answer.status)
     found = listing(answer.body, request.fields) if request.fields else None
