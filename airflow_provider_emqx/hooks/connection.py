@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import logging
 import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -28,23 +30,34 @@ _MQTT_PORTS = {1883: "MQTT", 8883: "MQTT over TLS", 8083: "MQTT over WebSocket",
 _API_BASES = (("/api/v5", "v5"), ("/api/v4", "v4"), ("/api", "v4"))
 
 
-def read_connection(conn: Connection, extras: Mapping[str, Any], **overrides: Any) -> Settings:
+def read_connection(
+    conn: Connection,
+    extras: Mapping[str, Any],
+    *,
+    user_id_type: str | None = None,
+    rate_limit: float | None = None,
+    retry_unsafe: bool = False,
+) -> Settings:
     """
     Turn a connection into a driver's settings.
 
     :param conn: the connection.
     :param extras: its decoded ``extra``: JSON types from the form, strings from URIs and secret backends.
-    :param overrides: settings that the hook's caller states.
+    :param user_id_type: which users of EMQX 4 are meant.
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param retry_unsafe: repeat unrepeatable requests that the broker says it could not carry out.
     :return: the settings.
     :raises EmqxConfigError: naming the connection and the field's label.
     """
     try:
-        return _read(conn, extras, overrides)
+        _readable(conn, extras)
+        settings = _read(conn, extras if rate_limit is None else {**extras, "rate_limit": rate_limit})
     except EmqxConfigError as error:
         raise EmqxConfigError(f"connection {conn.conn_id!r}: {error.message}") from None
+    return replace(settings, user_id_type=user_id_type or settings.user_id_type, retry_unsafe=retry_unsafe)
 
 
-def _read(conn: Connection, extras: Mapping[str, Any], overrides: Mapping[str, Any]) -> Settings:
+def _read(conn: Connection, extras: Mapping[str, Any]) -> Settings:
     _known(extras)
     allow_http = _boolean(extras, "allow_http", default=False)
     origin, prefix, base, generation = _address(conn.host or "", conn.port, conn.schema or "", allow_http)
@@ -62,28 +75,30 @@ def _read(conn: Connection, extras: Mapping[str, Any], overrides: Mapping[str, A
         )
     if ":" in conn.login:
         raise EmqxConfigError("the API key holds a colon, which HTTP Basic authentication cannot carry")
-    settings = {
-        "origin": origin,
-        "base": base,
-        "prefix": prefix,
-        "generation": generation,
-        "key": conn.login,
-        "secret": conn.password,
-        "version": _version(extras),
-        "authenticator": _text(extras, "authenticator") or "password_based:built_in_database",
-        "namespace": _text(extras, "namespace"),
-        "serverless": ".emqxsl." in origin,
-        "verify": _verify(extras),
-        "connect_timeout": _number(extras, "connect_timeout", 5.0),
-        "read_timeout": _number(extras, "read_timeout", 65.0),
-        "attempts": _whole(extras, "attempts", 4),
-        "deadline": _number(extras, "deadline", 300.0),
+    serverless = ".emqxsl." in origin
+    if serverless and generation == "v4":
+        raise EmqxConfigError("EMQX Cloud Serverless has API version v5: the address should end with /api/v5")
+    return Settings(
+        origin=origin,
+        base=base,
+        prefix=prefix,
+        generation=generation,
+        key=conn.login,
+        secret=conn.password,
+        version=_version(extras),
+        authenticator=_text(extras, "authenticator") or "password_based:built_in_database",
+        namespace=_text(extras, "namespace"),
+        serverless=serverless,
+        verify=_verify(extras),
+        connect_timeout=_number(extras, "connect_timeout", 5.0),
+        read_timeout=_number(extras, "read_timeout", 65.0),
+        attempts=_whole(extras, "attempts", 4),
+        deadline=_number(extras, "deadline", 300.0),
         # beyond it EMQX Cloud Serverless refuses requests
-        "rate_limit": _number(extras, "rate_limit", 10.0 if ".emqxsl." in origin else None),
-        "proxy": _proxy(extras),
-        "read_only": _boolean(extras, "read_only", default=False),
-    }
-    return Settings(**{**settings, **{name: value for name, value in overrides.items() if value is not None}})
+        rate_limit=_number(extras, "rate_limit", 10.0 if serverless else None),
+        proxy=_proxy(extras),
+        read_only=_boolean(extras, "read_only", default=False),
+    )
 
 
 def _address(
@@ -180,6 +195,19 @@ def _is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _readable(conn: Connection, extras: Any) -> None:
+    """Refuse extras that are no JSON object, which Airflow takes for none: ``read_only`` among them would be lost."""
+    if extras or not conn.extra:
+        is_object = isinstance(extras or {}, Mapping)
+    else:
+        try:
+            is_object = isinstance(json.loads(conn.extra), dict)
+        except ValueError:
+            is_object = False
+    if not is_object:
+        raise EmqxConfigError("its extra is no JSON object, so that no setting in it can be read")
 
 
 def _known(extras: Mapping[str, Any]) -> None:

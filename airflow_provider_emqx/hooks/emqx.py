@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -241,7 +241,8 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
         try:
             return True, probe(self.settings)
-        except EmqxError as error:
+        except AirflowException as error:
+            # Airflow's own too: that there is no such connection
             return False, str(error)
 
     def request(
@@ -269,8 +270,8 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         from airflow_provider_emqx.api.base import Request
         from airflow_provider_emqx.api.raw import exchange
 
-        # some answers of EMQX 4 (the shadow service) have no code
-        accept = (200,) if self.broker.generation == "v4" else ()
+        # what has no code on EMQX 4 (the shadow service), or no body on EMQX 5 (an invitation into a cluster)
+        accept = (200,) if self.broker.generation == "v4" else (200, 202)
         verb = str(method).upper()
         return self.run(exchange(Request(verb, path, params, json, repeatable=idempotent, accept=accept)))
 

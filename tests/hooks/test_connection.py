@@ -197,6 +197,36 @@ def test_nonsense_in_an_extra_is_refused_with_the_fields_label(extra: dict[str, 
     assert said in refusal(extra=extra)
 
 
+@pytest.mark.parametrize("extra", ["read_only: true", '{"read_only": true', '"text"', "[]"])
+def test_extras_that_airflow_cannot_read_are_no_extras_to_ignore(extra: str) -> None:
+    class Stored:
+        conn_id, host, port, schema, login, password = "emqx_default", "localhost", None, "", "key", "secret"
+
+    Stored.extra = extra  # type: ignore[attr-defined]
+    with pytest.raises(EmqxConfigError, match="'emqx_default': its extra is no JSON object"):
+        # what Airflow's extra_dejson makes of it, with an error in the log
+        read_connection(Stored(), {})  # type: ignore[arg-type]
+    Stored.extra = "{}"  # type: ignore[attr-defined]
+    assert read_connection(Stored(), {}).read_only is False  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate_limit", [0, -1, "x", float("nan"), True])
+def test_an_impossible_rate_limit_of_the_hook_is_refused(
+    rate_limit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", "emqx://key:secret@localhost:18083?rate_limit=8")
+    with pytest.raises(EmqxConfigError, match="“Rate limit.*” must be a number above 0"):
+        assert EmqxHook(rate_limit=rate_limit).settings
+    assert EmqxHook(rate_limit="2.5").settings.rate_limit == 2.5  # type: ignore[arg-type]
+    assert EmqxHook().settings.rate_limit == 8
+
+
+def test_serverless_has_no_v4() -> None:
+    assert "should end with /api/v5" in refusal("https://x1.ala.eu-central-1.emqxsl.com:8443/api")
+
+
 def test_a_proxy_that_is_no_url_is_refused_without_being_shown() -> None:
     message = refusal(extra={"proxy": "user:hunter2@proxy"})
     assert "“Proxy” must be a URL" in message

@@ -33,6 +33,47 @@ def test_generation_and_version(broker: Any, version: str) -> None:
         assert hook.emqx_version == version
 
 
+def test_a_connection_that_is_not_there_fails_its_test() -> None:
+    works, said = EmqxHook("not_defined").test_connection()
+    assert not works
+    assert "not_defined" in said
+
+
+@pytest.mark.parametrize("path", ["", "/emqx"])
+def test_a_redirect_is_named_also_where_the_generation_is_found_out(
+    connect: Any, broker: Any, path: str
+) -> None:
+    connect({**broker.connection(attempts=1), "host": broker.url + path})
+    headers = {"Location": "https://elsewhere.example.com/login?token=t"}
+    broker.order_fault("redirect", times=4, headers=headers)
+    with EmqxHook() as hook, pytest.raises(errors.EmqxConfigError) as caught:
+        hook.get_client("a")
+    assert "redirect to https://elsewhere.example.com (HTTP 302)" in str(caught.value)
+    assert "token" not in str(caught.value)
+    assert len(broker.requests) == 4
+
+
+def test_a_redirect_of_one_path_does_not_hide_the_api(connect: Any, broker: Any, version: str) -> None:
+    connect(broker.connection(attempts=1))
+    broker.order_fault("redirect", match="/api/v5/status", headers={"Location": "/login"})
+    with EmqxHook() as hook:
+        assert hook.emqx_version == version
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_a_change_may_be_answered_without_a_body(broker: Any, method: str) -> None:
+    with EmqxHook() as hook:
+        assert hook.api_version == "v5"
+        broker.requests.clear()
+        broker.order_fault("status", match="invite", status=200, body=b"")
+        assert hook.request(method, "/cluster/emqx@n2/invite") is None
+        assert len(broker.requests) == 1
+        broker.order_fault("status", match="nodes", status=200, body=b"", times=4)
+        with pytest.raises(errors.EmqxServerError, match="no JSON"):
+            hook.request("GET", "/nodes")
+
+
 def test_users_from_creation_to_deletion(broker: Any, version: str) -> None:
     with EmqxHook() as hook:
         assert hook.get_user(STRANGE) is None
