@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.api.base import Row, flag
 from airflow_provider_emqx.api.names import topic_name
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -84,7 +84,7 @@ def _row(message: Any) -> Row:
         "payload": payload,
         "payload_encoding": encoding,
         "qos": qos(message.get("qos", 0)),
-        "retain": _flag("retain", message.get("retain", False)),
+        "retain": flag("retain", message.get("retain", False)),
     }
     properties = _properties(message.get("properties") or {})
     if properties:
@@ -101,13 +101,6 @@ def qos(value: Any) -> int:
     if not isinstance(value, bool) and str(value) in ("0", "1", "2"):
         return int(str(value))
     raise EmqxConfigError(f"qos must be 0, 1 or 2, not {value!r}")
-
-
-def _flag(name: str, value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise EmqxConfigError(f"{name} must be true or false, not {value!r}")
-    return text == "true"
 
 
 def _payload(payload: Any, encoding: Any) -> tuple[str, str]:

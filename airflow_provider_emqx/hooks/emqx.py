@@ -267,13 +267,14 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :raises EmqxConfigError: for a path with empty or dot segments, which the broker would take for another one.
         :raises EmqxOutcomeUnknownError: if the answer to a POST was lost and ``idempotent`` is not set.
         """
-        from airflow_provider_emqx.api.base import Request
+        from airflow_provider_emqx.api.base import Request, flag
         from airflow_provider_emqx.api.raw import exchange
 
         # what has no code on EMQX 4 (the shadow service), or no body on EMQX 5 (an invitation into a cluster)
         accept = (200,) if self.broker.generation == "v4" else (200, 202)
         verb = str(method).upper()
-        return self.run(exchange(Request(verb, path, params, json, repeatable=idempotent, accept=accept)))
+        repeatable = None if idempotent is None else flag("idempotent", idempotent)
+        return self.run(exchange(Request(verb, path, params, json, repeatable=repeatable, accept=accept)))
 
     def provision_users(self, rows: Iterable[Mapping[str, Any]], mode: str = "upsert") -> Iterator[Outcome]:
         """

@@ -396,7 +396,7 @@ class EmqxApiOperator(BaseEmqxOperator):
     :param query: query parameters (templated).
     :param json: body (templated). Airflow neither stores nor shows it.
     :param idempotent: whether sending it twice does no harm, so that it may be repeated after a lost answer; by default
-        everything but POST.
+        everything but POST (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: the answer's content, without EMQX 4's ``code``; ``{"data", "meta"}`` where it is a page. XCom keeps it in
@@ -405,7 +405,14 @@ class EmqxApiOperator(BaseEmqxOperator):
     :raises EmqxOutcomeUnknownError: if the answer to a POST was lost and ``idempotent`` is not set.
     """
 
-    template_fields: Sequence[str] = ("method", "path", "query", "json", *BaseEmqxOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "method",
+        "path",
+        "query",
+        "json",
+        "idempotent",
+        *BaseEmqxOperator.template_fields,
+    )
 
     def __init__(
         self,
@@ -414,7 +421,7 @@ class EmqxApiOperator(BaseEmqxOperator):
         path: str,
         query: Mapping[str, Any] | None = None,
         json: Any = None,
-        idempotent: bool | None = None,
+        idempotent: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -435,8 +442,9 @@ class EmqxApiOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> Any:
         """Send it."""
+        idempotent = None if self.idempotent in (None, "") else boolean("idempotent", self.idempotent)
         with self.hook() as hook:
-            return hook.request(self.method, self.path, self.query, plain(self._json), self.idempotent)
+            return hook.request(self.method, self.path, self.query, plain(self._json), idempotent)
 
 
 def _count(name: str, value: int | str | None) -> int | None:

@@ -529,6 +529,44 @@ def test_times_of_a_broker_in_another_zone_are_utc(monkeypatch: pytest.MonkeyPat
             assert [row["clientid"] for row in hook.list_clients(gte_connected_at=recent)] == ["d"]
 
 
+def test_a_flag_may_be_text_and_is_never_taken_for_its_opposite(
+    broker: Any, hook: EmqxHook, version: str
+) -> None:
+    off: Any = "False"
+    broker.add_rule("r", 'SELECT * FROM "t/#"')
+    assert hook.set_rule_enabled("r", off)["enable"] is False
+    assert hook.get_rule("r")["enable"] is False  # type: ignore[index]
+    broker.raise_alarm("over")
+    broker.end_alarm("over")
+    assert [row["name"] for row in hook.list_alarms(off)] == ["over"]
+    assert hook.create_user("u", "p", off)["is_superuser"] is (None if version == V4 else False)
+    assert hook.update_user("u", "q", off)["is_superuser"] is (None if version == V4 else False)
+    assert [row["user_id"] for row in hook.list_users(off)] == ["u"]
+    for call in (
+        lambda: hook.set_rule_enabled("r", "off"),  # type: ignore[arg-type]
+        lambda: list(hook.list_alarms("")),  # type: ignore[arg-type]
+        lambda: hook.create_user("v", "p", 2),  # type: ignore[arg-type]
+        lambda: hook.update_user("u", "p", "yes"),  # type: ignore[arg-type]
+        lambda: list(hook.list_users("")),  # type: ignore[arg-type]
+        lambda: hook.request("POST", "/x", idempotent="no"),  # type: ignore[arg-type]
+    ):
+        before = sent(broker)
+        with pytest.raises(EmqxConfigError, match="must be true or false"):
+            call()
+        assert sent(broker) == before
+
+
+@pytest.mark.parametrize("idempotent", [False, "false", None])
+def test_a_post_that_is_not_said_to_be_idempotent_is_sent_once(
+    broker: Any, hook: EmqxHook, idempotent: Any
+) -> None:
+    assert hook.broker
+    broker.order_fault("status", match="POST", status=502, times=2)
+    with pytest.raises(EmqxError):
+        hook.request("POST", "/anything", json={}, idempotent=idempotent)
+    assert len(sent(broker)) == 1
+
+
 @pytest.mark.parametrize("subject", ["all", "username:alice"])
 def test_placeholders_of_acl_rules_mean_the_same_on_both_generations(
     broker: Any, hook: EmqxHook, version: str, subject: str

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v4.acl import (
@@ -113,7 +113,8 @@ def list_users(
         reply = yield Request("GET", _users(broker), {"_page": page, "_limit": limit})
     except EmqxUnsupportedError as error:
         raise _no_plugin() from error
-    rows = [] if is_superuser else [_as_v5(broker, row) for row in reply.rows]
+    wanted = is_superuser is not None and flag("is_superuser", is_superuser)
+    rows = [] if wanted else [_as_v5(broker, row) for row in reply.rows]
     more = (
         partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
     )
@@ -139,7 +140,7 @@ def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
     :raises EmqxOutcomeUnknownError: if it exists now, and an attempt of ours whose answer was lost may have made it.
     """
     path(user_id)
-    if is_superuser:
+    if flag("is_superuser", is_superuser):
         raise EmqxUnsupportedError(_NO_SUPERUSER)
     body = {broker.user_id_type: user_id, "password": password}
     try:
@@ -162,7 +163,7 @@ def update_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
     :raises EmqxNotFoundError: if there is no such user.
     :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
     """
-    if is_superuser:
+    if flag("is_superuser", is_superuser):
         raise EmqxUnsupportedError(_NO_SUPERUSER)
     yield Request("PUT", _users(broker, user_id), json={"password": password})
     return {"user_id": user_id, "is_superuser": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.api.v4.backups import (
     delete_backup,
@@ -100,6 +100,7 @@ def list_alarms(
     :return: rows of ``node``, ``name``, ``message``, ``details``, ``duration`` (ms), ``activate_at``,
         ``deactivate_at``.
     """
+    activated = flag("activated", activated)
     reply = yield Request("GET", "/alarms/activated" if activated else "/alarms/deactivated")
     rows = [
         _alarm(node["node"], alarm)

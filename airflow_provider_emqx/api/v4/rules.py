@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError, EmqxUnsupportedError
@@ -42,10 +42,11 @@ def set_rule_enabled(broker: Broker, rule_id: str, enabled: bool) -> Operation[R
     :return: the rule as it is now.
     :raises EmqxNotFoundError: if there is no such rule.
     """
+    enabled = flag("enabled", enabled)
     # a PUT to a rule that is not there is answered like any other mistake
     reply = yield Request("GET", path("rules", rule_id))
     if reply.row.get("enabled") is not enabled:
-        yield Request("PUT", path("rules", rule_id), json={"enabled": bool(enabled)})
+        yield Request("PUT", path("rules", rule_id), json={"enabled": enabled})
         reply = yield Request("GET", path("rules", rule_id))
     return _rule(reply.row)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v5.acl import (
@@ -104,13 +104,13 @@ def list_users(
     :return: rows of ``user_id`` and ``is_superuser``; passwords are never returned.
     """
     limit = limit or page_limit(broker)
-    wanted = None if is_superuser is None else str(is_superuser).lower()
+    wanted = None if is_superuser is None else flag("is_superuser", is_superuser)
     params = {"page": page, "limit": limit, "is_superuser": wanted, "ns": broker.namespace}
     try:
         reply = yield Request("GET", _users(broker), params)
     except EmqxNotFoundError as error:
         raise _no_authenticator(broker) from error
-    rows = [row for row in reply.rows if is_superuser is None or row.get("is_superuser") is is_superuser]
+    rows = [row for row in reply.rows if wanted is None or row.get("is_superuser") is wanted]
     more = (
         partial(list_users, broker, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
     )
@@ -139,6 +139,7 @@ def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
     :raises EmqxOutcomeUnknownError: if it exists now, and an attempt of ours whose answer was lost may have made it.
     """
     path(user_id)
+    is_superuser = flag("is_superuser", is_superuser)
     body = {"user_id": user_id, "password": password, "is_superuser": is_superuser}
     if broker.namespace:
         body["namespace"] = broker.namespace
@@ -160,6 +161,7 @@ def update_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
 
     :raises EmqxNotFoundError: if there is no such user.
     """
+    is_superuser = flag("is_superuser", is_superuser)
     body = {"password": password, "is_superuser": is_superuser}
     try:
         reply = yield Request("PUT", _users(broker, user_id), _namespace(broker), json=body)

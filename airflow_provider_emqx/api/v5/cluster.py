@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v5.backups import (
     delete_backup,
@@ -102,7 +102,7 @@ def list_alarms(
         ``deactivate_at``.
     """
     limit = limit or page_limit(broker)
-    params = {"page": page, "limit": limit, "activated": activated}
+    params = {"page": page, "limit": limit, "activated": flag("activated", activated)}
     reply = yield Request("GET", "/alarms", params)
     rows = [{**row, "deactivate_at": _unless_infinity(row.get("deactivate_at"))} for row in reply.rows]
     more = partial(list_alarms, broker, page + 1, limit, activated) if has_next(reply, page, limit) else None

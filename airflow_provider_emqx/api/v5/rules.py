@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError
 
@@ -47,6 +47,7 @@ def set_rule_enabled(broker: Broker, rule_id: str, enabled: bool) -> Operation[R
     :return: the rule as it is now.
     :raises EmqxNotFoundError: if there is no such rule.
     """
+    enabled = flag("enabled", enabled)
     reply = yield Request("GET", path("rules", rule_id))
     rule = {name: reply.data[name] for name in _RULE_FIELDS if name in reply.data}
     if rule.get("enable") is enabled:
@@ -125,7 +126,8 @@ def set_integration_enabled(broker: Broker, kind: str, name: str, enabled: bool)
 
     :raises EmqxNotFoundError: if there is none.
     """
-    yield Request("PUT", path(_where(broker, kind), name, "enable", str(bool(enabled)).lower()))
+    state = "true" if flag("enabled", enabled) else "false"
+    yield Request("PUT", path(_where(broker, kind), name, "enable", state))
 
 
 def restart_integration(broker: Broker, kind: str, name: str) -> Operation[None]:
