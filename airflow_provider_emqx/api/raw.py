@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from airflow_provider_emqx.api.base import Operation, Request
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
-_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD")
+_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 
 def exchange(request: Request) -> Operation[Any]:

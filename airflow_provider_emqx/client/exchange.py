@@ -182,7 +182,7 @@ class Exchange:
     def __init__(
         self, request: Request, settings: Settings, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        if settings.read_only and request.method not in ("GET", "HEAD"):
+        if settings.read_only and request.method != "GET":
             raise EmqxConfigError(
                 "the connection is marked Read only, so nothing but GET is sent", str(request)
             )
@@ -372,7 +372,7 @@ def proceed(operation: Operation[Any], request: Request, reply: Reply) -> Reques
     try:
         return operation.send(reply)
     except _STUMBLES as error:
-        if request.may_repeat or request.method in ("GET", "HEAD"):
+        if request.may_repeat or request.method == "GET":
             raise EmqxServerError(
                 reply.status,
                 "",

@@ -165,7 +165,7 @@ class SyncClient:
         if prepared.body is not None:
             headers["Content-Type"] = request.content_type
             headers["Content-Length"] = str(len(prepared.body))
-        elif request.method not in ("GET", "HEAD"):
+        elif request.method != "GET":
             headers["Content-Length"] = "0"
         prepared.headers = headers
         return prepared

@@ -110,6 +110,8 @@ def _reason(request: Request, answer: Answer, code: str, message: Any) -> str:
         return clean(message, request)
     if code:
         return ""
+    if answer.status == 405:
+        return f"this path takes no {request.method}"
     return "UNAUTHORIZED" if answer.body.strip() == b"UNAUTHORIZED" else describe(answer)
 
 
