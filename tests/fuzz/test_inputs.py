@@ -157,7 +157,13 @@ def test_any_connection_is_read_or_refused(
     from types import SimpleNamespace
 
     conn: Any = SimpleNamespace(
-        conn_id="c", host=host, port=port, login=login or "k", password=password or PASSWORD, schema=schema
+        conn_id="c",
+        host=host,
+        port=port,
+        login=login or "k",
+        password=password or PASSWORD,
+        schema=schema,
+        extra=None,
     )
     try:
         made = read_connection(conn, extras)

@@ -567,6 +567,40 @@ def test_a_post_that_is_not_said_to_be_idempotent_is_sent_once(
     assert len(sent(broker)) == 1
 
 
+def test_metrics_of_a_rule_that_is_not_there_cannot_be_set_to_0(broker: Any, hook: EmqxHook) -> None:
+    with pytest.raises(EmqxNotFoundError):
+        hook.reset_rule_metrics("ghost")
+    assert [line for line in sent(broker) if "reset_metrics" in line] == []
+
+
+@pytest.mark.parametrize("version", ["5.3.2"])
+def test_backups_need_emqx_5_4(broker: Any, hook: EmqxHook) -> None:
+    for call in (
+        hook.export_backup,
+        lambda: list(hook.list_backups()),
+        lambda: hook.download_backup("f.tar.gz"),
+        lambda: hook.delete_backup("f.tar.gz"),
+        lambda: hook.upload_backup("f.tar.gz", b"x"),
+        lambda: hook.import_backup("f.tar.gz"),
+    ):
+        with pytest.raises(EmqxUnsupportedError, match="needs EMQX 5.4 or newer; this is EMQX 5.3.2"):
+            call()
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_messages_of_an_unknown_kind_are_refused(broker: Any, hook: EmqxHook) -> None:
+    with pytest.raises(EmqxConfigError, match="kind must be 'mqueue' or 'inflight'"):
+        list(hook.list_queued_messages("d", "../authorization"))
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_a_method_that_a_path_does_not_take_is_told(broker: Any, hook: EmqxHook) -> None:
+    with pytest.raises(EmqxError, match="HTTP 405: this path takes no PATCH"):
+        hook.request("PATCH", "/nodes")
+    with pytest.raises(EmqxConfigError, match="method must be one of"):
+        hook.request("HEAD", "/nodes")
+
+
 @pytest.mark.parametrize("subject", ["all", "username:alice"])
 def test_placeholders_of_acl_rules_mean_the_same_on_both_generations(
     broker: Any, hook: EmqxHook, version: str, subject: str

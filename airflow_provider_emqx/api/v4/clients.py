@@ -96,8 +96,8 @@ def kick_client(broker: Broker, clientid: str) -> Operation[bool | None]:
     """
     try:
         yield Request("DELETE", path("clients", clientid))
-    except EmqxNotFoundError:
-        return False
+    except EmqxNotFoundError as error:
+        return None if error.maybe_applied else False
     return None
 
 

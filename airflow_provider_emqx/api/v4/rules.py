@@ -68,6 +68,8 @@ def reset_rule_metrics(broker: Broker, rule_id: str) -> Operation[None]:
 
     :raises EmqxNotFoundError: if there is no such rule.
     """
+    # done to a rule that is not there as well
+    yield Request("GET", path("rules", rule_id))
     yield Request("PUT", path("rules", rule_id, "reset_metrics"))
 
 

@@ -46,6 +46,7 @@ def download_backup(broker: Broker, filename: str, node: str | None = None) -> O
     :return: the file, a ``.tar.gz``.
     :raises EmqxNotFoundError: if there is no such file.
     """
+    broker.require("reading a backup", 5, 4)
     reply = yield Request("GET", path("data", "files", filename), {"node": node}, binary=True, timeout=_LONG)
     return bytes(reply.data)
 
@@ -56,6 +57,7 @@ def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Ope
 
     :return: whether it was there.
     """
+    broker.require("deleting a backup", 5, 4)
     try:
         yield Request("DELETE", path("data", "files", filename), {"node": node})
     except EmqxNotFoundError as error:
@@ -70,6 +72,7 @@ def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[No
     :param filename: its name there, ending in ``.tar.gz``.
     :param content: the file.
     """
+    broker.require("uploading a backup", 5, 4)
     path(filename)
     if not filename.isascii() or '"' in filename or "/" in filename or not filename.isprintable():
         raise EmqxConfigError(f"{filename[:80]!r} cannot be the name of a backup")
@@ -99,6 +102,7 @@ def import_backup(broker: Broker, filename: str, node: str | None = None) -> Ope
     :param node: whose disk it is on.
     :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
     """
+    broker.require("importing a backup", 5, 4)
     path(filename)
     if node is not None:
         yield from require_node(broker, node)

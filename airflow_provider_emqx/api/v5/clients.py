@@ -20,7 +20,12 @@ from airflow_provider_emqx.api.filters import (
 from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v5.nodes import require_node
-from airflow_provider_emqx.exceptions import EmqxNotFoundError, EmqxServerError, EmqxUnsupportedError
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxNotFoundError,
+    EmqxServerError,
+    EmqxUnsupportedError,
+)
 
 #: filters that the broker lacks; they are applied to the rows only
 _OURS = frozenset(
@@ -253,6 +258,8 @@ def list_queued_messages(
     :raises EmqxUnsupportedError: for a durable session, and on brokers before EMQX 5.6.
     """
     broker.require("listing a client's messages", 5, 6)
+    if kind not in ("mqueue", "inflight"):
+        raise EmqxConfigError(f"kind must be 'mqueue' or 'inflight', not {kind!r}")
     params = {"payload": payload, "limit": limit, "position": position}
     reply = yield Request("GET", path("clients", clientid, f"{kind}_messages"), params)
     last = reply.meta.get("position")
