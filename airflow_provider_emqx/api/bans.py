@@ -6,7 +6,7 @@ import ipaddress
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_emqx.api.base import path
+from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.filters import read_time
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -15,6 +15,22 @@ KINDS = ("clientid", "username", "peerhost")
 NEWER_KINDS = ("clientid_re", "username_re", "peerhost_net")
 #: what "infinity" is on brokers that have no such thing: 2100-01-01
 FOREVER = 4_102_444_800
+
+
+def check_kind(kind: Any) -> None:
+    """Refuse what is no kind of ban."""
+    if kind not in (*KINDS, *NEWER_KINDS):
+        raise EmqxConfigError(
+            f"a ban's kind must be one of {', '.join((*KINDS, *NEWER_KINDS))}, not {kind!r}"
+        )
+
+
+def remarks(reason: Any, by: Any) -> Row:
+    """Check what the listing is to say of a ban; EMQX 4 crashes over anything but text."""
+    for name, value in (("reason", reason), ("by", by)):
+        if not isinstance(value, str):
+            raise EmqxConfigError(f"{name} must be text, not {type(value).__name__}")
+    return {"reason": reason, "by": by}
 
 
 def read_kind(kind: Any, who: Any) -> tuple[str, str]:
@@ -27,10 +43,7 @@ def read_kind(kind: Any, who: Any) -> tuple[str, str]:
     :return: both, addresses in their usual spelling.
     :raises EmqxConfigError: for an unknown kind, a broken address, or a name that cannot stand in a path.
     """
-    if kind not in (*KINDS, *NEWER_KINDS):
-        raise EmqxConfigError(
-            f"a ban's kind must be one of {', '.join((*KINDS, *NEWER_KINDS))}, not {kind!r}"
-        )
+    check_kind(kind)
     path(who)
     try:
         if kind == "peerhost":

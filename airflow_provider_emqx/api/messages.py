@@ -18,6 +18,7 @@ MAX_BYTES = 4_000_000
 #: one request can hold no more than this
 MAX_BODY = 7_900_000
 
+_NUMBERS = ("payload_format_indicator", "message_expiry_interval")
 _KEYS = ("topic", "payload", "qos", "retain", "payload_encoding", "properties")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -132,13 +133,17 @@ def _payload(payload: Any, encoding: Any) -> tuple[str, str]:
 def _properties(given: Any) -> Row:
     if not isinstance(given, Mapping):
         raise EmqxConfigError("properties must be a dict")
+    properties = dict(given)
     for name, value in given.items():
         check = _PROPERTIES.get(name)
         if check is None:
             raise EmqxConfigError(f"there is no property {name!r}; there are {', '.join(_PROPERTIES)}")
-        if not check[0](value):
+        # templates render to text
+        if name in _NUMBERS and isinstance(value, str) and value.isdecimal():
+            properties[name] = int(value)
+        if not check[0](properties[name]):
             raise EmqxConfigError(f"property {name} must be {check[1]}")
-    return dict(given)
+    return properties
 
 
 def _is_text(value: Any) -> bool:

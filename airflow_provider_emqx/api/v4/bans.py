@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 
-from airflow_provider_emqx.api.bans import FOREVER, NEWER_KINDS, read_kind, until_text
+from airflow_provider_emqx.api.bans import FOREVER, NEWER_KINDS, read_kind, remarks, until_text
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
@@ -38,7 +38,7 @@ def ban(
         raise EmqxUnsupportedError(f"a ban by {kind} needs EMQX 5.6 or newer; this is {broker}")
     seconds = FOREVER if until is None else int(until.timestamp())
     # without a reason the broker's handler crashes
-    body = {"as": kind, "who": who, "reason": reason, "by": by, "until": seconds}
+    body = {"as": kind, "who": who, **remarks(reason, by), "until": seconds}
     yield Request("POST", "/banned", json=body, repeatable=True)
     return _row({"at": None, **body})
 

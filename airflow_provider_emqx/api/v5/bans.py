@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 
-from airflow_provider_emqx.api.bans import FOREVER, NEWER_KINDS, read_kind, until_text
+from airflow_provider_emqx.api.bans import FOREVER, NEWER_KINDS, read_kind, remarks, until_text
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import EmqxAlreadyExistsError, EmqxNotFoundError
@@ -36,7 +36,7 @@ def ban(
     kind, who = read_kind(kind, who)
     if kind in NEWER_KINDS:
         broker.require(f"a ban by {kind}", 5, 6)
-    body = {"as": kind, "who": who, "reason": reason, "by": by, "until": _until(broker, until)}
+    body = {"as": kind, "who": who, **remarks(reason, by), "until": _until(broker, until)}
     request = Request("POST", "/banned", json=body, repeatable=True)
     try:
         reply = yield request
