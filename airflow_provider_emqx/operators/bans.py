@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, seconds, texts
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, named, seconds, texts
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -70,14 +70,15 @@ class EmqxBanOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ban, then kick."""
-        from airflow_provider_emqx.api.bans import read_kind, read_until
+        from airflow_provider_emqx.api.bans import check_kind, read_kind, read_until
 
+        check_kind(self.kind)
         now = datetime.now(UTC)
         lasting = seconds("duration", self.duration)
         if (lasting is None) == (not self.until):
             raise EmqxConfigError("give either until or duration, to say how long the ban lasts")
         until = read_until(self.until, now) if lasting is None else now + timedelta(seconds=lasting)
-        names = [read_kind(self.kind, who)[1] for who in texts("who", self.who)]
+        names = [read_kind(self.kind, who)[1] for who in named("who", self.who)]
         kick = boolean("kick", self.kick)
         if kick and self.kind not in ("clientid", "username"):
             raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
@@ -147,13 +148,15 @@ class EmqxUnbanOperator(BaseSelectingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, unban, look again."""
-        from airflow_provider_emqx.api.bans import read_kind
+        from airflow_provider_emqx.api.bans import check_kind, read_kind
 
         empty = [name for name in ("kind", "who", "reason", "by") if getattr(self, name) == ""]
         if empty:
             raise EmqxConfigError(
                 f"{empty[0]} has no value: more bans would end than are meant. None has ended"
             )
+        if self.kind is not None:
+            check_kind(self.kind)
         names = texts("who", self.who)
         age = seconds("older_than", self.older_than)
         if names and not self.kind:

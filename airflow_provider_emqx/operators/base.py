@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
+#: seconds of a century: a longer span leads out of the calendar
+_LONGEST = 100 * 365.25 * 86_400
 #: entries of one list in a result; the rest is in the file, if one is asked for
 MOST_LISTED = 1_000
 
@@ -121,23 +123,57 @@ def texts(name: str, value: Any) -> list[str]:
     return items
 
 
+def named(name: str, value: Any) -> list[str]:
+    """
+    Read one or several texts that say what is meant, as :func:`texts` does. An empty list, as from another task, means
+    nothing.
+
+    :param name: of the argument, for the error.
+    :param value: what was given.
+    :raises EmqxConfigError: also for empty text, a template without a value: the task would do nothing and end well.
+    """
+    if value == "":
+        raise EmqxConfigError(f"{name} has no value. Nothing was done; an empty list would mean that")
+    return texts(name, value)
+
+
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """
+    Read names with values, also from a template: ``{"a": 1}``, ``'{"a": 1}'``, or ``None`` for none.
+
+    :param name: of the argument, for the error.
+    :param value: what was given.
+    :raises EmqxConfigError: also for empty text, a template without a value.
+    """
+    if value is None:
+        return {}
+    found = _rendered(value, dict) if isinstance(value, str) else value
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise EmqxConfigError(f"{name} must be a dict of names and values, not {type(value).__name__}")
+    return dict(found)
+
+
 def _json_list(text: str) -> list[Any]:
-    """A list that a template has rendered is JSON (``tojson``) or Python; any other text is itself."""
-    if text[:1] == "[" and text[-1:] == "]":
-        for read in (json.loads, _python_list):
-            try:
-                found = read(text)
-            except (ValueError, SyntaxError):
-                continue
-            if isinstance(found, list):
-                return found
+    found: list[Any] | None = _rendered(text, list)
+    if found is not None:
+        return found
     return [text] if text else []
 
 
-def _python_list(text: str) -> Any:
+def _rendered(text: str, kind: type) -> Any:
+    """Read what a template has rendered: JSON (``tojson``) or Python; any other text is ``None``."""
     import ast
 
-    return ast.literal_eval(text)
+    begin, end = "[]" if kind is list else "{}"
+    if text.startswith(begin) and text.endswith(end):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                found = read(text)
+            except (ValueError, SyntaxError, RecursionError):
+                continue
+            if isinstance(found, kind):
+                return found
+    return None
 
 
 def seconds(name: str, value: Any) -> float | None:
@@ -153,6 +189,8 @@ def seconds(name: str, value: Any) -> float | None:
     span = number(name, value.total_seconds() if isinstance(value, timedelta) else value)
     if span is None:
         raise EmqxConfigError(f"{name} has no value; give seconds, or leave it out")
+    if span > _LONGEST:
+        raise EmqxConfigError(f"{name} is longer than a century: {value}")
     return span
 
 

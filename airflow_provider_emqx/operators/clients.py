@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result, seconds, texts
+from airflow_provider_emqx.operators.base import (
+    BaseEmqxOperator,
+    keep_result,
+    mapping,
+    named,
+    seconds,
+    texts,
+)
 from airflow_provider_emqx.operators.listing import write_rows
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        filters: dict[str, Any] | None = None,
+        filters: Mapping[str, Any] | str | None = None,
         fields: str | Sequence[str] | None = None,
         output_path: str | os.PathLike[str] | None = None,
         **kwargs: Any,
@@ -49,9 +56,10 @@ class EmqxListClientsOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List."""
+        filters, fields = mapping("filters", self.filters), ",".join(texts("fields", self.fields))
         with self.hook() as hook:
-            rows = hook.list_clients(fields=texts("fields", self.fields) or None, **(self.filters or {}))
-            return write_rows(rows, self.output_path)
+            listing = hook.api.clients.list_clients(hook.broker, filters=filters, fields=fields or None)
+            return write_rows(hook.rows(listing), self.output_path)
 
 
 class EmqxSubscribeOperator(BaseEmqxOperator):
@@ -81,8 +89,8 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
         """Change the subscriptions of each client."""
         from airflow_provider_emqx.api.clientids import client_ids
 
-        ids = client_ids(texts("clientids", self.clientids))
-        topics = texts("topics", self.topics) if isinstance(self.topics, str) else self.topics
+        ids = client_ids(named("clientids", self.clientids))
+        topics = named("topics", self.topics) if isinstance(self.topics, str) else self.topics
         with self.hook() as hook:
             change = getattr(hook.api.clients, self._verb)
             results = list(hook.run_many(change(hook.broker, clientid, topics) for clientid in ids))
@@ -167,7 +175,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         self,
         *,
         clientids: str | Sequence[str] | XComArg | None = None,
-        filters: dict[str, Any] | None = None,
+        filters: Mapping[str, Any] | str | None = None,
         clientid_like: str | None = None,
         username_like: str | None = None,
         disconnected_for: float | str | timedelta | None = None,
@@ -183,13 +191,13 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, kick, look again."""
         filters = self._filters()
-        named = None if self.clientids is None else texts("clientids", self.clientids)
-        if (named is None) == (not filters):
+        given = None if self.clientids is None else named("clientids", self.clientids)
+        if (given is None) == (not filters):
             raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
         dry_run = self.is_dry_run()
         outcomes = ("kicked", "absent", "still_connected", "changed")
         with self.hook() as hook, Affected("clientid", outcomes, self.report) as affected:
-            ids = self._select(hook, named, filters)
+            ids = self._select(hook, given, filters)
             chosen = self.without_excluded(ids)
             check_limit(self.max_affected, len(chosen), "clients", lambda: _clients(hook))
             if dry_run:
@@ -204,7 +212,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     def _filters(self) -> dict[str, Any]:
         parts = {"like_clientid": self.clientid_like, "like_username": self.username_like}
         filters = {
-            **(self.filters or {}),
+            **mapping("filters", self.filters),
             **{name: part for name, part in parts.items() if part is not None},
         }
         # a template without a value would select far more than was meant
@@ -219,12 +227,13 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         return filters
 
     @staticmethod
-    def _select(hook: EmqxHook, named: list[str] | None, filters: dict[str, Any]) -> list[str]:
+    def _select(hook: EmqxHook, given: list[str] | None, filters: dict[str, Any]) -> list[str]:
         from airflow_provider_emqx.api.clientids import client_ids
 
-        if named is not None:
-            return client_ids(named)
-        return [row["clientid"] for row in hook.list_clients(fields=["clientid"], **filters)]
+        if given is not None:
+            return client_ids(given)
+        listing = hook.api.clients.list_clients(hook.broker, filters=filters, fields=["clientid"])
+        return [row["clientid"] for row in hook.rows(listing)]
 
 
 def _clients(hook: EmqxHook) -> int:

@@ -13,6 +13,8 @@ from airflow_provider_emqx.operators.base import (
     boolean,
     hidden,
     hide,
+    mapping,
+    named,
     number,
     plain,
     seconds,
@@ -249,7 +251,7 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
             raise EmqxConfigError(f"kind must be one of {', '.join(kinds)}, not {self.kind!r}")
         if self.kind == "rule" and self.state == "restarted":
             raise EmqxConfigError("a rule cannot be restarted; restart its action or connector")
-        names = texts("names", self.names)
+        names = named("names", self.names)
         for name in names:
             path(name)
         with self.hook() as hook:
@@ -303,7 +305,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         self,
         *,
         node: str,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | str | None = None,
         poll_interval: float | str = 10.0,
         timeout: float | str | timedelta = 3_600.0,
         stop_when_empty: bool | str = False,
@@ -352,8 +354,9 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
 
     def _start(self, hook: EmqxHook) -> None:
         self._last: dict[str, Any] = {}
+        settings = mapping("settings", self.settings)
         try:
-            hook.start_evacuation(self.node, **(self.settings or {}))
+            hook.run(hook.api.cluster.start_evacuation(hook.broker, self.node, settings))
         except EmqxBadRequestError as error:
             if "already" not in error.reason:
                 raise
@@ -419,7 +422,7 @@ class EmqxApiOperator(BaseEmqxOperator):
         *,
         method: str = "GET",
         path: str,
-        query: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | str | None = None,
         json: Any = None,
         idempotent: bool | str | None = None,
         **kwargs: Any,
@@ -442,9 +445,10 @@ class EmqxApiOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> Any:
         """Send it."""
+        query = mapping("query", self.query)
         idempotent = None if self.idempotent in (None, "") else boolean("idempotent", self.idempotent)
         with self.hook() as hook:
-            return hook.request(self.method, self.path, self.query, plain(self._json), idempotent)
+            return hook.request(self.method, self.path, query, plain(self._json), idempotent)
 
 
 def _count(name: str, value: int | str | None) -> int | None:

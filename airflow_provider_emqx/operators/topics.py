@@ -15,9 +15,10 @@ from airflow_provider_emqx.operators.base import (
     hidden,
     hide,
     keep_result,
+    mapping,
+    named,
     plain,
     seconds,
-    texts,
 )
 from airflow_provider_emqx.operators.listing import write_rows
 
@@ -158,6 +159,14 @@ class EmqxPublishOperator(BaseEmqxOperator):
             return [{**message, "properties": self.properties} if self.properties else message]
         if self.topic is not None or plain(self._payload) is not None:
             raise EmqxConfigError("give either topic and payload, or messages, not both")
+        own = {
+            "qos": (self.qos, 0),
+            "retain": (self.retain, False),
+            "properties": (self.properties or None, None),
+        }
+        for name, (value, default) in own.items():
+            if str(value).lower() != str(default).lower():
+                raise EmqxConfigError(f"{name} goes with topic and payload; with messages each has its own")
         if isinstance(messages, Mapping):
             return [messages]
         if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
@@ -231,7 +240,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             Affected("topic", ("deleted", "absent", "changed"), self.report) as affected,
         ):
             if self.topics is not None:
-                found: dict[str, Any] = {topic_name(topic): None for topic in texts("topics", self.topics)}
+                found: dict[str, Any] = {topic_name(topic): None for topic in named("topics", self.topics)}
             else:
                 found = self._select(hook, age)
             chosen = {topic: found[topic] for topic in self.without_excluded(list(found))}
@@ -311,7 +320,7 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
         actions = ("register", "read", "reset", "unregister")
         if self.action not in actions:
             raise EmqxConfigError(f"action must be one of {', '.join(actions)}, not {self.action!r}")
-        names = None if self.topics is None else [topic_name(topic) for topic in texts("topics", self.topics)]
+        names = None if self.topics is None else [topic_name(topic) for topic in named("topics", self.topics)]
         if names is None and self.action == "register":
             raise EmqxConfigError("register needs topics")
         with self.hook() as hook:
@@ -346,7 +355,7 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        filters: dict[str, Any] | None = None,
+        filters: Mapping[str, Any] | str | None = None,
         output_path: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -356,8 +365,10 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List."""
+        filters = mapping("filters", self.filters)
         with self.hook() as hook:
-            return write_rows(hook.list_subscriptions(**(self.filters or {})), self.output_path)
+            listing = hook.api.topics.list_subscriptions(hook.broker, filters=filters)
+            return write_rows(hook.rows(listing), self.output_path)
 
 
 def _retained(hook: EmqxHook) -> int:

@@ -287,6 +287,13 @@ def test_an_evacuation_that_takes_too_long_is_stopped(cluster: Any) -> None:
     assert [line.rpartition("/")[2] for line in sent(cluster)] == ["start", "stop"]
 
 
+@pytest.mark.parametrize("settings", ["", "fast", {"node": "emqx@n2"}, ["a"]])
+def test_settings_that_are_none_start_no_evacuation(cluster: Any, settings: Any) -> None:
+    with pytest.raises(EmqxConfigError):
+        execute(EmqxEvacuateNodeOperator, node="emqx@n1", settings=settings)
+    assert sent(cluster) == []
+
+
 def test_a_killed_task_stops_the_evacuation(cluster: Any) -> None:
     operator = EmqxEvacuateNodeOperator(task_id="evacuate", node="emqx@n1", poll_interval=0.1)
     operator.on_kill()

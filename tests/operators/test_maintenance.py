@@ -14,10 +14,12 @@ from airflow_provider_emqx.exceptions import (
 )
 from airflow_provider_emqx.operators.auth import EmqxBanOperator, EmqxUnbanOperator
 from airflow_provider_emqx.operators.clients import (
+    EmqxKickClientsOperator,
     EmqxListClientsOperator,
     EmqxSubscribeOperator,
     EmqxUnsubscribeOperator,
 )
+from airflow_provider_emqx.operators.cluster import EmqxSetRuleStateOperator
 from airflow_provider_emqx.operators.topics import (
     EmqxClearRetainedOperator,
     EmqxListSubscriptionsOperator,
@@ -334,3 +336,97 @@ def test_no_ban_ends_by_mistake(banned: Any, arguments: dict[str, Any]) -> None:
         execute(EmqxUnbanOperator, **arguments)
     assert len(banned.bans) == 4
     assert len(sent(banned)) == before
+
+
+@pytest.mark.parametrize(
+    ("operator", "name", "others"),
+    [
+        (EmqxKickClientsOperator, "clientids", {}),
+        (EmqxSubscribeOperator, "clientids", {"topics": "a"}),
+        (EmqxSubscribeOperator, "topics", {"clientids": "d"}),
+        (EmqxUnsubscribeOperator, "clientids", {"topics": "a"}),
+        (EmqxUnsubscribeOperator, "topics", {"clientids": "d"}),
+        (EmqxClearRetainedOperator, "topics", {}),
+        (EmqxTopicMetricsOperator, "topics", {"action": "unregister"}),
+        (EmqxBanOperator, "who", {"duration": 60}),
+        (EmqxUnbanOperator, "who", {"kind": "clientid"}),
+        (EmqxSetRuleStateOperator, "names", {}),
+    ],
+)
+def test_a_template_without_a_value_does_not_end_well_with_nothing_done(
+    broker: Any, operator: type, name: str, others: dict[str, Any]
+) -> None:
+    broker.connect("d")
+    with pytest.raises(EmqxConfigError, match=f"{name} has no value"):
+        execute(operator, **{name: ""}, **others)
+    assert sent(broker) == []
+
+
+def test_an_empty_list_from_another_task_means_nobody(broker: Any) -> None:
+    assert execute(EmqxBanOperator, who=[], duration=60) == {"banned": [], "kicked": []}
+    assert execute(EmqxSubscribeOperator, clientids="[]", topics="a") == {}
+    assert execute(EmqxSetRuleStateOperator, names=[]) == {}
+    assert execute(EmqxKickClientsOperator, clientids=[])["selected"] == 0
+    assert sent(broker) == []
+
+
+@pytest.mark.parametrize("filters", ['{"clientid": "a"}', "{'clientid': 'a'}", {"clientid": "a"}])
+def test_filters_may_be_rendered_to_text(broker: Any, filters: Any) -> None:
+    for clientid in ("a", "b"):
+        broker.connect(clientid)
+        broker.subscribe(clientid, "t")
+    assert execute(EmqxListClientsOperator, filters=filters)["count"] == 1
+    assert execute(EmqxListSubscriptionsOperator, filters=filters)["count"] == 1
+    assert execute(EmqxKickClientsOperator, filters=filters)["kicked"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "filters", ["", "clientid", "{", ["clientid"], "[]", {1: 2}, {"fields": ["a"]}, {"self": 1}]
+)
+def test_what_are_no_filters_select_nothing(broker: Any, filters: Any) -> None:
+    broker.connect("a")
+    for operator in (EmqxListClientsOperator, EmqxListSubscriptionsOperator, EmqxKickClientsOperator):
+        with pytest.raises(EmqxConfigError):
+            execute(operator, filters=filters)
+    assert sent(broker) == []
+
+
+def test_fields_may_be_text_with_commas(broker: Any) -> None:
+    broker.connect("a", username="u")
+    wanted = [{"clientid": "a", "username": "u", "connected": True}]
+    for fields in ("username,connected", '["username", "connected"]', ["username", "connected"]):
+        assert execute(EmqxListClientsOperator, fields=fields)["rows"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        (EmqxKickClientsOperator, {"disconnected_for": 1e12}),
+        (EmqxUnbanOperator, {"older_than": "1e300"}),
+        (EmqxBanOperator, {"who": "a", "duration": 1e12}),
+        (EmqxClearRetainedOperator, {"topic_filter": "#", "older_than": timedelta.max}),
+    ],
+)
+def test_a_span_that_leads_out_of_the_calendar_is_refused(
+    broker: Any, operator: type, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(EmqxConfigError, match="longer than a century"):
+        execute(operator, **arguments)
+    assert sent(broker) == []
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments", "said"),
+    [
+        (EmqxUnbanOperator, {"kind": "client", "by": "airflow"}, "kind must be one of"),
+        (EmqxBanOperator, {"kind": "client", "who": [], "duration": 60}, "kind must be one of"),
+        (EmqxBanOperator, {"who": "a", "duration": 60, "reason": None}, "reason must be text"),
+        (EmqxBanOperator, {"who": "a", "duration": 60, "by": 7}, "by must be text"),
+    ],
+)
+def test_a_ban_that_cannot_be_meant_is_refused(
+    broker: Any, operator: type, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(EmqxConfigError, match=said):
+        execute(operator, **arguments)
+    assert sent(broker) == []

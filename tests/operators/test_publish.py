@@ -273,3 +273,26 @@ def test_with_retry_unsafe_only_what_was_not_passed_on_is_sent_again(
         ["cmd/stuck"],
     ]
     assert payloads(device) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    "own", [{"qos": 1}, {"retain": "true"}, {"properties": {"content_type": "text/plain"}}]
+)
+def test_what_belongs_to_one_message_is_refused_beside_several(broker: Any, own: dict[str, Any]) -> None:
+    with pytest.raises(EmqxConfigError, match=f"{next(iter(own))} goes with topic and payload"):
+        execute(EmqxPublishOperator, messages=[{"topic": "a", "payload": "x"}], **own)
+    assert sent(broker) == []
+    defaults = {"qos": "0", "retain": "False", "properties": {}}
+    result = execute(EmqxPublishOperator, messages=[{"topic": "a", "payload": "x"}], **defaults)
+    assert result["messages"] == 1
+
+
+def test_numbers_in_properties_may_be_text(broker: Any) -> None:
+    broker.connect("d")
+    broker.subscribe("d", "a")
+    properties = {"message_expiry_interval": "60", "payload_format_indicator": "1"}
+    execute(EmqxPublishOperator, topic="a", payload="x", properties=properties)
+    sent_body = json.loads(next(served.body for served in broker.requests if served.method == "POST"))
+    assert sent_body["properties"] == {"message_expiry_interval": 60, "payload_format_indicator": 1}
+    with pytest.raises(EmqxConfigError, match="must be whole seconds"):
+        execute(EmqxPublishOperator, topic="a", payload="x", properties={"message_expiry_interval": "soon"})
