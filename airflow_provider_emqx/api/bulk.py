@@ -6,7 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxConfigError,
+    EmqxOutcomeUnknownError,
+)
 
 #: longest JSON body sent: EMQX before 5.10.1 reads 8,000,000 bytes at most and fails on more
 MAX_BODY = 7_900_000
@@ -47,6 +51,20 @@ class BulkResult:
 
 def _sum(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one + other
+
+
+def refuse_unknown(user_id: str, error: EmqxAlreadyExistsError) -> None:
+    """
+    Tell a user that exists from one that an attempt of ours, whose answer was lost, may have made.
+
+    :raises EmqxOutcomeUnknownError: if it may be ours.
+    """
+    if error.maybe_applied:
+        raise EmqxOutcomeUnknownError(
+            f"user {user_id!r} exists now, but the answer to an earlier attempt was lost: it may be the one just "
+            "created or somebody else's. Set its password to be sure",
+            error.request,
+        ) from error
 
 
 def one_each(users: Sequence[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
-from airflow_provider_emqx.api.bulk import BulkResult, one_each
+from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v4.acl import (
     add_acl_rules,
@@ -146,13 +146,8 @@ def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
     try:
         yield Request("POST", _users(broker), json=body, repeatable=True)
     except EmqxAlreadyExistsError as error:
-        if not error.maybe_applied:
-            raise
-        raise EmqxOutcomeUnknownError(
-            f"user {user_id!r} exists now, but the answer to an earlier attempt was lost: it may be the one just "
-            "created or somebody else's. Set its password to be sure",
-            error.request,
-        ) from error
+        refuse_unknown(user_id, error)
+        raise
     return {"user_id": user_id, "is_superuser": None}
 
 

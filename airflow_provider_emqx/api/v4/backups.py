@@ -6,6 +6,7 @@ from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row
 from airflow_provider_emqx.api.v4.nodes import require_node
 from airflow_provider_emqx.api.v4.times import from_export
 from airflow_provider_emqx.exceptions import (
+    EmqxApiError,
     EmqxBadRequestError,
     EmqxConfigError,
     EmqxNotFoundError,
@@ -51,7 +52,8 @@ def download_backup(broker: Broker, filename: str, node: str | None = None) -> O
     try:
         reply = yield request
     except EmqxBadRequestError as error:
-        raise _missing(error) from error
+        _refuse_missing(error)
+        raise
     content = reply.data.get("file") if isinstance(reply.data, dict) else None
     if not isinstance(content, str):
         raise EmqxServerError(200, "", "the answer holds no file", str(request))
@@ -67,7 +69,7 @@ def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Ope
     try:
         yield Request("DELETE", path("data", "file", filename))
     except (EmqxBadRequestError, EmqxNotFoundError) as error:
-        if not isinstance(_missing(error), EmqxNotFoundError):
+        if not _is_missing(error):
             raise
         return error.maybe_applied
     return True
@@ -103,13 +105,17 @@ def import_backup(broker: Broker, filename: str, node: str | None = None) -> Ope
     try:
         yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
     except EmqxBadRequestError as error:
-        raise _missing(error) from error
+        _refuse_missing(error)
+        raise
 
 
-def _missing(error: EmqxBadRequestError | EmqxNotFoundError) -> EmqxBadRequestError | EmqxNotFoundError:
-    if any(sign in error.reason for sign in _NO_FILE):
-        return EmqxNotFoundError(error.status, error.code, error.reason, error.request)
-    return error
+def _is_missing(error: EmqxApiError) -> bool:
+    return isinstance(error, EmqxNotFoundError) or any(sign in error.reason for sign in _NO_FILE)
+
+
+def _refuse_missing(error: EmqxBadRequestError) -> None:
+    if _is_missing(error):
+        raise EmqxNotFoundError(error.status, error.code, error.reason, error.request) from error
 
 
 def _row(broker: Broker, row: Row) -> Row:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, flag, path
-from airflow_provider_emqx.api.bulk import BulkResult, one_each
+from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v5.acl import (
     add_acl_rules,
@@ -146,7 +146,8 @@ def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool 
     try:
         reply = yield Request("POST", _users(broker), json=body, repeatable=True)
     except EmqxAlreadyExistsError as error:
-        raise _ours_or_theirs(user_id, error) from error
+        refuse_unknown(user_id, error)
+        raise
     except (EmqxNotFoundError, EmqxBadRequestError) as error:
         _require_authenticator(broker, error)
         raise
@@ -308,16 +309,6 @@ def _users(broker: Broker, *user_id: str) -> str:
 
 def _namespace(broker: Broker) -> dict[str, str] | None:
     return {"ns": broker.namespace} if broker.namespace else None
-
-
-def _ours_or_theirs(user_id: str, error: EmqxAlreadyExistsError) -> EmqxError:
-    if not error.maybe_applied:
-        return error
-    return EmqxOutcomeUnknownError(
-        f"user {user_id!r} exists now, but the answer to an earlier attempt was lost: it may be the one just created "
-        "or somebody else's. Set its password to be sure",
-        error.request,
-    )
 
 
 def _require_authenticator(broker: Broker, error: EmqxNotFoundError | EmqxBadRequestError) -> None:
