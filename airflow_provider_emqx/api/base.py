@@ -154,6 +154,17 @@ class Page(Generic[T]):
         _rows(self.rows)
 
 
+def all_rows(listing: Operation[Page[Row]]) -> Operation[list[Row]]:
+    """Read a listing to its end."""
+    rows: list[Row] = []
+    following: Operation[Page[Row]] | None = listing
+    while following is not None:
+        page = yield from following
+        rows += page.rows
+        following = page.next() if page.next else None
+    return rows
+
+
 def _row(data: Any) -> Row:
     if not isinstance(data, dict):
         raise TypeError("not a row")

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from airflow_provider_emqx.api.bans import FOREVER, NEWER_KINDS, read_kind, remarks, until_text
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, all_rows, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 
@@ -58,9 +58,8 @@ def unban(broker: Broker, kind: str, who: str) -> Operation[bool | None]:
 
 def clear_bans(broker: Broker) -> Operation[None]:
     """End all bans, by one ``DELETE /banned/{kind}/{who}`` each: EMQX 4 has nothing shorter."""
-    while rows := (yield from list_bans(broker)).rows:
-        for row in rows:
-            yield from unban(broker, row["as"], row["who"])
+    for row in (yield from all_rows(list_bans(broker))):
+        yield from unban(broker, row["as"], row["who"])
 
 
 def _row(row: Row) -> Row:

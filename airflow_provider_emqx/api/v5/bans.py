@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from airflow_provider_emqx.api.bans import FOREVER, NEWER_KINDS, read_kind, remarks, until_text
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, all_rows, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import EmqxAlreadyExistsError, EmqxNotFoundError
 
@@ -66,9 +66,8 @@ def clear_bans(broker: Broker) -> Operation[None]:
     if broker.at_least(5, 2):
         yield Request("DELETE", "/banned")
         return
-    while rows := (yield from list_bans(broker)).rows:
-        for row in rows:
-            yield from unban(broker, row["as"], row["who"])
+    for row in (yield from all_rows(list_bans(broker))):
+        yield from unban(broker, row["as"], row["who"])
 
 
 def _until(broker: Broker, until: datetime | None) -> str:
