@@ -279,6 +279,8 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         ``mode="delete"`` and ``"prune"``.
     :param is_superuser: only superusers, or only the others; EMQX 4 has no superusers.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant (templated).
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
     :return: ``{"users", "superusers", "path"}``; ``superusers`` is ``None`` on EMQX 4.
     :raises EmqxConfigError: if the file cannot be written.
     :raises EmqxError: if the broker fails; the file is incomplete then.

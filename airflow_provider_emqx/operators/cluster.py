@@ -44,6 +44,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         (templated). One directory per broker: ``keep`` counts what lies in it.
     :param keep: how many backups stay in the directory, the newest ones (templated); ``None`` for all.
     :param keep_on_broker: how many backups stay on the broker's disks, the newest ones (templated); ``None`` for all.
+    :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker": [filename,
         …]}``.
@@ -155,6 +156,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
     :param output_path: path or URL of a ``.jsonl`` or ``.csv`` file to append to (templated); ``None`` for none. One
         writer at a time. An object store cannot append: there the file is read and written again.
     :param node: of one node; ``None`` for the whole cluster (templated); not for ``topic_metrics``.
+    :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"time": …, figure: value, …}``.
     """
