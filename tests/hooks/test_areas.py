@@ -567,6 +567,45 @@ def test_a_post_that_is_not_said_to_be_idempotent_is_sent_once(
     assert len(sent(broker)) == 1
 
 
+@pytest.mark.parametrize("version", ["5.3.2"])
+def test_durable_subscriptions_are_not_told_apart_before_emqx_5_7(broker: Any, hook: EmqxHook) -> None:
+    broker.connect("d")
+    broker.subscribe("d", "t")
+    with pytest.raises(EmqxUnsupportedError, match="needs EMQX 5.7"):
+        list(hook.list_subscriptions(durable=False))
+    assert [row["durable"] for row in hook.list_subscriptions()] == [None]
+    assert [row["durable"] for row in hook.list_client_subscriptions("d")] == [None]
+
+
+@pytest.mark.parametrize("version", [V4, "5.1.0"])
+def test_bans_are_cleared_one_by_one_where_there_is_nothing_shorter(broker: Any, hook: EmqxHook) -> None:
+    for who in ("a", "b/c", "50%"):
+        hook.ban("clientid", who, "infinity")
+    hook.ban("peerhost", "::1", "infinity")
+    hook.clear_bans()
+    assert broker.bans == {}
+
+
+def test_no_error_is_its_own_cause(broker: Any, hook: EmqxHook) -> None:
+    """Whoever follows the causes of such an error, as a logger does, never comes to an end."""
+    hook.create_user("u", "p")
+    broker.order_fault("status", match="/data/", status=400, body=b"Bad Request", times=2)
+    file = "f.json" if hook.api_version == "v4" else "f.tar.gz"
+    for call in (
+        lambda: hook.create_user("u", "p"),
+        lambda: hook.download_backup(file),
+        lambda: hook.import_backup(file),
+    ):
+        with pytest.raises(EmqxError) as caught:
+            call()
+        error: BaseException | None = caught.value
+        met: list[BaseException] = []
+        while error is not None:
+            assert not any(error is other for other in met)
+            met.append(error)
+            error = error.__cause__
+
+
 def test_metrics_of_a_rule_that_is_not_there_cannot_be_set_to_0(broker: Any, hook: EmqxHook) -> None:
     with pytest.raises(EmqxNotFoundError):
         hook.reset_rule_metrics("ghost")

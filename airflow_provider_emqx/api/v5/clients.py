@@ -139,7 +139,7 @@ def list_client_subscriptions(broker: Broker, clientid: str) -> Operation[list[R
         reply = yield Request("GET", path("clients", clientid, "subscriptions"))
     except EmqxNotFoundError:
         return []
-    return reply.rows
+    return [{"durable": None, **row} for row in reply.rows]
 
 
 def subscribe(broker: Broker, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[list[Row]]:

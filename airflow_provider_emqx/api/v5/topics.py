@@ -59,9 +59,12 @@ def list_subscriptions(
     :param filters: see :data:`~airflow_provider_emqx.api.filters.SUBSCRIPTION_FILTERS`; all must hold.
         ``match_topic``: subscribed filters that lie within this filter (``a/#`` finds ``a/b`` and ``a/+/c``).
         ``receiving``: subscriptions that a message to this topic reaches.
-    :return: rows of ``clientid``, ``topic``, ``qos``, ``nl``, ``rap``, ``rh``, ``node``, ``durable``.
+    :return: rows of ``clientid``, ``topic``, ``qos``, ``nl``, ``rap``, ``rh``, ``node``, ``durable`` (``None`` before
+        EMQX 5.7).
     """
     wanted = read_filters(SUBSCRIPTION_FILTERS, filters)
+    if "durable" in wanted:
+        broker.require("telling durable subscriptions apart", 5, 7)
     if page == 1 and "node" in wanted:
         yield from require_node(broker, wanted["node"])
     limit = limit or page_limit(broker)
@@ -72,7 +75,8 @@ def list_subscriptions(
         if has_next(reply, page, limit)
         else None
     )
-    return Page(kept(reply.rows, SUBSCRIPTION_FILTERS, wanted), more, ("clientid", "topic"))
+    rows = kept(({"durable": None, **row} for row in reply.rows), SUBSCRIPTION_FILTERS, wanted)
+    return Page(rows, more, ("clientid", "topic"))
 
 
 def list_topics(

@@ -299,9 +299,10 @@ def clean_cache(state: State, request: Request, clientid: str) -> Answer:
     return no_content()
 
 
-def subscription_row(client: Client, subscription: Subscription) -> dict[str, Any]:
-    """Return a subscription as the listings show it."""
-    return {"durable": False, **_subscribed(client, subscription)}
+def subscription_row(state: State, client: Client, subscription: Subscription) -> dict[str, Any]:
+    """Return a subscription as the listings show it; ``durable`` came with durable sessions."""
+    durable = {"durable": False} if state.at_least(5, 7) else {}
+    return {**durable, **_subscribed(client, subscription)}
 
 
 def _subscribed(client: Client, subscription: Subscription) -> dict[str, Any]:
@@ -319,7 +320,9 @@ def _subscribed(client: Client, subscription: Subscription) -> dict[str, Any]:
 def list_client_subscriptions(state: State, request: Request, clientid: str) -> Answer:
     """``GET /clients/{clientid}/subscriptions``."""
     client = _client(state, clientid)
-    rows = [subscription_row(client, client.subscriptions[topic]) for topic in sorted(client.subscriptions)]
+    rows = [
+        subscription_row(state, client, client.subscriptions[topic]) for topic in sorted(client.subscriptions)
+    ]
     return ok({"data": rows} if state.serverless else rows)
 
 

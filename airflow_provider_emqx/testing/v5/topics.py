@@ -75,7 +75,9 @@ def list_subscriptions(state: State, request: Request) -> Answer:
     found = [pair for pair in state.mqtt.subscriptions() if wanted(*pair)]
     if bool_arg(request, "durable"):
         found = []
-    return listing(state, request, found, lambda pair: subscription_row(*pair), fuzzy=pattern is not None)
+    return listing(
+        state, request, found, lambda pair: subscription_row(state, *pair), fuzzy=pattern is not None
+    )
 
 
 def _routes(state: State) -> list[dict[str, str]]:
