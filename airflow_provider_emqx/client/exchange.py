@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Operation, Params, Reply, Request
+from airflow_provider_emqx.api.v5.replies import NODE_FAILURES
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
@@ -41,7 +42,7 @@ MAX_IDLE_UNREPEATABLE = 1.0
 
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
-_TRANSIENT_CODES = frozenset({"101", "NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
+_TRANSIENT_CODES = NODE_FAILURES | {"101"}
 #: what an operation raises over a reply of an unexpected shape (OSError: a time too far away for the system)
 _STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError)
 #: the request was not taken on: by the broker, or by a proxy that waited for it in vain

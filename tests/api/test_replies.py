@@ -72,6 +72,8 @@ def test_v5_success_is_read_without_its_wrapping(status: int, body: Any, data: A
         (400, {"code": "ALREADY_EXISTS", "message": '{"who":"x"}'}, errors.EmqxAlreadyExistsError, None),
         (400, {"code": "BAD_REQUEST", "message": "bad_format"}, errors.EmqxBadRequestError, None),
         (400, {"reason_code": 144, "message": "topic_name_invalid"}, errors.EmqxBadRequestError, "144"),
+        (400, {"code": "BAD_RPC", "message": "nodedown"}, errors.EmqxServerError, None),
+        (400, {"code": "RPC_ERROR", "message": "nodedown"}, errors.EmqxServerError, None),
         (415, {"code": "UNSUPPORTED_MEDIA_TYPE", "message": "x"}, errors.EmqxBadRequestError, None),
         (405, b"", errors.EmqxBadRequestError, ""),
         (414, b"", errors.EmqxBadRequestError, ""),

@@ -91,6 +91,7 @@ NOT_NOW = [
     errors.EmqxServerError(200, "101"),
     errors.EmqxServerError(500, "NODE_DOWN"),
     errors.EmqxServerError(500, "RPC_ERROR"),
+    errors.EmqxServerError(400, "BAD_RPC"),
 ]
 FINAL = [
     errors.EmqxConnectionError("certificate", "", False, False),

@@ -21,6 +21,9 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 
+#: codes for a node that could not do it at the moment, whatever the status: some come with 400
+NODE_FAILURES = frozenset({"NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
+
 
 def read(request: Request, answer: Answer) -> Reply:
     """
@@ -96,7 +99,7 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
         return EmqxAlreadyExistsError(status, code, reason, asked)
     if status == 404 or code == "NOT_FOUND":
         return EmqxNotFoundError(status, code, reason, asked)
-    if status >= 500 or status in (408, 425):
+    if status >= 500 or status in (408, 425) or code in NODE_FAILURES:
         # 408 and 425 come from proxies, and mean "send it again"
         return EmqxServerError(status, code, reason, asked, retry_after=answer.retry_after)
     return EmqxBadRequestError(status, code, reason, asked)
