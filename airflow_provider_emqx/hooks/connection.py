@@ -155,7 +155,8 @@ def _split(host: str) -> SplitResult:
         raise EmqxConfigError(
             f"{_label('host')} has a query or fragment; it should end with the path, as /api/v5"
         )
-    if not re.fullmatch(r"[^\s/\\@%]+", parts.hostname or ""):
+    # "https:/host" has the host "https"
+    if not re.fullmatch(r"[^\s/\\@%]+", parts.hostname or "") or parts.hostname in ("http", "https"):
         raise EmqxConfigError(f"{_label('host')} has no host name; it should be as https://host:8443/api/v5")
     return parts
 

@@ -110,6 +110,8 @@ def test_the_port_of_the_form_is_not_the_only_thing_checked_for_mqtt() -> None:
         ("", "“API address” is empty"),
         ("mqtt://broker.example.com", "begins with mqtt://"),
         ("https://", "has no host name"),
+        ("https:/broker.example.com", "has no host name"),
+        ("https://https://broker.example.com", "has no host name"),
         ("https://key:secret@broker.example.com", "belong into API key and API secret"),
         ("https://broker.example.com/api/v5?x=1", "query or fragment"),
         ("https://broker.example.com/api/v3", "is not where an EMQX API ends"),
