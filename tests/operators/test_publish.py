@@ -11,6 +11,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
     EmqxOutcomeUnknownError,
+    EmqxServerError,
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.operators.topics import EmqxPublishOperator
@@ -296,3 +297,16 @@ def test_numbers_in_properties_may_be_text(broker: Any) -> None:
     assert sent_body["properties"] == {"message_expiry_interval": 60, "payload_format_indicator": 1}
     with pytest.raises(EmqxConfigError, match="must be whole seconds"):
         execute(EmqxPublishOperator, topic="a", payload="x", properties={"message_expiry_interval": "soon"})
+
+
+@pytest.mark.parametrize("version", [V5])
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"code": "SERVICE_UNAVAILABLE", "message": "busy"}'])
+def test_several_messages_that_a_proxy_did_not_pass_on_are_not_unknown(broker: Any, body: bytes) -> None:
+    messages = [{"topic": "a", "payload": "x"}, {"topic": "b", "payload": "y"}]
+    broker.order_fault("status", match="POST", status=503, body=body)
+    with pytest.raises(EmqxServerError, match="HTTP 503"):
+        publish(messages=messages)
+    assert len(sent(broker)) == 1
+    broker.order_fault("status", match="POST", status=503, body=body)
+    assert publish(messages=messages, retry_unsafe=True)["counts"] == {"no_subscribers": 2}
+    assert len(sent(broker)) == 3

@@ -39,8 +39,18 @@ def read(request: Request, answer: Answer) -> Reply:
             if answer.content_type == "text/html":
                 raise no_json(request, answer)
             return Reply(answer.status, answer.body)
-        return _success(request, answer)
+        if answer.status < 300 or _is_answer(answer):
+            return _success(request, answer)
     raise _failure(request, answer)
+
+
+def _is_answer(answer: Answer) -> bool:
+    """Tell an accepted failure, which has results, from the usual kind and from that of a proxy."""
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, list) or (isinstance(body, dict) and "code" not in body)
 
 
 def _success(request: Request, answer: Answer) -> Reply:
@@ -56,9 +66,7 @@ def _success(request: Request, answer: Answer) -> Reply:
     try:
         body = json.loads(answer.body)
     except (ValueError, RecursionError):
-        if 200 <= answer.status < 300:
-            raise no_json(request, answer) from None
-        raise _failure(request, answer) from None
+        raise no_json(request, answer) from None
     if isinstance(body, dict) and "data" in body and body.keys() <= {"data", "meta"}:
         meta = body.get("meta")
         return Reply(answer.status, body["data"], meta if isinstance(meta, dict) else {})
