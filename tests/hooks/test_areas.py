@@ -586,6 +586,15 @@ def test_bans_are_cleared_one_by_one_where_there_is_nothing_shorter(broker: Any,
     assert broker.bans == {}
 
 
+@pytest.mark.parametrize("version", [V4])
+def test_an_answer_without_content_is_not_taken_for_absent(broker: Any, hook: EmqxHook) -> None:
+    assert hook.broker
+    broker.order_fault("status", status=200, body=b'{"code":0}', times=3)
+    for call in (hook.get_user, hook.get_client, hook.get_topic_metrics):
+        with pytest.raises(EmqxError, match="not what EMQX answers to this"):
+            call("a")
+
+
 def test_no_error_is_its_own_cause(broker: Any, hook: EmqxHook) -> None:
     """Whoever follows the causes of such an error, as a logger does, never comes to an end."""
     hook.create_user("u", "p")

@@ -128,7 +128,7 @@ def get_user(broker: Broker, user_id: str) -> Operation[Row | None]:
     :return: ``user_id``, ``is_superuser`` (``None``) and ``created_at``, ``None`` where there is no such user.
     """
     reply = yield Request("GET", _users(broker, user_id))
-    return _as_v5(broker, reply.data) if reply.data else None
+    return _as_v5(broker, reply.row) if reply.row else None
 
 
 def create_user(broker: Broker, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:

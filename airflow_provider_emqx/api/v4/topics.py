@@ -125,7 +125,7 @@ def get_topic_metrics(broker: Broker, topic: str) -> Operation[Row | None]:
         reply = yield Request("GET", path("topic-metrics", topic_name(topic)))
     except EmqxNotFoundError:
         return None
-    return metrics_row(topic, {}, reply.data) if reply.data else None
+    return metrics_row(topic, {}, reply.row) if reply.row else None
 
 
 def register_topic_metrics(broker: Broker, topic: str) -> Operation[bool]:
