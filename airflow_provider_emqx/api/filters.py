@@ -188,6 +188,12 @@ def _state(value: Any) -> str:
     return str(value)
 
 
+def _plain_filter(value: Any) -> str:
+    if split_share(topic_filter(value))[0] is not None:
+        raise EmqxConfigError("without $share/group/; share_group is the filter for a group")
+    return str(value)
+
+
 def _topic(check: Callable[[Any], str]) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         try:
@@ -282,7 +288,7 @@ SUBSCRIPTION_FILTERS: dict[str, Filter] = {
     "qos": Filter("qos", _whole(0, 2), _same),
     "node": Filter("node", _text, _same),
     "share_group": Filter("topic", _text, _in_group),
-    "match_topic": Filter("topic", _topic(topic_filter), _matched_by),
+    "match_topic": Filter("topic", _topic(_plain_filter), _matched_by),
     "receiving": Filter("topic", _topic(topic_name), _receives),
     "durable": Filter("durable", _bool, _same),
 }

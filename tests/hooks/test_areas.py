@@ -243,7 +243,14 @@ def test_an_impossible_filter_of_clients_is_refused(
 
 
 @pytest.mark.parametrize(
-    "filters", [{"colour": 1}, {"qos": 3}, {"match_topic": "a/#/b"}, {"receiving": "a/#"}]
+    "filters",
+    [
+        {"colour": 1},
+        {"qos": 3},
+        {"match_topic": "a/#/b"},
+        {"match_topic": "$share/g/a"},
+        {"receiving": "a/#"},
+    ],
 )
 def test_an_impossible_filter_of_subscriptions_is_refused(
     broker: Any, hook: EmqxHook, filters: dict[str, Any]

@@ -55,7 +55,7 @@ def list_subscriptions(state: State, request: Request) -> Answer:
     if qos_text is not None and qos not in {0, 1, 2}:
         raise invalid("qos", "Unable to parse string", qos_text)
     if pattern is not None and pattern.startswith("$share/"):
-        raise bad_request("match_topic must not be a shared subscription")
+        raise error(400, "INVALID_PARAMETER", "match_topic_invalid")
 
     def wanted(client: Client, subscription: Subscription) -> bool:
         group, topic = parse_filter(subscription.topic)
