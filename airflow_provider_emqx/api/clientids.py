@@ -9,6 +9,8 @@ from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.names import split_share, topic_filter
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
+#: of a client's row: what EMQX 4 does not show, nor every EMQX 5
+NEWER_FIELDS = ("client_attrs", "durable", "enable_authn", "is_expired", "is_persistent", "listener")
 _OPTIONS = {"qos": (0, 1, 2), "nl": (0, 1), "rap": (0, 1), "rh": (0, 1, 2)}
 
 

@@ -602,6 +602,44 @@ def test_an_answer_without_content_is_not_taken_for_absent(broker: Any, hook: Em
             call("a")
 
 
+def test_rows_have_the_same_fields_on_both_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_emqx.testing import FakeEmqx
+
+    def fields(version: str) -> dict[str, set[str]]:
+        with FakeEmqx(version) as broker, monkeypatch.context() as patch:
+            patch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+            broker.connect("d", username="u")
+            broker.subscribe("d", "t")
+            broker.add_rule("r", 'SELECT * FROM "t"')
+            broker.raise_alarm("a")
+            with EmqxHook() as hook:
+                hook.create_user("u", "p")
+                hook.ban("clientid", "x", "infinity")
+                hook.register_topic_metrics("t")
+                rows = {
+                    "client": hook.get_client("d"),
+                    "listed client": next(hook.list_clients()),
+                    "subscription": next(hook.list_subscriptions()),
+                    "topic": next(hook.list_topics()),
+                    "metrics": next(hook.list_topic_metrics()),
+                    "user": next(hook.list_users()),
+                    "ban": next(hook.list_bans()),
+                    "node": next(hook.list_nodes()),
+                    "alarm": next(hook.list_alarms()),
+                    "rule": next(hook.list_rules()),
+                    "rule metrics": hook.get_rule_metrics("r"),
+                }
+        return {name: set(row or ()) for name, row in rows.items()}
+
+    # how a socket, a queue or a build is made
+    internal = {"auth_expire_at", "peersni", "disconn_props", "recv_msg.dropped.await_pubrel_timeout"}
+    old, middle, new = fields(V4), fields("5.0.4"), fields(V5)
+    for name, expected in new.items():
+        missing = {field for field in expected - internal if not field.startswith("actions.")}
+        assert missing <= old[name], name
+        assert missing <= middle[name], name
+
+
 def test_no_error_is_its_own_cause(broker: Any, hook: EmqxHook) -> None:
     """Whoever follows the causes of such an error, as a logger does, never comes to an end."""
     hook.create_user("u", "p")

@@ -15,6 +15,11 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 
+#: what v5 has more, and what a stopped node lacks
+_FIELDS = (
+    *("connections", "live_connections", "cluster_sessions", "version", "uptime"),
+    *("edition", "role", "log_path", "sys_path"),
+)
 _UNITS = {"day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second": 1_000}
 
 
@@ -112,7 +117,7 @@ def get_rates(broker: Broker, node: str | None = None) -> Operation[Row]:
 
 def _node(row: Row) -> Row:
     node = {
-        **dict.fromkeys(("edition", "role", "connections", "live_connections", "version", "uptime")),
+        **dict.fromkeys(_FIELDS),
         **row,
         # a stopped node has its name under another key
         "node": row.get("node", row.get("name")),

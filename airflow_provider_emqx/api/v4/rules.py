@@ -9,12 +9,21 @@ from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError, EmqxUnsupportedError
 
+_RULE_FIELDS = {"rawsql": "sql", "enabled": "enable", "for": "from"}
+_METRICS = {
+    "exception": "failed.exception",
+    "no_result": "failed.no_result",
+    "speed": "matched.rate",
+    "speed_last5m": "matched.rate.last5m",
+    "speed_max": "matched.rate.max",
+}
+
 
 def list_rules(broker: Broker, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
     """
     List rules: ``GET /rules``.
 
-    :return: rows of ``id``, ``enable``, ``sql``, ``actions``, ``description``, …
+    :return: rows of ``id``, ``name`` (``None``), ``enable``, ``sql``, ``from``, ``actions``, ``description``, …
     """
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/rules", {"_page": page, "_limit": limit})
@@ -55,11 +64,12 @@ def get_rule_metrics(broker: Broker, rule_id: str) -> Operation[Row]:
     """
     Read a rule's counters, which are part of ``GET /rules/{id}``.
 
-    :return: ``matched``, ``passed``, … summed over the cluster.
+    :return: ``matched``, ``passed``, ``failed``, … under v5's names, summed over the cluster.
     :raises EmqxNotFoundError: if there is no such rule.
     """
     reply = yield Request("GET", path("rules", rule_id))
-    return summed(reply.data.get("metrics") or ())
+    metrics = summed(reply.data.get("metrics") or ())
+    return {_METRICS.get(name, name): value for name, value in metrics.items()}
 
 
 def reset_rule_metrics(broker: Broker, rule_id: str) -> Operation[None]:
@@ -140,8 +150,7 @@ def _only_connectors(broker: Broker, kind: str) -> None:
 
 
 def _rule(row: Row) -> Row:
-    rule = {name: value for name, value in row.items() if name not in ("rawsql", "enabled")}
-    return {**rule, "sql": row.get("rawsql"), "enable": row.get("enabled")}
+    return {"name": None, **{_RULE_FIELDS.get(name, name): value for name, value in row.items()}}
 
 
 def _connector(row: Row) -> Row:

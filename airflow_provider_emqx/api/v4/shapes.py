@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from airflow_provider_emqx.api.base import Broker, Row
+from airflow_provider_emqx.api.clientids import NEWER_FIELDS
 from airflow_provider_emqx.api.v4.times import from_local
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -28,7 +29,9 @@ def v4_name(field: str) -> str:
 def client_as_v5(broker: Broker, row: Row, fields: Collection[str] | None = None) -> Row:
     """Write a client's row as v5 does, or only these fields of it: of many rows the whole would take seconds."""
     if fields is None:
-        names = {_V5_NAMES.get(name, name): name for name in row} | {name: name for name in _TIMES}
+        names = {_V5_NAMES.get(name, name): name for name in row} | {
+            name: name for name in (*_TIMES, *NEWER_FIELDS)
+        }
     else:
         names = {name: v4_name(name) for name in fields}
     client = {name: None if (value := row.get(v4)) == "undefined" else value for name, v4 in names.items()}

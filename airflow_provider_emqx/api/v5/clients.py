@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
-from airflow_provider_emqx.api.clientids import client_ids, keepalive_seconds, subscriptions
+from airflow_provider_emqx.api.clientids import NEWER_FIELDS, client_ids, keepalive_seconds, subscriptions
 from airflow_provider_emqx.api.filters import (
     CLIENT_FILTERS,
     Wanted,
@@ -307,5 +307,6 @@ def _sent(broker: Broker, wanted: Wanted) -> Row:
 def _row(row: Row, names: list[str] | None) -> Row:
     if names is not None:
         return {name: row.get(name) for name in names}
-    row.setdefault("disconnected_at", None)
+    for name in ("disconnected_at", *NEWER_FIELDS):
+        row.setdefault(name, None)
     return row

@@ -17,7 +17,7 @@ def list_rules(broker: Broker, page: int = 1, limit: int | None = None) -> Opera
     """
     List rules: ``GET /rules``.
 
-    :return: rows of ``id``, ``name``, ``enable``, ``sql``, ``actions``, ``description``, …
+    :return: rows of ``id``, ``name``, ``enable``, ``sql``, ``from``, ``actions``, ``description``, …
     """
     limit = limit or page_limit(broker)
     reply = yield Request("GET", "/rules", {"page": page, "limit": limit})
