@@ -133,7 +133,7 @@ def named(name: str, value: Any) -> list[str]:
     :raises EmqxConfigError: also for empty text, a template without a value: the task would do nothing and end well.
     """
     if value == "":
-        raise EmqxConfigError(f"{name} has no value. Nothing was done; an empty list would mean that")
+        raise EmqxConfigError(f"{name} has no value; if none is meant, give an empty list. Nothing was done")
     return texts(name, value)
 
 

@@ -362,6 +362,23 @@ def test_a_template_without_a_value_does_not_end_well_with_nothing_done(
     assert sent(broker) == []
 
 
+@pytest.mark.parametrize("guard", ["exclude", "max_affected", "dry_run"])
+def test_a_template_without_a_value_takes_no_guard_away(broker: Any, guard: str) -> None:
+    broker.connect("d")
+    execute(EmqxBanOperator, who="d", until="infinity")
+    broker.requests.clear()
+    arguments: dict[str, Any] = {guard: ""}
+    for call in (
+        lambda: execute(EmqxKickClientsOperator, filters={"like_clientid": "d"}, **arguments),
+        lambda: execute(EmqxUnbanOperator, by="airflow", **arguments),
+        lambda: execute(EmqxClearRetainedOperator, topics=["a"], **arguments),
+    ):
+        with pytest.raises(EmqxConfigError, match=f"{guard} has no value"):
+            call()
+    assert sent(broker) == []
+    assert execute(EmqxKickClientsOperator, filters={"like_clientid": "d"}, exclude=[])["kicked"] == ["d"]
+
+
 def test_an_empty_list_from_another_task_means_nobody(broker: Any) -> None:
     assert execute(EmqxBanOperator, who=[], duration=60) == {"banned": [], "kicked": []}
     assert execute(EmqxSubscribeOperator, clientids="[]", topics="a") == {}
