@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from airflow_provider_emqx.api.base import Broker, Operation
 from airflow_provider_emqx.conditions import clients, cluster, topics
-from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
+from airflow_provider_emqx.conditions.base import Condition, Outcome, outlives
 from airflow_provider_emqx.conditions.clients import loaded
 from airflow_provider_emqx.conditions.ids import finish
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
-__all__ = ["KINDS", "Condition", "Outcome", "ask", "finish", "is_transient", "load", "loaded"]
+__all__ = ["KINDS", "Condition", "Outcome", "ask", "finish", "load", "loaded", "outlives"]
 
 
 class Kind(NamedTuple):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxConnectionError,
@@ -51,6 +53,19 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, EmqxConnectionError):
         return error.transient
     return isinstance(error, (EmqxRateLimitError, EmqxServerError))
+
+
+def outlives(error: BaseException, failures: int, most: int | None) -> bool:
+    """
+    Tell whether a wait goes on after a look that failed.
+
+    :param error: of the look.
+    :param failures: looks that have failed in a row, this one included.
+    :param most: how many may; ``None`` with ``silent_fail``, which goes on after all that Airflow does not call final.
+    """
+    if most is None:
+        return is_transient(error) or not isinstance(error, AirflowFailException)
+    return is_transient(error) and failures <= most
 
 
 def number(name: str, value: Any) -> float:

@@ -108,7 +108,7 @@ class BaseEmqxSensor(BaseSensorOperator):
                 poll_interval=self.poke_interval,
                 backoff=self.exponential_backoff,
                 max_interval=self.max_wait.total_seconds() if self.max_wait else None,
-                max_failures=None if self.silent_fail else whole("max_failures", self.max_failures, 0),
+                max_failures=self._most_failures,
                 deadline=deadline,
                 missing_path=self.missing_path,
             ),
@@ -171,19 +171,22 @@ class BaseEmqxSensor(BaseSensorOperator):
 
     def _failed(self, error: EmqxError) -> None:
         """Raise the error unless the wait goes on."""
-        if not conditions.is_transient(error):
-            raise error
         self._failures += 1
-        self._last = str(error)
-        if self.deferrable or self.reschedule:
-            # the next look is another process's, which starts counting anew
-            self.log.warning("This look failed, the next one may not. %s", error)
-            return
-        if self._failures > whole("max_failures", self.max_failures, 0):
+        # elsewhere the next look is another process's, which starts counting anew
+        counted = not (self.deferrable or self.reschedule)
+        if not conditions.outlives(error, self._failures if counted else 0, self._most_failures):
             raise error
-        self.log.warning(
-            "Look failed, %d in a row of %s that may. %s", self._failures, self.max_failures, error
-        )
+        self._last = str(error)
+        if counted and not self.silent_fail:
+            self.log.warning(
+                "Look failed, %d in a row of %s that may. %s", self._failures, self.max_failures, error
+            )
+        else:
+            self.log.warning("This look failed, the next one may not. %s", error)
+
+    @property
+    def _most_failures(self) -> int | None:
+        return None if self.silent_fail else whole("max_failures", self.max_failures, 0)
 
     @contextmanager
     def _one_ending(self) -> Iterator[None]:

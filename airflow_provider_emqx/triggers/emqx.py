@@ -14,7 +14,7 @@ from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_emqx import conditions, exceptions
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, is_transient, number
+from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, number, outlives
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.triggers import events, polls
@@ -108,7 +108,10 @@ class EmqxConditionTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         condition = conditions.load(self.kind, self.parameters)
         if "path" in condition.parameters:
-            condition = await self._read(condition)
+            read = await self._read(condition)
+            if isinstance(read, str):
+                return {"status": "timeout", "text": read}
+            condition = read
         async with polls.shared(self.emqx_conn_id) as poll:
             watch = polls.Watch(
                 condition,
@@ -118,28 +121,37 @@ class EmqxConditionTrigger(BaseTrigger):
                 max_failures=self.max_failures,
             )
             found = await poll.wait(watch, self.deadline)
+        if isinstance(found, EmqxError):
+            return error_event(found)
         if isinstance(found, Exception):
             raise found
         if found is None:
             return {"status": "timeout", "text": watch.text}
         return {"status": "met", "text": found.text, "details": await finished(found, self.missing_path)}
 
-    async def _read(self, condition: Condition) -> Condition:
-        """Read the file of ids in a thread; a storage that fails is tried again like a broker that fails."""
-        failures = 0
+    async def _read(self, condition: Condition) -> Condition | str:
+        """
+        Read the file of ids in a thread; a storage that fails is tried again like a broker that fails.
+
+        :param condition: that names a file.
+        :return: the condition with its ids; or, past the deadline, what the last try came to.
+        """
+        failures, text = 0, ""
         pause = min(max(self.poll_interval, polls.SHORTEST_INTERVAL), _BEFORE_READING)
-        while True:
-            await asyncio.sleep(pause)
+        while self.deadline is None or time.time() < self.deadline:
+            await asyncio.sleep(
+                pause if self.deadline is None else min(pause, max(0.0, self.deadline - time.time()))
+            )
             try:
                 return await asyncio.to_thread(conditions.loaded, condition)
             except EmqxError as error:
                 failures += 1
-                out_of_time = self.deadline is not None and time.time() >= self.deadline
-                spent = self.max_failures is not None and failures > self.max_failures
-                if not is_transient(error) or spent or out_of_time:
+                if not outlives(error, failures, self.max_failures):
                     raise
-                self.log.warning("Look failed, %d in a row. %s", failures, error)
+                text = f"Look failed, {failures} in a row. {error}"
+                self.log.warning("%s", text)
                 pause = min(2 * pause, 60.0)
+        return text
 
 
 class EmqxEventTrigger(BaseEventTrigger):
@@ -243,7 +255,8 @@ class EmqxEventTrigger(BaseEventTrigger):
                 except Exception as error:
                     # whatever it is: a watcher that ends is started again every two seconds, without an end
                     failures += 1
-                    pause = min(max(interval, 1.0) * 2.0**failures, max(interval, _LONGEST_PAUSE))
+                    # no more than 10 times: a float has no room for a watcher that fails for a week
+                    pause = min(max(interval, 1.0) * 2.0 ** min(failures, 10), max(interval, _LONGEST_PAUSE))
                     self._tell(error, failures, pause)
                     await session.aclose()
                     client = None

@@ -13,7 +13,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
@@ -23,8 +24,14 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_emqx import conditions
 from airflow_provider_emqx.conditions import clients
-from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
+from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient, outlives
+from airflow_provider_emqx.exceptions import (
+    EmqxAuthError,
+    EmqxConfigError,
+    EmqxConnectionError,
+    EmqxError,
+    EmqxForbiddenError,
+)
 from airflow_provider_emqx.hooks.emqx import EmqxHook, operations
 
 if TYPE_CHECKING:
@@ -44,10 +51,14 @@ _LAST_LOOK = 2.0
 _LONGEST_BACKOFF = 60.0
 #: seconds for which the number of connected clients is taken as known
 _SIZE_LASTS = 60.0
-#: requests in flight
-_IN_FLIGHT = 32
+#: requests for clients in flight, and for each other kind of condition
+_IN_FLIGHT, _OTHERS_IN_FLIGHT = 32, 8
+#: seconds that a round waits at most for its first answer before it asks the rest: a wrong key is tried once
+_HEAD_START = 1.0
+#: clients for whom the broker may fail in a round before the rest of it is given up
+_MOST_ERRORS = 8
 #: waits that are worked on before other coroutines get a turn, and ids of one wait from which on a thread does it
-_TURN, _LONG = 500, 5_000
+_TURN, _LONG = 100, 5_000
 
 
 class Watch:
@@ -74,6 +85,7 @@ class Watch:
         "max_failures",
         "max_interval",
         "outcome",
+        "question",
         "text",
     )
 
@@ -87,6 +99,8 @@ class Watch:
         max_failures: int | None = 20,
     ) -> None:
         self.condition = condition
+        #: what waits with the same one are asked for together by
+        self.question = _question_of(condition)
         self.interval = max(interval, SHORTEST_INTERVAL)
         self.backoff = backoff
         self.max_interval = max_interval
@@ -115,7 +129,8 @@ class Watch:
         """
         pause = self.interval
         if self._failures:
-            pause = max(pause, min(pause * 2.0**self._failures, _LONGEST_BACKOFF))
+            # no more than 10 times: a float has no room for a wait that fails for a day
+            pause = max(pause, min(pause * 2.0 ** min(self._failures, 10), _LONGEST_BACKOFF))
         self.due = (math.ceil((now + pause / 2) / pause - phase) + phase) * pause
         if now < self.last < self.due:
             self.due = self.last
@@ -124,7 +139,10 @@ class Watch:
         """Take what a look has found."""
         self._failures = 0
         self.outcome = outcome
-        self._note(outcome.text)
+        if self.text and outcome.text != self.text:
+            # the first look repeats what the worker's first look has logged
+            self._note(logging.INFO, outcome.text)
+        self.text = outcome.text
         if outcome.met:
             self.end(outcome)
         elif self.backoff:
@@ -133,21 +151,63 @@ class Watch:
     def failed(self, error: EmqxError) -> None:
         """Take that a look has failed: the wait goes on unless the error is final or one too many."""
         self._failures += 1
-        if not is_transient(error) or (self.max_failures is not None and self._failures > self.max_failures):
-            self.end(error)
+        if outlives(error, self._failures, self.max_failures):
+            self.text = f"Look failed, {self._failures} in a row. {error}"
+            self._note(logging.WARNING, self.text)
         else:
-            self._note(f"Look failed, {self._failures} in a row. {error}")
+            self.end(error)
 
     def end(self, found: Outcome | Exception) -> None:
         """End the wait."""
         if not self.found.done():
             self.found.set_result(found)
 
-    def _note(self, text: str) -> None:
-        # the first look repeats what the worker's first look has logged
-        if self.text and text != self.text:
-            self._context.run(log.info, "%s", text)
-        self.text = text
+    def _note(self, level: int, text: str) -> None:
+        self._context.run(log.log, level, "%s", text)
+
+
+class Question:
+    """
+    What is asked in one go, for all waits that the answer is for.
+
+    :param watches: the waits.
+    :param schedule: sets the time of a wait's next look.
+    """
+
+    def __init__(self, watches: Sequence[Watch], schedule: Callable[[Watch, float], None]) -> None:
+        self.watches = watches
+        self.asked = _now()
+        self._open = set(watches)
+        self._schedule = schedule
+
+    def seen(self, watch: Watch, outcome: Outcome, now: float | None = None) -> None:
+        """Tell a wait what was found; it may be asked for again while others of the question are still open."""
+        if self._take(watch):
+            watch.seen(outcome)
+            self._schedule(watch, _now() if now is None else now)
+
+    def failed(self, watch: Watch, error: EmqxError) -> None:
+        """Tell a wait that nothing could be found."""
+        if self._take(watch):
+            watch.failed(error)
+            self._schedule(watch, _now())
+
+    async def end(self, error: EmqxError) -> None:
+        """Tell all waits that were told nothing so far."""
+        async for part in _in_turns(list(self._open)):
+            for watch in part:
+                self.failed(watch, error)
+
+    def broke(self, error: Exception) -> None:
+        """End all waits that were told nothing so far: a fault of ours."""
+        for watch in self._open:
+            watch.end(error)
+
+    def _take(self, watch: Watch) -> bool:
+        # a wait may have been cancelled meanwhile
+        taken = watch in self._open and not watch.found.done()
+        self._open.discard(watch)
+        return taken
 
 
 class Poll:
@@ -164,10 +224,18 @@ class Poll:
         self._phase = crc32(emqx_conn_id.encode()) / 2**32
         self._watches: set[Watch] = set()
         self._task: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[EmqxError | None]] = set()
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_OTHERS_IN_FLIGHT)
+        )
+        self._slots[_CLIENTS] = asyncio.Semaphore(_IN_FLIGHT)
         self._sooner = asyncio.Event()
         self._next = math.inf
         self._client: AsyncClient | None = None
         self._session = AsyncExitStack()
+        self._retired: list[AsyncExitStack] = []
+        self._reconsidering = asyncio.Lock()
+        self._reconsidered = -math.inf
         self._size: int | None = None
         self._size_known = -math.inf
 
@@ -181,12 +249,9 @@ class Poll:
         """
         if deadline is not None:
             watch.last = _now() + deadline - time.time() - min(_LAST_LOOK, watch.interval / 2)
-        watch.schedule(_now(), self._phase)
         self._watches.add(watch)
-        if watch.due < self._next:
-            self._next = watch.due
-            self._sooner.set()
-        if self._task is None:
+        self._schedule(watch, _now())
+        if self._task is None or self._task.done():
             # without the context of the first wait, whose log the others' business is not
             self._task = asyncio.create_task(self._work(), context=contextvars.Context())
             self._task.add_done_callback(self._ended)
@@ -194,7 +259,8 @@ class Poll:
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time())):
                 return await watch.found
         except TimeoutError:
-            return None
+            # found at the very moment
+            return watch.found.result() if watch.found.done() and not watch.found.cancelled() else None
         finally:
             self._watches.discard(watch)
 
@@ -213,25 +279,30 @@ class Poll:
     # ------------------------------------------------------------------ rounds
 
     async def _work(self) -> None:
+        """
+        Start a round whenever waits are due.
+
+        Nobody waits for the end of a round: a question whose answer is late holds up those only who wait for it.
+        """
         try:
             while True:
                 await self._until_due()
-                now = _now()
-                due = [w for w in self._watches if w.due <= now + min(_MOMENT, w.interval / 10)]
                 try:
-                    await self._round(due)
+                    client = await self._connect()
+                except EmqxError as error:
+                    await Question(self._take_due(), self._schedule).end(error)
                 except Exception as error:
-                    # a fault of ours: whoever waits is told, rather than left waiting for ever
-                    log.exception("The round of waits on connection %s broke", self.emqx_conn_id)
-                    for watch in due:
-                        watch.end(error)
-                now = _now()
-                async for part in _in_turns(due):
-                    for watch in part:
-                        watch.schedule(now, self._phase)
-                    self._watches.difference_update([watch for watch in part if watch.found.done()])
+                    self._broke(Question(self._take_due(), self._schedule), error)
+                else:
+                    await self._round(client, self._take_due())
+                if not self._asking:
+                    await self._close_retired()
         finally:
-            await self._disconnect()
+            for task in self._asking:
+                task.cancel()
+            await asyncio.gather(*self._asking, return_exceptions=True)
+            self._retire()
+            await self._close_retired()
 
     async def _until_due(self) -> None:
         while True:
@@ -246,81 +317,165 @@ class Poll:
             except TimeoutError:
                 return
 
-    async def _round(self, due: Sequence[Watch]) -> None:
-        on_clients: list[Watch] = []
-        others: list[Watch] = []
+    def _take_due(self) -> list[Watch]:
+        now = _now()
+        due = [w for w in self._watches if w.due <= now + min(_MOMENT, w.interval / 10)]
         for watch in due:
-            is_on_clients = watch.condition.kind in (clients.ONLINE, clients.OFFLINE)
-            (on_clients if is_on_clients else others).append(watch)
-        for watches, look in ((on_clients, self._look_at_clients), (others, self._look_at_others)):
-            if not watches:
-                continue
-            try:
-                await look(await self._connect(), watches)
-            except EmqxError as error:
-                failure = await self._reconsider(error)
-                async for part in _in_turns(watches):
-                    for watch in part:
-                        watch.failed(failure)
+            # not again before it was told something
+            watch.due = math.inf
+        return due
 
-    async def _look_at_clients(self, client: AsyncClient, watches: Sequence[Watch]) -> None:
+    def _schedule(self, watch: Watch, now: float) -> None:
+        if watch.found.done():
+            self._watches.discard(watch)
+            return
+        watch.schedule(now, self._phase)
+        if watch.due < self._next:
+            self._next = watch.due
+            self._sooner.set()
+
+    async def _round(self, client: AsyncClient, due: Sequence[Watch]) -> None:
+        same: defaultdict[str, list[Watch]] = defaultdict(list)
+        for watch in due:
+            same[watch.question].append(watch)
+        questions = [Question(watches, self._schedule) for watches in same.values()]
+        failure: EmqxError | None = None
+        async for part in _in_turns(questions):
+            for question in part:
+                if failure is not None:
+                    await question.end(failure)
+                    continue
+                task = asyncio.create_task(self._ask(client, question))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+                if question is questions[0] and len(questions) > 1:
+                    await asyncio.wait({task}, timeout=_HEAD_START)
+                    told = task.result() if task.done() else None
+                    # these meet every other question as well
+                    failure = told if isinstance(told, EmqxAuthError) or self._client is not client else None
+
+    async def _ask(self, client: AsyncClient, question: Question) -> EmqxError | None:
+        """Ask, tell the waits, and give the error that ended it."""
+        on_clients = question.watches[0].question == _CLIENTS
+        try:
+            await (self._ask_for_clients if on_clients else self._ask_other)(client, question)
+        except EmqxError as error:
+            failure = await self._reconsider(client, question, error)
+            await question.end(failure)
+            return failure
+        except Exception as error:
+            self._broke(question, error)
+        return None
+
+    def _broke(self, question: Question, error: Exception) -> None:
+        # a fault of ours: whoever waits is told, rather than left waiting for ever
+        log.error("The round of waits on connection %s broke", self.emqx_conn_id, exc_info=error)
+        question.broke(error)
+
+    async def _ask_other(self, client: AsyncClient, question: Question) -> None:
+        condition = question.watches[0].condition
+        async with self._slots[condition.kind]:
+            outcome = await client.run(conditions.ask(condition, client.broker, time.time()))
+        now = _now()
+        async for part in _in_turns(question.watches):
+            for watch in part:
+                question.seen(watch, outcome, now)
+
+    async def _ask_for_clients(self, client: AsyncClient, question: Question) -> None:
         awaited: dict[str, None] = {}
         timed = False
-        async for part in _in_turns(watches):
+        async for part in _in_turns(question.watches):
             for watch in part:
                 awaited.update(dict.fromkeys(watch.condition.parameters["clientids"]))
                 timed = timed or clients.is_timed(watch.condition)
-        states = await self._states(client, awaited, clients.fields(timed))
-        now = time.time()
-        met: list[Watch] = []
-        doubtful: dict[str, None] = {}
-        async for part in _in_turns(watches):
+        states = await self._swept(client, list(awaited), clients.fields(timed))
+        now, beat = time.time(), _now()
+        asking: defaultdict[str, list[Watch]] = defaultdict(list)
+        left: dict[Watch, int] = {}
+        async for part in _in_turns(question.watches):
             for watch in part:
-                outcome = await _outcome(watch, states, now)
-                if outcome.met and (ids := clients.in_doubt(watch.condition, outcome, states)):
+                ids = watch.condition.parameters["clientids"]
+                if states is not None:
+                    outcome = await _outcome(watch, states, now)
+                    ids = clients.in_doubt(watch.condition, outcome, states)
+                    if not ids:
+                        question.seen(watch, outcome, beat)
+                        continue
                     watch.glance = None
-                    met.append(watch)
-                    doubtful.update(dict.fromkeys(ids))
-                else:
-                    watch.seen(outcome)
-        if doubtful:
-            await _ask_each(client, doubtful, states)
-            async for part in _in_turns(met):
-                for watch in part:
-                    watch.seen(await _outcome(watch, states, now))
+                left[watch] = len(ids)
+                for clientid in ids:
+                    asking[clientid].append(watch)
+        await self._ask_each(client, question, asking, left, {} if states is None else states)
 
-    async def _states(
-        self, client: AsyncClient, awaited: Iterable[str], names: tuple[str, ...]
-    ) -> clients.States:
-        """Ask for each client once, in the way that costs the broker less."""
-        ids = list(awaited)
+    async def _swept(
+        self, client: AsyncClient, ids: Sequence[str], names: tuple[str, ...]
+    ) -> clients.States | None:
+        """List all clients, unless asking for each awaited one costs the broker less."""
         broker, now = client.broker, _now()
         if clients.worth_counting(len(ids)) and now - self._size_known > _SIZE_LASTS:
             self._size, self._size_known = await client.run(clients.count_clients(broker)), now
-        if clients.sweep_is_cheaper(broker, len(ids), self._size):
-            states, self._size = await client.run(clients.sweep(broker, ids, names))
-            self._size_known = now
-            return states
-        states = {}
-        await _ask_each(client, ids, states)
+        if not clients.sweep_is_cheaper(broker, len(ids), self._size):
+            return None
+        states, self._size = await client.run(clients.sweep(broker, ids, names))
+        self._size_known = now
         return states
 
-    async def _look_at_others(self, client: AsyncClient, watches: Sequence[Watch]) -> None:
-        same: dict[str, list[Watch]] = {}
-        for watch in watches:
-            condition = watch.condition
-            same.setdefault(json.dumps([condition.kind, condition.parameters], sort_keys=True), []).append(
-                watch
-            )
-        now = time.time()
-        asked = [conditions.ask(equal[0].condition, client.broker, now) for equal in same.values()]
-        for equal, found in zip(same.values(), await client.run_many(asked), strict=True):
-            failure = await self._reconsider(found) if isinstance(found, EmqxError) else None
-            for watch in equal:
-                if isinstance(found, Outcome):
-                    watch.seen(found)
-                elif failure is not None:
-                    watch.failed(failure)
+    async def _ask_each(
+        self,
+        client: AsyncClient,
+        question: Question,
+        asking: Mapping[str, Sequence[Watch]],
+        left: dict[Watch, int],
+        states: clients.States,
+    ) -> None:
+        """
+        Ask for clients one by one, several at a time; a wait is told as soon as all its clients are known.
+
+        :param asking: which waits are to know of which client.
+        :param left: of how many each wait does not know yet.
+        :param states: what is known, and what comes to be known.
+        :raises EmqxError: if the key is refused, or the broker fails for too many of them.
+        """
+        ids = iter(asking)
+        get_client = operations(client.broker).clients.get_client
+        slots = self._slots[_CLIENTS]
+        errors = 0
+
+        async def work() -> None:
+            nonlocal errors
+            for clientid in ids:
+                try:
+                    async with slots:
+                        states[clientid] = await client.run(get_client(client.broker, clientid))
+                except (EmqxAuthError, EmqxForbiddenError):
+                    raise
+                except EmqxError as error:
+                    errors += is_transient(error)
+                    if errors > _MOST_ERRORS:
+                        raise
+                    failure = await self._reconsider(client, question, error)
+                    for watch in asking[clientid]:
+                        question.failed(watch, failure)
+                    continue
+                for watch in asking[clientid]:
+                    left[watch] -= 1
+                    if not left[watch]:
+                        question.seen(watch, await _outcome(watch, states, time.time()))
+
+        # however many connections are waited on, the event loop is one
+        loop = asyncio.get_running_loop()
+        in_flight = max(4, _IN_FLIGHT // sum(each is loop for each, _ in _polls))
+        try:
+            async with asyncio.TaskGroup() as group:
+                first = group.create_task(work())
+                await asyncio.wait({first}, timeout=_HEAD_START)
+                for _ in range(in_flight - 1):
+                    group.create_task(work())
+        except* EmqxError as failures:
+            failure = failures.exceptions[0]
+        else:
+            return
+        raise failure
 
     # ------------------------------------------------------------------ connection
 
@@ -329,22 +484,30 @@ class Poll:
             self._client = await self._session.enter_async_context(connected(self.emqx_conn_id))
         return self._client
 
-    async def _disconnect(self) -> None:
+    def _retire(self) -> None:
+        """Ask no more over this session; questions that are under way may still end on it."""
         self._client = None
-        await self._session.aclose()
+        self._retired.append(self._session)
+        self._session = AsyncExitStack()
 
-    async def _reconsider(self, error: EmqxError) -> EmqxError:
+    async def _close_retired(self) -> None:
+        while self._retired:
+            await self._retired.pop().aclose()
+
+    async def _reconsider(self, client: AsyncClient, question: Question, error: EmqxError) -> EmqxError:
         """After a failure look whether the connection was changed meanwhile: then no error is final yet."""
-        if self._client is None:
+        async with self._reconsidering:
+            # once, however many questions fail together
+            if self._client is client and self._reconsidered < question.asked:
+                try:
+                    changed = await EmqxHook(self.emqx_conn_id).async_settings() != client.settings
+                except Exception:
+                    changed = False
+                self._reconsidered = _now()
+                if changed and self._client is client:
+                    self._retire()
+        if self._client is client:
             return error
-        hook = EmqxHook(self.emqx_conn_id)
-        try:
-            changed = await hook.async_settings() != self._client.settings
-        except Exception:
-            return error
-        if not changed:
-            return error
-        await self._disconnect()
         return EmqxConnectionError(f"the connection has changed, trying again with it: {error}")
 
 
@@ -369,7 +532,8 @@ async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
         raise EmqxConnectionError(
             f"the connection {emqx_conn_id!r} could not be looked up: {type(error).__name__}: {error}"
         ) from error
-    async with hook.async_client(_IN_FLIGHT) as client:
+    # room for every kind at once: one that gets no answers does not keep the others from asking
+    async with hook.async_client(_IN_FLIGHT + 8 * _OTHERS_IN_FLIGHT) as client:
         yield client
 
 
@@ -396,6 +560,16 @@ async def shared(emqx_conn_id: str) -> AsyncIterator[Poll]:
             # before anything is awaited: who comes now starts a poll of its own
             del _polls[key]
             await poll.close()
+
+
+#: the question of all waits on clients
+_CLIENTS = "clients"
+
+
+def _question_of(condition: Condition) -> str:
+    if condition.kind in (clients.ONLINE, clients.OFFLINE):
+        return _CLIENTS
+    return json.dumps([condition.kind, condition.parameters], sort_keys=True)
 
 
 def _now() -> float:
@@ -431,26 +605,3 @@ async def _outcome(watch: Watch, states: clients.States, now: float) -> Outcome:
         watch.glance = glance
         return clients.judge(condition, states, now)
     return watch.outcome
-
-
-async def _ask_each(client: AsyncClient, clientids: Iterable[str], states: clients.States) -> None:
-    """Ask for clients one by one, several at a time; the first error ends it, so that a wrong key does not hammer."""
-    ids = iter(list(clientids))
-    get_client = operations(client.broker).clients.get_client
-    # however many connections are waited on, the event loop is one
-    loop = asyncio.get_running_loop()
-    in_flight = max(4, _IN_FLIGHT // sum(each is loop for each, _ in _polls))
-
-    async def work() -> None:
-        for clientid in ids:
-            states[clientid] = await client.run(get_client(client.broker, clientid))
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(in_flight):
-                group.create_task(work())
-    except* EmqxError as errors:
-        error = errors.exceptions[0]
-    else:
-        return
-    raise error

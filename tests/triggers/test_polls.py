@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
+from airflow_provider_emqx.triggers.polls import _polls
 from tests.triggers.conftest import event_of, watched_loop
 
 
@@ -35,16 +35,18 @@ def asked(broker: FakeEmqx) -> Counter[str]:
     )
 
 
-async def gathered(triggers: list[EmqxConditionTrigger], interval: float = 1.0) -> list[Any]:
-    # all within one round: not while the time for the next but one begins
-    phases = [crc32(one.emqx_conn_id.encode()) / 2**32 for one in triggers]
-
-    def place(phase: float) -> float:
-        return (asyncio.get_running_loop().time() / interval + 0.5 - phase) % 1.0
-
-    while not all(0.02 < place(phase) < 0.7 for phase in set(phases)) and len(set(phases)) == 1:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    return await asyncio.gather(*(event_of(one, within=120) for one in triggers))
+async def gathered(triggers: list[EmqxConditionTrigger]) -> list[Any]:
+    """Run triggers that all begin at one moment of the event loop's clock: all look in the same round."""
+    loop = asyncio.get_running_loop()
+    moment = loop.time()
+    loop.time = lambda: moment  # type: ignore[method-assign]
+    try:
+        going = [asyncio.create_task(event_of(one, within=120)) for one in triggers]
+        while sum(len(poll._watches) for poll in _polls.values()) < len(triggers):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    finally:
+        del loop.time
+    return await asyncio.gather(*going)
 
 
 def test_a_client_is_asked_for_once_per_round_however_many_wait_for_it(broker: FakeEmqx) -> None:
@@ -83,14 +85,12 @@ def test_of_ten_thousand_waits_each_client_is_asked_for_once_per_round(
         trigger(ids[number % 5_000], emqx_conn_id=f"emqx_{number % 5_000 % spread}", poll_interval=8)
         for number in range(10_000)
     ]
-    events = asyncio.run(gathered(waits, interval=8))
+    events = asyncio.run(gathered(waits))
     assert all(event["status"] == "met" for event in events)
     found = asked(broker)
     single = {path: count for path, count in found.items() if path.startswith("/clients/")}
-    # twice where the two waits for a client began on both sides of the turn of their connection's round
-    rounds = 1 if spread == 1 else 2
-    assert found["/clients"] <= spread * rounds
-    assert max(single.values(), default=0) <= rounds
+    assert found["/clients"] <= spread
+    assert max(single.values(), default=0) <= 1
     assert found["/clients"] >= 1 or len(single) == 5_000
 
 
@@ -101,8 +101,7 @@ def test_waits_of_ten_connections_are_ten_polls(broker: FakeEmqx, monkeypatch: p
     waits = [trigger("a", emqx_conn_id=f"emqx_{number % 10}") for number in range(100)]
     events = asyncio.run(gathered(waits))
     assert all(event["status"] == "met" for event in events)
-    # two rounds where the waits of one connection began at the turn of a round
-    assert 10 <= asked(broker)["/clients/a"] <= 20
+    assert asked(broker)["/clients/a"] == 10
 
 
 def test_a_cancelled_wait_leaves_the_others_alone(broker: FakeEmqx) -> None:
