@@ -251,12 +251,12 @@ class EmqxEventTrigger(BaseEventTrigger):
                     look = look or await self._look()
                     if client is None:
                         client = await session.enter_async_context(polls.connected(self.emqx_conn_id))
-                    found = await client.run(look(client.broker, memory, time.time()))
+                    compare = await client.run(look(client.broker, memory, time.time()))
+                    found = await asyncio.to_thread(compare)
                 except Exception as error:
                     # whatever it is: a watcher that ends is started again every two seconds, without an end
                     failures += 1
-                    # no more than 10 times: a float has no room for a watcher that fails for a week
-                    pause = min(max(interval, 1.0) * 2.0 ** min(failures, 10), max(interval, _LONGEST_PAUSE))
+                    pause = pause_after(failures, interval)
                     self._tell(error, failures, pause)
                     await session.aclose()
                     client = None
@@ -325,6 +325,17 @@ class EmqxEventTrigger(BaseEventTrigger):
                 await store.adelete(self._key)
         except Exception as error:
             self.log.warning("What was seen could not be kept for after a restart: %s", type(error).__name__)
+
+
+def pause_after(failures: int, interval: float) -> float:
+    """
+    Give the seconds until a watcher looks again: ever longer, up to ten minutes.
+
+    :param failures: looks that have failed in a row.
+    :param interval: seconds between looks that succeed.
+    """
+    # no more than ten times twice as long: a float has no room for a week of failures
+    return min(max(interval, 1.0) * 2.0 ** min(failures, 10), max(interval, _LONGEST_PAUSE))
 
 
 async def finished(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 What has changed since the last look: the edges that events are made of.
 
 Each kind of event is one operation: it takes what was remembered (JSON-able; ``None`` at the very first look, which
-only remembers) and gives the events, and what to remember now.
+only remembers) and gives a function that compares, to be called in a thread, since clients may be a hundred thousand.
+That one gives the events, and what to remember now.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 from airflow_provider_emqx import conditions
@@ -42,7 +44,8 @@ class Found(NamedTuple):
     memory: Memory
 
 
-Look = Callable[[Broker, Memory | None, float], Operation[Found]]
+Compare = Callable[[], Found]
+Look = Callable[[Broker, Memory | None, float], Operation[Compare]]
 
 
 class ClientPattern(NamedTuple):
@@ -78,24 +81,31 @@ def online(pattern: ClientPattern) -> Look:
     :param pattern: which clients.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
-        newest: str | None = (memory or {}).get("newest")
-        seen: dict[str, str] = (memory or {}).get("seen") or {}
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
         filters = pattern.filters()
-        if newest is not None:
+        if newest := (memory or {}).get("newest"):
             filters["gte_connected_at"] = (_time(newest) - OVERLAP).isoformat()
-        rows, _ = yield from _connected(broker, pattern, filters, ("connected_at",))
-        connected = {row["clientid"]: row["connected_at"] for row in rows if row.get("connected_at")}
-        fresh = [name for name, at in connected.items() if seen.get(name) != at]
-        known = [*connected.values(), *([newest] if newest else [])]
-        newest = max(known, key=_time, default=None)
-        if newest is not None:
-            since = _time(newest) - OVERLAP
-            seen = {name: at for name, at in {**seen, **connected}.items() if _time(at) >= since}
-        remember = {"newest": newest, "seen": seen}
-        return Found([] if memory is None else _batches("client_online", fresh), remember)
+        rows: list[Row] = []
+        yield from _connected(broker, pattern, filters, ("connected_at",), rows.append)
+        return partial(_came, rows, memory, now)
 
     return look
+
+
+def _came(rows: Iterable[Row], memory: Memory | None, now: float) -> Found:
+    seen: dict[str, str] = (memory or {}).get("seen") or {}
+    connected = {row["clientid"]: row["connected_at"] for row in rows if row.get("connected_at")}
+    fresh = [name for name, at in connected.items() if seen.get(name) != at]
+    newest = max(
+        [*connected.values(), *filter(None, [(memory or {}).get("newest")])], key=_time, default=None
+    )
+    if newest is not None:
+        # a node whose clock is fast must not make the next looks pass over what connects to the others
+        newest = min(newest, datetime.fromtimestamp(now, UTC).isoformat(), key=_time)
+        since = _time(newest) - OVERLAP
+        seen = {name: at for name, at in {**seen, **connected}.items() if _time(at) >= since}
+    events = [] if memory is None else _batches("client_online", fresh)
+    return Found(events, {"newest": newest, "seen": seen})
 
 
 def offline(pattern: ClientPattern) -> Look:
@@ -105,25 +115,22 @@ def offline(pattern: ClientPattern) -> Look:
     :param pattern: which clients.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
-        rows, pages = yield from _connected(broker, pattern, pattern.filters(), ())
-        current = {row["clientid"] for row in rows}
-        before: list[str] = (memory or {}).get("ids") or []
-        gone = [name for name in before if name not in current]
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
+        current, pages = yield from _online_now(broker, pattern)
+        gone = set((memory or {}).get("ids") or ()) - current
         if gone and pages > 1:
             # clients that come and go shift the pages: what was on none of them may be online all the same
             back = yield from _still_there(broker, pattern, gone)
             current |= back
-            gone = [name for name in gone if name not in back]
-        return Found(_batches("client_offline", gone), {"ids": sorted(current)})
+            gone -= back
+        return lambda: Found(_batches("client_offline", gone), {"ids": sorted(current)})
 
     return look
 
 
-def _still_there(broker: Broker, pattern: ClientPattern, gone: Sequence[str]) -> Operation[set[str]]:
+def _still_there(broker: Broker, pattern: ClientPattern, gone: set[str]) -> Operation[set[str]]:
     if len(gone) > _FEW:
-        rows, _ = yield from _connected(broker, pattern, pattern.filters(), ())
-        return {row["clientid"] for row in rows} & set(gone)
+        return gone & (yield from _online_now(broker, pattern))[0]
     back = set()
     for name in gone:
         if is_online((yield from operations(broker).clients.get_client(broker, name))):
@@ -131,19 +138,32 @@ def _still_there(broker: Broker, pattern: ClientPattern, gone: Sequence[str]) ->
     return back
 
 
+def _online_now(broker: Broker, pattern: ClientPattern) -> Operation[tuple[set[str], int]]:
+    current: set[str] = set()
+    filters = pattern.filters()
+    pages = yield from _connected(broker, pattern, filters, (), lambda row: current.add(row["clientid"]))
+    return current, pages
+
+
 def _connected(
-    broker: Broker, pattern: ClientPattern, filters: dict[str, Any], more: Sequence[str]
-) -> Operation[tuple[list[Row], int]]:
+    broker: Broker,
+    pattern: ClientPattern,
+    filters: dict[str, Any],
+    more: Sequence[str],
+    keep: Callable[[Row], None],
+) -> Operation[int]:
+    """List those who are online, and give the number of pages."""
     names = ("clientid", "connected", *more, *(["username"] if pattern.username is not None else []))
     # as many rows as an event loop may be held for decoding
     limit = 2_000 if broker.at_least(5, 6) else 500
     listing = Listing(operations(broker).clients.list_clients(broker, 1, limit, filters, names))
-    rows: list[Row] = []
     pages = 0
     while listing.next is not None:
-        rows += [row for row in (yield from listing.page()) if is_online(row) and pattern.matches(row)]
+        for row in (yield from listing.page()):
+            if is_online(row) and pattern.matches(row):
+                keep(row)
         pages += 1
-    return rows, pages
+    return pages
 
 
 def alarm(names: Sequence[str] | None) -> Look:
@@ -153,7 +173,7 @@ def alarm(names: Sequence[str] | None) -> Look:
     :param names: of the alarms; ``None`` for any.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
         rows = yield from active_alarms(broker)
         active = {
             (str(row["node"]), str(row["name"]), str(row["activate_at"])): row
@@ -167,7 +187,8 @@ def alarm(names: Sequence[str] | None) -> Look:
             if key not in before
         ]
         events = [{"event": "alarm_activated", "count": len(part), "alarms": part} for part in _parts(fresh)]
-        return Found([] if memory is None else events, {"active": sorted(map(list, active))})
+        found = Found([] if memory is None else events, {"active": sorted(map(list, active))})
+        return lambda: found
 
     return look
 
@@ -179,7 +200,7 @@ def met(condition: Condition) -> Look:
     :param condition: with its ids loaded.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Found]:
+    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
         outcome = yield from conditions.ask(condition, broker, now)
         event = {
             "event": "condition_met",
@@ -188,7 +209,8 @@ def met(condition: Condition) -> Look:
             "details": conditions.finish(outcome, None),
         }
         became = outcome.met and memory is not None and memory.get("met") is False
-        return Found([event] if became else [], {"met": outcome.met})
+        found = Found([event] if became else [], {"met": outcome.met})
+        return lambda: found
 
     return look
 

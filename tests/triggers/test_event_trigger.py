@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers import emqx as module
 from airflow_provider_emqx.triggers.emqx import EmqxEventTrigger
+from tests.triggers.conftest import watched_loop
 
 
 class Store:
@@ -20,15 +21,18 @@ class Store:
 
     def __init__(self, values: dict[str, Any] | None = None) -> None:
         self.values = {} if values is None else values
+        self.changes = 0
 
     async def aget(self, key: str) -> Any:
         return self.values.get(key)
 
     async def aset(self, key: str, value: Any) -> None:
         self.values[key] = json.loads(json.dumps(value))
+        self.changes += 1
 
     async def adelete(self, key: str) -> None:
         self.values.pop(key, None)
+        self.changes += 1
 
 
 class SeveralAssets:
@@ -132,6 +136,47 @@ def test_a_node_whose_clock_is_late_is_seen(broker: FakeEmqx) -> None:
             await until(lambda: ids(payloads) == ["late"])
 
     asyncio.run(main())
+
+
+def test_a_node_whose_clock_is_fast_hides_nobody(broker: FakeEmqx) -> None:
+    """Its connections are the newest ones for an hour, and others come in meanwhile on the other nodes."""
+
+    async def main() -> None:
+        async with watching(trigger("client_online")) as payloads:
+            await looks(broker)
+            broker.connect("fast", connected_at=broker.state.now() + 3600)
+            await until(lambda: ids(payloads) == ["fast"])
+            broker.connect("right")
+            await until(lambda: ids(payloads) == ["fast", "right"])
+            await looks(broker, 4)
+        assert ids(payloads) == ["fast", "right"]
+
+    asyncio.run(main())
+
+
+def test_a_watcher_still_reckons_after_a_week_of_failures() -> None:
+    assert [module.pause_after(failures, 0.2) for failures in (1, 3)] == [2.0, 8.0]
+    assert [module.pause_after(failures, 30.0) for failures in (1, 20, 100_000)] == [60.0, 600.0, 600.0]
+    assert module.pause_after(1, 3600.0) == 3600.0
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.8.9"])
+@pytest.mark.parametrize("event", ["client_online", "client_offline"])
+def test_the_event_loop_is_not_held_while_ten_thousand_clients_are_watched(
+    process: Callable[..., str], version: str, event: str
+) -> None:
+    """The bound is 50 ms. A full garbage collection of a test process may take longer; the best of three counts."""
+    process(version, 10_000)
+
+    async def main() -> float:
+        store = Store()
+        async with watched_loop() as held, watching(trigger(event), store):
+            # the first look sees all of them, and the second one compares
+            await until(lambda: store.changes, 60)
+            await asyncio.sleep(1)
+        return held.longest
+
+    assert min(asyncio.run(main()) for _ in range(3)) < 0.05
 
 
 def test_patterns_are_of_usernames_too(broker: FakeEmqx) -> None:
