@@ -207,6 +207,37 @@ def test_offline_is_believed_only_after_asking_for_each_when_the_list_shifts(
     assert asyncio.run(main())["status"] == "met"
 
 
+def test_an_empty_page_in_the_middle_of_a_listing_makes_nobody_offline(broker: FakeEmqx) -> None:
+    ids = [f"device-{number}" for number in range(200)]
+    broker.connect_many(ids)
+    meta = {"page": 1, "limit": 5_000, "hasnext": True, "hasmore": True, "count": 1_200}
+    broker.order_fault(
+        "status",
+        match=lambda method, target: (
+            "/clients?" in target and ("limit=5000" in target or "limit=500" in target)
+        ),
+        times=2,
+        status=200,
+        body=json.dumps({"data": [], "meta": meta} | ({"code": 0} if broker.version.startswith("4") else {})),
+        headers={"Content-Type": "application/json"},
+    )
+    waiting = EmqxConditionTrigger(
+        kind="clients_offline", parameters={"clientids": ids, "quorum": "all"}, poll_interval=0.2
+    )
+
+    async def main() -> Any:
+        wait = asyncio.create_task(event_of(waiting))
+        while broker.pending_faults:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(1)
+        assert not wait.done()
+        for clientid in ids:
+            broker.disconnect(clientid)
+        return await wait
+
+    assert asyncio.run(main())["details"]["offline"] == 200
+
+
 @pytest.mark.parametrize("version", ["4.4.19", "5.8.9"])
 def test_the_event_loop_is_not_held_by_a_sweep_of_ten_thousand(
     process: Callable[..., str], version: str, tmp_path: Path
@@ -229,26 +260,31 @@ def test_the_event_loop_is_not_held_by_a_sweep_of_ten_thousand(
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])
-def test_the_event_loop_goes_on_while_a_file_of_ids_is_slow_to_read(
-    broker: FakeEmqx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("slow", ["fleet.txt", "missing.txt"])
+def test_the_event_loop_goes_on_while_a_file_is_slow_to_read_or_write(
+    broker: FakeEmqx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     broker.connect("device-1")
-    file = tmp_path / "fleet.txt"
-    file.write_text("device-1\n")
+    file, missing = tmp_path / "fleet.txt", tmp_path / "missing.txt"
+    file.write_text("\n".join(f"device-{number}" for number in range(10_000)))
     real, opening = ObjectStoragePath.open, threading.Event()
 
-    def slowly(*args: Any, **kwargs: Any) -> Any:
-        opening.set()
-        time.sleep(1)
-        return real(*args, **kwargs)
+    def slowly(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path).endswith(slow):
+            opening.set()
+            time.sleep(1)
+        return real(path, *args, **kwargs)
 
     monkeypatch.setattr(ObjectStoragePath, "open", slowly)
 
     async def main() -> int:
         fleet = EmqxConditionTrigger(
-            kind="clients_online", parameters={"path": str(file), "quorum": "all"}, poll_interval=0.2
+            kind="clients_online",
+            parameters={"path": str(file), "quorum": "any"},
+            poll_interval=0.2,
+            missing_path=str(missing),
         )
         async with watched_loop() as held:
             waiting = asyncio.create_task(event_of(fleet))
@@ -256,7 +292,8 @@ def test_the_event_loop_goes_on_while_a_file_of_ids_is_slow_to_read(
             before = held.turns
             await asyncio.sleep(0.8)
             turns = held.turns - before
-            assert (await waiting)["status"] == "met"
+            assert (await waiting)["details"]["missing_count"] == 9_999
         return turns
 
     assert asyncio.run(main()) > 20
+    assert len(missing.read_text().split()) == 9_999

@@ -145,7 +145,7 @@ def _only_connectors(broker: Broker, kind: str) -> None:
         raise EmqxConfigError(f"kind must be one of action, source, connector, not {kind!r}")
     if kind != "connector":
         raise EmqxUnsupportedError(
-            f"a {kind} of its own needs EMQX 5.4 or newer; this is {broker}, which has connectors (resources) only"
+            f"{kind}s of their own need EMQX 5.4 or newer; this is {broker}, which has connectors (resources) only"
         )
 
 
