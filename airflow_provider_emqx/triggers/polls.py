@@ -120,18 +120,21 @@ class Watch:
         # so that what is logged in the poll's task goes to this wait's log
         self._context = contextvars.copy_context()
 
-    def schedule(self, now: float, phase: float = 0.0) -> None:
+    def schedule(self, now: float, phase: float = 0.0, asked: float | None = None) -> None:
         """
         Set the time of the next look, at least half an interval away, on a grid that equal intervals share.
 
         :param now: seconds of the event loop's clock.
         :param phase: where the grid lies, as a part of the interval.
+        :param asked: time from which the half interval counts. However long answers take, waits that have looked at
+            one beat look at the next one together.
         """
         pause = self.interval
         if self._failures:
             # no more than 10 times: a float has no room for a wait that fails for a day
             pause = max(pause, min(pause * 2.0 ** min(self._failures, 10), _LONGEST_BACKOFF))
-        self.due = (math.ceil((now + pause / 2) / pause - phase) + phase) * pause
+        earliest = max(now, (now if asked is None else asked) + pause / 2)
+        self.due = (math.ceil(earliest / pause - phase) + phase) * pause
         if now < self.last < self.due:
             self.due = self.last
 
@@ -174,23 +177,23 @@ class Question:
     :param schedule: sets the time of a wait's next look.
     """
 
-    def __init__(self, watches: Sequence[Watch], schedule: Callable[[Watch, float], None]) -> None:
+    def __init__(self, watches: Sequence[Watch], schedule: Callable[[Watch, float | None], None]) -> None:
         self.watches = watches
         self.asked = _now()
         self._open = set(watches)
         self._schedule = schedule
 
-    def seen(self, watch: Watch, outcome: Outcome, now: float | None = None) -> None:
+    def seen(self, watch: Watch, outcome: Outcome) -> None:
         """Tell a wait what was found; it may be asked for again while others of the question are still open."""
         if self._take(watch):
             watch.seen(outcome)
-            self._schedule(watch, _now() if now is None else now)
+            self._schedule(watch, self.asked)
 
     def failed(self, watch: Watch, error: EmqxError) -> None:
         """Tell a wait that nothing could be found."""
         if self._take(watch):
             watch.failed(error)
-            self._schedule(watch, _now())
+            self._schedule(watch, None)
 
     async def end(self, error: EmqxError) -> None:
         """Tell all waits that were told nothing so far."""
@@ -250,7 +253,7 @@ class Poll:
         if deadline is not None:
             watch.last = _now() + deadline - time.time() - min(_LAST_LOOK, watch.interval / 2)
         self._watches.add(watch)
-        self._schedule(watch, _now())
+        self._schedule(watch, None)
         if self._task is None or self._task.done():
             # without the context of the first wait, whose log the others' business is not
             self._task = asyncio.create_task(self._work(), context=contextvars.Context())
@@ -325,11 +328,11 @@ class Poll:
             watch.due = math.inf
         return due
 
-    def _schedule(self, watch: Watch, now: float) -> None:
+    def _schedule(self, watch: Watch, asked: float | None) -> None:
         if watch.found.done():
             self._watches.discard(watch)
             return
-        watch.schedule(now, self._phase)
+        watch.schedule(_now(), self._phase, asked)
         if watch.due < self._next:
             self._next = watch.due
             self._sooner.set()
@@ -376,10 +379,9 @@ class Poll:
         condition = question.watches[0].condition
         async with self._slots[condition.kind]:
             outcome = await client.run(conditions.ask(condition, client.broker, time.time()))
-        now = _now()
         async for part in _in_turns(question.watches):
             for watch in part:
-                question.seen(watch, outcome, now)
+                question.seen(watch, outcome)
 
     async def _ask_for_clients(self, client: AsyncClient, question: Question) -> None:
         awaited: dict[str, None] = {}
@@ -389,7 +391,7 @@ class Poll:
                 awaited.update(dict.fromkeys(watch.condition.parameters["clientids"]))
                 timed = timed or clients.is_timed(watch.condition)
         states = await self._swept(client, list(awaited), clients.fields(timed))
-        now, beat = time.time(), _now()
+        now = time.time()
         asking: defaultdict[str, list[Watch]] = defaultdict(list)
         left: dict[Watch, int] = {}
         async for part in _in_turns(question.watches):
@@ -399,7 +401,7 @@ class Poll:
                     outcome = await _outcome(watch, states, now)
                     ids = clients.in_doubt(watch.condition, outcome, states)
                     if not ids:
-                        question.seen(watch, outcome, beat)
+                        question.seen(watch, outcome)
                         continue
                     watch.glance = None
                 left[watch] = len(ids)
