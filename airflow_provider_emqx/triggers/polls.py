@@ -231,7 +231,7 @@ class Poll:
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_OTHERS_IN_FLIGHT)
         )
-        self._slots[_CLIENTS] = asyncio.Semaphore(_IN_FLIGHT)
+        self._asking_each = 0
         self._sooner = asyncio.Event()
         self._next = math.inf
         self._client: AsyncClient | None = None
@@ -440,44 +440,53 @@ class Poll:
         """
         ids = iter(asking)
         get_client = operations(client.broker).clients.get_client
-        slots = self._slots[_CLIENTS]
         errors = 0
 
         async def work() -> None:
+            self._asking_each += 1
+            try:
+                await ask()
+            finally:
+                self._asking_each -= 1
+
+        async def ask() -> None:
             nonlocal errors
             for clientid in ids:
                 try:
-                    async with slots:
-                        states[clientid] = await client.run(get_client(client.broker, clientid))
+                    states[clientid] = await client.run(get_client(client.broker, clientid))
                 except (EmqxAuthError, EmqxForbiddenError):
                     raise
                 except EmqxError as error:
                     errors += is_transient(error)
                     if errors > _MOST_ERRORS:
                         raise
-                    failure = await self._reconsider(client, question, error)
-                    for watch in asking[clientid]:
-                        question.failed(watch, failure)
+                    await self._failed(client, question, asking[clientid], error)
                     continue
                 for watch in asking[clientid]:
                     left[watch] -= 1
                     if not left[watch]:
                         question.seen(watch, await _outcome(watch, states, time.time()))
 
-        # however many connections are waited on, the event loop is one
-        loop = asyncio.get_running_loop()
-        in_flight = max(4, _IN_FLIGHT // sum(each is loop for each, _ in _polls))
+        in_flight = _in_flight()
         try:
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(work())
                 await asyncio.wait({first}, timeout=_HEAD_START)
-                for _ in range(in_flight - 1):
+                # fewer while an earlier round still asks, so that a slow broker is not asked ever more at once
+                for _ in range(max(in_flight // 4, in_flight - self._asking_each)):
                     group.create_task(work())
         except* EmqxError as failures:
             failure = failures.exceptions[0]
         else:
             return
         raise failure
+
+    async def _failed(
+        self, client: AsyncClient, question: Question, watches: Sequence[Watch], error: EmqxError
+    ) -> None:
+        failure = await self._reconsider(client, question, error)
+        for watch in watches:
+            question.failed(watch, failure)
 
     # ------------------------------------------------------------------ connection
 
@@ -572,6 +581,12 @@ def _question_of(condition: Condition) -> str:
     if condition.kind in (clients.ONLINE, clients.OFFLINE):
         return _CLIENTS
     return json.dumps([condition.kind, condition.parameters], sort_keys=True)
+
+
+def _in_flight() -> int:
+    # however many connections are waited on, the event loop is one
+    loop = asyncio.get_running_loop()
+    return max(4, _IN_FLIGHT // sum(each is loop for each, _ in _polls))
 
 
 def _now() -> float:
