@@ -23,6 +23,7 @@ from zlib import crc32
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_emqx import conditions
+from airflow_provider_emqx.api.base import Row
 from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient, outlives
 from airflow_provider_emqx.exceptions import (
@@ -231,7 +232,8 @@ class Poll:
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_OTHERS_IN_FLIGHT)
         )
-        self._asking_each = 0
+        self._in_flight = 0
+        self._answered = asyncio.Condition()
         self._sooner = asyncio.Event()
         self._next = math.inf
         self._client: AsyncClient | None = None
@@ -439,21 +441,13 @@ class Poll:
         :raises EmqxError: if the key is refused, or the broker fails for too many of them.
         """
         ids = iter(asking)
-        get_client = operations(client.broker).clients.get_client
         errors = 0
 
         async def work() -> None:
-            self._asking_each += 1
-            try:
-                await ask()
-            finally:
-                self._asking_each -= 1
-
-        async def ask() -> None:
             nonlocal errors
             for clientid in ids:
                 try:
-                    states[clientid] = await client.run(get_client(client.broker, clientid))
+                    states[clientid] = await self._get(client, clientid)
                 except (EmqxAuthError, EmqxForbiddenError):
                     raise
                 except EmqxError as error:
@@ -467,19 +461,29 @@ class Poll:
                     if not left[watch]:
                         question.seen(watch, await _outcome(watch, states, time.time()))
 
-        in_flight = _in_flight()
         try:
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(work())
                 await asyncio.wait({first}, timeout=_HEAD_START)
-                # fewer while an earlier round still asks, so that a slow broker is not asked ever more at once
-                for _ in range(max(in_flight // 4, in_flight - self._asking_each)):
+                for _ in range(min(len(asking), _IN_FLIGHT) - 1):
                     group.create_task(work())
         except* EmqxError as failures:
             failure = failures.exceptions[0]
         else:
             return
         raise failure
+
+    async def _get(self, client: AsyncClient, clientid: str) -> Row | None:
+        """Ask for one client as soon as few enough are asked for; a slow broker still answers earlier rounds."""
+        async with self._answered:
+            await self._answered.wait_for(lambda: self._in_flight < _most_in_flight())
+            self._in_flight += 1
+        try:
+            return await client.run(operations(client.broker).clients.get_client(client.broker, clientid))
+        finally:
+            async with self._answered:
+                self._in_flight -= 1
+                self._answered.notify()
 
     async def _failed(
         self, client: AsyncClient, question: Question, watches: Sequence[Watch], error: EmqxError
@@ -583,10 +587,10 @@ def _question_of(condition: Condition) -> str:
     return json.dumps([condition.kind, condition.parameters], sort_keys=True)
 
 
-def _in_flight() -> int:
+def _most_in_flight() -> int:
     # however many connections are waited on, the event loop is one
     loop = asyncio.get_running_loop()
-    return max(4, _IN_FLIGHT // sum(each is loop for each, _ in _polls))
+    return max(4, _IN_FLIGHT // max(1, sum(each is loop for each, _ in _polls)))
 
 
 def _now() -> float:
