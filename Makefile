@@ -79,9 +79,9 @@ dist: $(INSTALLED) ## wheel and sdist, checked
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
-test-wheel: dist .ci/wheel-test ## the wheel in an empty environment: every module, and what Airflow says to it
-	.ci/wheel-test
+test-wheel: dist .ci/wheel-test ## the wheel in an empty environment, for each of AIRFLOW_VERSIONS
+	.ci/wheel-test $(AIRFLOW_VERSIONS)
 
 clean: ## remove everything that was made here
-	rm -rf $(VENV) .venv-* .build .demo dist build docs/_build .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .build .demo .ui dist build docs/_build .coverage* .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -130,9 +130,10 @@ def command_a_device(clientid: str, device: FakeDevice | RealDevice) -> None:
     device.close()
     if run.state != "success" or received != [command] or not gone:
         raise SystemExit(f"run {run.state}, device received {received}, gone {gone}; the log is {LOG}")
+    told = ", ".join(f"{count} {status}" for status, count in result["command"]["counts"].items() if count)
     print(
-        f"\n  {clientid} came online after {SECONDS_UNTIL_ONLINE:g} s, and the sensor went on. It received the command "
-        f"{command!r} ({result['command']['counts']}) and was kicked ({result['kick']['kicked']})."
+        f"\n  {clientid} came online after {SECONDS_UNTIL_ONLINE:g} s, and the sensor went on."
+        f"\n  It received the command {command!r} (the broker says: {told}), and was kicked."
     )
 
 

@@ -22,6 +22,7 @@ with DAG(
     schedule=None,
     params={"clientid": "dev-1", "topic": "cmd/dev-1", "payload": "reboot"},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     online = EmqxClientOnlineSensor(
         task_id="online",

@@ -21,6 +21,7 @@ with DAG(
     schedule=None,
     params={"rules": "acl.csv", "offenders": []},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     rules = EmqxProvisionAclOperator(task_id="rules", source="{{ params.rules }}", on_rejected="fail")
     ban = EmqxBanOperator(

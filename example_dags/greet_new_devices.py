@@ -29,7 +29,9 @@ came_online = Asset(
     ],
 )
 
-with DAG("emqx_greet_new_devices", schedule=[came_online], catchup=False, tags=["emqx"]) as dag:
+with DAG(
+    "emqx_greet_new_devices", schedule=[came_online], catchup=False, tags=["emqx"], doc_md=__doc__
+) as dag:
 
     @task
     def settings(triggering_asset_events: Any = None) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ with DAG(
     schedule=None,
     params={"days": 30, "keep": ["gateway-*"], "dry_run": False, "report": "kicked.jsonl"},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     kick = EmqxKickClientsOperator(
         task_id="kick",

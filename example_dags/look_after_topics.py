@@ -22,6 +22,7 @@ with DAG(
     schedule=None,
     params={"measured": ["sensors/all"], "unused": ["old/state"], "history": "topics.jsonl"},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     register = EmqxTopicMetricsOperator(
         task_id="register", action="register", topics="{{ params.measured | tojson }}"

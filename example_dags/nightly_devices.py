@@ -32,6 +32,7 @@ with DAG(
     default_args={"pool": "emqx", "retries": 3, "retry_delay": timedelta(minutes=5)},
     params={"source": "devices.csv", "scope": "sensor-", "report": "nightly.jsonl"},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     provision = EmqxProvisionUsersOperator(
         task_id="provision",

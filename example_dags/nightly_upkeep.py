@@ -34,6 +34,7 @@ with DAG(
         )
     },
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     backup = EmqxBackupOperator(task_id="backup", target="{{ params.backups }}", keep=7, keep_on_broker=2)
     figures = EmqxMetricsSnapshotOperator(

@@ -26,6 +26,7 @@ with DAG(
     schedule=None,
     params={"source": "devices.csv", "scope": "sensor-"},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     write = EmqxProvisionUsersOperator.partial(
         task_id="write",

@@ -23,6 +23,7 @@ with DAG(
     schedule=None,
     params={"source": "devices.csv", "report": "rejected.jsonl", "mode": "upsert"},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     provision = EmqxProvisionUsersOperator(
         task_id="provision_users",

@@ -32,6 +32,7 @@ with DAG(
     max_active_runs=1,
     params={"version": "1.0.0", "devices": ["dev-1", "dev-2", "dev-3"]},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
 
     @task

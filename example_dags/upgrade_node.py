@@ -27,6 +27,7 @@ with DAG(
     max_active_runs=1,
     params={"node": "emqx@10.0.0.2", "clients_per_second": 200},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     whole = EmqxClusterHealthSensor(task_id="whole", nodes="all", poke_interval=30, timeout=600)
     evacuate = EmqxEvacuateNodeOperator(

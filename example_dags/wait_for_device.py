@@ -16,7 +16,9 @@ from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 
-with DAG("emqx_wait_for_device", schedule=None, params={"clientid": "dev-1"}, tags=["emqx"]) as dag:
+with DAG(
+    "emqx_wait_for_device", schedule=None, params={"clientid": "dev-1"}, tags=["emqx"], doc_md=__doc__
+) as dag:
     online = EmqxClientOnlineSensor(
         task_id="online",
         clientids="{{ params.clientid }}",

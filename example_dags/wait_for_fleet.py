@@ -22,8 +22,9 @@ from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 with DAG(
     "emqx_wait_for_fleet",
     schedule=None,
-    params={"fleet": "s3://devices/fleet.txt", "wave": 500},
+    params={"fleet": "fleet.txt", "wave": 500},
     tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     online = EmqxClientOnlineSensor(
         task_id="online",

@@ -1,0 +1,115 @@
+"""
+The broker of ``make ui``: a FakeEmqx with all that the example DAGs need when they run with their own parameters.
+
+Its devices live: every minute another sensor connects, all measure, whoever is told to update does so and says so.
+Files for the DAGs are written to the working directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+
+from airflow_provider_emqx.testing import FakeEmqx
+
+DAY = 86_400
+NODES = ["emqx@10.0.0.1", "emqx@10.0.0.2"]
+DEVICES = [f"dev-{number}" for number in range(1, 21)]
+USERS = [f"sensor-{number}" for number in range(1, 2_001)]
+#: they connect one after another, a minute between them, and then anew
+SENSORS = USERS[:50]
+#: users and clients that the file of devices no longer names
+RETIRED = ["sensor-2001", "sensor-2002", "sensor-2003"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--version", default="5.8.9")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--key", default="key")
+    parser.add_argument("--secret", default="secret")
+    arguments = parser.parse_args()
+    ended = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: ended.set())
+    write_files()
+    # evacuating a node needs Enterprise
+    broker = FakeEmqx(
+        arguments.version,
+        port=arguments.port,
+        key=arguments.key,
+        secret=arguments.secret,
+        nodes=NODES,
+        edition="Enterprise",
+        log_requests=False,
+    )
+    furnish(broker)
+    with broker:
+        print(broker.url, flush=True)
+        second = 0
+        while not ended.wait(1):
+            live(broker, second)
+            second += 1
+
+
+def write_files() -> None:
+    """Write what the DAGs read: devices, with a few rows that cannot be right, rules, and the ids of a fleet."""
+    rows = [f"{user},pw-of-{user}" for user in USERS]
+    for place, bad in ((300, "..,pw"), (900, "sensor-7,second-row"), (1500, "sensor-no-password,")):
+        rows.insert(place, bad)
+    rules = [
+        "username,topic,permission,action",
+        "alice,site/7/#,allow,subscribe",
+        "alice,#,deny,all",
+        "sensor-1,sensors/all,allow,publish",
+    ]
+    files = {
+        "devices.csv": ["user_id,password", *rows],
+        "acl.csv": rules,
+        # the fleet is complete when the fifth sensor has come
+        "fleet.txt": [*DEVICES, *SENSORS[:5]],
+    }
+    for name, lines in files.items():
+        with open(name, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+
+def furnish(broker: FakeEmqx) -> None:
+    """Connect who is there from the beginning, and leave behind what a broker collects in its life."""
+    broker.advance(-40 * DAY)
+    for gone in ("dev-lost", "gateway-1"):
+        broker.connect(gone, clean_start=False, session_expiry=365 * DAY)
+        broker.disconnect(gone)
+    broker.publish("old/state", "nobody needs this", retain=True)
+    broker.advance(40 * DAY)
+    broker.raise_alarm("high_cpu_usage", "86% cpu usage", {"usage": "86%"})
+    broker.end_alarm("high_cpu_usage")
+    for user in (*USERS[:1_990], *RETIRED):
+        broker.add_user(user, "pw")
+    for device in (*DEVICES, *RETIRED):
+        broker.connect(device, username=device, connected_at=broker.now() - 3600)
+
+
+def live(broker: FakeEmqx, second: int) -> None:
+    """Let a second pass in the life of the devices."""
+    if second % 60 == 0:
+        sensor = SENSORS[second // 60 % len(SENSORS)]
+        broker.connect(sensor, username=sensor)
+        broker.subscribe(sensor, f"settings/{sensor}", 1)
+    broker.publish("sensors/all", '{"temperature": 21}')
+    for device in DEVICES:
+        # whoever was kicked comes back after a moment, if the broker lets it
+        if device not in broker.clients and (second % 10 or not broker.connect(device, username=device)):
+            continue
+        for topic in (f"cmd/{device}", f"cmd/{device}/firmware"):
+            broker.subscribe(device, topic, 1)
+        for message in broker.received(device):
+            if message.topic.endswith("/firmware"):
+                broker.publish(json.loads(message.payload)["done"], "ok", clientid=device)
+        broker.forget_received(device)
+
+
+if __name__ == "__main__":
+    main()

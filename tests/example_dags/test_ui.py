@@ -1,0 +1,90 @@
+"""Every example DAG runs with its own parameters at the broker of ``make ui``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_emqx.testing import FakeEmqx
+
+ROOT = Path(__file__).parent.parent.parent
+DAGS = sorted(path.stem for path in (ROOT / "example_dags").glob("*.py"))
+
+
+@pytest.fixture
+def world() -> Any:
+    spec = importlib.util.spec_from_file_location("ui_broker", ROOT / ".ci" / "ui_broker.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def living(world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeEmqx]:
+    """The broker of ``make ui``, whose days are a little shorter here."""
+    monkeypatch.chdir(tmp_path)
+    world.write_files()
+    broker = FakeEmqx("5.8.9", nodes=world.NODES, edition="Enterprise")
+    world.furnish(broker)
+    ended = threading.Event()
+
+    def live() -> None:
+        second = 0
+        while not ended.wait(0.02):
+            world.live(broker, second)
+            second += 1
+
+    living = threading.Thread(target=live)
+    with broker:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        monkeypatch.setenv("AIRFLOW_CONN_DEVICE_PEPPER", "generic://:a-long-enough-pepper@")
+        living.start()
+        yield broker
+        ended.set()
+        living.join()
+
+
+@pytest.fixture
+def pools(airflow_db: None) -> None:
+    from airflow.models.pool import Pool
+
+    Pool.create_or_update_pool("emqx", slots=1, description="", include_deferred=False)
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_a_dag_runs_with_its_own_parameters(
+    name: str, living: FakeEmqx, pools: None, run_dag: Callable[..., Any]
+) -> None:
+    if name == "greet_new_devices":
+        pytest.importorskip("airflow.sdk", reason="asset watchers need Airflow 3")
+    dag = importlib.import_module(f"example_dags.{name}").dag
+    for task in dag.tasks:
+        if hasattr(task, "poke_interval"):
+            task.poke_interval = 0.2
+        if hasattr(task, "poll_interval"):
+            task.poll_interval = 0.2
+        if getattr(task, "stable_for", None):
+            task.stable_for = 0.1
+    if name == "upgrade_node":
+        # an evacuation waits a minute here and there
+        living.before_each_request(lambda method, path: living.advance(5))
+    assert run_dag(dag).state == "success"
+
+
+def test_the_night_finds_something_to_do(
+    living: FakeEmqx, world: Any, pools: None, run_dag: Callable[..., Any]
+) -> None:
+    from example_dags.nightly_devices import dag
+
+    assert run_dag(dag).state == "success"
+    assert set(living.users) == set(world.USERS)
+    assert not set(world.RETIRED) & set(living.clients)
