@@ -127,7 +127,8 @@ class Affected:
     def words(self) -> str:
         """Say what became of them in a few words."""
         counts = {outcome: len(names) for outcome, names in self._found.items()}
-        return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items() if count) or "none"
+        told = [f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in counts.items() if count]
+        return ", ".join(told) or "none"
 
     def result(self, found: int, chosen: int, dry_run: bool) -> dict[str, Any]:
         """

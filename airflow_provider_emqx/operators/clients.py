@@ -111,6 +111,7 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
         if failures:
             keep_result(context, done)
             raise EmqxError(f"{self._verb} failed {len(failures):,} times, first for {failures[0]}")
+        self.log.info("%s: done for %d clients", self._verb, len(done))
         return done
 
 

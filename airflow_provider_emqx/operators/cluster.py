@@ -79,6 +79,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
             self.log.info("Wrote %s, %d bytes", written["path"], written["size"])
             deleted = store.prune(keep, made["filename"])
             on_broker = self._prune(hook, keep_on_broker, made["filename"])
+            self.log.info("Older backups deleted: %d there, %d on the broker", len(deleted), len(on_broker))
         return {
             **written,
             "filename": made["filename"],
@@ -133,8 +134,15 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
             if clear:
                 hook.clear_alarms()
             active = sorted({row["name"] for row in hook.list_alarms()})
+        deactivated = [name for name, was_active in ended.items() if was_active]
+        self.log.info(
+            "Alarms ended: %s; history %s; active now: %s",
+            ", ".join(deactivated) or "none",
+            "deleted" if clear else "kept",
+            ", ".join(active) or "none",
+        )
         return {
-            "deactivated": [name for name, was_active in ended.items() if was_active],
+            "deactivated": deactivated,
             "not_active": [name for name, was_active in ended.items() if not was_active],
             "active": active,
             "history_cleared": clear,
@@ -198,10 +206,14 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         with self.hook() as hook:
             for section in sections:
                 row.update(self._figures(hook, section))
+        if absent := [name for name in names if name not in row]:
+            self.log.warning("The broker has no such figures: %s", ", ".join(absent))
         if names:
             row = {"time": row["time"], **{name: row.get(name) for name in names}}
         if history is not None:
             history.append(row)
+        place = "read" if history is None else f"appended to {self.output_path}"
+        self.log.info("%d figures %s", len(row) - 1, place)
         return row
 
     def _figures(self, hook: EmqxHook, section: str) -> dict[str, Any]:
@@ -271,6 +283,7 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
             found = hook.get_integration(self.kind, name) or {}
         if self.state != "restarted" and found.get("enable") is not wanted:
             raise EmqxError(f"{self.kind} {name!r} is not {self.state} afterwards: somebody else changed it")
+        self.log.info("%s %r: %s, status %s", self.kind, name, self.state, found.get("status"))
         return {"enable": found.get("enable"), "status": found.get("status")}
 
 
@@ -373,8 +386,8 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
             raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
         self._last = dict(mine[0].get("stats") or {})
         left = [self._last.get(name) for name in ("current_connected", "current_sessions")]
-        self.log.info("Node %s: %s connected, %s sessions left", self.node, *left)
         state = str(mine[0].get("state") or "")
+        self.log.info("Node %s: %s, %s connected, %s sessions left", self.node, state, *left)
         return None if state == "prohibiting" or left == [0, 0] else self._last
 
     def _stop(self, hook: EmqxHook) -> None:
@@ -450,7 +463,9 @@ class EmqxApiOperator(BaseEmqxOperator):
         query = mapping("query", self.query)
         idempotent = None if self.idempotent in (None, "") else boolean("idempotent", self.idempotent)
         with self.hook() as hook:
-            return hook.request(self.method, self.path, query, plain(self._json), idempotent)
+            answer = hook.request(self.method, self.path, query, plain(self._json), idempotent)
+        self.log.info("%s %s: done", self.method, self.path)
+        return answer
 
 
 def _count(name: str, value: int | str | None) -> int | None:

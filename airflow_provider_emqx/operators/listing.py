@@ -36,4 +36,5 @@ def write_rows(rows: Iterable[Row], output_path: str | os.PathLike[str] | None) 
         log.warning(
             "The result holds the first %d of %d rows; name an output_path for all", len(first), count
         )
+    log.info("%s rows%s", f"{count:,}", f" in {output_path}" if output_path else "")
     return {"count": count, "rows": first, "output_path": str(output_path) if output_path else None}

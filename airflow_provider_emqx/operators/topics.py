@@ -324,18 +324,23 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
         if names is None and self.action == "register":
             raise EmqxConfigError("register needs topics")
         with self.hook() as hook:
-            if self.action == "read":
-                measured = {row["topic"]: row["metrics"] for row in hook.list_topic_metrics()}
-                return measured if names is None else {topic: measured.get(topic) for topic in names}
-            if names is None:
-                names = [row["topic"] for row in hook.list_topic_metrics()]
-            if self.action == "register":
-                return {topic: hook.register_topic_metrics(topic) for topic in names}
-            if self.action == "unregister":
-                return {topic: hook.unregister_topic_metrics(topic) for topic in names}
-            for topic in names:
-                hook.reset_topic_metrics(topic)
-            return names
+            result = self._act(hook, names)
+        self.log.info("Topic metrics: %s, %d topics", self.action, len(result))
+        return result
+
+    def _act(self, hook: EmqxHook, names: list[str] | None) -> Any:
+        if self.action == "read":
+            measured = {row["topic"]: row["metrics"] for row in hook.list_topic_metrics()}
+            return measured if names is None else {topic: measured.get(topic) for topic in names}
+        if names is None:
+            names = [row["topic"] for row in hook.list_topic_metrics()]
+        if self.action == "register":
+            return {topic: hook.register_topic_metrics(topic) for topic in names}
+        if self.action == "unregister":
+            return {topic: hook.unregister_topic_metrics(topic) for topic in names}
+        for topic in names:
+            hook.reset_topic_metrics(topic)
+        return names
 
 
 class EmqxListSubscriptionsOperator(BaseEmqxOperator):
