@@ -20,8 +20,8 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-provider-emqx",
         "name": "EMQX",
         "description": (
-            "`EMQX <https://www.emqx.com/>`__ MQTT broker: provision device users in bulk, "
-            "run maintenance, wait for devices.\n"
+            "Provision device users in bulk, run maintenance and wait for devices on the MQTT broker "
+            "`EMQX <https://www.emqx.com/>`__\n"
         ),
         "integrations": [
             {
