@@ -163,7 +163,7 @@ def page() -> str:
         names = [
             name for name, value in vars(methods).items() if inspect.isfunction(value) and name[0] != "_"
         ]
-        parts.append(f"\n## {title}\n")
+        parts.append(f"\n## {title}\n\n[Reference](reference/hooks.{area}.rst)\n")
         parts.append("| hook | 4 | 5, 6 | Serverless | Dedicated | operator | sensor |")
         parts.append("| --- | --- | --- | --- | --- | --- | --- |")
         parts += [row(area, name, routes) for name in names]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 # Airflow writes a configuration file at its first import.
@@ -33,29 +35,38 @@ myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints_description_target = "documented_params"
 add_module_names = False
 
 
-def write_reference() -> None:
-    """Write one page of reference per public module, as the provider's own metadata lists them."""
+def public_modules() -> list[str]:
+    """Return the modules that users import, as the provider's own metadata lists them, and the hook's parts."""
     info = get_provider_info()
+    listed = {
+        section: [name for entry in info[section] for name in entry["python-modules"]]
+        for section in ("hooks", "operators", "sensors", "triggers")
+    }
     modules = [
-        *(
-            name
-            for section in ("hooks", "operators", "sensors", "triggers")
-            for entry in info.get(section, ())
-            for name in entry["python-modules"]
-        ),
+        *listed["hooks"],
+        # what the hook can do is in one class per area of the API
+        *(f"airflow_provider_emqx.hooks.{area}" for area in ("clients", "topics", "auth", "cluster")),
+        *listed["operators"],
+        *listed["sensors"],
+        *listed["triggers"],
         *(path.rpartition(".")[0] for path in info.get("notifications", ())),
         *(entry["python-module"] for entry in info.get("transfers", ())),
         "airflow_provider_emqx.exceptions",
         "airflow_provider_emqx.testing",
     ]
+    return list(dict.fromkeys(modules))
+
+
+def write_reference() -> None:
+    """Write one page of reference per public module."""
     directory = HERE / "reference"
     directory.mkdir(exist_ok=True)
     pages = {}
-    for module in dict.fromkeys(modules):
+    for module in public_modules():
         title = module.removeprefix("airflow_provider_emqx.")
         pages[f"{title}.rst"] = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {module}\n"
     toctree = "\n".join(f"   {name.removesuffix('.rst')}" for name in pages)
@@ -71,3 +82,12 @@ def write_reference() -> None:
 
 
 write_reference()
+
+
+def setup(app: Any) -> None:
+    """Keep functions beside the classes out of the reference: users import classes."""
+
+    def skip(_app: Any, what: str, _name: str, value: Any, skipped: bool, _options: Any) -> bool | None:
+        return True if what == "module" and inspect.isfunction(value) else None
+
+    app.connect("autodoc-skip-member", skip)

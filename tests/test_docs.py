@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -12,8 +13,10 @@ from airflow.models.connection import Connection
 
 from airflow_provider_emqx.get_provider_info import get_provider_info
 from airflow_provider_emqx.hooks.connection import read_connection
+from airflow_provider_emqx.hooks.emqx import EmqxHook
 
-PAGE = (Path(__file__).parent.parent / "docs" / "connection.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "connection.md").read_text(encoding="utf-8")
 FIELDS = get_provider_info()["connection-types"][0]["conn-fields"]
 
 
@@ -73,3 +76,29 @@ def test_the_addresses_of_the_table_mean_what_it_says() -> None:
 def test_every_extra_is_on_the_page_under_its_label() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE, flags=re.MULTILINE)
     assert dict(rows) == {name: field["label"] for name, field in FIELDS.items()}
+
+
+def test_what_is_linked_on_the_project_site_is_in_the_project() -> None:
+    link = re.compile(r"github\.com/emqx/airflow-provider-emqx/(?:blob|tree)/main/([^)\s\"#]+)")
+    pages = [ROOT / "README.md", ROOT / "pyproject.toml", *(ROOT / "docs").glob("*.md")]
+    linked = {name for page in pages for name in link.findall(page.read_text(encoding="utf-8"))}
+    assert {"docs/connection.md", "CONTRIBUTING.md", "example_dags"} <= linked
+    assert [name for name in sorted(linked) if not (ROOT / name).exists()] == []
+
+
+def test_the_readme_links_to_nothing_that_a_package_index_cannot_show() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+def test_every_method_of_the_hook_is_in_the_reference() -> None:
+    spec = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
+    assert spec is not None
+    assert spec.loader is not None
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    names = [name for name in dir(EmqxHook) if name[0] != "_"]
+    places = {next(cls for cls in EmqxHook.__mro__ if name in vars(cls)).__module__ for name in names}
+    ours = {place for place in places if place.startswith("airflow_provider_emqx.")}
+    assert "airflow_provider_emqx.hooks.clients" in ours
+    assert ours - set(conf.public_modules()) == set()

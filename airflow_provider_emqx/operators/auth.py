@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.sources import Block, Format
 
 
-class InlineRows:
+class _InlineRows:
     """
     Rows that were given as a list, wrapped so that Airflow does not show them.
 
@@ -189,14 +189,14 @@ class EmqxProvisionUsersOperator(BaseOperator):
     def source(self) -> Any:
         """Path, URL or rows; rows are wrapped so that Airflow does not show them."""
         # a fresh wrapper each time: rendering changes it in place, and a retry must find the templates again
-        return InlineRows(self._source.rows) if isinstance(self._source, InlineRows) else self._source
+        return _InlineRows(self._source.rows) if isinstance(self._source, _InlineRows) else self._source
 
     @source.setter
     def source(self, value: Any) -> None:
         listed = isinstance(value, Sequence) and not isinstance(value, str)
         # Airflow looks into a plain list for the tasks whose results it waits for
         waits = any(XComArg.iter_xcom_references(value))
-        self._source = InlineRows(value) if listed and not waits else value
+        self._source = _InlineRows(value) if listed and not waits else value
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
@@ -247,7 +247,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
         from airflow_provider_emqx.provisioning.sources import find, read_files, read_rows
 
         source = self.source
-        if isinstance(source, InlineRows):
+        if isinstance(source, _InlineRows):
             return read_rows(source.rows, how), ()
         if isinstance(source, str | os.PathLike) and str(source):
             files = find(source, how)

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, XComArg, task
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxConnectionError
-from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator, InlineRows
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator, _InlineRows
 
 SECRET = "S3cret-of-a-device"
 BAD_LINES = [
@@ -328,7 +328,7 @@ def test_a_list_that_waits_for_other_tasks_keeps_its_dependencies() -> None:
         )
     assert operator.upstream_task_ids == {"password"}
     assert isinstance(operator.source[0]["password"], XComArg)
-    assert not isinstance(operator.source, InlineRows)
+    assert not isinstance(operator.source, _InlineRows)
 
 
 def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path) -> None:
