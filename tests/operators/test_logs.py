@@ -1,0 +1,63 @@
+"""Whoever reads a task's log sees what the task has done."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from airflow_provider_emqx.operators.base import BaseEmqxOperator
+from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator, EmqxSubscribeOperator
+from airflow_provider_emqx.operators.cluster import (
+    EmqxApiOperator,
+    EmqxClearAlarmsOperator,
+    EmqxMetricsSnapshotOperator,
+    EmqxSetRuleStateOperator,
+)
+from airflow_provider_emqx.operators.topics import EmqxListSubscriptionsOperator, EmqxTopicMetricsOperator
+from tests.operators.run import execute
+
+
+@pytest.fixture
+def told(mocker: MockerFixture, caplog: pytest.LogCaptureFixture) -> Any:
+    """Return a function that gives the lines of the log; Airflow's own logger reaches no handler of a test."""
+    mocker.patch.object(BaseEmqxOperator, "log", new=logging.getLogger("a-task"))
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_what_was_read(broker: Any, told: Any, tmp_path: Path) -> None:
+    path = tmp_path / "figures.csv"
+    names = ["stats.live_connections.count", "stats.no_such_thing"]
+    execute(EmqxMetricsSnapshotOperator, names=names, output_path=path)
+    execute(EmqxListSubscriptionsOperator)
+    execute(EmqxApiOperator, path="/stats")
+    for line in (
+        "The broker has no such figures: stats.no_such_thing",
+        f"2 figures appended to {path}",
+        "0 rows",
+        "GET /stats: done",
+    ):
+        assert line in told()
+
+
+def test_what_was_done(broker: Any, told: Any) -> None:
+    broker.raise_alarm("high_cpu_usage")
+    broker.add_rule("r1", 'SELECT * FROM "t/#"')
+    broker.connect("dev-1", reconnects=True)
+    execute(EmqxClearAlarmsOperator)
+    execute(EmqxTopicMetricsOperator, action="register", topics=["a", "b"])
+    execute(EmqxSetRuleStateOperator, names="r1", state="disabled")
+    execute(EmqxSubscribeOperator, clientids="dev-1", topics="a")
+    execute(EmqxKickClientsOperator, clientids=["dev-1", "dev-2"])
+    for line in (
+        "Alarms ended: none; history deleted; active now: high_cpu_usage",
+        "Topic metrics: register, 2 topics",
+        "subscribe: done for 1 clients",
+        "Of 2 clients: 1 absent, 1 still connected",
+    ):
+        assert line in told()
+    assert any(line.startswith("rule 'r1': disabled") for line in told())
