@@ -315,7 +315,10 @@ class Run:
         self._slow = algorithm is not None and algorithm.slow and not plan.hash_passwords
         if plan.hash_passwords and plan.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
-                raise EmqxUnsupportedError(f"hash_passwords cannot be: {no_hashes}")
+                raise EmqxUnsupportedError(
+                    f"hash_passwords is not possible: {no_hashes}. Leave it out; a state file spares the broker "
+                    "unchanged rows as well"
+                )
             self._hasher = Hasher(algorithm, plan.pepper)
         return Checker(
             broker,
