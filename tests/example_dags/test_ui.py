@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import threading
@@ -25,14 +24,19 @@ RUNS = [
 ]
 
 
-@pytest.fixture
-def world() -> Any:
-    spec = importlib.util.spec_from_file_location("ui_broker", ROOT / ".ci" / "ui_broker.py")
+def load(path: Path) -> Any:
+    """Load a file as a module of its own: other tests change the DAGs that they import."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def world() -> Any:
+    return load(ROOT / ".ci" / "ui_broker.py")
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ def test_a_dag_runs_with_its_own_parameters(
 ) -> None:
     if name == "greet_new_devices":
         pytest.importorskip("airflow.sdk", reason="asset watchers need Airflow 3")
-    dag = importlib.import_module(f"example_dags.{name}").dag
+    dag = load(ROOT / "example_dags" / f"{name}.py").dag
     for task in dag.tasks:
         if hasattr(task, "poke_interval"):
             task.poke_interval = 0.2
@@ -90,8 +94,6 @@ def test_a_dag_runs_with_its_own_parameters(
 def test_the_night_finds_something_to_do(
     living: FakeEmqx, world: Any, pools: None, run_dag: Callable[..., Any]
 ) -> None:
-    from example_dags.nightly_devices import dag
-
-    assert run_dag(dag).state == "success"
+    assert run_dag(load(ROOT / "example_dags" / "nightly_devices.py").dag).state == "success"
     assert set(living.users) == set(world.USERS)
     assert not set(world.RETIRED) & set(living.clients)
