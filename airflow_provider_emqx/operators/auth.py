@@ -244,12 +244,13 @@ class EmqxProvisionUsersOperator(BaseOperator):
     def _read(self, how: Format) -> tuple[Iterator[Block], Sequence[Location]]:
         """Give the rows of the source, and the files that it is."""
         from airflow_provider_emqx.exceptions import EmqxConfigError
+        from airflow_provider_emqx.provisioning.files import is_location
         from airflow_provider_emqx.provisioning.sources import find, read_files, read_rows
 
         source = self.source
         if isinstance(source, _InlineRows):
             return read_rows(source.rows, how), ()
-        if isinstance(source, str | os.PathLike) and str(source):
+        if is_location(source):
             files = find(source, how)
             return read_files(files, how), files
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")

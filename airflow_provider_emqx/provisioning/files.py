@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import os
-from typing import IO, TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-Location = str | os.PathLike[str]
+Location: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
+
+#: what makes the file systems of URLs known to Airflow
+_PROVIDERS = {
+    "s3": "apache-airflow-providers-amazon[s3fs]",
+    **dict.fromkeys(("gs", "gcs"), "apache-airflow-providers-google"),
+    **dict.fromkeys(("abfs", "abfss", "adl"), "apache-airflow-providers-microsoft-azure"),
+}
+
+
+def is_location(given: object) -> bool:
+    """
+    Tell whether something is the path or the URL of a file.
+
+    :param given: what an operator was given.
+    """
+    # an ObjectStoragePath is a PathLike only where it is local
+    return (isinstance(given, str | os.PathLike) or hasattr(given, "protocol")) and bool(str(given))
 
 
 def locate(location: Location) -> str | ObjectStoragePath:
@@ -22,7 +42,7 @@ def locate(location: Location) -> str | ObjectStoragePath:
     :raises EmqxConfigError: if the file system of the URL is not known here.
     """
     if "://" not in str(location):
-        return os.fspath(location)
+        return os.fspath(cast("str | os.PathLike[str]", location))
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     try:
@@ -30,8 +50,61 @@ def locate(location: Location) -> str | ObjectStoragePath:
         # asks for the library of this file system
         cast("Any", path).fs  # noqa: B018
     except (ImportError, ValueError) as error:
-        raise EmqxConfigError(f"{str(location)!r} cannot be opened: {error}") from error
+        provider = _PROVIDERS.get(str(location).partition("://")[0])
+        hint = f". Install {provider} on the workers" if provider else ""
+        raise EmqxConfigError(f"{str(location)!r} cannot be opened: {error}{hint}") from error
     return path
+
+
+def exists(location: Location) -> bool:
+    """
+    Tell whether a file is there.
+
+    :param location: local path, URL, or ObjectStoragePath.
+    :raises EmqxError: if that cannot be told.
+    """
+    place = locate(location)
+    if isinstance(place, str):
+        return os.path.exists(place)
+    with _os_errors():
+        try:
+            return bool(cast("Any", place).exists())
+        except OSError as error:
+            raise _not_opened(error, location) from error
+
+
+def files_in(location: Location, pattern: str = "") -> list[ObjectStoragePath]:
+    """
+    List the files of a directory that is not a local one.
+
+    :param location: URL, or ObjectStoragePath.
+    :param pattern: shell pattern of the files below it; by default all that stand right in it.
+    :return: in the order of their names; none if there is no such directory.
+    :raises EmqxError: if it cannot be listed.
+    """
+    place = cast("Any", locate(location))
+    try:
+        with _os_errors():
+            paths = place.glob(pattern) if pattern else place.iterdir()
+            return sorted((path for path in paths if path.is_file()), key=str)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _not_opened(error, location) from error
+
+
+def is_directory(location: ObjectStoragePath) -> bool:
+    """
+    Tell whether there are files below a place that is not a local one.
+
+    :param location: the place.
+    :raises EmqxError: if that cannot be told.
+    """
+    try:
+        with _os_errors():
+            return bool(cast("Any", location).is_dir())
+    except OSError as error:
+        raise _not_opened(error, location) from error
 
 
 def open_to_read(location: Location) -> IO[bytes]:
@@ -43,37 +116,143 @@ def open_to_read(location: Location) -> IO[bytes]:
     :raises EmqxError: if opening fails otherwise.
     """
     place = locate(location)
-    shown = repr(str(location))
     try:
-        return (
-            open(place, "rb") if isinstance(place, str) else cast("IO[bytes]", cast("Any", place).open("rb"))
-        )
-    except FileNotFoundError:
-        raise EmqxConfigError(f"there is no file {shown}") from None
-    except IsADirectoryError:
-        raise EmqxConfigError(f"{shown} is a directory, not a file") from None
-    except PermissionError:
-        raise EmqxConfigError(f"{shown} may not be read by the user that runs the task") from None
+        return open(place, "rb") if isinstance(place, str) else _Remote.open(place, "rb")
     except OSError as error:
-        raise EmqxError(f"{shown} cannot be opened: {error.strerror or type(error).__name__}") from error
+        raise _not_opened(error, location) from error
 
 
 def open_to_write(location: Location, what: str) -> IO[bytes]:
     """
     Open a file that only its owner may read, as far as that can be said; directories are made.
 
+    An object is there when the file is closed.
+
     :param location: local path, URL, or ObjectStoragePath.
     :param what: what it is, for the error.
-    :raises EmqxConfigError: if it cannot be written.
+    :raises EmqxConfigError: if it cannot be written; of an object, also by ``write`` and ``close``.
     """
     place = locate(location)
+
+    def not_written(error: OSError) -> EmqxConfigError:
+        return EmqxConfigError(
+            f"the {what} {str(location)!r} cannot be written{_access(location)}: {_why(error)}"
+        )
+
     try:
         if not isinstance(place, str):
-            return cast("IO[bytes]", cast("Any", place).open("wb"))
+            return _Remote.open(place, "wb", not_written)
         os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         # one that was there keeps its mode otherwise
         os.fchmod(descriptor, 0o600)
         return open(descriptor, "wb")
     except OSError as error:
-        raise EmqxConfigError(f"the {what} {str(location)!r} cannot be written: {error}") from error
+        raise not_written(error) from error
+
+
+class _Remote(io.RawIOBase):
+    """
+    A file of an object store. Each store's library has errors of its own; here they are all an OSError.
+
+    :param file: as ObjectStoragePath opens it.
+    :param translate: makes another error of the OSError.
+    """
+
+    def __init__(self, file: Any, translate: Callable[[OSError], Exception] | None = None) -> None:
+        self._file = file
+        self._translate = translate
+
+    @classmethod
+    def open(
+        cls, place: ObjectStoragePath, mode: str, translate: Callable[[OSError], Exception] | None = None
+    ) -> IO[bytes]:
+        with _os_errors():
+            return cast("IO[bytes]", cls(cast("Any", place).open(mode), translate))
+
+    def readable(self) -> bool:
+        return bool(self._file.readable())
+
+    def writable(self) -> bool:
+        return bool(self._file.writable())
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def read(self, size: int | None = -1) -> bytes:
+        with _os_errors():
+            return bytes(self._file.read(-1 if size is None else size))
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any) -> int:
+        return int(self._told(lambda: self._file.write(data)))
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._told(self._file.close)
+            finally:
+                super().close()
+
+    def _told(self, work: Callable[[], Any]) -> Any:
+        try:
+            with _os_errors():
+                return work()
+        except OSError as error:
+            raise (self._translate(error) if self._translate else error) from error.__cause__
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Make an OSError of whatever the library of an object store raises."""
+    try:
+        yield
+    except (OSError, EmqxError):
+        raise
+    except Exception as error:
+        # its text may hold a token
+        raise OSError(
+            None, f"{type(error).__module__.partition('.')[0]} says {type(error).__name__}"
+        ) from error
+
+
+def _not_opened(error: OSError, location: Location) -> EmqxError:
+    shown = repr(str(location))
+    if isinstance(error, FileNotFoundError):
+        return EmqxConfigError(f"there is no file {shown}")
+    if isinstance(error, IsADirectoryError):
+        return EmqxConfigError(f"{shown} is a directory, not a file")
+    if isinstance(error, PermissionError) and "://" not in shown:
+        return EmqxConfigError(f"{shown} may not be read by the user that runs the task")
+    if isinstance(error, PermissionError):
+        return EmqxConfigError(f"{shown} may not be read{_access(location)}")
+    return EmqxError(f"{shown} cannot be opened{_access(location)}: {_why(error)}")
+
+
+def _why(error: OSError) -> str:
+    if error.strerror:
+        return error.strerror
+    if isinstance(error, FileNotFoundError):
+        return "there is no such bucket or directory"
+    return "access is denied" if isinstance(error, PermissionError) else type(error).__name__
+
+
+def _access(location: Location) -> str:
+    """Say with which credentials a file was asked for; Airflow takes the part of the URL before @ as a connection."""
+    scheme, _, rest = str(location).partition("://")
+    if not rest or scheme == "file":
+        return ""
+    name, at, _ = rest.partition("/")[0].rpartition("@")
+    if at:
+        return f" with the connection {name!r}"
+    return f" without a connection (one can be named in the URL: {scheme}://CONNECTION@{rest.partition('/')[0]}/…)"

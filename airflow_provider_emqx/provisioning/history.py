@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read, open_to_write
+from airflow_provider_emqx.provisioning.files import Location, exists, locate, open_to_read, open_to_write
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +53,10 @@ class History:
 
     def _read_start(self) -> bytes:
         """Give a local file's header, or the whole of an object, which cannot be appended to."""
-        if isinstance(self._place, str):
-            if not os.path.exists(self._place):
-                return b""
-            with open_to_read(self._place) as raw:
-                return raw.readline()
-        if not self._place.exists():
+        if not exists(self.output):
             return b""
         with open_to_read(self.output) as raw:
-            return raw.read()
+            return raw.readline() if isinstance(self._place, str) else raw.read()
 
     def _csv_line(self, row: dict[str, Any], old: bytes) -> str:
         header = next(csv.reader(io.StringIO(old.decode("utf-8-sig"), newline="")), None) if old else None

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.engine import DELETED, PRUNED, REJECTED, Done, Outcome, shown
-from airflow_provider_emqx.provisioning.files import Location, open_to_write
+from airflow_provider_emqx.provisioning.files import Location, locate, open_to_write
 from airflow_provider_emqx.provisioning.plan import Plan, limit
 from airflow_provider_emqx.provisioning.progress import Progress, plus
 
@@ -183,6 +183,9 @@ class Report:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Report:
+        if not isinstance(locate(self._target), str):
+            # an object is written when it is closed; whether it can be is to be known before anything is sent
+            open_to_write(self._target, "report").close()
         self._file = io.TextIOWrapper(open_to_write(self._target, "report"), encoding="utf-8", newline="")
         if self._csv:
             csv.writer(self._file).writerow(self._names)

@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import IO, Any, NamedTuple, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read
+from airflow_provider_emqx.provisioning.files import Location, files_in, is_directory, locate, open_to_read
 
 #: fields that a row may have, in the order in which rows of every source give them
 FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "acl")
@@ -120,7 +120,7 @@ def find(source: Location, how: Format) -> Sequence[Location]:
     """
     Find the files that a source stands for.
 
-    :param source: path or URL of a file, of a directory (a URL of one ends in ``/``), or with shell patterns in it.
+    :param source: path or URL of a file, of a directory, or with shell patterns in it.
     :param how: its ``name``: without one, a directory's files are those whose suffix tells their format.
     :return: the file, or the directory's or pattern's files in the order of their names.
     :raises EmqxConfigError: if a directory or pattern has no files.
@@ -137,14 +137,12 @@ def find(source: Location, how: Format) -> Sequence[Location]:
         files = sorted(filter(os.path.isfile, found))
     else:
         url = str(source)
-        if url.endswith("/"):
-            paths = place.iterdir()
-        elif _is_pattern(url):
-            base, pattern = _split_pattern(url)
-            paths = cast("Any", locate(base)).glob(pattern)
+        if _is_pattern(url):
+            files = files_in(*_split_pattern(url))
+        elif url.endswith("/") or (_known(url) is None and is_directory(place)):
+            files = files_in(place)
         else:
             return [source]
-        files = sorted((path for path in paths if path.is_file()), key=str)
     # hidden files, and those that Hadoop and Spark put beside theirs
     files = [file for file in files if os.path.basename(str(file))[:1] not in (".", "_")]
     if how.name is None and not _is_pattern(str(source)):

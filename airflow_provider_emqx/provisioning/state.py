@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.check import User
-from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read, open_to_write
+from airflow_provider_emqx.provisioning.files import Location, exists, locate, open_to_read, open_to_write
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -75,16 +75,15 @@ class State:
         if sys.byteorder == "big":
             pairs.byteswap()
         place = locate(self._location)
-        part = f"{place}.part" if isinstance(place, str) else self._location
+        part: Location = f"{place}.part" if isinstance(place, str) else self._location
         with open_to_write(part, "state") as file:
             file.write(_MAGIC + self._binding)
             file.write(pairs.tobytes())
         if isinstance(place, str):
-            os.replace(part, place)
+            os.replace(f"{place}.part", place)
 
     def _load(self) -> None:
-        place = locate(self._location)
-        if not (os.path.exists(place) if isinstance(place, str) else place.exists()):
+        if not exists(self._location):
             return
         with open_to_read(self._location) as file:
             content = file.read()
