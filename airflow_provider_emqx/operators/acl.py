@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result
 
 if TYPE_CHECKING:
@@ -24,27 +23,46 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     Uses v5 ``PUT /authorization/sources/built_in_database/rules/users/{username}`` and so on; on EMQX 4 stale topics
     are deleted and the rules written one by one, so that for a moment only a part of them is in force.
 
-    :param source: path or URL of a ``.csv``, ``.json`` (one array) or ``.jsonl`` file, each also gzipped (``.gz``), or
-        a list of dicts (templated). Columns: ``username`` or ``clientid``, or ``all`` with ``true`` for all clients,
-        ``topic``, ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``,
-        ``all``), and on EMQX 5 ``qos`` (as ``0,1``) and ``retain``. A row that says nobody is rejected.
+    :param source: path or URL of a file (whatever Airflow's ObjectStoragePath opens), of a directory, or with shell
+        patterns in it: then all those files are read, in the order of their names; or a list of dicts (templated).
+        Columns: ``username`` or ``clientid``, or ``all`` with ``true`` for all clients, ``topic``, ``permission``
+        (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``, ``all``), and on EMQX 5 ``qos``
+        (as ``0,1``) and ``retain``. A row that says nobody is rejected, and so is any other column.
     :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules
         (templated).
+    :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
+        rejected: id (as ``username:alice``), line, outcome, reason (templated). Of a dry run it has every row. A local
+        file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
+        dict.
+    :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"``; by default
+        told by the source's suffix. Gzipped files are recognised by their content (templated).
+    :param columns: the source's own names, where they differ: ``{"clientid": "device"}`` (templated).
+    :param delimiter: of CSV (templated).
+    :param encoding: of the file (templated).
     :param on_rejected: ``"report"`` ends the task well with a warning, ``"fail"`` ends it as failed after the good
-        subjects are done (templated). If every row was rejected, it always fails.
+        subjects are done (templated). If no row could be done, it always fails.
+    :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good subjects are
+        done: a count (``5``) or a share (``0.05``, ``"5%"``) (templated).
     :param dry_run: read and check everything, write nothing (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "rejected_rows": [{"line", "reason"},
-        …]}``: rows read; rows whose rules are in force (or deleted); rows of a subject that has a rejected one;
-        rejected rows, the first 100 of them listed; subjects done. ``read`` is the sum of the next three.
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "rejected_rows": [{"id",
+        "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a subject
+        that has a rejected one; rejected rows, the first 100 of them listed where there is no report; subjects done.
+        ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
 
     template_fields: Sequence[str] = (
         "source",
         "mode",
+        "report",
+        "format",
+        "columns",
+        "delimiter",
+        "encoding",
         "on_rejected",
+        "max_rejected",
         "dry_run",
         *BaseEmqxOperator.template_fields,
     )
@@ -54,36 +72,47 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         *,
         source: str | os.PathLike[str] | Iterable[dict[str, Any]] | XComArg,
         mode: str = "set",
+        report: str | os.PathLike[str] | None = None,
+        format: str | None = None,
+        columns: dict[str, str] | None = None,
+        delimiter: str = ",",
+        encoding: str = "utf-8",
         on_rejected: str = "report",
+        max_rejected: float | str | None = None,
         dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
         self.mode = mode
+        self.report = report
+        self.format = format
+        self.columns = columns
+        self.delimiter = delimiter
+        self.encoding = encoding
         self.on_rejected = on_rejected
+        self.max_rejected = max_rejected
         self.dry_run = dry_run  # type: ignore[method-assign, assignment]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, check, write."""
-        from airflow_provider_emqx.provisioning.acl import plan, provision, read_source
+        from airflow_provider_emqx.provisioning.acl import AclPlan, RulesFormat, provision
+        from airflow_provider_emqx.provisioning.sources import read_source
 
-        if self.mode not in ("set", "delete"):
-            raise EmqxConfigError(f"mode must be 'set' or 'delete', not {self.mode!r}")
-        if self.on_rejected not in ("report", "fail"):
-            raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
-        dry_run = boolean("dry_run", self.dry_run)
-        planned = plan(read_source(self.source), with_rules=self.mode == "set")
-        with self.hook() as hook:
-            summary = {**provision(hook, planned, dry_run), "dry_run": dry_run}
-        self.log.info(
-            "%s rows read: %s written, %s skipped, %s rejected; %s subjects",
-            *(f"{summary[name]:,}" for name in ("read", "written", "skipped", "rejected", "subjects")),
+        plan = AclPlan(
+            mode=self.mode,
+            dry_run=boolean("dry_run", self.dry_run),
+            report=self.report or None,
+            on_rejected=self.on_rejected,
+            max_rejected=self.max_rejected,
         )
-        if summary["rejected"]:
-            for row in summary["rejected_rows"]:
-                self.log.warning("Rejected: line %s: %s", row["line"], row["reason"])
-            if self.on_rejected == "fail" or not summary["written"]:
-                keep_result(context, summary)
-                raise EmqxConfigError(f"{summary['rejected']:,} of {summary['read']:,} rows were rejected")
-        return summary
+        how = RulesFormat(
+            name=self.format or None,
+            columns=self.columns or {},
+            ids_only=self.mode == "delete",
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+        )
+        source = read_source(self.source, how)
+        with self.hook() as hook:
+            return provision(hook, source, plan, lambda summary: keep_result(context, summary))

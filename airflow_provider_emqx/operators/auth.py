@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, XComArg
@@ -12,13 +12,12 @@ from airflow_provider_emqx.links import EmqxDashboardLink
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, number
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result, number
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_emqx.provisioning.files import Location
-    from airflow_provider_emqx.provisioning.sources import Block, Format
+    from airflow_provider_emqx.provisioning.sources import Format, Source
 
 
 class _InlineRows:
@@ -222,7 +221,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
             acl_rules=self.acl_rules or (),
         )
         how = self._format()
-        blocks, files = self._read(how)
+        source = self._read(how)
         with EmqxHook(
             self.emqx_conn_id,
             user_id_type=self.user_id_type or None,
@@ -230,30 +229,22 @@ class EmqxProvisionUsersOperator(BaseOperator):
         ) as hook:
             # Airflow 3.3 and newer; without it a repeated task sends everything again, which converges as well
             store: Any = context.get("task_state_store")
-            keeps = store is not None and files and not plan.dry_run
-            mark = fingerprint(hook, files, how, plan) if keeps else None
+            keeps = store is not None and source.files and not plan.dry_run
+            mark = fingerprint(hook, source.files, how, plan) if keeps else None
             return provision(
                 hook,
-                blocks,
+                source,
                 plan,
-                lambda summary: _push(context, summary),
-                len(files) > 1,
+                lambda summary: keep_result(context, summary),
                 Progress(store, mark) if mark else None,
             )
 
-    def _read(self, how: Format) -> tuple[Iterator[Block], Sequence[Location]]:
-        """Give the rows of the source, and the files that it is."""
-        from airflow_provider_emqx.exceptions import EmqxConfigError
-        from airflow_provider_emqx.provisioning.files import is_location
-        from airflow_provider_emqx.provisioning.sources import find, read_files, read_rows
+    def _read(self, how: Format) -> Source:
+        """Open the source."""
+        from airflow_provider_emqx.provisioning.sources import read_source
 
         source = self.source
-        if isinstance(source, _InlineRows):
-            return read_rows(source.rows, how), ()
-        if is_location(source):
-            files = find(source, how)
-            return read_files(files, how), files
-        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")
+        return read_source(source.rows if isinstance(source, _InlineRows) else source, how)
 
     def _format(self) -> Format:
         from airflow_provider_emqx.provisioning.plan import IDS_ONLY
@@ -332,10 +323,3 @@ def _pepper(conn_id: str | None) -> str:
             f"the connection {conn_id!r} of pepper_conn_id has no password: it is the pepper"
         )
     return str(pepper)
-
-
-def _push(context: Context, summary: dict[str, Any]) -> None:
-    """Store the summary of a task that fails, where the next one looks for it."""
-    ti = context.get("ti")
-    if ti is not None:
-        ti.xcom_push(key="return_value", value=summary)

@@ -2,229 +2,274 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow_provider_emqx.api.acl import read_rule, read_subject
 from airflow_provider_emqx.api.base import Operation
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.files import open_to_read
+from airflow_provider_emqx.client.idset import IdSet
+from airflow_provider_emqx.exceptions import (
+    EmqxBadRequestError,
+    EmqxConfigError,
+    EmqxError,
+    EmqxUnsupportedError,
+)
+from airflow_provider_emqx.provisioning.engine import REJECTED, SKIPPED, WRITTEN, Outcome, shown
+from airflow_provider_emqx.provisioning.limits import tell_rate
+from airflow_provider_emqx.provisioning.plan import Terms
+from airflow_provider_emqx.provisioning.report import Report, Tally, judge, rejected_rows, tell
+from airflow_provider_emqx.provisioning.sources import Block, Format, Source
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
-#: rejected rows that a result lists
-SHOWN = 100
-
 _SUBJECTS = ("username", "clientid")
-_ALL = "all"
 _RULE = ("topic", "permission", "action", "qos", "retain")
-Rows = Iterator[tuple[int, Any]]
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
+_LOOK = "SELECT kind, name, line, file, rule FROM rows ORDER BY kind, name, rowid"
 
 
-@dataclass
-class Subject:
+class RulesFormat(Format):
+    """How a file of rules is to be read; without the topic (``ids_only``) a row says only whose rules are meant."""
+
+    fields: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "all", *_RULE)
+    strict: ClassVar[bool] = True
+
+    def needs(self, name: str, header: Sequence[str]) -> bool:
+        """Tell whether a source with this header cannot do without a field."""
+        return not self.ids_only and name in ("topic", "permission")
+
+
+@dataclass(frozen=True)
+class AclPlan(Terms):
     """
-    The rows of one username or client id, or of all clients.
+    What is to be done with rules.
 
+    :param mode: ``"set"`` or ``"delete"``.
+    """
+
+    mode: str = "set"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in ("set", "delete"):
+            raise EmqxConfigError(f"mode must be 'set' or 'delete', not {self.mode!r}")
+
+
+class Subject(NamedTuple):
+    """
+    The good rows of one username or client id, or of all clients.
+
+    :param name: as :func:`~airflow_provider_emqx.api.acl.read_subject` gives it.
+    :param places: line and file of each row.
     :param rules: checked, in order.
-    :param lines: of its good rows.
-    :param bad: whether one of its rows was rejected.
     """
 
-    rules: list[dict[str, Any]] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    bad: bool = False
+    name: tuple[str, str]
+    places: list[tuple[int, str]]
+    rules: list[dict[str, Any]]
+
+    def outcomes(self, outcome: str, reason: str = "") -> list[Outcome]:
+        """Give the same outcome for each row."""
+        return [Outcome(line, _named(self.name), outcome, reason, file) for line, file in self.places]
 
 
-@dataclass
-class AclPlan:
+class Rows:
     """
-    What is to be written.
+    Checked rows, in a temporary database of their own until all of one subject are together.
 
-    :param read: rows that the source gave.
-    :param subjects: by kind and name.
-    :param rejected: line and reason of each rejected row.
-    :param with_rules: whether rules are set; otherwise they are deleted.
+    :param plan: whether they must be rules.
     """
 
-    read: int = 0
-    subjects: dict[tuple[str, str], Subject] = field(default_factory=dict)
-    rejected: list[tuple[int, str]] = field(default_factory=list)
-    with_rules: bool = True
+    def __init__(self, plan: AclPlan) -> None:
+        self._with_rules = plan.mode == "set"
+        self._database = sqlite3.connect("")
+        self._database.execute("CREATE TABLE rows (kind TEXT, name TEXT, line INTEGER, file TEXT, rule TEXT)")
+        # subjects with a rejected row, or that a row too broken to tell may have meant
+        self._spoilt = IdSet()
+        self.read = 0
+
+    def close(self) -> None:
+        """Forget them."""
+        self._database.close()
+
+    def add(self, block: Block) -> list[Outcome]:
+        """
+        Check rows and keep the good ones.
+
+        :param block: of the source.
+        :return: the rejected ones.
+        """
+        self.read += len(block.lines) + len(block.bad)
+        rejected, good = [], []
+        for bad in block.bad:
+            rejected.append(Outcome(bad.line, None, REJECTED, bad.reason, block.file))
+            everybody = [("all", "")] if any(text.lower() in _TRUE for text in bad.maybe) else []
+            self._spoilt.add_all([(kind, text) for kind in _SUBJECTS for text in bad.maybe] + everybody)
+        for line, username, clientid, everybody, *values in zip(block.lines, *block.columns, strict=True):
+            subject = None
+            try:
+                subject = _subject(username, clientid, everybody)
+                given = {
+                    name: value for name, value in zip(_RULE, values, strict=True) if value not in (None, "")
+                }
+                rule = read_rule(given) if self._with_rules else {}
+            except EmqxConfigError as error:
+                rejected.append(
+                    Outcome(line, subject and _named(subject), REJECTED, error.message, block.file)
+                )
+                if subject:
+                    self._spoilt.add_all([subject])
+            else:
+                good.append((*subject, line, block.file, json.dumps(rule)))
+        self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", good)
+        return sorted(rejected)
+
+    def count(self) -> int:
+        """Tell how many subjects there are."""
+        return int(
+            self._database.execute("SELECT count(*) FROM (SELECT DISTINCT kind, name FROM rows)").fetchone()[
+                0
+            ]
+        )
+
+    def subjects(self) -> Iterator[tuple[Subject, bool]]:
+        """Give each subject, and whether it must be left alone because of another row."""
+        with closing(self._database.execute(_LOOK)) as found:
+            for name, group in groupby(found, itemgetter(0, 1)):
+                rows = list(group)
+                places = [(line, file) for _, _, line, file, _ in rows]
+                yield Subject(name, places, [json.loads(row[-1]) for row in rows]), name in self._spoilt
 
 
-def read_source(source: Any) -> Rows:
+def provision(
+    hook: EmqxHook, source: Source, plan: AclPlan, push: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     """
-    Read rows with their lines (of a list: their positions), from 1.
-
-    :param source: path or URL of a CSV, JSON or JSON Lines file, or an iterable of dicts.
-    :raises EmqxConfigError: if it cannot be read.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        return _read_file(source)
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(source).__name__}")
-    return enumerate(source, 1)
-
-
-def plan(rows: Rows, with_rules: bool = True) -> AclPlan:
-    """
-    Check rows and gather them by subject.
-
-    :param rows: with their lines.
-    :param with_rules: whether rows must be rules; otherwise only their subjects count.
-    """
-    planned = AclPlan(with_rules=with_rules)
-    for line, row in rows:
-        planned.read += 1
-        name = None
-        try:
-            name = _subject(row)
-            _check_columns(row)
-            rule = read_rule(_rule(row)) if with_rules else {}
-        except EmqxConfigError as error:
-            planned.rejected.append((line, error.message))
-            if name is not None:
-                planned.subjects.setdefault(name, Subject()).bad = True
-            continue
-        subject = planned.subjects.setdefault(name, Subject())
-        subject.rules.append(rule)
-        subject.lines.append(line)
-    return planned
-
-
-def provision(hook: EmqxHook, planned: AclPlan, dry_run: bool = False) -> dict[str, Any]:
-    """
-    Write a plan.
+    Write the rules of a source.
 
     :param hook: of the broker.
-    :param planned: of the rows.
-    :param dry_run: write nothing.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "rejected_rows"}``.
+    :param source: of the rows. All are read before anything is written.
+    :param plan: what to do with them.
+    :param push: given the summary before the task fails.
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "rejected_rows"}``.
+    :raises EmqxConfigError: if the source breaks off; nothing is written then. If too many rows were rejected.
     :raises EmqxError: if the broker fails; subjects before that are done.
     """
-    good = {name: subject for name, subject in planned.subjects.items() if not subject.bad}
-    skipped = sum(len(subject.lines) for subject in planned.subjects.values() if subject.bad)
-    rejected, written, done = list(planned.rejected), 0, 0
-    operations = [] if dry_run else [_operation(hook, planned, name) for name in good]
-    results = hook.run_many(operations) if operations else iter([True] * len(good))
-    for subject, result in zip(good.values(), results, strict=True):
-        if isinstance(result, EmqxConfigError):
+    tally, subjects = Tally(), 0
+
+    def summary() -> dict[str, Any]:
+        sums = {name: getattr(tally, name) for name in ("written", "skipped", "rejected")}
+        return {
+            "read": rows.read,
+            **sums,
+            "subjects": subjects,
+            "dry_run": plan.dry_run,
+            "report": str(plan.report) if plan.report else None,
+            "rejected_rows": rejected_rows(tally, plan),
+        }
+
+    def account(outcomes: list[Outcome]) -> None:
+        tally.add_others(outcomes)
+        if report is not None:
+            report.add(outcomes)
+
+    report = Report(plan.report, len(source.files) > 1) if plan.report else None
+    with closing(Rows(plan)) as rows:
+        try:
+            with report or nullcontext():
+                for block in source.blocks:
+                    account(rows.add(block))
+                for subject, outcome, reason in _written(hook, rows, plan):
+                    if outcome != WRITTEN:
+                        account(subject.outcomes(outcome, reason))
+                        continue
+                    subjects += 1
+                    tally.written += len(subject.places)
+                    if report is not None and plan.dry_run:
+                        report.add(subject.outcomes(outcome))
+            tally.check(rows.read)
+        except BaseException:
+            push(summary())
+            raise
+        tell(tally, rows.read, plan)
+        failure = judge(tally, rows.read, plan)
+        if tally.rejected and not tally.written:
+            failure = failure or f"none of {rows.read:,} rows could be done, {tally.rejected:,} were rejected"
+        if failure:
+            push(summary())
+            raise EmqxConfigError(failure)
+        return summary()
+
+
+def _written(hook: EmqxHook, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subject, str, str]]:
+    """Write each subject; give it with outcome and reason."""
+    waiting: deque[tuple[Subject, bool]] = deque()
+
+    def operations() -> Iterator[Operation[Any]]:
+        auth = hook.api.auth
+        for subject, spoilt in rows.subjects():
+            waiting.append((subject, spoilt))
+            if spoilt:
+                continue
+            if plan.mode == "delete":
+                yield auth.delete_acl_rules(hook.broker, subject.name)
+            else:
+                yield auth.set_acl_rules(hook.broker, subject.name, subject.rules)
+
+    def skipped() -> Iterator[tuple[Subject, str, str]]:
+        while waiting and waiting[0][1]:
+            yield waiting.popleft()[0], SKIPPED, "another row of the same name was rejected"
+
+    if plan.dry_run:
+        results: Iterator[Any] = (None for _ in operations())
+    else:
+        tell_rate(hook, rows.count(), "subject")
+        results = hook.run_many(operations())
+    for result in results:
+        yield from skipped()
+        subject, _ = waiting.popleft()
+        if isinstance(result, EmqxBadRequestError | EmqxUnsupportedError):
+            yield subject, REJECTED, str(result)
+        elif isinstance(result, EmqxError):
             raise result
-        if isinstance(result, EmqxError) and not _is_of_the_rows(result):
-            raise result
-        if isinstance(result, EmqxError):
-            rejected += [(line, str(result)) for line in subject.lines]
         else:
-            written += len(subject.lines)
-            done += 1
-    return {
-        "read": planned.read,
-        "written": written,
-        "skipped": skipped,
-        "rejected": len(rejected),
-        "subjects": done,
-        "rejected_rows": [{"line": line, "reason": reason} for line, reason in sorted(rejected)[:SHOWN]],
+            yield subject, WRITTEN, ""
+    yield from skipped()
+
+
+def _named(subject: tuple[str, str]) -> str | None:
+    kind, name = subject
+    return shown(f"{kind}:{name}" if name else kind)
+
+
+def _subject(username: Any, clientid: Any, everybody: Any) -> tuple[str, str]:
+    named = {
+        kind: name
+        for kind, name in zip(_SUBJECTS, (username, clientid), strict=True)
+        if name not in (None, "")
     }
-
-
-def _is_of_the_rows(error: EmqxError) -> bool:
-    from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxUnsupportedError
-
-    return isinstance(error, (EmqxBadRequestError, EmqxUnsupportedError))
-
-
-def _operation(hook: EmqxHook, planned: AclPlan, name: tuple[str, str]) -> Operation[Any]:
-    auth = hook.api.auth
-    if not planned.with_rules:
-        return auth.delete_acl_rules(hook.broker, name)  # type: ignore[no-any-return]
-    return auth.set_acl_rules(hook.broker, name, planned.subjects[name].rules)  # type: ignore[no-any-return]
-
-
-def _subject(row: Any) -> tuple[str, str]:
-    if not isinstance(row, Mapping):
-        raise EmqxConfigError(f"a row must be an object, not {type(row).__name__}")
-    named = [name for name in _SUBJECTS if row.get(name) not in (None, "")]
-    everybody = _flag(row.get(_ALL, ""))
-    if len(named) + everybody > 1:
+    if len(named) + _flag(everybody) > 1:
         raise EmqxConfigError(
             "a rule is for a username, for a client id or for all clients, not for several of these"
         )
-    if everybody:
-        return read_subject("all")
-    if not named:
+    if not named and not _flag(everybody):
         # an empty cell must not open the broker to everybody
         raise EmqxConfigError(
             "the row names no username and no clientid; one for all clients says so: all=true"
         )
-    return read_subject({named[0]: row[named[0]]})
+    return read_subject(named or "all")
 
 
 def _flag(value: Any) -> bool:
-    text = str(value).strip().lower()
-    if text in ("true", "1", "yes"):
-        return True
-    if text in ("false", "0", "no", "none", ""):
-        return False
-    raise EmqxConfigError("all must be true or false")
-
-
-def _check_columns(row: Mapping[Any, Any]) -> None:
-    if None in row or any(value is None for value in row.values()):
-        raise EmqxConfigError("the row has another number of columns than the header")
-    known = (*_SUBJECTS, _ALL, *_RULE)
-    unknown = [name for name in row if name not in known]
-    if unknown:
-        raise EmqxConfigError(f"there is no column {str(unknown[0])[:40]!r}; there are {', '.join(known)}")
-
-
-def _rule(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in _RULE if row.get(name) not in (None, "")}
-
-
-def _read_file(source: str | os.PathLike[str]) -> Rows:
-    name = str(source).lower().removesuffix(".gz")
-    readers = {
-        ".csv": _read_csv,
-        ".json": _read_json,
-        ".jsonl": _read_json_lines,
-        ".ndjson": _read_json_lines,
-    }
-    reader = readers.get(os.path.splitext(name)[1])
-    if reader is None:
-        raise EmqxConfigError(
-            f"{source}: the name does not tell the format (.csv, .json, .jsonl, each also with .gz)"
-        )
-    with open_to_read(source) as raw:
-        plain = gzip.GzipFile(fileobj=raw) if str(source).lower().endswith(".gz") else raw
-        try:
-            yield from reader(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
-        except (ValueError, EOFError, OSError, csv.Error) as error:
-            what = "is no UTF-8 text" if isinstance(error, UnicodeError) else f"cannot be read: {error}"
-            raise EmqxConfigError(f"{source} {what}. Nothing was written") from None
-
-
-def _read_csv(text: io.TextIOWrapper) -> Rows:
-    reader = csv.DictReader(text, strict=True)
-    for row in reader:
-        yield reader.line_num, row
-
-
-def _read_json(text: io.TextIOWrapper) -> Rows:
-    rows = json.load(text)
-    if not isinstance(rows, list):
-        raise EmqxConfigError("the JSON document is no array")
-    yield from enumerate(rows, 1)
-
-
-def _read_json_lines(text: io.TextIOWrapper) -> Rows:
-    for number, line in enumerate(text, 1):
-        if line.strip():
-            yield number, json.loads(line)
+    text = "" if value is None else str(value).strip().lower()
+    if text not in (*_TRUE, *_FALSE):
+        raise EmqxConfigError("all must be true or false")
+    return text in _TRUE

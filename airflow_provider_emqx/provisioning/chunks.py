@@ -43,7 +43,7 @@ class Pace:
 
     def __init__(self, rows: int = 500, most: int = 5_000, target: float = 5.0) -> None:
         self.rows = rows
-        self._most = most
+        self.most = most
         self._target = target
 
     def took(self, rows: int, seconds: float) -> None:
@@ -55,7 +55,7 @@ class Pace:
         """
         fitting = int(rows * self._target / max(seconds, 0.001))
         # upwards in steps: the first chunk's time says little
-        self.rows = max(1, min(fitting, 4 * self.rows, self._most))
+        self.rows = max(1, min(fitting, 4 * self.rows, self.most))
 
 
 def cut(checked: Iterable[Checked], pace: Pace) -> Iterator[Chunk]:

@@ -29,8 +29,9 @@ from airflow_provider_emqx.provisioning.check import Checked, Checker, User
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
+from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
-from airflow_provider_emqx.provisioning.sources import Block, Format, read_rows
+from airflow_provider_emqx.provisioning.sources import Block, Format, read_source
 from airflow_provider_emqx.provisioning.state import State
 
 if TYPE_CHECKING:
@@ -136,11 +137,13 @@ class Run:
 
     :param hook: of the broker.
     :param plan: what to do with the rows.
+    :param expected: tells how many rows there will be, about; ``None`` if that is not known.
     """
 
-    def __init__(self, hook: EmqxHook, plan: Plan) -> None:
+    def __init__(self, hook: EmqxHook, plan: Plan, expected: Callable[[], int | None] = lambda: None) -> None:
         self.hook = hook
         self.plan = plan
+        self._expected = expected
         #: rows that the source has given so far
         self.read = 0
         self.inventory = Inventory(hook, plan)
@@ -215,7 +218,10 @@ class Run:
         if self._hasher is not None:
             checked = _hashed(checked, self._hasher)
         write, chunks = self._writer(cut(checked, pace))
-        chunks = self._tell_limits(write, chunks)
+        if self.hook.broker.serverless and self.plan.mode not in IDS_ONLY:
+            chunks = self._fitting(chunks)
+        if not self.plan.dry_run:
+            self._tell_rate(write, pace)
         if self.plan.acl_rules and not self.plan.dry_run:
             self.acl_changed = rules.ensure_for_all(self.hook, self.plan.acl_rules)
         return write, chunks
@@ -381,22 +387,13 @@ class Run:
         encoded = ahead(bulk(self.hook.broker, users))
         return lambda: _of_bulk(self.hook.run(encoded))
 
-    def _tell_limits(self, write: Write, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Say before the first write what the limits of the broker and of the connection mean for this run."""
-        rate = self.hook.settings.rate_limit
-        if self.plan.dry_run or (rate is None and not self.hook.broker.serverless):
-            return chunks
-        known = ""
-        if self.hook.broker.serverless:
-            head, users = [], 0
-            for chunk in chunks:
-                head.append(chunk)
-                users += len(chunk.users)
-                if users > SERVERLESS_USERS:
-                    break
-            new = sum(len(chunk.users) - len(self.inventory.among(chunk.users)) for chunk in head)
-            there = len(self.inventory.read())
-            if self.plan.mode not in IDS_ONLY and there + new > SERVERLESS_USERS:
+    def _fitting(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Look ahead in the source whether EMQX Cloud Serverless has room for its users, and say so if not."""
+        there, new, head = len(self.inventory.read()), 0, []
+        for chunk in chunks:
+            head.append(chunk)
+            new += len(chunk.users) - len(self.inventory.among(chunk.users))
+            if there + new > SERVERLESS_USERS:
                 log.warning(
                     "EMQX Cloud Serverless holds %s users. It has %s now, and this source brings %s new ones or more: "
                     "what is beyond the limit will be rejected",
@@ -404,16 +401,30 @@ class Run:
                     f"{there:,}",
                     f"{new:,}",
                 )
-            chunks = chain(head, chunks)
-            known = f" ({users:,} rows: about {max(users / (rate or 1), 1):,.0f} s)"
-        if rate is not None and write in (self._delete, self._create_each, self._upsert_each):
+                break
+        return chain(head, chunks)
+
+    def _tell_rate(self, write: Write, pace: Pace) -> None:
+        """Say before the first write how long the run will take at the limit of requests."""
+        hook, mode = self.hook, self.plan.mode
+        if hook.settings.rate_limit is None:
+            return
+        if hook.broker.serverless:
             log.info(
-                "At %g requests per second, and at least one request per row, 1,000 rows take %.0f s%s",
-                rate,
-                1_000 / rate,
-                known,
+                "EMQX Cloud Serverless takes 10 requests per second, and holds %s users",
+                f"{SERVERLESS_USERS:,}",
             )
-        return chunks
+        if mode == "prune":
+            tell_rate(hook, None, "deleted user")
+            return
+        more = ["one for each deleted user"] if mode == "sync" else []
+        if mode in ("upsert", "sync") and (hook.broker.generation == "v4" or write == self._upsert_each):
+            more.insert(0, "one for each user that exists already")
+        single = write in (self._delete, self._create_each, self._upsert_each)
+        rows = self._expected()
+        if rows is not None and self.plan.shard is not None:
+            rows //= self.plan.shard.of
+        tell_rate(hook, rows, at_once=1 if single else pace.most, more=" and ".join(more))
 
     def _upsert(self, users: list[User]) -> Result:
         return _of_bulk(self.hook.run(self.hook.api.auth.upsert_users(self.hook.broker, users)))
@@ -523,9 +534,9 @@ def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -
     :return: an iterator over the outcomes of all rows; the work is done as it is advanced.
     :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
     """
-    run = Run(hook, Plan(mode))
-    blocks = read_rows(rows, Format(ids_only=mode in IDS_ONLY))
-    return (outcome for done in run(blocks) for outcome in done.all())
+    source = read_source(rows, Format(ids_only=mode in IDS_ONLY))
+    run = Run(hook, Plan(mode), source.expected)
+    return (outcome for done in run(source.blocks) for outcome in done.all())
 
 
 def shown(user_id: object) -> str | None:

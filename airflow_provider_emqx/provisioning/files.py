@@ -73,6 +73,22 @@ def exists(location: Location) -> bool:
             raise _not_opened(error, location) from error
 
 
+def size_and_age(location: Location) -> tuple[int, float] | None:
+    """
+    Tell how large a file is, and when it was changed.
+
+    :param location: local path, URL, or ObjectStoragePath.
+    :return: bytes and time, ``None`` where that cannot be told.
+    """
+    place = locate(location)
+    try:
+        with _os_errors():
+            stat = os.stat(place) if isinstance(place, str) else cast("Any", place).stat()
+            return stat.st_size, stat.st_mtime
+    except OSError:
+        return None
+
+
 def files_in(location: Location, pattern: str = "") -> list[ObjectStoragePath]:
     """
     List the files of a directory that is not a local one.

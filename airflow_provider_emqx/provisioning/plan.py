@@ -24,16 +24,34 @@ DELETES = 100
 DELETES_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Terms:
     """
-    What is to be done with the rows of a source.
+    What holds for the rows of any source.
 
-    :param mode: one of :data:`MODES`.
     :param dry_run: read and check everything, write nothing.
     :param report: where to write the report, if anywhere.
     :param on_rejected: ``"report"`` or ``"fail"``.
     :param max_rejected: count or share of rejected rows that is accepted.
+    """
+
+    dry_run: bool = False
+    report: Location | None = None
+    on_rejected: str = "report"
+    max_rejected: float | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_rejected not in ("report", "fail"):
+            raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
+        limit(self.max_rejected, 1)
+
+
+@dataclass(frozen=True)
+class Plan(Terms):
+    """
+    What is to be done with users.
+
+    :param mode: one of :data:`MODES`.
     :param scope: of ``sync`` and ``prune``: prefixes or patterns of the users that the source speaks for.
     :param protect: of these: ids or patterns of users that are never deleted.
     :param max_deletes: of these: count, or share of the users in scope, that may be deleted.
@@ -45,10 +63,6 @@ class Plan:
     """
 
     mode: str = "upsert"
-    dry_run: bool = False
-    report: Location | None = None
-    on_rejected: str = "report"
-    max_rejected: float | str | None = None
     scope: str | Sequence[str] | None = None
     protect: str | Sequence[str] = ()
     max_deletes: float | str | None = None
@@ -59,11 +73,9 @@ class Plan:
     acl_rules: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in MODES:
             raise EmqxConfigError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
-        if self.on_rejected not in ("report", "fail"):
-            raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
-        limit(self.max_rejected, 1)
         limit(self.max_deletes, 1, "max_deletes")
         if self.mode in PRUNING and not texts("scope", self.scope):
             raise EmqxConfigError(

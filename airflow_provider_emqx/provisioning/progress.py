@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_emqx.provisioning.engine import Done, Outcome
-from airflow_provider_emqx.provisioning.files import Location, locate
+from airflow_provider_emqx.provisioning.files import Location, size_and_age
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import Format
 
@@ -128,12 +127,10 @@ def fingerprint(hook: EmqxHook, files: Sequence[Location], how: Format, plan: Pl
     """
     told: list[Any] = []
     for file in files:
-        place = locate(file)
-        try:
-            stat = os.stat(place) if isinstance(place, str) else place.stat()
-            told.append([str(file), stat.st_size, stat.st_mtime])
-        except (OSError, AttributeError, KeyError, NotImplementedError):
+        found = size_and_age(file)
+        if found is None:
             return None
+        told.append([str(file), *found])
     broker, settings = hook.broker, hook.settings
     told.append([settings.origin, broker.authenticator, broker.user_id_type, broker.namespace])
     told.append([how.name, dict(how.columns), how.delimiter, how.encoding])

@@ -15,7 +15,7 @@ from typing import IO, Any
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.engine import DELETED, PRUNED, REJECTED, Done, Outcome, shown
 from airflow_provider_emqx.provisioning.files import Location, locate, open_to_write
-from airflow_provider_emqx.provisioning.plan import Plan, limit
+from airflow_provider_emqx.provisioning.plan import Terms, limit
 from airflow_provider_emqx.provisioning.progress import Progress, plus
 
 log = logging.getLogger(__name__)
@@ -65,14 +65,19 @@ class Tally:
         else:
             self.written += result.done
         not_done = done.not_done()
-        self._add_others(not_done)
+        self.add_others(not_done)
         if result.done:
             self.created = plus(self.created, result.created)
             self.updated = plus(self.updated, result.updated)
             self.unchanged = plus(self.unchanged, result.unchanged)
         return not_done
 
-    def _add_others(self, not_done: list[Outcome]) -> None:
+    def add_others(self, not_done: list[Outcome]) -> None:
+        """
+        Add rows that were not done.
+
+        :param not_done: skipped and rejected ones.
+        """
         rejected = [outcome for outcome in not_done if outcome.outcome == REJECTED]
         self.rejected += len(rejected)
         self.skipped += len(not_done) - len(rejected)
@@ -90,7 +95,7 @@ class Tally:
         else:
             self.written += progress.done
         self.created, self.updated, self.unchanged = progress.created, progress.updated, progress.unchanged
-        self._add_others(progress.others)
+        self.add_others(progress.others)
 
     def check(self, read: int) -> None:
         """
@@ -246,23 +251,66 @@ def row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def judge(tally: Tally, read: int, plan: Plan) -> str | None:
+def rejected_rows(tally: Tally, terms: Terms) -> list[dict[str, Any]]:
+    """
+    Give the first rejected rows for a result; none where a report has them.
+
+    :param tally: of the run.
+    :param terms: its ``report`` counts.
+    """
+    if terms.report:
+        return []
+    rows = map(row, tally.rejected_rows)
+    return [{name: value for name, value in told.items() if name != "file" or value} for told in rows]
+
+
+def tell(tally: Tally, read: int, terms: Terms) -> None:
+    """
+    Log what came of a run, with the first rejected rows where no report has them.
+
+    :param tally: of the finished run.
+    :param read: rows that the source gave.
+    :param terms: its ``dry_run`` and ``report`` count.
+    """
+    if not read:
+        log.warning("The source has no rows")
+        return
+    if tally.rejected and not terms.report:
+        for told in tally.rejected_rows:
+            place = f"{told.file}, line {told.line}" if told.file else f"Line {told.line}"
+            log.warning("%s rejected, id %r: %s", place, told.user_id, told.reason)
+        if tally.rejected > len(tally.rejected_rows):
+            log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
+    counts = tally.counts()
+    log.log(
+        logging.WARNING if tally.rejected else logging.INFO,
+        "%s%s rows read: %s%s; %s%s",
+        "DRY RUN, nothing was written. " if terms.dry_run else "",
+        f"{read:,}",
+        tally.words(),
+        f" ({counts})" if counts else "",
+        tally.rate(),
+        f". Rows not done are in {terms.report}" if terms.report and tally.rejected + tally.skipped else "",
+    )
+
+
+def judge(tally: Tally, read: int, terms: Terms) -> str | None:
     """
     Decide whether rejected rows make the run a failure.
 
     :param tally: of the finished run.
     :param read: rows that the source gave.
-    :param plan: its ``on_rejected`` and ``max_rejected`` count.
+    :param terms: its ``on_rejected`` and ``max_rejected`` count.
     :return: why the run has failed, ``None`` if it has not.
     """
     if not tally.rejected:
         return None
     if tally.rejected == read:
         return f"all {read:,} rows of the source were rejected"
-    allowed = limit(plan.max_rejected, read)
-    if allowed is None and plan.on_rejected == "fail":
+    allowed = limit(terms.max_rejected, read)
+    if allowed is None and terms.on_rejected == "fail":
         allowed = 0
     if allowed is None or tally.rejected <= allowed:
         return None
-    given = "on_rejected is 'fail'" if plan.max_rejected is None else f"max_rejected is {plan.max_rejected}"
+    given = "on_rejected is 'fail'" if terms.max_rejected is None else f"max_rejected is {terms.max_rejected}"
     return f"{tally.rejected:,} of {read:,} rows were rejected, and {given}"

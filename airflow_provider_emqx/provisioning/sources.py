@@ -12,14 +12,23 @@ import os
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, ClassVar, NamedTuple, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.files import Location, files_in, is_directory, locate, open_to_read
+from airflow_provider_emqx.provisioning.files import (
+    Location,
+    files_in,
+    is_directory,
+    is_location,
+    locate,
+    open_to_read,
+    size_and_age,
+)
 
 #: fields that a row may have, in the order in which rows of every source give them
 FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "acl")
@@ -30,6 +39,7 @@ BLOCK = 500
 LONGEST = 8_000_000
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_GZIP = b"\x1f\x8b"
 FORMATS = ("csv", "json", "jsonl", "parquet")
 
 
@@ -54,7 +64,7 @@ class Block(NamedTuple):
     Some rows of a source.
 
     :param lines: where each row starts.
-    :param columns: for each of :data:`FIELDS` its values, as many as lines; ``None`` where a row has none.
+    :param columns: for each of the format's fields its values, as many as lines; ``None`` where a row has none.
     :param bad: rows that could not be read.
     :param file: which of several files they are from.
     """
@@ -72,7 +82,7 @@ class Format:
 
     :param name: ``"csv"``, ``"json"`` (one array of objects), ``"jsonl"`` (one object per line), ``"parquet"``, or
         ``None`` to tell by the file's suffix. Whether it is gzipped is told by its content.
-    :param columns: name of the source's column for each of :data:`FIELDS` that is called otherwise there.
+    :param columns: name of the source's column for each field that is called otherwise there.
     :param ids_only: whether a source needs no column but the ids.
     :param delimiter: of CSV, one character.
     :param encoding: of the text; a byte order mark is accepted in UTF-8.
@@ -84,13 +94,19 @@ class Format:
     delimiter: str = ","
     encoding: str = "utf-8"
 
+    #: what rows may have, in the order in which blocks give it
+    fields: ClassVar[tuple[str, ...]] = FIELDS
+    #: whether rows may have nothing else
+    strict: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if self.name not in (None, *FORMATS):
             raise EmqxConfigError(f"format must be one of {', '.join(FORMATS)}, not {self.name!r}")
-        unknown = sorted(set(self.columns) - set(FIELDS))
+        unknown = sorted(set(self.columns) - set(self.fields))
         if unknown:
             raise EmqxConfigError(
-                f"columns has the unknown key {unknown[0]!r}; it maps {', '.join(FIELDS)} to the source's own names"
+                f"columns has the unknown key {unknown[0]!r}; it maps {', '.join(self.fields)} to the source's own "
+                "names"
             )
         if not all(isinstance(name, str) and name for name in self.columns.values()):
             raise EmqxConfigError("columns maps field names to column names, both text")
@@ -109,11 +125,73 @@ class Format:
         """Tell what a field is called in the source."""
         return str(self.columns.get(name, name))
 
+    def unknown(self, names: Iterable[Any]) -> str | None:
+        """Tell which name of a source means nothing, if that matters; misspelt it would go unseen."""
+        known = {self.column(name) for name in self.fields} if self.strict else set(names)
+        other = next((name for name in names if name not in known), None)
+        return (
+            None
+            if other is None
+            else f"there is no field {str(other)[:40]!r}; there are {', '.join(self.fields)}"
+        )
+
     def needs(self, name: str, header: Sequence[str]) -> bool:
         """Tell whether a source with this header cannot do without a field."""
         if name == "password":
             return not self.ids_only and self.column("password_hash") not in header
         return name == "user_id"
+
+
+class Source(NamedTuple):
+    """
+    Where rows come from.
+
+    :param blocks: of rows, read as they are asked for.
+    :param files: that they are in, if any.
+    :param expected: tells how many rows there will be, about; ``None`` if that cannot be known without reading them.
+    """
+
+    blocks: Iterator[Block]
+    files: Sequence[Location] = ()
+    expected: Callable[[], int | None] = lambda: None
+
+
+def read_source(given: Any, how: Format) -> Source:
+    """
+    Take what an operator was given.
+
+    :param given: path, URL or ObjectStoragePath of a file, of a directory, or with shell patterns in it; or an iterable
+        of dicts.
+    :param how: its format.
+    :raises EmqxConfigError: if it is none of these, or there are no files.
+    """
+    if is_location(given):
+        files = find(given, how)
+        return Source(read_files(files, how), files, lambda: estimate(files, how))
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
+    return Source(read_rows(given, how), (), lambda: len(given) if isinstance(given, Sized) else None)
+
+
+def estimate(files: Sequence[Location], how: Format) -> int | None:
+    """
+    Guess how many rows files have, from the start of the first one and the sizes of all.
+
+    :param files: as :func:`find` gives them.
+    :param how: their format.
+    """
+    name = how.name or _format_of(str(files[0]))
+    sizes = [size_and_age(file) for file in files]
+    with open_to_read(files[0]) as raw:
+        start = raw.read(1 << 16)
+    try:
+        text = zlib.decompressobj(31).decompress(start) if start[:2] == _GZIP else start
+    except zlib.error:
+        return None
+    rows = text.count(b"\n") if name == "csv" else text.count(f'"{how.column("user_id")}"'.encode())
+    if not rows or name == "parquet" or None in sizes:
+        return None
+    return round(rows / len(start) * sum(found[0] for found in sizes if found))
 
 
 def find(source: Location, how: Format) -> Sequence[Location]:
@@ -262,7 +340,7 @@ def _split_pattern(url: str) -> tuple[str, str]:
 def _plain(raw: IO[bytes]) -> io.BufferedReader[Any]:
     """Undo gzip, if the file's first bytes say so."""
     buffered: io.BufferedReader[Any] = io.BufferedReader(cast("io.RawIOBase", raw), 1 << 18)
-    if buffered.peek(2)[:2] == b"\x1f\x8b":
+    if buffered.peek(2)[:2] == _GZIP:
         return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=buffered)), 1 << 18)
     return buffered
 
@@ -391,8 +469,10 @@ def _header(lines: _Lines, how: Format, where: _Where) -> list[str]:
 def _positions(
     header: Sequence[str], how: Format, where: _Where, delimiter: str = ""
 ) -> tuple[int | None, ...]:
+    if unknown := how.unknown(header):
+        raise where.broken(f"{unknown}. Other names can be mapped with columns=")
     positions: list[int | None] = []
-    for name in FIELDS:
+    for name in how.fields:
         column = how.column(name)
         if header.count(column) > 1:
             raise where.broken(f"the header has the column {column!r} twice")
@@ -494,8 +574,7 @@ def _read_json_lines(text: io.TextIOWrapper, how: Format, where: _Where) -> Iter
                 items.append(decode(line))
             except (ValueError, RecursionError):
                 if not line.isspace():
-                    texts = tuple(re.findall(r'"((?:[^"\\]|\\.)*)"', line))
-                    bad.append(Bad(number, None, "the line is no JSON", texts))
+                    bad.append(Bad(number, None, "the line is no JSON", _pieces(line)))
             else:
                 numbers.append(number)
         yield _block(numbers, items, bad, how)
@@ -637,19 +716,40 @@ def _objects(items: Iterator[tuple[int, Any]], how: Format) -> Iterator[Block]:
 
 
 def _block(numbers: list[int], items: list[Any], bad: list[Bad], how: Format) -> Block:
-    if not all(isinstance(item, dict) for item in items):
-        others = [at for at, item in enumerate(items) if not isinstance(item, Mapping)]
-        bad += [_no_object(numbers[at], items[at]) for at in others]
-        for at in reversed(others):
+    if how.strict or not all(isinstance(item, dict) for item in items):
+        wrong = {at: reason for at, item in enumerate(items) if (reason := _wrong(item, how))}
+        bad += [Bad(numbers[at], None, reason, _texts(items[at])) for at, reason in wrong.items()]
+        for at in reversed(wrong):
             del numbers[at], items[at]
-    columns = tuple([item.get(column) for item in items] for column in map(how.column, FIELDS))
+    columns = tuple([item.get(column) for item in items] for column in map(how.column, how.fields))
     return Block(numbers, columns, bad)
 
 
-def _no_object(line: int, item: object) -> Bad:
-    texts = item if isinstance(item, list | tuple) else [item]
-    maybe = tuple(text for text in texts if isinstance(text, str))
-    return Bad(line, None, f"this is {kind(item)}, not an object", maybe)
+def _wrong(item: object, how: Format) -> str | None:
+    return how.unknown(item) if isinstance(item, Mapping) else f"this is {kind(item)}, not an object"
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Give all texts and numbers inside a JSON value."""
+    found, waiting = [], [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str | int):
+            found.append(str(one))
+        elif isinstance(one, Mapping):
+            waiting += one.values()
+        elif isinstance(one, list | tuple):
+            waiting += one
+    return tuple(found)
+
+
+def _pieces(line: str) -> tuple[str, ...]:
+    """Give all texts that may have been meant in a line that is no JSON."""
+    found = {*line.split('"'), *re.split(r'[\s"{}\[\],:]+', line)}
+    for quoted in re.findall(r'"(?:[^"\\]|\\.)*"', line):
+        with suppress(ValueError):
+            found.add(json.loads(quoted))
+    return tuple(found)
 
 
 def kind(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.engine import KEPT, Done, Outcome, Run
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
-from airflow_provider_emqx.provisioning.report import Report, Tally, judge, row
-from airflow_provider_emqx.provisioning.sources import Block
+from airflow_provider_emqx.provisioning.report import Report, Tally, judge, rejected_rows, tell
+from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -22,32 +22,30 @@ log = logging.getLogger(__name__)
 
 def provision(
     hook: EmqxHook,
-    blocks: Iterator[Block],
+    source: Source,
     plan: Plan,
     push: Callable[[dict[str, Any]], None],
-    several: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """
     Provision a source, telling all about it.
 
     :param hook: of the broker.
-    :param blocks: of the source.
+    :param source: of the rows.
     :param plan: what to do with them.
     :param push: given the summary before the task fails, where the returned one would be lost.
-    :param several: whether the source is several files.
     :param progress: what earlier attempts have done, and where to keep what this one does.
     :return: the summary.
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
     """
-    run = Run(hook, plan)
+    run = Run(hook, plan, source.expected)
     tally = Tally()
-    report = Report(plan.report, several) if plan.report else None
+    report = Report(plan.report, len(source.files) > 1) if plan.report else None
     try:
         with report or nullcontext():
             confirmed = _resume(progress, tally, report, plan)
-            for done in run(blocks, confirmed):
+            for done in run(source.blocks, confirmed):
                 not_done = tally.add(done)
                 if progress is not None:
                     progress.add(done, run.inventory.in_scope)
@@ -72,7 +70,7 @@ def provision(
         push(_summary(run, tally, plan))
         raise
     summary = _summary(run, tally, plan)
-    _tell(run, tally, plan)
+    tell(tally, run.read, plan)
     if failure is not None:
         push(summary)
         where = f"The report is {plan.report}" if plan.report else "They are in the log"
@@ -110,7 +108,6 @@ def _prune(run: Run, tally: Tally, report: Report | None, in_scope: int | None) 
 
 
 def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
-    rows = [] if plan.report else [row(outcome) for outcome in tally.rejected_rows]
     return {
         **tally.summary(run.read),
         "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
@@ -118,34 +115,9 @@ def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
         "acl_changed": run.acl_changed,
         "dry_run": plan.dry_run,
         "report": str(plan.report) if plan.report else None,
-        "rejected_rows": [
-            {name: value for name, value in told.items() if name != "file" or value} for told in rows
-        ],
+        "rejected_rows": rejected_rows(tally, plan),
     }
 
 
 def _median(sizes: list[int]) -> int:
     return sorted(sizes)[len(sizes) // 2] if sizes else 0
-
-
-def _tell(run: Run, tally: Tally, plan: Plan) -> None:
-    if not run.read:
-        log.warning("The source has no rows")
-        return
-    if tally.rejected and not plan.report:
-        for told in tally.rejected_rows:
-            place = f"{told.file}, line {told.line}" if told.file else f"Line {told.line}"
-            log.warning("%s rejected, user %r: %s", place, told.user_id, told.reason)
-        if tally.rejected > len(tally.rejected_rows):
-            log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
-    counts = tally.counts()
-    log.log(
-        logging.WARNING if tally.rejected else logging.INFO,
-        "%s%s rows read: %s%s; %s%s",
-        "DRY RUN, nothing was written. " if plan.dry_run else "",
-        f"{run.read:,}",
-        tally.words(),
-        f" ({counts})" if counts else "",
-        tally.rate(),
-        f". Rows not done are in {plan.report}" if plan.report and tally.rejected + tally.skipped else "",
-    )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.provisioning.files import Location
-    from airflow_provider_emqx.provisioning.sources import Block, Format
+    from airflow_provider_emqx.provisioning.sources import Format, Source
 
 
 class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
@@ -61,7 +60,8 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         self.parameters = parameters
         self.fetch_size = fetch_size
 
-    def _read(self, how: Format) -> tuple[Iterator[Block], Sequence[Location]]:
+    def _read(self, how: Format) -> Source:
+        from airflow_provider_emqx.provisioning.sources import Source
         from airflow_provider_emqx.transfers.reading import read_sql
 
-        return read_sql(self.sql_conn_id, self.sql, self.parameters, how, int(self.fetch_size)), ()
+        return Source(read_sql(self.sql_conn_id, self.sql, self.parameters, how, int(self.fetch_size)))

@@ -55,6 +55,7 @@ def test_rows_become_the_rules_of_their_subjects_in_order(broker: Any, tmp_path:
         "rejected": 0,
         "subjects": 3,
         "dry_run": False,
+        "report": None,
         "rejected_rows": [],
     }
     assert rules("username:alice") == [("a/#", "allow", "publish"), ("a/secret", "deny", "all")]
@@ -92,7 +93,7 @@ def test_rejected_rows_fail_the_task_if_asked_for_after_the_good_ones_are_done(b
         execute(EmqxProvisionAclOperator, ti, source=[*ROWS, "no row"], on_rejected="fail")
     assert ti.pushed["return_value"]["written"] == 4
     assert rules("clientid:dev-1") == [("b", "deny", "all")]
-    with pytest.raises(EmqxConfigError, match="1 of 1"):
+    with pytest.raises(EmqxConfigError, match="all 1 rows"):
         provision([{"username": "..", "topic": "a", "permission": "deny"}])
 
 
@@ -149,6 +150,137 @@ def test_a_source_that_is_none_is_refused(broker: Any, source: Any) -> None:
     with pytest.raises(EmqxConfigError):
         provision(source)
     assert broker.requests == []
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_a_file_that_breaks_off_after_good_rows_changes_nothing(broker: Any, tmp_path: Path) -> None:
+    ti, text = TI(), "username,topic,permission\n" + "".join(f"u{i},a/{i},allow\n" for i in range(30_000))
+    (tmp_path / "acl.csv.gz").write_bytes(gzip.compress(text.encode())[:-2_000])
+    with pytest.raises(EmqxConfigError, match="damaged or cut off"):
+        execute(EmqxProvisionAclOperator, ti, source=tmp_path / "acl.csv.gz")
+    assert sent(broker) == []
+    assert (ti.pushed["return_value"]["read"] > 1_000, ti.pushed["return_value"]["written"]) == (True, 0)
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_files_may_have_other_names_marks_and_encodings(broker: Any, tmp_path: Path) -> None:
+    text = "device;topic;permission\nmüller;a;allow\n"
+    (tmp_path / "acl.txt").write_bytes(text.encode("latin-1"))
+    how = {"format": "csv", "columns": {"clientid": "device"}, "delimiter": ";", "encoding": "latin-1"}
+    assert provision(tmp_path / "acl.txt", **how)["written"] == 1
+    assert rules("clientid:müller") == [("a", "allow", "all")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("username,topic\na,b\n", "no column 'permission'"),
+        ("username,topic,permission,acton\na,b,allow,publish\n", "no field 'acton'; there are username"),
+        ("username;topic;permission\na;b;allow\n", "no field 'username;topic;permission'"),
+        ("", "the file is empty"),
+    ],
+)
+def test_a_header_that_cannot_be_right_refuses_the_file(
+    broker: Any, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "acl.csv").write_text(text)
+    with pytest.raises(EmqxConfigError, match=message):
+        provision(tmp_path / "acl.csv")
+    assert broker.requests == []
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_files_of_a_directory_are_read_as_one(broker: Any, tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "1.csv").write_text(
+        "username,topic,permission\nalice,first,allow\nalice,a/#/b,deny\n"
+    )
+    (tmp_path / "rules" / "2.jsonl").write_text(
+        '{"username": "alice", "topic": "x", "permission": "deny"}\n'
+        '{"clientid": "c", "topic": "y", "permission": "deny"}'
+    )
+    report = tmp_path / "r.jsonl"
+    result = provision(tmp_path / "rules", report=report)
+    assert (result["read"], result["written"], result["skipped"], result["rejected"]) == (4, 1, 2, 1)
+    assert result["rejected_rows"] == []
+    told = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [(row["id"], row["line"], row["outcome"], Path(row["file"]).name) for row in told] == [
+        ("username:alice", 3, "rejected", "1.csv"),
+        ("username:alice", 2, "skipped", "1.csv"),
+        ("username:alice", 1, "skipped", "2.jsonl"),
+    ]
+    assert report.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("acl.csv", 'alice,"a/#,deny'),
+        ("acl.csv", "alice,a,b,deny"),
+        ("acl.csv", "alice,a"),
+        ("acl.jsonl", '{"username": "alice", "topic"'),
+        ("acl.jsonl", '{"username": "al\\u0069ce", "topic"'),
+        ("acl.jsonl", "{username: alice}"),
+        ("acl.jsonl", '[{"username": "alice"}]'),
+    ],
+)
+def test_a_row_too_broken_to_tell_its_subject_spoils_whoever_it_may_have_meant(
+    broker: Any, tmp_path: Path, name: str, line: str
+) -> None:
+    good = {
+        "acl.csv": ["username,topic,permission", "alice,#,allow", "bob,b,allow"],
+        "acl.jsonl": [
+            json.dumps({"username": user, "topic": topic, "permission": "allow"})
+            for user, topic in (("alice", "#"), ("bob", "b"))
+        ],
+    }[name]
+    (tmp_path / name).write_text("\n".join([*good, line, ""]))
+    result = provision(tmp_path / name)
+    assert (result["read"], result["written"], result["skipped"], result["rejected"]) == (3, 1, 1, 1)
+    assert rules("username:alice") == []
+    assert rules("username:bob") == [("b", "allow", "all")]
+
+
+def test_a_report_tells_what_was_not_done_and_a_dry_run_everything(broker: Any, tmp_path: Path) -> None:
+    source = [*ROWS, {"clientid": "dev-1", "topic": "", "permission": "deny"}]
+    report = tmp_path / "r.csv"
+    assert provision(source, report=report)["report"] == str(report)
+    lines = report.read_text().splitlines()
+    assert lines[0] == "id,line,outcome,reason"
+    assert lines[1].startswith("clientid:dev-1,5,rejected,")
+    assert lines[2:] == ["clientid:dev-1,2,skipped,another row of the same name was rejected"]
+    provision(source, report=report, dry_run=True)
+    assert len(report.read_text().splitlines()) == 1 + len(source)
+
+
+@pytest.mark.parametrize(("limit", "fails"), [(0, True), ("19%", True), ("20%", False), (1, False)])
+def test_more_rejected_rows_than_allowed_fail_the_task(broker: Any, limit: Any, fails: bool) -> None:
+    ti = TI()
+    arguments = {"source": [*ROWS, "no row"], "max_rejected": limit}
+    if fails:
+        with pytest.raises(EmqxConfigError, match="1 of 5 rows were rejected, and max_rejected"):
+            execute(EmqxProvisionAclOperator, ti, **arguments)
+    else:
+        execute(EmqxProvisionAclOperator, ti, **arguments)
+    assert rules("clientid:dev-1") == [("b", "deny", "all")]
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_rules_of_many_are_written_in_their_order(broker: Any) -> None:
+    rows = [
+        {"username": f"u{i % 700}", "topic": f"t/{i // 700}", "permission": "allow"} for i in range(2_100)
+    ]
+    result = provision(iter(rows))
+    assert (result["written"], result["subjects"]) == (2_100, 700)
+    assert [topic for topic, *_ in rules("username:u699")] == ["t/0", "t/1", "t/2"]
+
+
+def test_a_broker_that_fails_leaves_a_summary(broker: Any) -> None:
+    ti = TI()
+    broker.order_fault("status", status=401, match=lambda method, path: method != "GET", times=99)
+    with pytest.raises(EmqxError):
+        execute(EmqxProvisionAclOperator, ti, source=ROWS)
+    assert (ti.pushed["return_value"]["read"], ti.pushed["return_value"]["written"]) == (4, 0)
 
 
 # the hook's methods
@@ -244,5 +376,5 @@ def test_a_row_that_names_nobody_is_not_for_everybody(broker: Any, row: dict[str
 
 
 def test_a_failure_outside_of_a_dag_run_tells_its_reason(broker: Any) -> None:
-    with pytest.raises(EmqxConfigError, match="rows were rejected"):
+    with pytest.raises(EmqxConfigError, match="all 1 rows of the source were rejected"):
         EmqxProvisionAclOperator(task_id="t", source=[{"topic": "#", "permission": "allow"}]).execute({})

@@ -96,7 +96,7 @@ def test_without_a_report_the_rejected_rows_are_in_log_and_result(
     summary = execute(str(bad_file))
     assert summary["report"] is None
     assert [row["line"] for row in summary["rejected_rows"]] == [*range(12, 20), 30]
-    assert "Line 15 rejected, user 'no-password': password is empty" in caplog.text
+    assert "Line 15 rejected, id 'no-password': password is empty" in caplog.text
     assert "29 rows read: 20 written, 9 rejected" in caplog.text
     assert SECRET not in caplog.text
 

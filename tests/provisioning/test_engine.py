@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -10,9 +11,11 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.provisioning.chunks import Pace
 from airflow_provider_emqx.provisioning.engine import Outcome, Run, provision_users, shown
+from airflow_provider_emqx.provisioning.limits import duration
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.sources import Format, read_rows
+from airflow_provider_emqx.provisioning.sources import Format, read_rows, read_source
 
 EVERY_WAY = pytest.mark.parametrize("version", ["4.4.19", "5.3.0", "5.6.1", "5.7.2", "5.8.9", "6.1.0"])
 
@@ -271,21 +274,95 @@ def test_serverless_says_before_the_first_write_that_it_will_be_full(
 
 
 @pytest.mark.parametrize("version", ["serverless"])
-def test_serverless_says_how_long_a_run_will_take(
-    hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("mode", ["upsert", "create", "delete"])
+def test_serverless_says_its_limits_before_the_first_write(
+    hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     caplog.set_level("INFO")
     on_serverless(hook)
-    outcomes(hook, rows(10), "create")
-    assert (
-        "At 500 requests per second, and at least one request per row, 1,000 rows take 2 s (10 rows"
-        in caplog.text
-    )
+    next(provision_users(hook, rows(10), mode))
+    assert "EMQX Cloud Serverless takes 10 requests per second, and holds 2,000 users" in caplog.text
+    assert "about 10 rows take 1 s or more" in caplog.text
+
+
+BULK = "At 200 requests per second, and up to 5,000 rows in a request, about 1,200 rows take 1 s or more"
+EACH = "At 200 requests per second, and at least one request per row, about 1,200 rows take 6 s or more"
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "told"),
+    [
+        ("5.8.9", "upsert", BULK),
+        ("5.8.9", "create", BULK),
+        ("5.8.9", "sync", f"{BULK}, and one for each deleted user"),
+        ("5.8.9", "delete", EACH),
+        ("5.8.9", "prune", "one request per deleted user, 1,000 deleted users take 5 s or more"),
+        ("5.6.1", "upsert", f"{EACH}, and one for each user that exists already"),
+        ("5.6.1", "create", EACH),
+        ("4.4.19", "upsert", f"{BULK}, and one for each user that exists already"),
+        ("4.4.19", "create", BULK),
+        (
+            "4.4.19",
+            "sync",
+            f"{BULK}, and one for each user that exists already and one for each deleted user",
+        ),
+    ],
+)
+def test_what_a_rate_limit_means_is_told_before_the_first_write(
+    broker: Any, caplog: pytest.LogCaptureFixture, mode: str, told: str
+) -> None:
+    caplog.set_level("INFO")
+    scope = {"scope": "d"} if mode in ("sync", "prune") else {}
+    with EmqxHook(rate_limit=200) as hook:
+        source = read_source(rows(1_200), Format())
+        run = Run(hook, Plan(mode, **scope), source.expected)
+        run._prepare(source.blocks, 0, Pace())
+    assert all(request.method == "GET" for request in broker.requests)
+    [line] = [
+        record.getMessage() for record in caplog.records if "requests per second" in record.getMessage()
+    ]
+    assert line == told if "deleted users" not in told else told in line
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_without_a_limit_there_is_nothing_to_tell(
+    hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    outcomes(hook, rows(5))
+    assert "requests per second" not in caplog.text
 
 
 @pytest.mark.parametrize("version", ["5.6.1"])
-def test_a_rate_limit_is_kept_and_told(broker: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_rows_that_nobody_has_counted_the_time_of_a_thousand_is_told(
+    broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     with EmqxHook(rate_limit=200) as hook:
-        assert set(outcomes(hook, rows(20))) == {("written", "")}
-    assert "1,000 rows take 5 s" in caplog.text
+        assert len(list(provision_users(hook, iter(rows(20))))) == 20
+    assert ", 1,000 rows take 5 s or more" in caplog.text
+
+
+@pytest.mark.parametrize(("mode", "match"), [("upsert", "POST "), ("delete", "DELETE ")])
+def test_a_broker_that_asks_for_a_pause_gets_it_and_no_row_is_lost(
+    hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture, mode: str, match: str
+) -> None:
+    given = rows(700 if mode == "upsert" else 5)
+    if mode == "delete":
+        outcomes(hook, given)
+    # longer than the first wait would be otherwise
+    broker.order_fault("status", status=429, headers={"Retry-After": "1"}, match=match)
+    assert {outcome for outcome, _ in outcomes(hook, given, mode)} == {
+        "deleted" if mode == "delete" else "written"
+    }
+    waits = re.findall(r"Attempt 1 of 4 failed, next in ([\d.]+) s", caplog.text)
+    assert len(waits) == 1
+    assert float(waits[0]) >= 1
+    assert "429" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (59.6, "60 s"), (90, "2 min"), (5_399, "90 min"), (36_000, "10.0 h")]
+)
+def test_a_span_of_time_is_one_number(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.sources import Format, read_rows
+from airflow_provider_emqx.provisioning.sources import Format, read_source
 from airflow_provider_emqx.provisioning.task import provision
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.testing.passwords import make_hash
@@ -32,7 +32,7 @@ def broker(version: str, algorithm: dict[str, Any], monkeypatch: pytest.MonkeyPa
 
 def run(rows: list[dict[str, Any]], **plan: Any) -> dict[str, Any]:
     with EmqxHook() as hook:
-        return provision(hook, read_rows(rows, Format()), Plan(**plan), lambda summary: None)
+        return provision(hook, read_source(rows, Format()), Plan(**plan), lambda summary: None)
 
 
 def plain(count: int, password: str = "p") -> list[dict[str, Any]]:

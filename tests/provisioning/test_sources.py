@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.sources import Block, Format, read_file, read_rows
+from airflow_provider_emqx.provisioning.sources import Block, Format, read_file, read_rows, read_source
 
 Write = Callable[..., str]
 
@@ -387,3 +387,35 @@ def test_the_csv_field_limit_of_the_process_is_never_lowered(write: Write) -> No
         assert csv.field_size_limit() == 20_000_000
     finally:
         csv.field_size_limit(before)
+
+
+# ---------------------------------------------------------------------- how many rows
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.json", "x.jsonl", "x.jsonl.gz"])
+@pytest.mark.parametrize("count", [10, 20_000])
+def test_the_rows_of_files_can_be_guessed(write: Write, tmp_path: Path, name: str, count: int) -> None:
+    rows = [{"user_id": f"d{i:06d}", "password": f"{i * 7919 % 1_000_003:06d}"} for i in range(count)]
+    text = {
+        "csv": "user_id,password\n" + "".join(f"{row['user_id']},{row['password']}\n" for row in rows),
+        "json": json.dumps(rows),
+        "jsonl": "\n".join(map(json.dumps, rows)),
+    }[name.split(".")[1]]
+    body = gzip.compress(text.encode()) if name.endswith("gz") else text.encode()
+    files = [write(body, name), write(body, f"2{name}")]
+    for source, times in ((files[0], 1), (tmp_path, 2)):
+        guess = read_source(source, Format()).expected()
+        assert guess == pytest.approx(times * count, rel=0.15)
+
+
+def test_what_cannot_be_guessed_is_not_known(write: Write) -> None:
+    assert read_source(write("[]", "x.json"), Format()).expected() is None
+    assert read_source(write(b"\x1f\x8brest", "x.csv"), Format()).expected() is None
+    assert read_source(iter([]), Format()).expected() is None
+    assert read_source([{}, {}], Format()).expected() == 2
+
+
+@pytest.mark.parametrize("source", [None, 7, "", b"x", {"user_id": "a"}])
+def test_what_is_no_source_is_refused(source: Any) -> None:
+    with pytest.raises(EmqxConfigError, match="source must be a path, a URL or a list of rows"):
+        read_source(source, Format())

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.sources import Format, read_rows
+from airflow_provider_emqx.provisioning.sources import Format, read_source
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.task import provision
 
@@ -18,7 +18,7 @@ from airflow_provider_emqx.provisioning.task import provision
 def run(state: Path | str, rows: list[dict[str, Any]], **plan: Any) -> dict[str, Any]:
     with EmqxHook() as hook:
         full = Plan(**{"state": state, "pepper": "pepper", **plan})
-        return provision(hook, read_rows(rows, Format()), full, lambda summary: None)
+        return provision(hook, read_source(rows, Format()), full, lambda summary: None)
 
 
 def rows(count: int) -> list[dict[str, Any]]:

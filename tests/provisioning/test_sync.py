@@ -11,15 +11,14 @@ from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, Emq
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.shards import Shard
-from airflow_provider_emqx.provisioning.sources import Format, read_file, read_rows
+from airflow_provider_emqx.provisioning.sources import Format, read_source
 from airflow_provider_emqx.provisioning.task import provision
 
 
 def run(rows: Any, **plan: Any) -> dict[str, Any]:
     plan = {"mode": "sync", "scope": "d", **plan}
-    blocks = read_file(rows, Format()) if isinstance(rows, str | Path) else read_rows(rows, Format())
     with EmqxHook() as hook:
-        return provision(hook, blocks, Plan(**plan), lambda summary: None)
+        return provision(hook, read_source(rows, Format()), Plan(**plan), lambda summary: None)
 
 
 def rows(*numbers: int, password: str = "p") -> list[dict[str, Any]]:
@@ -123,6 +122,14 @@ def test_rejected_rows_count_as_present(filled: Any) -> None:
         (
             "x.jsonl",
             '{"user_id": "d1", "password": "p"}\n{"user_id": "d2", "pass\nd3\n{"user_id":"d3"\n["user_id", "d4"]\n',
+        ),
+        (
+            "x.jsonl",
+            '{"user_id": "d1", "password": "p"}\n{"user_id: "d2", "password": "p"}\n{user_id: d3}\n["d4"\n',
+        ),
+        (
+            "x.jsonl",
+            '{"user_id": "d1", "password": "p"}\n[{"user_id": "d2"}]\n{"user_id": "\\u00643", }\n[["d4"], 5]\n',
         ),
     ],
 )
