@@ -1,8 +1,9 @@
 """
 Drive every operation of the hook through random faults, and hold the broker's state against what was said.
 
-Usage: ``python .ci/soak.py [--steps 120000] [--seed N]``. The same test as in ``make test``, with other seeds, on more
-versions, and long enough to see what grows: open files, threads and memory are compared between beginning and end.
+Usage: ``python .ci/soak.py [--steps 120000] [--kills 1000] [--seed N]``. The same tests as in ``make test``, with other
+seeds, on more versions, and long enough to see what grows: open files, threads and memory are compared between
+beginning and end. Before that, provisioning tasks are killed at random points and must end as if they had not been.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ ROUND = 500
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Every operation through random faults, many times.")
     parser.add_argument("--steps", type=int, default=120_000)
+    parser.add_argument("--kills", type=int, default=1_000, help="kill provisioning tasks so many times")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     options = parser.parse_args(arguments)
 
@@ -46,6 +48,7 @@ def main(arguments: list[str]) -> int:
     from tests.faults.world import world
 
     logging.disable(logging.CRITICAL)
+    kill(options.kills, options.seed)
     names = sorted(OPERATIONS)
     done, began, rounds = 0, time.monotonic(), 0
     ended: dict[str, int] = {}
@@ -82,6 +85,21 @@ def main(arguments: list[str]) -> int:
         return 1
     print(f"nothing has grown: files, threads, MB were {first}, are {(files, threads, memory)}")
     return 0
+
+
+def kill(wanted: int, seed: int) -> None:
+    """Kill provisioning tasks until it was done so many times."""
+    from tests.provisioning.kills import MODES, killer, run
+
+    killed = tasks = 0
+    with killer() as process:
+        while killed < wanted:
+            version, mode = VERSIONS[tasks % len(VERSIONS)], MODES[tasks // len(VERSIONS) % len(MODES)]
+            with tempfile.TemporaryDirectory() as folder:
+                killed += run(process, seed + tasks, Path(folder), version, mode, kills=10)
+            tasks += 1
+            if tasks % (len(VERSIONS) * len(MODES)) == 0 or killed >= wanted:
+                print(f"{killed:>8} times killed, {tasks} tasks ended as if they had not been", flush=True)
 
 
 def usage() -> tuple[int, int, int]:

@@ -51,8 +51,10 @@ def locate(location: Location) -> str | ObjectStoragePath:
         cast("Any", path).fs  # noqa: B018
     except (ImportError, ValueError) as error:
         provider = _PROVIDERS.get(str(location).partition("://")[0])
-        hint = f". Install {provider} on the workers" if provider else ""
-        raise EmqxConfigError(f"{str(location)!r} cannot be opened: {error}{hint}") from error
+        missing = isinstance(error, ImportError) or "registered" in str(error)
+        hint = f". Install {provider} on the workers" if provider and missing else ""
+        access = "" if missing else _access(location)
+        raise EmqxConfigError(f"{str(location)!r} cannot be opened{access}: {error}{hint}") from error
     return path
 
 

@@ -2,11 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +12,6 @@ from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.provisioning import progress
 from airflow_provider_emqx.version_compat import AIRFLOW_V_3_3_PLUS
-
-#: runs the operator in a process of its own, with a file in the place of Airflow's store
-CHILD = """
-import json, os, sys
-from airflow_provider_emqx.provisioning import progress
-from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
-
-class Store:
-    def get(self, key):
-        return json.load(open(sys.argv[1])).get(key) if os.path.exists(sys.argv[1]) else None
-    def set(self, key, value):
-        with open(sys.argv[1] + ".part", "w") as file:
-            json.dump({key: value}, file)
-        os.replace(sys.argv[1] + ".part", sys.argv[1])
-    def delete(self, key):
-        if os.path.exists(sys.argv[1]):
-            os.remove(sys.argv[1])
-
-progress.EVERY = 0.0
-context = {"task_state_store": Store()} if sys.argv[1] else {}
-operator = EmqxProvisionUsersOperator(task_id="x", **json.loads(sys.argv[2]))
-print(json.dumps(operator.execute(context)))
-"""
 
 
 class Store(dict[str, Any]):
@@ -185,33 +157,3 @@ def test_airflow_keeps_it_between_the_tries_of_a_task(broker: Any, run_dag: Any,
     # two chunks, some attempts at the third, and then what was left: nothing was sent anew
     assert sum(sizes[:2]) + sizes[2] <= 4_000
     assert len(broker.users) == 4_000
-
-
-@pytest.mark.parametrize("keeps", [True, False])
-def test_a_task_that_is_killed_again_and_again_ends_as_if_it_had_not(
-    broker: Any, source: Path, tmp_path: Path, keeps: bool
-) -> None:
-    chance = random.Random(int(keeps))
-    report = tmp_path / "r.jsonl"
-    store = str(tmp_path / "store") if keeps else ""
-    command = [sys.executable, "-c", CHILD, store, json.dumps({"source": str(source), "report": str(report)})]
-    for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        until = broker.request_count + chance.randrange(1, 8)
-        while broker.request_count < until and process.poll() is None:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    summary = json.loads(done.stdout.splitlines()[-1])
-    four = broker.version.startswith("4")
-    refused = 40 if four else 0
-    assert (summary["read"], summary["written"], summary["rejected"]) == (
-        4_010,
-        4_000 - refused,
-        10 + refused,
-    )
-    assert len(broker.users) == 4_000 - refused
-    assert all(broker.verify(f"d{i}", f"p{i}") for i in (0, 1_234, 3_999))
-    told = sorted(json.loads(line)["line"] for line in report.read_text().splitlines())
-    assert len(told) == len(set(told)) == 10 + refused

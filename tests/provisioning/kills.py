@@ -1,0 +1,273 @@
+"""
+Tasks that are killed with SIGKILL, again and again, and end all the same.
+
+A process with everything imported waits for jobs, and forks for each: an attempt begins within milliseconds. It is
+killed at a random time, at a random request, or by itself at a random call of a random part of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_emqx.testing import FakeEmqx
+
+MODES = ("upsert", "create", "delete", "sync")
+#: parts of the package in which an attempt is killed
+PARTS = ("sources", "check", "chunks", "engine", "hashing", "progress", "report", "state", "sync", "aio")
+ROWS = 700
+PEPPER = "AIRFLOW_CONN_PEPPER"
+
+
+class Killer:
+    """The process that waits for jobs."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._tell() == "ready"
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def begin(self, job: dict[str, Any]) -> int:
+        """Begin an attempt and give the id of its process."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return int(self._tell())
+
+    def end(self) -> tuple[bool, dict[str, Any]]:
+        """Wait for the attempt's end; give whether it was killed, and else its summary."""
+        told = json.loads(self._tell())
+        assert told["killed"] or "error" not in told, told
+        return told["killed"], told
+
+    def _tell(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@contextmanager
+def killer() -> Iterator[Killer]:
+    made = Killer()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+class Case:
+    """
+    One task against one broker.
+
+    :param chance: what differs between cases comes from it.
+    :param version: of the broker.
+    :param mode: of the operator.
+    """
+
+    def __init__(self, chance: random.Random, folder: Path, version: str, mode: str) -> None:
+        self.version = version
+        self.report = folder / "report.jsonl"
+        self.store = str(folder / "store") if chance.random() < 0.5 else ""
+        source = folder / "devices.csv"
+        lines = [f"d{i},p{i}" for i in range(ROWS)]
+        for at in range(0, ROWS, 90):
+            lines.insert(at, chance.choice([f"d{at},", "..,x", f"d{at + 1},too,many", f'"d{at}', ",p"]))
+        source.write_text("\n".join(["user_id,password", *lines]))
+        self.arguments: dict[str, Any] = {"source": str(source), "report": str(self.report), "mode": mode}
+        if mode == "sync":
+            self.arguments |= {"scope": "d", "max_deletes": "90%", "protect": "d-kept"}
+        if mode in ("upsert", "sync") and chance.random() < 0.5:
+            self.arguments |= {"state": str(folder / "state"), "pepper_conn_id": "pepper"}
+        elif mode != "delete" and version.startswith("5") and chance.random() < 0.5:
+            self.arguments |= {"hash_passwords": True, "pepper_conn_id": "pepper"}
+        self.before = (
+            [f"d{i}" for i in range(0, ROWS, 7)] + [f"d-gone-{i}" for i in range(40)] + ["d-kept", "other"]
+        )
+
+    def broker(self) -> FakeEmqx:
+        """Make a broker that has some of the users, and others."""
+        made = FakeEmqx(self.version)
+        for user_id in self.before:
+            made.add_user(user_id, "old")
+        return made
+
+    def job(self, broker: FakeEmqx, store: str = "", at: tuple[str, int] | None = None) -> dict[str, Any]:
+        return {
+            "environment": {
+                "AIRFLOW_CONN_EMQX_DEFAULT": json.dumps(broker.connection()),
+                PEPPER: '{"conn_type": "generic", "password": "a long secret"}',
+            },
+            "arguments": self.arguments,
+            "store": store,
+            "at": at,
+        }
+
+    def result(self, broker: FakeEmqx) -> tuple[dict[str, bool], list[Any]]:
+        """Give the users, with whether they have their new password, and the rejected rows."""
+        users = {user_id: broker.verify(user_id, f"p{user_id[1:]}") for user_id in sorted(broker.users)}
+        rows = [json.loads(line) for line in self.report.read_text().splitlines()]
+        return users, sorted(
+            (row["line"], row["id"], row["reason"]) for row in rows if row["outcome"] == "rejected"
+        )
+
+
+def run(killer: Killer, seed: int, folder: Path, version: str, mode: str, kills: int) -> int:
+    """
+    Run a task undisturbed, and then one that is killed; both must end alike.
+
+    :return: how many times it was killed: an attempt may end before its time has come.
+    """
+    chance = random.Random(f"{seed} {version} {mode}")
+    case = Case(chance, folder, version, mode)
+    with case.broker() as broker:
+        began = time.monotonic()
+        killer.begin(case.job(broker))
+        killer.end()
+        lasts = time.monotonic() - began
+        asks = broker.request_count
+        expected = case.result(broker)
+    for left in ("state", "store"):
+        (folder / left).unlink(missing_ok=True)
+    killed = 0
+    with case.broker() as broker:
+        for _ in range(kills):
+            how = chance.choice(("time", "request", "call", "call"))
+            at = (chance.choice(PARTS), int(2 ** chance.uniform(0, 9))) if how == "call" else None
+            process = killer.begin(case.job(broker, case.store, at))
+            if how == "time":
+                time.sleep(chance.uniform(0, lasts))
+            elif how == "request":
+                until = broker.request_count + chance.randint(1, asks)
+                while broker.request_count < until and _alive(process):
+                    time.sleep(0.0005)
+            if how != "call":
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            killed += killer.end()[0]
+        killer.begin(case.job(broker, case.store))
+        _, summary = killer.end()
+        assert case.result(broker) == expected, (seed, version, mode, case.arguments, case.store)
+        assert (
+            summary["read"]
+            == summary["written"] + summary["deleted"] + summary["skipped"] + summary["rejected"]
+        )
+        assert not (case.store and Path(case.store).exists())
+    return killed
+
+
+def _alive(process: int) -> bool:
+    # a child that has ended waits as a zombie until its parent asks
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+# ---------------------------------------------------------------------- in the process that waits for jobs
+
+
+class Store:
+    """A file in the place of Airflow's task state store, replaced as a whole or not at all."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def get(self, key: str) -> Any:
+        return json.loads(self._path.read_text()).get(key) if self._path.exists() else None
+
+    def set(self, key: str, value: Any) -> None:
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps({key: value}))
+        part.replace(self._path)
+
+    def delete(self, key: str) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def kill_at(part: str, calls: int) -> None:
+    """Let this process kill itself at a call of a function of one of the package's modules, in any thread."""
+    name, left = f"{os.sep}{part}.py", calls
+
+    def count(frame: Any, event: str, argument: object) -> None:
+        nonlocal left
+        code = frame.f_code.co_filename
+        if event == "call" and code.endswith(name) and "airflow_provider_emqx" in code:
+            left -= 1
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.setprofile(count)
+    sys.setprofile(count)
+
+
+def attempt(job: dict[str, Any]) -> dict[str, Any]:
+    from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+
+    os.environ.update(job["environment"])
+    operator = EmqxProvisionUsersOperator(task_id="x", **job["arguments"])
+    context: Any = {"task_state_store": Store(job["store"])} if job["store"] else {}
+    if job["at"]:
+        kill_at(*job["at"])
+    return operator.execute(context)  # type: ignore[no-any-return]
+
+
+def serve() -> None:
+    # Airflow writes to standard output as well
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    import asyncio  # noqa: F401  what an attempt would import itself
+
+    import aiohttp  # noqa: F401
+    import requests  # noqa: F401
+
+    import airflow_provider_emqx.hooks.emqx
+    import airflow_provider_emqx.operators.auth
+    import airflow_provider_emqx.provisioning.task  # noqa: F401
+    from airflow_provider_emqx.provisioning import chunks, progress
+
+    progress.EVERY = 0.0
+    # many small requests, so that there is much to interrupt
+    chunks.Pace.__init__.__defaults__ = (40, 100, 5.0)
+    print("ready", file=out)
+    for line in sys.stdin:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reading)
+            try:
+                told: dict[str, Any] = attempt(json.loads(line))
+            except BaseException as error:
+                told = {"error": repr(error)}
+            sys.setprofile(None)
+            os.write(writing, json.dumps(told).encode())
+            os._exit(0)
+        os.close(writing)
+        print(child, file=out)
+        with os.fdopen(reading, "rb") as pipe:
+            content = pipe.read()
+        _, status = os.waitpid(child, 0)
+        killed = os.WIFSIGNALED(status)
+        print(
+            json.dumps({"killed": killed, **(json.loads(content) if content and not killed else {})}),
+            file=out,
+        )
+
+
+if __name__ == "__main__":
+    serve()
