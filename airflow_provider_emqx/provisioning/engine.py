@@ -159,7 +159,7 @@ class Run:
         self._hasher: Hasher | None = None
         # whether the broker takes its time to hash
         self._slow = False
-        self._error: EmqxError | None = None
+        self._error: Exception | None = None
 
     def __call__(self, blocks: Iterator[Block], confirmed: int = 0) -> Iterator[Done]:
         """
@@ -317,7 +317,10 @@ class Run:
         elif broker.serverless:
             no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"
         elif plan.mode not in IDS_ONLY:
-            algorithm = Algorithm.of(hook.run(auth.get_authenticator(broker)) or {})
+            try:
+                algorithm = Algorithm.of(hook.run(auth.get_authenticator(broker)) or {})
+            except EmqxConfigError as error:
+                no_hashes = error.message
         self._slow = algorithm is not None and algorithm.slow and not plan.hash_passwords
         if plan.hash_passwords and plan.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
@@ -341,7 +344,7 @@ class Run:
             for block in blocks:
                 self.read += len(block.lines) + len(block.bad)
                 yield block
-        except EmqxError as error:
+        except Exception as error:  # an iterable may be anybody's
             self._error = error
 
     # ------------------------------------------------------------------ writing

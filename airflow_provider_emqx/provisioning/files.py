@@ -148,7 +148,7 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
 
     :param location: local path, URL, or ObjectStoragePath.
     :param what: what it is, for the error.
-    :raises EmqxConfigError: if it cannot be written; of an object, also by ``write`` and ``close``.
+    :raises EmqxError: if it cannot be written; of an object, also by ``write`` and ``close``.
     """
     place = locate(location)
 

@@ -57,8 +57,10 @@ class Algorithm:
             return cls(name, rounds=int(given.get("salt_rounds", 10)))
         if name == "pbkdf2":
             mac = _MACS.get(given["mac_fun"], given["mac_fun"])
-            length = given.get("dk_length") or hashlib.new(mac).digest_size
-            return cls(name, rounds=int(given["iterations"]), mac=mac, length=int(length))
+            if mac in hashlib.algorithms_available:
+                length = given.get("dk_length") or hashlib.new(mac).digest_size
+                return cls(name, rounds=int(given["iterations"]), mac=mac, length=int(length))
+            name = f"pbkdf2 of {mac}"
         raise EmqxConfigError(
             f"the authenticator {authenticator.get('id')} hashes passwords with {name!r}, which is not known here: "
             "leave the hashing to the broker"

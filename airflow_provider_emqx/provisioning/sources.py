@@ -356,7 +356,8 @@ def _check_is_text(plain: io.BufferedReader[Any], how: Format, where: _Where) ->
         raise where.broken("this is a ZIP archive, perhaps an Excel workbook: export it as CSV, or unpack it")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff") and _codec(how.encoding) == "utf-8-sig":
         raise where.broken("this is UTF-16: give encoding='utf-16'")
-    if b"\0" in start and _codec(how.encoding)[:6] not in ("utf-16", "utf-32"):
+    # one of them is a row's, and rejected with it
+    if start.count(0) > len(start) / 50 and _codec(how.encoding)[:6] not in ("utf-16", "utf-32"):
         raise where.broken("this is no text file: it has NUL bytes")
 
 
@@ -700,13 +701,13 @@ class _Array:
 
 def _objects(items: Iterator[tuple[int, Any]], how: Format) -> Iterator[Block]:
     """Turn numbered JSON values, or dicts from elsewhere, into blocks of rows."""
-    error: EmqxError | None = None
+    error: Exception | None = None
     while error is None:
         taken: list[tuple[int, Any]] = []
         try:
             # what extend() got before the error stays in the list
             taken.extend(islice(items, BLOCK))
-        except EmqxError as broken:
+        except Exception as broken:  # an iterable may be anybody's
             error = broken
         if taken:
             yield _block([line for line, _ in taken], [item for _, item in taken], [], how)

@@ -93,9 +93,10 @@ class Case:
         self.arguments: dict[str, Any] = {"source": str(source), "report": str(self.report), "mode": mode}
         if mode == "sync":
             self.arguments |= {"scope": "d", "max_deletes": "90%", "protect": "d-kept"}
+        hashed = tuple(map(int, version.split("."))) >= (5, 7)
         if mode in ("upsert", "sync") and chance.random() < 0.5:
             self.arguments |= {"state": str(folder / "state"), "pepper_conn_id": "pepper"}
-        elif mode != "delete" and version.startswith("5") and chance.random() < 0.5:
+        elif mode != "delete" and hashed and chance.random() < 0.5:
             self.arguments |= {"hash_passwords": True, "pepper_conn_id": "pepper"}
         self.before = (
             [f"d{i}" for i in range(0, ROWS, 7)] + [f"d-gone-{i}" for i in range(40)] + ["d-kept", "other"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.chunks import Pace
 from airflow_provider_emqx.provisioning.engine import Outcome, Run, provision_users, shown
@@ -197,6 +197,39 @@ def test_a_source_that_breaks_off_is_an_error_after_its_rows_are_done(hook: Emqx
         for outcome in provision_users(hook, source()):
             found.append(outcome)  # noqa: PERF402
     assert len(found) == len(broker.users) == 700
+
+
+def test_rows_before_any_error_of_the_source_are_done_and_told(hook: EmqxHook, broker: Any) -> None:
+    def source() -> Iterator[dict[str, str]]:
+        yield from rows(700)
+        raise ZeroDivisionError
+
+    found = []
+    with pytest.raises(ZeroDivisionError):
+        for outcome in provision_users(hook, source()):
+            found.append(outcome)  # noqa: PERF402
+    assert len(found) == len(broker.users) == 700
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_an_algorithm_that_is_not_known_here_is_the_business_of_the_broker(broker: Any) -> None:
+    body = json.dumps(
+        {
+            "id": "password_based:built_in_database",
+            "backend": "built_in_database",
+            "user_id_type": "username",
+            "password_hash_algorithm": {"name": "argon2"},
+        }
+    )
+    given = [{"user_id": "a", "password": "p"}, {"user_id": "b", "password_hash": "0" * 64}]
+    broker.order_fault("status", status=200, body=body, match="GET /api/v5/authentication/", times=4)
+    with EmqxHook() as hook:
+        [written, rejected] = list(provision_users(hook, given))
+        assert (written.outcome, rejected.outcome) == ("written", "rejected")
+        assert "hashes passwords with 'argon2', which is not known here" in rejected.reason
+        with pytest.raises(EmqxUnsupportedError, match="argon2"):
+            list(Run(hook, Plan(hash_passwords=True, pepper="x"))(read_rows(given, Format())))
+    assert list(broker.users) == ["a"]
 
 
 def test_rows_are_read_only_a_little_ahead_of_the_broker(hook: EmqxHook, broker: Any) -> None:

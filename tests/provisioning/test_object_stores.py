@@ -251,7 +251,7 @@ def test_credentials_that_are_refused(broker: Any, bucket: Bucket, place: str) -
 def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
     broker: Any, bucket: Bucket, report: str, message: str
 ) -> None:
-    with pytest.raises(EmqxConfigError, match=message):
+    with pytest.raises(EmqxError, match=message):
         execute([{"user_id": "a", "password": "p"}], report=report)
     assert not broker.users
 

@@ -134,6 +134,12 @@ def test_bytes_that_are_not_utf8_leave_the_other_rows_alone(write: Write) -> Non
     assert not bad
 
 
+def test_a_nul_is_a_matter_of_its_row(write: Write) -> None:
+    rows, bad = read(write(b"user_id,password\na,1\nb\0,2\nc,3\n" + b"d,4\n" * 10))
+    assert [row[1] for row in rows][:3] == ["a", "b\0", "c"]
+    assert not bad
+
+
 def test_a_byte_order_mark_is_no_part_of_the_header(write: Write) -> None:
     assert read(write(b"\xef\xbb\xbfuser_id,password\na,1\n"))[0] == [(2, "a", "1", None)]
 
