@@ -204,6 +204,11 @@ class Broker:
         return self.version is not None and self.version >= version
 
     @property
+    def is_scram(self) -> bool:
+        """Whether the users log in with SCRAM, for which EMQX keeps keys in place of password hashes."""
+        return self.authenticator.startswith("scram:")
+
+    @property
     def version_text(self) -> str:
         return ".".join(map(str, self.version)) if self.version else ""
 

@@ -312,7 +312,9 @@ class Run:
         if not broker.serverless:
             self._kind = hook.run(auth.user_id_type(broker))
             _same_type(hook, self._kind)
-        if broker.generation == "v4" or not auth.has_bulk_upsert(broker):
+        if broker.is_scram:
+            no_hashes = f"{broker.authenticator} keeps no password hashes"
+        elif broker.generation == "v4" or not auth.has_bulk_upsert(broker):
             no_hashes = f"ready-made hashes need EMQX 5.7 or newer; this is {broker}"
         elif broker.serverless:
             no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"

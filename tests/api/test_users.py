@@ -243,3 +243,14 @@ def test_both_generations_offer_the_same_operations() -> None:
 
         shared_only = {"as_v5"}
         assert {k: v for k, v in public(one).items() if k not in shared_only} == public(other)
+
+
+def test_scram_users_are_written_one_by_one_since_their_keys_cannot_be_imported() -> None:
+    scram = Broker("v5", (5, 8, 9), authenticator="scram:built_in_database")
+    users = [user("a"), user("b"), {"user_id": "c", "password_hash": "0" * 64}]
+    made = Reply(201, {"user_id": "x", "is_superuser": False})
+    result, requests = play(v5.auth.upsert_users(scram, users), made, EXISTS, Reply(200, {}))
+    assert [request.method for request in requests] == ["POST", "POST", "PUT"]
+    assert {request.path.split("/")[2] for request in requests} == {"scram%3Abuilt_in_database"}
+    assert (result.created, result.updated, list(result.failed)) == (1, 1, [2])
+    assert "other than SCRAM" in result.failed[2]

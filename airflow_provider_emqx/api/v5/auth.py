@@ -190,9 +190,10 @@ def has_bulk_upsert(broker: Broker) -> bool:
     """
     Tell whether many users can be written in one request without a risk to those that exist.
 
-    EMQX 5.5 and 5.6 delete every user named in an import that fails; older ones import files of hashes only.
+    EMQX 5.5 and 5.6 delete every user named in an import that fails; older ones import files of hashes only. SCRAM
+    keys cannot be imported at all.
     """
-    return broker.serverless or broker.at_least(5, 7)
+    return not broker.is_scram and (broker.serverless or broker.at_least(5, 7))
 
 
 def upsert_user(broker: Broker, user: Row) -> Operation[bool]:
@@ -253,7 +254,12 @@ def _one_by_one(broker: Broker, users: Sequence[Row], write: Any) -> Operation[B
     result = BulkResult(unchanged=None)
     for index, user in enumerate(users):
         if "password" not in user:
-            result.failed[index] = f"a ready-made hash needs EMQX 5.7 or newer; this is {broker}"
+            needs = (
+                "an authenticator other than SCRAM"
+                if broker.is_scram
+                else f"EMQX 5.7 or newer; this is {broker}"
+            )
+            result.failed[index] = f"a ready-made hash needs {needs}"
             continue
         try:
             created = yield from write(broker, user)
