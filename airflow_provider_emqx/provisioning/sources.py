@@ -217,7 +217,7 @@ def find(source: Location, how: Format) -> Sequence[Location]:
         url = str(source)
         if _is_pattern(url):
             files = files_in(*_split_pattern(url))
-        elif url.endswith("/") or (_known(url) is None and is_directory(place)):
+        elif url.endswith("/") or is_directory(place):
             files = files_in(place)
         else:
             return [source]

@@ -275,6 +275,16 @@ def test_rules_of_many_are_written_in_their_order(broker: Any) -> None:
     assert [topic for topic, *_ in rules("username:u699")] == ["t/0", "t/1", "t/2"]
 
 
+@pytest.mark.parametrize("version", [V5])
+def test_what_a_rate_limit_means_is_told(broker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    provision(ROWS, rate_limit=2)
+    assert (
+        "At 2 requests per second, and at least one request per subject, about 3 subjects take 2 s"
+        in caplog.text
+    )
+
+
 def test_a_broker_that_fails_leaves_a_summary(broker: Any) -> None:
     ti = TI()
     broker.order_fault("status", status=401, match=lambda method, path: method != "GET", times=99)

@@ -135,8 +135,9 @@ def test_a_file_of_every_format_is_read(broker: Any, bucket: Bucket, name: str, 
         ("night", "bc"),
         ("night/*.csv", "b"),
         ("*/[x-z].*", "bc"),
-        ("**/*.csv", "abd"),
+        ("**/*.csv", "abde"),
         ("n*/deep/w.csv", "d"),
+        ("spark.csv", "e"),
     ],
 )
 @pytest.mark.parametrize("kind", ["url", "path"])
@@ -150,6 +151,8 @@ def test_directories_and_patterns(broker: Any, bucket: Bucket, place: str, users
             "night/y.csv": row("b"),
             "night/z.csv.gz": gzip.compress(row("c").encode()),
             "night/deep/w.csv": row("d"),
+            "spark.csv/part-0.csv": row("e"),
+            "spark.csv/_SUCCESS": b"",
             "night/_SUCCESS": b"",
             "night/readme.txt": b"no rows",
         }
