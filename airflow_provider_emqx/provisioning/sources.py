@@ -155,6 +155,20 @@ class Source(NamedTuple):
     files: Sequence[Location] = ()
     expected: Callable[[], int | None] = lambda: None
 
+    def spare(self, target: Location | None, what: str) -> None:
+        """
+        Make sure that what a task writes is not what it reads.
+
+        :param target: path or URL of a file that is to be written, if any.
+        :param what: what it is, for the error.
+        :raises EmqxConfigError: if it is one of the files.
+        """
+        if target and _same(target) in map(_same, self.files):
+            raise EmqxConfigError(
+                f"the {what} {str(target)!r} is one of the files of the source, and would replace it: give it "
+                "another place"
+            )
+
 
 def read_source(given: Any, how: Format) -> Source:
     """
@@ -165,6 +179,12 @@ def read_source(given: Any, how: Format) -> Source:
     :param how: its format.
     :raises EmqxConfigError: if it is none of these, or there are no files.
     """
+    if isinstance(given, str) and re.match(r"\s*\[?\s*\{\s*['\"]", given):
+        # not shown: there may be passwords in it
+        raise EmqxConfigError(
+            "source is the text of a list, as a template makes it of rows: give the list itself (the task's output "
+            "instead of a template), or write the rows to a file"
+        )
     if is_location(given):
         files = find(given, how)
         return Source(read_files(files, how), files, lambda: estimate(files, how))
@@ -309,6 +329,11 @@ _FAILURES = (OSError, EOFError, zlib.error, UnicodeError)
 
 
 # ---------------------------------------------------------------------- opening
+
+
+def _same(location: Location) -> str:
+    place = locate(location)
+    return os.path.realpath(place) if isinstance(place, str) else str(place)
 
 
 def _known(source: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator, EmqxProvisionUsersOperator
 from airflow_provider_emqx.provisioning.sources import Format, find, read_file
 
 
@@ -84,6 +84,27 @@ def parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
 
     write_table(pyarrow.table(columns), path)
     return path
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("what", ["report", "state"])
+@pytest.mark.parametrize("url", ["", "file://"])
+def test_nothing_is_written_over_the_source(
+    broker: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, url: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PEPPER", '{"conn_type": "generic", "password": "a long secret"}')
+    before = (folder / "b.csv").read_text()
+    for source in (folder, folder / "b.csv"):
+        target = {
+            what: f"{url}{folder}/sub/../b.csv" if not url else f"{url}{folder}/b.csv",
+            "pepper_conn_id": "pepper",
+        }
+        with pytest.raises(EmqxConfigError, match=f"the {what} .* is one of the files of the source"):
+            EmqxProvisionUsersOperator(task_id="x", source=f"{url}{source}", **target).execute({})
+    with pytest.raises(EmqxConfigError, match="is one of the files of the source"):
+        EmqxProvisionAclOperator(task_id="x", source=folder, report=folder / "b.csv").execute({})
+    assert (folder / "b.csv").read_text() == before
+    assert not broker.requests
 
 
 def test_parquet(broker: Any, tmp_path: Path) -> None:

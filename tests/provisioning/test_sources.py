@@ -425,3 +425,23 @@ def test_what_cannot_be_guessed_is_not_known(write: Write) -> None:
 def test_what_is_no_source_is_refused(source: Any) -> None:
     with pytest.raises(EmqxConfigError, match="source must be a path, a URL or a list of rows"):
         read_source(source, Format())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"user_id": "a", "password": "S3cret"}]',
+        "[{'user_id': 'a', 'password': 'S3cret'}]",
+        ' {"password": "S3cret"}',
+    ],
+)
+def test_rows_that_became_text_are_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(EmqxConfigError, match="give the list itself") as caught:
+        read_source(text, Format())
+    assert "S3cret" not in str(caught.value)
+
+
+def test_a_pattern_may_begin_with_a_bracket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("user_id,password\na,1\n")
+    assert read_source("[ab].csv", Format()).files == ["a.csv"]
