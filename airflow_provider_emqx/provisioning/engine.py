@@ -270,7 +270,7 @@ class Run:
 
         :param in_scope: how many were in scope before the task's first attempt, if this is not the first.
         :return: an iterator over blocks of ids that are deleted when they are given out.
-        :raises EmqxConfigError: if they are more than the plan allows; then none is deleted.
+        :raises EmqxConfigError: if they are more than the plan allows; then none is deleted. A dry run tells first.
         :raises EmqxError: if the broker fails.
         """
         checker = self._checker
@@ -279,11 +279,12 @@ class Run:
         count = sum(map(len, self.inventory.prunable(checker.names)))
         before = self.inventory.in_scope if in_scope is None else in_scope
         allowed = self.plan.deletes(before)
-        if count > allowed:
-            raise EmqxConfigError(
-                f"{count:,} of {before:,} users in scope are named by no row, and {allowed:,} may be "
-                "deleted: nobody was. If the source is complete, raise max_deletes; a dry run lists them"
-            )
+        too_many = EmqxConfigError(
+            f"{count:,} of {before:,} users in scope are named by no row, and {allowed:,} may be "
+            "deleted: nobody was. If the source is complete, raise max_deletes; a dry run with a report lists them"
+        )
+        if count > allowed and not self.plan.dry_run:
+            raise too_many
         delete = self.hook.api.auth.delete_user
         for ids in self.inventory.prunable(checker.names):
             if self.plan.dry_run:
@@ -300,6 +301,8 @@ class Run:
             for answer in answers:
                 if isinstance(answer, EmqxError):
                     raise answer
+        if count > allowed:
+            raise too_many
 
     # ------------------------------------------------------------------ reading
 

@@ -204,6 +204,16 @@ def test_a_dry_run_is_a_plan_in_counts_and_as_a_file(filled: Any, tmp_path: Path
     assert len(ids(filled)) == 12
 
 
+def test_a_dry_run_lists_whom_the_guard_keeps_and_fails_like_the_run(filled: Any, tmp_path: Path) -> None:
+    report = tmp_path / "plan.jsonl"
+    with pytest.raises(EmqxConfigError, match="7 of 10 users in scope"):
+        run(rows(0, 1, 2), dry_run=True, report=report, max_deletes=6)
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    pruned = [line["id"] for line in lines if line["outcome"] == "pruned"]
+    assert sorted(pruned) == [f"d{i}" for i in range(3, 10)]
+    assert all(request.method == "GET" for request in filled.requests)
+
+
 def test_deletions_are_in_the_report(filled: Any, tmp_path: Path) -> None:
     report = tmp_path / "r.csv"
     run(rows(*range(1, 10)), report=report)
