@@ -12,7 +12,7 @@ from airflow_provider_emqx.links import EmqxDashboardLink
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result, number
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result, number, texts
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -211,8 +211,8 @@ class EmqxProvisionUsersOperator(BaseOperator):
             report=self.report or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,
-            scope=self.scope,
-            protect=self.protect or (),
+            scope=texts("scope", self.scope),
+            protect=texts("protect", self.protect),
             max_deletes=self.max_deletes,
             hash_passwords=boolean("hash_passwords", self.hash_passwords),
             pepper=_pepper(self.pepper_conn_id),

@@ -347,3 +347,13 @@ def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path) -> None:
     run = run_dag(dag, run_conf={**conf, "mode": "delete"})
     assert run.state == "success"
     assert not broker.users
+
+
+@pytest.mark.parametrize("given", ["['d-root', 'd-x*']", '["d-root", "d-x*"]', ["d-root", "d-x*"]])
+def test_lists_may_come_from_templates(broker: Any, given: Any) -> None:
+    for user_id in ("d-root", "d-x1", "d-gone", "e-gone", "other"):
+        broker.add_user(user_id, "p")
+    scope = "['d-', 'e-']" if isinstance(given, str) else ["d-", "e-"]
+    summary = execute([{"user_id": "d-1", "password": "p"}], mode="sync", scope=scope, protect=given)
+    assert summary["pruned"] == 2
+    assert sorted(broker.users) == ["d-1", "d-root", "d-x1", "other"]
