@@ -425,9 +425,9 @@ class Run:
         if mode == "prune":
             tell_rate(hook, None, "deleted user")
             return
-        more = ["one for each deleted user"] if mode == "sync" else []
+        more = ["each deleted user"] if mode == "sync" else []
         if mode in ("upsert", "sync") and (hook.broker.generation == "v4" or write == self._upsert_each):
-            more.insert(0, "one for each user that exists already")
+            more.insert(0, "each user that exists already")
         single = write in (self._delete, self._create_each, self._upsert_each)
         rows = self._expected()
         if rows is not None and self.plan.shard is not None:

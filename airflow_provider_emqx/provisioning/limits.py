@@ -19,7 +19,7 @@ def tell_rate(hook: EmqxHook, count: int | None, what: str = "row", at_once: int
     :param count: of what there is to do, ``None`` where it is not known.
     :param what: name of one of these.
     :param at_once: how many of these one request carries at most.
-    :param more: what takes requests besides.
+    :param more: what takes a request each besides.
     """
     rate = hook.settings.rate_limit
     if rate is None:
@@ -37,7 +37,7 @@ def tell_rate(hook: EmqxHook, count: int | None, what: str = "row", at_once: int
         f"about {count:,}" if count is not None else "1,000",
         what,
         duration(requests / rate),
-        f", and {more}" if more else "",
+        f"; add one request for {more}" if more else "",
     )
 
 

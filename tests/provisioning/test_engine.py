@@ -327,17 +327,17 @@ EACH = "At 200 requests per second, and at least one request per row, about 1,20
     [
         ("5.8.9", "upsert", BULK),
         ("5.8.9", "create", BULK),
-        ("5.8.9", "sync", f"{BULK}, and one for each deleted user"),
+        ("5.8.9", "sync", f"{BULK}; add one request for each deleted user"),
         ("5.8.9", "delete", EACH),
         ("5.8.9", "prune", "one request per deleted user, 1,000 deleted users take 5 s or more"),
-        ("5.6.1", "upsert", f"{EACH}, and one for each user that exists already"),
+        ("5.6.1", "upsert", f"{EACH}; add one request for each user that exists already"),
         ("5.6.1", "create", EACH),
-        ("4.4.19", "upsert", f"{BULK}, and one for each user that exists already"),
+        ("4.4.19", "upsert", f"{BULK}; add one request for each user that exists already"),
         ("4.4.19", "create", BULK),
         (
             "4.4.19",
             "sync",
-            f"{BULK}, and one for each user that exists already and one for each deleted user",
+            f"{BULK}; add one request for each user that exists already and each deleted user",
         ),
     ],
 )
