@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result, mapping
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -108,7 +108,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         )
         how = RulesFormat(
             name=self.format or None,
-            columns=self.columns or {},
+            columns=mapping("columns", self.columns or None),
             ids_only=self.mode == "delete",
             delimiter=self.delimiter,
             encoding=self.encoding,

@@ -12,7 +12,15 @@ from airflow_provider_emqx.links import EmqxDashboardLink
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result, number, texts
+from airflow_provider_emqx.operators.base import (
+    BaseEmqxOperator,
+    boolean,
+    keep_result,
+    mapping,
+    named,
+    number,
+    texts,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -212,7 +220,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,
             scope=texts("scope", self.scope),
-            protect=texts("protect", self.protect),
+            protect=named("protect", self.protect),
             max_deletes=self.max_deletes,
             hash_passwords=boolean("hash_passwords", self.hash_passwords),
             pepper=_pepper(self.pepper_conn_id),
@@ -252,7 +260,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
 
         return Format(
             name=self.format or None,
-            columns=self.columns or {},
+            columns=mapping("columns", self.columns or None),
             ids_only=self.mode in IDS_ONLY,
             delimiter=self.delimiter,
             encoding=self.encoding,

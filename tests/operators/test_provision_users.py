@@ -357,3 +357,17 @@ def test_lists_may_come_from_templates(broker: Any, given: Any) -> None:
     summary = execute([{"user_id": "d-1", "password": "p"}], mode="sync", scope=scope, protect=given)
     assert summary["pruned"] == 2
     assert sorted(broker.users) == ["d-1", "d-root", "d-x1", "other"]
+
+
+def test_a_template_without_a_value_protects_nobody_and_is_refused(broker: Any) -> None:
+    broker.add_user("d-root", "p")
+    with pytest.raises(EmqxConfigError, match="protect has no value"):
+        execute([{"user_id": "d-1", "password": "p"}], mode="sync", scope="d-", protect="")
+    assert list(broker.users) == ["d-root"]
+
+
+def test_names_of_columns_may_come_from_a_template(broker: Any) -> None:
+    rows = [{"device": "d-1", "key": "p"}]
+    assert execute(rows, columns='{"user_id": "device", "password": "key"}')["written"] == 1
+    assert execute(rows, columns="{'user_id': 'device', 'password': 'key'}")["written"] == 1
+    assert execute([{"user_id": "d-2", "password": "p"}], columns="")["written"] == 1
