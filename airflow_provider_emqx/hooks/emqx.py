@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
     from airflow_provider_emqx.client.settings import Settings
     from airflow_provider_emqx.client.sync import SyncClient
-    from airflow_provider_emqx.provisioning.engine import Outcome
+    from airflow_provider_emqx.provisioning.outcomes import Outcome
 
 T = TypeVar("T")
 

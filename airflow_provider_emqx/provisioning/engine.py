@@ -8,127 +8,37 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain, islice
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.api.base import Operation, ahead
-from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.exceptions import (
-    EmqxAlreadyExistsError,
-    EmqxBadRequestError,
     EmqxConfigError,
     EmqxError,
-    EmqxOutcomeUnknownError,
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.provisioning import rules
-from airflow_provider_emqx.provisioning.check import Checked, Checker, User
+from airflow_provider_emqx.provisioning.check import Checked, Checker
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
 from airflow_provider_emqx.provisioning.limits import tell_rate
+from airflow_provider_emqx.provisioning.outcomes import DELETED, WRITTEN, Done, Outcome, Result
 from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
 from airflow_provider_emqx.provisioning.sources import Block, Format, read_source
 from airflow_provider_emqx.provisioning.state import State
+from airflow_provider_emqx.provisioning.writing import Writer
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
-
-#: sends users and tells what became of them
-Write = Callable[[list[User]], "Result"]
 
 log = logging.getLogger(__name__)
 
 #: users that EMQX Cloud Serverless holds
 SERVERLESS_USERS = 2_000
 
-WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
-PRUNED = "pruned"
-EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
-_MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
 #: seconds that a chunk gets to be sent before this thread goes on: two threads share one interpreter, and the broker
 #: waits for the one that sends
 _HEAD_START = 0.003
-
-
-class Outcome(NamedTuple):
-    """
-    What became of one row.
-
-    :param line: where the row starts in its file, or its position in a list, from 1.
-    :param user_id: its id, ``None`` where the row has none that may be shown.
-    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``.
-    :param reason: why it was skipped or rejected, else empty.
-    :param file: which file it is from, where there are several.
-    """
-
-    line: int
-    user_id: str | None
-    outcome: str
-    reason: str = ""
-    file: str = ""
-
-
-@dataclass(slots=True)
-class Result:
-    """
-    What the broker did with the users of a chunk.
-
-    :param done: how many were written or deleted.
-    :param others: outcome and reason of each other one, by its index.
-    :param created: of ``done``, how many were new; ``None`` where the broker does not tell.
-    :param updated: how many replaced a user.
-    :param unchanged: how many were there already, to the byte.
-    :param sent: how many were sent at all, ``None`` for all.
-    """
-
-    done: int
-    others: dict[int, tuple[str, str]] = field(default_factory=dict)
-    created: int | None = None
-    updated: int | None = None
-    unchanged: int | None = None
-    sent: int | None = None
-
-
-@dataclass(slots=True)
-class Done:
-    """
-    A chunk whose rows all have an outcome.
-
-    :param chunk: its rows, with those rejected before sending.
-    :param result: what became of the others.
-    :param verb: the outcome of those that were done: ``"written"`` or ``"deleted"``.
-    """
-
-    chunk: Chunk
-    result: Result
-    verb: str
-
-    def not_done(self) -> list[Outcome]:
-        """Give the rows that were skipped or rejected, in the order of their lines."""
-        lines, users, file = self.chunk.lines, self.chunk.users, self.chunk.file
-        found = [Outcome(bad.line, shown(bad.user_id), REJECTED, bad.reason, file) for bad in self.chunk.bad]
-        found += [
-            Outcome(lines[index], shown(users[index]["user_id"]), outcome, reason, file)
-            for index, (outcome, reason) in self.result.others.items()
-        ]
-        return sorted(found, key=_line)
-
-    def all(self) -> list[Outcome]:
-        """Give all rows, in the order of their lines."""
-        others = self.result.others
-        found = [
-            Outcome(line, user["user_id"], self.verb, "", self.chunk.file)
-            for index, (line, user) in enumerate(zip(self.chunk.lines, self.chunk.users, strict=True))
-            if index not in others
-        ]
-        return sorted(found + self.not_done(), key=_line)
-
-
-_line = attrgetter("line")
 
 
 class Run:
@@ -173,13 +83,13 @@ class Run:
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
         pace = Pace()
-        write, chunks = self._prepare(blocks, confirmed, pace)
+        writer = self._prepare(blocks, confirmed, pace)
         verb = DELETED if self.plan.mode == "delete" else WRITTEN
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
         under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
         try:
-            for chunk in self._reading(chunks):
-                work = self._prepared(write, chunk.users)
+            for chunk in self._reading(writer.chunks):
+                work = writer.prepared(chunk.users)
                 # nothing is sent after a chunk that failed
                 done = self._finish(*under_way, pace, verb) if under_way else None
                 under_way = chunk, pool.submit(copy_context().run, _timed, work)
@@ -195,7 +105,7 @@ class Run:
         if self._error is not None:
             raise self._error
 
-    def _prepare(self, blocks: Iterator[Block], confirmed: int, pace: Pace) -> tuple[Write, Iterator[Chunk]]:
+    def _prepare(self, blocks: Iterator[Block], confirmed: int, pace: Pace) -> Writer:
         """Look at source and broker, and set up the way from the one to the other."""
         if self.plan.shard is not None:
             blocks = self.plan.shard.mine(blocks)
@@ -217,14 +127,14 @@ class Run:
             checked = _without(checked, confirmed)
         if self._hasher is not None:
             checked = _hashed(checked, self._hasher)
-        write, chunks = self._writer(cut(checked, pace))
+        writer = Writer(self.hook, self.plan, self.inventory, self._kind, self.state, cut(checked, pace))
         if self.hook.broker.serverless and self.plan.mode not in IDS_ONLY:
-            chunks = self._fitting(chunks)
+            writer.chunks = self._fitting(writer.chunks)
         if not self.plan.dry_run:
-            self._tell_rate(write, pace)
+            self._tell_rate(writer, pace)
         if self.plan.acl_rules and not self.plan.dry_run:
             self.acl_changed = rules.ensure_for_all(self.hook, self.plan.acl_rules)
-        return write, chunks
+        return writer
 
     def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
         result, seconds = future.result()
@@ -352,48 +262,7 @@ class Run:
         except Exception as error:  # an iterable may be anybody's
             self._error = error
 
-    # ------------------------------------------------------------------ writing
-
-    def _writer(self, chunks: Iterator[Chunk]) -> tuple[Write, Iterator[Chunk]]:
-        """Choose how users are sent, by mode and by what the broker can do."""
-        broker, auth, mode = self.hook.broker, self.hook.api.auth, self.plan.mode
-        if mode == "prune":
-            return _keep, chunks
-        if self.plan.dry_run:
-            if mode == "delete":
-                return self._would_delete, chunks
-            return (partial(self._absent_only, _nothing) if mode == "create" else self._would_write), chunks
-        if mode == "delete":
-            return self._delete, chunks
-        if mode in ("upsert", "sync"):
-            return (self._upsert if auth.has_bulk_upsert(broker) else self._upsert_each), chunks
-        if broker.generation == "v4":
-            return self._create_v4, chunks
-        head = list(islice(chunks, 2))
-        chunks = chain(head, chunks)
-        # asking for all users costs more than a POST for each of a few; a hash can only be imported
-        few = len(head) < 2 and not any("password" not in user for chunk in head for user in chunk.users)
-        if few or not auth.has_bulk_upsert(broker):
-            return self._create_each, chunks
-        return partial(self._absent_only, self._upsert), chunks
-
-    def _prepared(self, write: Write, users: list[User]) -> Callable[[], Result]:
-        """Do now what needs no broker: encode a bulk write."""
-        if not users:
-            return partial(Result, 0, created=0, updated=0, unchanged=0)
-        if any("acl" in user for user in users):
-            write = partial(self._with_rules, write)
-        if self.state is not None:
-            write = partial(self._changed_only, self.state, write)
-        auth = self.hook.api.auth
-        if write == self._upsert:
-            bulk = auth.upsert_users
-        elif write == self._create_v4:
-            bulk = auth.create_users
-        else:
-            return partial(write, users)
-        encoded = ahead(bulk(self.hook.broker, users))
-        return lambda: _of_bulk(self.hook.run(encoded))
+    # ------------------------------------------------------------------ limits
 
     def _fitting(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Look ahead in the source whether EMQX Cloud Serverless has room for its users, and say so if not."""
@@ -412,7 +281,7 @@ class Run:
                 break
         return chain(head, chunks)
 
-    def _tell_rate(self, write: Write, pace: Pace) -> None:
+    def _tell_rate(self, writer: Writer, pace: Pace) -> None:
         """Say before the first write how long the run will take at the limit of requests."""
         hook, mode = self.hook, self.plan.mode
         if hook.settings.rate_limit is None:
@@ -426,110 +295,12 @@ class Run:
             tell_rate(hook, None, "deleted user")
             return
         more = ["each deleted user"] if mode == "sync" else []
-        if mode in ("upsert", "sync") and (hook.broker.generation == "v4" or write == self._upsert_each):
+        if writer.existing_are_one_each:
             more.insert(0, "each user that exists already")
-        single = write in (self._delete, self._create_each, self._upsert_each)
         rows = self._expected()
         if rows is not None and self.plan.shard is not None:
             rows //= self.plan.shard.of
-        tell_rate(hook, rows, at_once=1 if single else pace.most, more=" and ".join(more))
-
-    def _upsert(self, users: list[User]) -> Result:
-        return _of_bulk(self.hook.run(self.hook.api.auth.upsert_users(self.hook.broker, users)))
-
-    def _create_v4(self, users: list[User]) -> Result:
-        return _of_bulk(self.hook.run(self.hook.api.auth.create_users(self.hook.broker, users)))
-
-    def _upsert_each(self, users: list[User]) -> Result:
-        broker, upsert = self.hook.broker, self.hook.api.auth.upsert_user
-        result = self._each([upsert(broker, user) for user in users])
-        result.unchanged = None
-        return result
-
-    def _create_each(self, users: list[User]) -> Result:
-        broker, create = self.hook.broker, self.hook.api.auth.create_user
-        return self._each([create(broker, **user) for user in users])
-
-    def _delete(self, users: list[User]) -> Result:
-        broker, delete = self.hook.broker, self.hook.api.auth.delete_user
-        result = self._each([delete(broker, user["user_id"]) for user in users], false=(SKIPPED, ABSENT))
-        result.created = result.updated = None
-        return result
-
-    def _each(self, operations: list[Operation[Any]], false: tuple[str, str] | None = None) -> Result:
-        """
-        Run one operation per user.
-
-        :param operations: their results are ``False`` for what was not new, or not there.
-        :param false: outcome of ``False``, where it means that nothing was done.
-        """
-        result = Result(0, created=0, updated=0)
-        failure: EmqxError | None = None
-        for index, answer in enumerate(self.hook.run_many(operations)):
-            if answer is False and false:
-                result.others[index] = false
-            elif not isinstance(answer, EmqxError):
-                result.done += 1
-                result.updated = (result.updated or 0) + (answer is False)
-            elif isinstance(answer, EmqxAlreadyExistsError):
-                result.others[index] = SKIPPED, EXISTS
-            elif isinstance(answer, EmqxOutcomeUnknownError):
-                result.others[index] = SKIPPED, _MAYBE_OURS
-            elif isinstance(answer, EmqxBadRequestError):
-                result.others[index] = REJECTED, answer.reason or answer.code
-            else:
-                failure = failure or answer
-        if failure is not None:
-            raise failure
-        result.created = result.done - (result.updated or 0)
-        return result
-
-    def _absent_only(self, write: Write, users: list[User]) -> Result:
-        """Write only users that the broker did not have when it was asked, at the first chunk."""
-        there = self.inventory.among(users)
-        absent = [index for index in range(len(users)) if index not in there]
-        result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
-        result.sent = len(absent)
-        result.others = {absent[index]: other for index, other in result.others.items()}
-        result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
-        return result
-
-    def _with_rules(self, write: Write, users: list[User]) -> Result:
-        """Write users, and then the ACL rules that came with some of them."""
-        if not any("acl" in user for user in users):
-            return write(users)
-        result = write([{name: value for name, value in user.items() if name != "acl"} for user in users])
-        if self.plan.dry_run:
-            return result
-        mine = [
-            (index, user) for index, user in enumerate(users) if "acl" in user and index not in result.others
-        ]
-        refused = rules.write(self.hook, self._kind, mine)
-        result.done -= len(refused)
-        result.others |= {index: (REJECTED, reason) for index, reason in refused.items()}
-        return result
-
-    def _changed_only(self, state: State, write: Write, users: list[User]) -> Result:
-        """Write only users that the state file does not know to be so, or that the broker has lost."""
-        there = self.inventory.among(users)
-        changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
-        result = write([users[index] for index in changed]) if changed else Result(0, created=0, updated=0)
-        result.sent = len(changed)
-        result.others = {changed[index]: other for index, other in result.others.items()}
-        state.note([users[index] for index in changed if index not in result.others])
-        unsent = len(users) - len(changed)
-        result.done += unsent
-        result.unchanged = (result.unchanged or 0) + unsent
-        return result
-
-    def _would_write(self, users: list[User]) -> Result:
-        there = len(self.inventory.among(users))
-        return Result(len(users), created=len(users) - there, updated=there)
-
-    def _would_delete(self, users: list[User]) -> Result:
-        there = self.inventory.among(users)
-        absent = (index for index in range(len(users)) if index not in there)
-        return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
+        tell_rate(hook, rows, at_once=1 if writer.one_each else pace.most, more=" and ".join(more))
 
 
 def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -> Iterator[Outcome]:
@@ -545,23 +316,6 @@ def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -
     source = read_source(rows, Format(ids_only=mode in IDS_ONLY))
     run = Run(hook, Plan(mode), source.expected)
     return (outcome for done in run(source.blocks) for outcome in done.all())
-
-
-def shown(user_id: object) -> str | None:
-    """
-    Make an id fit for logs, reports and databases: no control characters, no broken text, not endless.
-
-    :param user_id: whatever stood in the id's place.
-    """
-    if isinstance(user_id, int) and not isinstance(user_id, bool):
-        user_id = str(user_id)
-    if not isinstance(user_id, str):
-        return None
-    if len(user_id) > 1_000:
-        user_id = user_id[:1_000] + "…"
-    if user_id.isprintable():
-        return user_id
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in user_id)
 
 
 def _without(checked: Iterator[Checked], count: int) -> Iterator[Checked]:
@@ -582,21 +336,6 @@ def _hashed(checked: Iterator[Checked], hasher: Hasher) -> Iterator[Checked]:
 def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     start = time.monotonic()
     return work(), time.monotonic() - start
-
-
-def _nothing(users: list[User]) -> Result:
-    return Result(len(users), created=len(users), updated=0)
-
-
-def _keep(users: list[User]) -> Result:
-    return Result(0, dict.fromkeys(range(len(users)), (SKIPPED, KEPT)), sent=0)
-
-
-def _of_bulk(bulk: BulkResult) -> Result:
-    others = {index: (REJECTED, reason) for index, reason in bulk.failed.items()}
-    others |= dict.fromkeys(bulk.existing, (SKIPPED, EXISTS))
-    others |= dict.fromkeys(bulk.unknown, (SKIPPED, _MAYBE_OURS))
-    return Result(bulk.written, others, bulk.created, bulk.updated, bulk.unchanged)
 
 
 def _same_type(hook: EmqxHook, kind: str) -> None:

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.engine import KEPT, Done, Outcome, Run
+from airflow_provider_emqx.provisioning.engine import Run
+from airflow_provider_emqx.provisioning.outcomes import KEPT, Done, Outcome
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge, rejected_rows, tell

@@ -103,7 +103,7 @@ def _parts(source: Path) -> dict[str, Callable[[], float]]:
     from airflow_provider_emqx.api.v5 import auth
     from airflow_provider_emqx.provisioning.check import Checker
     from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
-    from airflow_provider_emqx.provisioning.engine import WRITTEN, Done, Result
+    from airflow_provider_emqx.provisioning.outcomes import WRITTEN, Done, Result
     from airflow_provider_emqx.provisioning.report import Tally
     from airflow_provider_emqx.provisioning.sources import Format, read_file
 

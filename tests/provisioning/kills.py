@@ -24,7 +24,19 @@ from airflow_provider_emqx.testing import FakeEmqx
 
 MODES = ("upsert", "create", "delete", "sync")
 #: parts of the package in which an attempt is killed
-PARTS = ("sources", "check", "chunks", "engine", "hashing", "progress", "report", "state", "sync", "aio")
+PARTS = (
+    "sources",
+    "check",
+    "chunks",
+    "engine",
+    "writing",
+    "hashing",
+    "progress",
+    "report",
+    "state",
+    "sync",
+    "aio",
+)
 ROWS = 700
 PEPPER = "AIRFLOW_CONN_PEPPER"
 

@@ -12,8 +12,9 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.chunks import Pace
-from airflow_provider_emqx.provisioning.engine import Outcome, Run, provision_users, shown
+from airflow_provider_emqx.provisioning.engine import Run, provision_users
 from airflow_provider_emqx.provisioning.limits import duration
+from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import Format, read_rows, read_source
 

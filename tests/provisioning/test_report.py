@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.chunks import Chunk
-from airflow_provider_emqx.provisioning.engine import Done, Outcome, Result
+from airflow_provider_emqx.provisioning.outcomes import Done, Outcome, Result
 from airflow_provider_emqx.provisioning.plan import Plan, limit
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge
 from airflow_provider_emqx.provisioning.sources import Bad

@@ -1,0 +1,229 @@
+"""Sends users, in the way that fits the mode and the broker, and tells what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_emqx.api.base import Operation, ahead
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxBadRequestError,
+    EmqxError,
+    EmqxOutcomeUnknownError,
+)
+from airflow_provider_emqx.provisioning import rules
+from airflow_provider_emqx.provisioning.check import User
+from airflow_provider_emqx.provisioning.chunks import Chunk
+from airflow_provider_emqx.provisioning.inventory import Inventory
+from airflow_provider_emqx.provisioning.outcomes import (
+    ABSENT,
+    EXISTS,
+    KEPT,
+    MAYBE_OURS,
+    REJECTED,
+    SKIPPED,
+    Result,
+    of_bulk,
+)
+from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.state import State
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+#: sends users and tells what became of them
+Write = Callable[[list[User]], Result]
+
+
+class Writer:
+    """
+    Choose how users are sent, by mode and by what the broker can do, and send them.
+
+    :param hook: of the broker.
+    :param plan: what is to be done with them.
+    :param inventory: the users that the broker has.
+    :param kind: what users are keyed by, ``"username"`` or ``"clientid"``.
+    :param state: what earlier runs have written, if that is remembered.
+    :param chunks: of the source; go on with :attr:`chunks`, since the choice may look at the first ones.
+    """
+
+    def __init__(
+        self,
+        hook: EmqxHook,
+        plan: Plan,
+        inventory: Inventory,
+        kind: str,
+        state: State | None,
+        chunks: Iterator[Chunk],
+    ) -> None:
+        self._hook = hook
+        self._plan = plan
+        self._inventory = inventory
+        self._kind = kind
+        self._state = state
+        self._write, self.chunks = self._choose(chunks)
+
+    @property
+    def one_each(self) -> bool:
+        """Whether each user is a request of its own at least."""
+        return self._write in (self._delete, self._create_each, self._upsert_each)
+
+    @property
+    def existing_are_one_each(self) -> bool:
+        """Whether each user that exists is a request of its own, besides what new ones take."""
+        replaces = self._plan.mode in ("upsert", "sync")
+        return replaces and (self._hook.broker.generation == "v4" or self._write == self._upsert_each)
+
+    def _choose(self, chunks: Iterator[Chunk]) -> tuple[Write, Iterator[Chunk]]:
+        broker, auth, mode = self._hook.broker, self._hook.api.auth, self._plan.mode
+        if mode == "prune":
+            return _keep, chunks
+        if self._plan.dry_run:
+            if mode == "delete":
+                return self._would_delete, chunks
+            return (partial(self._absent_only, _nothing) if mode == "create" else self._would_write), chunks
+        if mode == "delete":
+            return self._delete, chunks
+        if mode in ("upsert", "sync"):
+            return (self._upsert if auth.has_bulk_upsert(broker) else self._upsert_each), chunks
+        if broker.generation == "v4":
+            return self._create_v4, chunks
+        head = list(islice(chunks, 2))
+        chunks = chain(head, chunks)
+        # asking for all users costs more than a POST for each of a few; a hash can only be imported
+        few = len(head) < 2 and not any("password" not in user for chunk in head for user in chunk.users)
+        if few or not auth.has_bulk_upsert(broker):
+            return self._create_each, chunks
+        return partial(self._absent_only, self._upsert), chunks
+
+    def prepared(self, users: list[User]) -> Callable[[], Result]:
+        """
+        Do now what needs no broker: encode a bulk write.
+
+        :param users: of one chunk.
+        :return: does the rest.
+        """
+        write = self._write
+        if not users:
+            return partial(Result, 0, created=0, updated=0, unchanged=0)
+        if any("acl" in user for user in users):
+            write = partial(self._with_rules, write)
+        if self._state is not None:
+            write = partial(self._changed_only, self._state, write)
+        auth = self._hook.api.auth
+        if write == self._upsert:
+            bulk = auth.upsert_users
+        elif write == self._create_v4:
+            bulk = auth.create_users
+        else:
+            return partial(write, users)
+        encoded = ahead(bulk(self._hook.broker, users))
+        return lambda: of_bulk(self._hook.run(encoded))
+
+    def _upsert(self, users: list[User]) -> Result:
+        return of_bulk(self._hook.run(self._hook.api.auth.upsert_users(self._hook.broker, users)))
+
+    def _create_v4(self, users: list[User]) -> Result:
+        return of_bulk(self._hook.run(self._hook.api.auth.create_users(self._hook.broker, users)))
+
+    def _upsert_each(self, users: list[User]) -> Result:
+        broker, upsert = self._hook.broker, self._hook.api.auth.upsert_user
+        result = self._each([upsert(broker, user) for user in users])
+        result.unchanged = None
+        return result
+
+    def _create_each(self, users: list[User]) -> Result:
+        broker, create = self._hook.broker, self._hook.api.auth.create_user
+        return self._each([create(broker, **user) for user in users])
+
+    def _delete(self, users: list[User]) -> Result:
+        broker, delete = self._hook.broker, self._hook.api.auth.delete_user
+        result = self._each([delete(broker, user["user_id"]) for user in users], false=(SKIPPED, ABSENT))
+        result.created = result.updated = None
+        return result
+
+    def _each(self, operations: list[Operation[Any]], false: tuple[str, str] | None = None) -> Result:
+        """
+        Run one operation per user.
+
+        :param operations: their results are ``False`` for what was not new, or not there.
+        :param false: outcome of ``False``, where it means that nothing was done.
+        """
+        result = Result(0, created=0, updated=0)
+        failure: EmqxError | None = None
+        for index, answer in enumerate(self._hook.run_many(operations)):
+            if answer is False and false:
+                result.others[index] = false
+            elif not isinstance(answer, EmqxError):
+                result.done += 1
+                result.updated = (result.updated or 0) + (answer is False)
+            elif isinstance(answer, EmqxAlreadyExistsError):
+                result.others[index] = SKIPPED, EXISTS
+            elif isinstance(answer, EmqxOutcomeUnknownError):
+                result.others[index] = SKIPPED, MAYBE_OURS
+            elif isinstance(answer, EmqxBadRequestError):
+                result.others[index] = REJECTED, answer.reason or answer.code
+            else:
+                failure = failure or answer
+        if failure is not None:
+            raise failure
+        result.created = result.done - (result.updated or 0)
+        return result
+
+    def _absent_only(self, write: Write, users: list[User]) -> Result:
+        """Write only users that the broker did not have when it was asked, at the first chunk."""
+        there = self._inventory.among(users)
+        absent = [index for index in range(len(users)) if index not in there]
+        result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
+        result.sent = len(absent)
+        result.others = {absent[index]: other for index, other in result.others.items()}
+        result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
+        return result
+
+    def _with_rules(self, write: Write, users: list[User]) -> Result:
+        """Write users, and then the ACL rules that came with some of them."""
+        if not any("acl" in user for user in users):
+            return write(users)
+        result = write([{name: value for name, value in user.items() if name != "acl"} for user in users])
+        if self._plan.dry_run:
+            return result
+        mine = [
+            (index, user) for index, user in enumerate(users) if "acl" in user and index not in result.others
+        ]
+        refused = rules.write(self._hook, self._kind, mine)
+        result.done -= len(refused)
+        result.others |= {index: (REJECTED, reason) for index, reason in refused.items()}
+        return result
+
+    def _changed_only(self, state: State, write: Write, users: list[User]) -> Result:
+        """Write only users that the state file does not know to be so, or that the broker has lost."""
+        there = self._inventory.among(users)
+        changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
+        result = write([users[index] for index in changed]) if changed else Result(0, created=0, updated=0)
+        result.sent = len(changed)
+        result.others = {changed[index]: other for index, other in result.others.items()}
+        state.note([users[index] for index in changed if index not in result.others])
+        unsent = len(users) - len(changed)
+        result.done += unsent
+        result.unchanged = (result.unchanged or 0) + unsent
+        return result
+
+    def _would_write(self, users: list[User]) -> Result:
+        there = len(self._inventory.among(users))
+        return Result(len(users), created=len(users) - there, updated=there)
+
+    def _would_delete(self, users: list[User]) -> Result:
+        there = self._inventory.among(users)
+        absent = (index for index in range(len(users)) if index not in there)
+        return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
+
+
+def _nothing(users: list[User]) -> Result:
+    return Result(len(users), created=len(users), updated=0)
+
+
+def _keep(users: list[User]) -> Result:
+    return Result(0, dict.fromkeys(range(len(users)), (SKIPPED, KEPT)), sent=0)
