@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from itertools import islice
@@ -276,23 +277,61 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         repeatable = None if idempotent is None else flag("idempotent", idempotent)
         return self.run(exchange(Request(verb, path, params, json, repeatable=repeatable, accept=accept)))
 
-    def provision_users(self, rows: Iterable[Mapping[str, Any]], mode: str = "upsert") -> Iterator[Outcome]:
+    def provision_users(
+        self,
+        rows: Iterable[Mapping[str, Any]] | str | os.PathLike[str],
+        mode: str = "upsert",
+        *,
+        dry_run: bool = False,
+        scope: str | Sequence[str] | None = None,
+        protect: str | Sequence[str] | None = None,
+        max_deletes: float | str | None = None,
+        hash_passwords: bool = False,
+        pepper_conn_id: str | None = None,
+        acl_rules: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Iterator[Outcome]:
         """
-        Provision users in bulk and give the outcome of every row.
+        Provision users in bulk and give the outcome of every row: what
+        :class:`~airflow_provider_emqx.operators.auth.EmqxProvisionUsersOperator` does, for tasks of your own.
 
         .. code-block:: python
 
             with EmqxHook() as hook:
                 rejected = [row for row in hook.provision_users(rows) if row.outcome == "rejected"]
 
-        :param rows: dicts with ``user_id``, ``password`` and, if wanted, ``is_superuser``; read as they are needed.
-        :param mode: ``"upsert"``, ``"create"`` (existing users stay as they are) or ``"delete"``.
-        :return: an iterator over ``(line, user_id, outcome, reason)``; the work is done as it is advanced.
+        :param rows: dicts with ``user_id``, ``password`` and, if wanted, ``is_superuser``; read as they are needed. Or
+            path or URL of a file, as the operator's ``source``.
+        :param mode: ``"upsert"``, ``"create"`` (existing users stay as they are), ``"delete"``, ``"sync"`` or
+            ``"prune"``; with the last two, users in ``scope`` that no row names follow after the rows, with the outcome
+            ``"pruned"`` and the line 0.
+        :param dry_run: tell what would be done, write nothing.
+        :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them.
+        :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted.
+        :param max_deletes: of these modes: a count or a share; if more are to be deleted, none is. By default a tenth
+            of the users in scope, or 100 if that is more.
+        :param hash_passwords: hash plain passwords here instead of in the broker (EMQX 5.7 and newer).
+        :param pepper_conn_id: Airflow connection whose password is the pepper of the salts.
+        :param acl_rules: rules that all clients are to have.
+        :return: an iterator over ``(line, user_id, outcome, reason, file)``; the work is done as it is advanced.
+        :raises EmqxConfigError: for arguments that cannot be right, before anything is sent; and if ``max_deletes`` is
+            exceeded.
         :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
         """
         from airflow_provider_emqx.provisioning.engine import provision_users
+        from airflow_provider_emqx.provisioning.hashing import pepper_of
+        from airflow_provider_emqx.provisioning.plan import Plan
 
-        return provision_users(self, rows, mode)
+        plan = Plan(
+            mode,
+            dry_run=dry_run,
+            scope=scope,
+            protect=() if protect is None else protect,
+            max_deletes=max_deletes,
+            hash_passwords=hash_passwords,
+            pepper=pepper_of(pepper_conn_id),
+            acl_rules=() if acl_rules is None else acl_rules,
+        )
+        return provision_users(self, rows, plan)
 
 
 def operations(broker: Broker) -> ModuleType:

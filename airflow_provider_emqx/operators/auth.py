@@ -6,9 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import XComArg
 
-from airflow_provider_emqx.links import EmqxDashboardLink
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
@@ -18,7 +17,6 @@ from airflow_provider_emqx.operators.base import (
     keep_result,
     mapping,
     named,
-    number,
     texts,
 )
 
@@ -51,7 +49,7 @@ class _InlineRows:
         return f"<{self.serialize()}>"
 
 
-class EmqxProvisionUsersOperator(BaseOperator):
+class EmqxProvisionUsersOperator(BaseEmqxOperator):
     """
     Make the rows of a file, or of a list, users of the broker's built-in database.
 
@@ -137,11 +135,8 @@ class EmqxProvisionUsersOperator(BaseOperator):
         "shard",
         "acl_rules",
         "user_id_type",
-        "rate_limit",
-        "emqx_conn_id",
+        *BaseEmqxOperator.template_fields,
     )
-    operator_extra_links = (EmqxDashboardLink(),)
-    ui_color = "#d5f0e3"
 
     def __init__(
         self,
@@ -165,8 +160,6 @@ class EmqxProvisionUsersOperator(BaseOperator):
         shard: tuple[int, int] | list[int] | str | None = None,
         acl_rules: list[dict[str, Any]] | None = None,
         user_id_type: str | None = None,
-        rate_limit: float | str | None = None,
-        emqx_conn_id: str = "emqx_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -189,8 +182,6 @@ class EmqxProvisionUsersOperator(BaseOperator):
         self.shard = shard
         self.acl_rules = acl_rules
         self.user_id_type = user_id_type
-        self.rate_limit = rate_limit
-        self.emqx_conn_id = emqx_conn_id
 
     @property
     def source(self) -> Any:
@@ -207,7 +198,7 @@ class EmqxProvisionUsersOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
-        from airflow_provider_emqx.hooks.emqx import EmqxHook
+        from airflow_provider_emqx.provisioning.hashing import pepper_of
         from airflow_provider_emqx.provisioning.plan import Plan
         from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
         from airflow_provider_emqx.provisioning.shards import Shard
@@ -223,18 +214,14 @@ class EmqxProvisionUsersOperator(BaseOperator):
             protect=named("protect", self.protect),
             max_deletes=self.max_deletes,
             hash_passwords=boolean("hash_passwords", self.hash_passwords),
-            pepper=_pepper(self.pepper_conn_id),
+            pepper=pepper_of(self.pepper_conn_id),
             state=self.state or None,
             shard=Shard.read(self.shard),
             acl_rules=self.acl_rules or (),
         )
         how = self._format()
         source = self._read(how)
-        with EmqxHook(
-            self.emqx_conn_id,
-            user_id_type=self.user_id_type or None,
-            rate_limit=number("rate_limit", self.rate_limit),
-        ) as hook:
+        with self.hook(user_id_type=self.user_id_type or None) as hook:
             # Airflow 3.3 and newer; without it a repeated task sends everything again, which converges as well
             store: Any = context.get("task_state_store")
             keeps = store is not None and source.files and not plan.dry_run
@@ -315,19 +302,3 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
             summary = export_users(hook, self.path, wanted)
         self.log.info("%s users are in %s", f"{summary['users']:,}", summary["path"])
         return summary
-
-
-def _pepper(conn_id: str | None) -> str:
-    """Give the password of the connection that holds the pepper."""
-    if not conn_id:
-        return ""
-    from airflow.providers.common.compat.sdk import BaseHook
-
-    from airflow_provider_emqx.exceptions import EmqxConfigError
-
-    pepper = BaseHook.get_connection(conn_id).password
-    if not pepper:
-        raise EmqxConfigError(
-            f"the connection {conn_id!r} of pepper_conn_id has no password: it is the pepper"
-        )
-    return str(pepper)

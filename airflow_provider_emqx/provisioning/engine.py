@@ -22,7 +22,16 @@ from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
 from airflow_provider_emqx.provisioning.limits import tell_rate
-from airflow_provider_emqx.provisioning.outcomes import DELETED, WRITTEN, Done, Outcome, Result
+from airflow_provider_emqx.provisioning.outcomes import (
+    DELETED,
+    PRUNED,
+    REJECTED,
+    WRITTEN,
+    Done,
+    Outcome,
+    Result,
+    shown,
+)
 from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
 from airflow_provider_emqx.provisioning.sources import Block, Format, read_source
 from airflow_provider_emqx.provisioning.state import State
@@ -303,19 +312,33 @@ class Run:
         tell_rate(hook, rows, at_once=1 if writer.one_each else pace.most, more=" and ".join(more))
 
 
-def provision_users(hook: EmqxHook, rows: Iterable[Any], mode: str = "upsert") -> Iterator[Outcome]:
+def provision_users(hook: EmqxHook, rows: Any, plan: Plan) -> Iterator[Outcome]:
     """
-    Provision users from an iterable of dicts.
+    Provision users and give what became of each row, and of each user that no row names.
 
     :param hook: of the broker.
-    :param rows: ``{"user_id": …, "password": …, "is_superuser": …}``, read as they are needed.
-    :param mode: ``"upsert"``, ``"create"`` or ``"delete"``.
-    :return: an iterator over the outcomes of all rows; the work is done as it is advanced.
-    :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
+    :param rows: an iterable of dicts, read as they are needed; or path or URL of a file.
+    :param plan: what to do with them.
+    :return: an iterator over the outcomes; the work is done as it is advanced.
+    :raises EmqxError: if the source or the broker fails, after the outcomes of the rows that were done before.
     """
-    source = read_source(rows, Format(ids_only=mode in IDS_ONLY))
-    run = Run(hook, Plan(mode), source.expected)
-    return (outcome for done in run(source.blocks) for outcome in done.all())
+    source = read_source(rows, Format(ids_only=plan.mode in IDS_ONLY))
+    return _outcomes(Run(hook, plan, source.expected), source.blocks)
+
+
+def _outcomes(run: Run, blocks: Iterator[Block]) -> Iterator[Outcome]:
+    good = 0
+    for done in run(blocks):
+        outcomes = done.all()
+        good += sum(outcome.outcome != REJECTED for outcome in outcomes)
+        yield from outcomes
+    if run.plan.mode in PRUNING:
+        withheld = run.withheld() or ("" if good else "every row was rejected")
+        if withheld:
+            log.warning("Nobody is deleted: %s", withheld)
+            return
+        for ids in run.prune():
+            yield from (Outcome(0, shown(user_id), PRUNED, "no row names this user") for user_id in ids)
 
 
 def _without(checked: Iterator[Checked], count: int) -> Iterator[Checked]:

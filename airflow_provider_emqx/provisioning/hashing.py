@@ -180,3 +180,22 @@ class Hasher:
             return drawn.hex()
         text = base64.b64encode(drawn).rstrip(b"=").translate(_TO_BCRYPT).decode()
         return f"$2b${self.algorithm.rounds:02d}${text}"
+
+
+def pepper_of(conn_id: str | None) -> str:
+    """
+    Give the pepper, which is the password of an Airflow connection.
+
+    :param conn_id: of the connection; without one there is no pepper.
+    :raises EmqxConfigError: if the connection has no password.
+    """
+    if not conn_id:
+        return ""
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    pepper = BaseHook.get_connection(conn_id).password
+    if not pepper:
+        raise EmqxConfigError(
+            f"the connection {conn_id!r} of pepper_conn_id has no password: it is the pepper"
+        )
+    return str(pepper)

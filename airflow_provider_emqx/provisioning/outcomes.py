@@ -17,12 +17,12 @@ MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lo
 
 class Outcome(NamedTuple):
     """
-    What became of one row.
+    What became of one row, or of one user that no row names.
 
-    :param line: where the row starts in its file, or its position in a list, from 1.
+    :param line: where the row starts in its file, or its position in a list, from 1; 0 where there is no row.
     :param user_id: its id, ``None`` where the row has none that may be shown.
-    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``.
-    :param reason: why it was skipped or rejected, else empty.
+    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``; ``"pruned"`` where there is no row.
+    :param reason: why it was skipped, rejected or pruned, else empty.
     :param file: which file it is from, where there are several.
     """
 

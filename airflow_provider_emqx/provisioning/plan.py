@@ -91,6 +91,8 @@ class Plan(Terms):
                 f"mode {self.mode!r} needs the whole source, not a shard: let the shards 'upsert', and after them one "
                 "task 'prune'"
             )
+        if self.protect == "":
+            raise EmqxConfigError("protect has no value: nobody would be protected. Leave it out, or name users")
         texts("protect", self.protect)
         if (self.hash_passwords or self.state) and not self.pepper:
             raise EmqxConfigError(

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.chunks import Pace
-from airflow_provider_emqx.provisioning.engine import Run, provision_users
+from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.limits import duration
 from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Plan
@@ -33,7 +33,7 @@ def rows(count: int, password: str = "p", start: int = 0) -> list[dict[str, Any]
 
 def outcomes(hook: EmqxHook, given: list[dict[str, Any]], mode: str = "upsert") -> list[tuple[str, str]]:
     """Give outcome and reason of each row, making sure that each row has one."""
-    found = list(provision_users(hook, given, mode))
+    found = list(hook.provision_users(given, mode))
     assert [outcome.line for outcome in found] == list(range(1, len(given) + 1))
     return [(outcome.outcome, outcome.reason) for outcome in found]
 
@@ -87,7 +87,7 @@ def test_rejected_rows_stand_between_the_others(hook: EmqxHook, broker: Any) -> 
     given[500] = {"user_id": "x", "password": ""}
     given[501] = "text"
     given[999] = {"user_id": "d0", "password": "S3cret"}
-    found = list(provision_users(hook, given))
+    found = list(hook.provision_users(given))
     rejected = [outcome for outcome in found if outcome.outcome == "rejected"]
     assert [outcome.line for outcome in rejected] == [4, 501, 502, 1_000]
     assert [outcome.user_id for outcome in rejected] == ["..", "x", None, "d0"]
@@ -126,7 +126,7 @@ def test_emqx_4_keeps_client_ids_apart_from_usernames(broker: Any) -> None:
 @pytest.mark.parametrize("version", ["5.8.9"])
 def test_a_user_id_type_that_the_authenticator_has_not_is_refused(broker: Any) -> None:
     with EmqxHook(user_id_type="clientid") as hook, pytest.raises(EmqxConfigError, match="keyed by username"):
-        list(provision_users(hook, rows(1)))
+        list(hook.provision_users(rows(1)))
     assert not broker.users
 
 
@@ -173,7 +173,7 @@ def test_when_the_broker_fails_the_outcomes_before_are_given_first(hook: EmqxHoo
     broker.order_fault("status", status=401, match=match, after=2, times=9)
     found: list[Outcome] = []
     with pytest.raises(EmqxAuthError):
-        for outcome in provision_users(hook, rows(20_000)):
+        for outcome in hook.provision_users(rows(20_000)):
             found.append(outcome)  # noqa: PERF402
     assert len(found) == len(broker.users) > 500
     assert [outcome.line for outcome in found] == list(range(1, len(found) + 1))
@@ -184,7 +184,7 @@ def test_single_writes_that_fail_stop_the_run(hook: EmqxHook, broker: Any) -> No
     outcomes(hook, rows(5))
     broker.order_fault("status", status=401, match="DELETE", times=9)
     with pytest.raises(EmqxAuthError):
-        list(provision_users(hook, rows(5), "delete"))
+        list(hook.provision_users(rows(5), "delete"))
     assert len(broker.users) == 5
 
 
@@ -195,7 +195,7 @@ def test_a_source_that_breaks_off_is_an_error_after_its_rows_are_done(hook: Emqx
 
     found = []
     with pytest.raises(EmqxError, match="broke off"):
-        for outcome in provision_users(hook, source()):
+        for outcome in hook.provision_users(source()):
             found.append(outcome)  # noqa: PERF402
     assert len(found) == len(broker.users) == 700
 
@@ -207,7 +207,7 @@ def test_rows_before_any_error_of_the_source_are_done_and_told(hook: EmqxHook, b
 
     found = []
     with pytest.raises(ZeroDivisionError):
-        for outcome in provision_users(hook, source()):
+        for outcome in hook.provision_users(source()):
             found.append(outcome)  # noqa: PERF402
     assert len(found) == len(broker.users) == 700
 
@@ -225,7 +225,7 @@ def test_an_algorithm_that_is_not_known_here_is_the_business_of_the_broker(broke
     given = [{"user_id": "a", "password": "p"}, {"user_id": "b", "password_hash": "0" * 64}]
     broker.order_fault("status", status=200, body=body, match="GET /api/v5/authentication/", times=4)
     with EmqxHook() as hook:
-        [written, rejected] = list(provision_users(hook, given))
+        [written, rejected] = list(hook.provision_users(given))
         assert (written.outcome, rejected.outcome) == ("written", "rejected")
         assert "hashes passwords with 'argon2', which is not known here" in rejected.reason
         with pytest.raises(EmqxUnsupportedError, match="argon2"):
@@ -242,7 +242,7 @@ def test_rows_are_read_only_a_little_ahead_of_the_broker(hook: EmqxHook, broker:
             given += 1
             yield row
 
-    work = provision_users(hook, source())
+    work = hook.provision_users(source())
     assert len(list(islice(work, 10))) == 10
     assert given < 10_000
 
@@ -266,7 +266,7 @@ def test_a_dry_run_tells_what_would_happen_and_changes_nothing(
 
 def test_an_unknown_mode_is_refused(hook: EmqxHook) -> None:
     with pytest.raises(EmqxConfigError, match="mode must be one of"):
-        list(provision_users(hook, rows(1), "replace"))
+        list(hook.provision_users(rows(1), "replace"))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_serverless_says_its_limits_before_the_first_write(
 ) -> None:
     caplog.set_level("INFO")
     on_serverless(hook)
-    next(provision_users(hook, rows(10), mode))
+    next(hook.provision_users(rows(10), mode))
     assert "EMQX Cloud Serverless takes 10 requests per second, and holds 2,000 users" in caplog.text
     assert "about 10 rows take 1 s or more" in caplog.text
 
@@ -373,7 +373,7 @@ def test_of_rows_that_nobody_has_counted_the_time_of_a_thousand_is_told(
 ) -> None:
     caplog.set_level("INFO")
     with EmqxHook(rate_limit=200) as hook:
-        assert len(list(provision_users(hook, iter(rows(20))))) == 20
+        assert len(list(hook.provision_users(iter(rows(20))))) == 20
     assert ", 1,000 rows take 5 s or more" in caplog.text
 
 
@@ -400,3 +400,53 @@ def test_a_broker_that_asks_for_a_pause_gets_it_and_no_row_is_lost(
 )
 def test_a_span_of_time_is_one_number(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_hook_synchronises_and_tells_of_users_without_a_row(hook: EmqxHook, broker: Any) -> None:
+    for name in ("d0", "d-old", "other"):
+        broker.add_user(name, "p")
+    plan = [tuple(row[:3]) for row in hook.provision_users(rows(2), "sync", scope="d", dry_run=True)]
+    assert set(broker.users) == {"d0", "d-old", "other"}
+    found = list(hook.provision_users(rows(2), "sync", scope="d"))
+    assert [tuple(row[:3]) for row in found] == plan
+    assert plan == [(1, "d0", "written"), (2, "d1", "written"), (0, "d-old", "pruned")]
+    assert found[-1].reason == "no row names this user"
+    assert set(broker.users) == {"d0", "d1", "other"}
+
+
+@pytest.mark.parametrize("given", [[], [{"user_id": "d0", "password": ""}]])
+def test_the_hook_deletes_nobody_by_a_source_without_a_good_row(
+    hook: EmqxHook, broker: Any, given: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.add_user("d-old", "p")
+    found = list(hook.provision_users(given, "sync", scope="*", max_deletes="100%"))
+    assert "pruned" not in {row.outcome for row in found}
+    assert set(broker.users) == {"d-old"}
+    assert "Nobody is deleted" in caplog.text
+
+
+def test_the_hook_refuses_a_plan_that_cannot_be_before_anything_is_sent(hook: EmqxHook, broker: Any) -> None:
+    for options in (
+        {"mode": "sync"},
+        {"scope": "d"},
+        {"hash_passwords": True},
+        {"mode": "sync", "scope": "d", "protect": ""},
+    ):
+        with pytest.raises(EmqxConfigError):
+            hook.provision_users(rows(1), **options)
+    assert broker.requests == []
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_the_hook_takes_a_file_hashes_and_sets_rules_for_all(
+    hook: EmqxHook, broker: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PEPPER", json.dumps({"conn_type": "generic", "password": "pepper"}))
+    source = tmp_path / "devices.csv"
+    source.write_text("user_id,password\nd0,p0\nd1,p1\n")
+    rule = {"topic": "devices/${username}/#", "permission": "allow"}
+    options = {"hash_passwords": True, "pepper_conn_id": "pepper", "acl_rules": [rule]}
+    assert {row.outcome for row in hook.provision_users(source, **options)} == {"written"}
+    assert broker.verify("d1", "p1")
+    assert not any(b"p1" in request.body for request in broker.requests)
+    assert hook.list_acl_rules("all")[0]["topic"] == rule["topic"]
