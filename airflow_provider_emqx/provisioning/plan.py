@@ -92,7 +92,9 @@ class Plan(Terms):
                 "task 'prune'"
             )
         if self.protect == "":
-            raise EmqxConfigError("protect has no value: nobody would be protected. Leave it out, or name users")
+            raise EmqxConfigError(
+                "protect has no value: nobody would be protected. Leave it out, or name users"
+            )
         texts("protect", self.protect)
         if (self.hash_passwords or self.state) and not self.pepper:
             raise EmqxConfigError(

@@ -18,6 +18,7 @@ from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.triggers import events, polls
+from airflow_provider_emqx.triggers.watches import SHORTEST_INTERVAL, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
@@ -113,7 +114,7 @@ class EmqxConditionTrigger(BaseTrigger):
                 return {"status": "timeout", "text": read}
             condition = read
         async with polls.shared(self.emqx_conn_id) as poll:
-            watch = polls.Watch(
+            watch = Watch(
                 condition,
                 self.poll_interval,
                 backoff=self.backoff,
@@ -137,7 +138,7 @@ class EmqxConditionTrigger(BaseTrigger):
         :return: the condition with its ids; or, past the deadline, what the last try came to.
         """
         failures, text = 0, ""
-        pause = min(max(self.poll_interval, polls.SHORTEST_INTERVAL), _BEFORE_READING)
+        pause = min(max(self.poll_interval, SHORTEST_INTERVAL), _BEFORE_READING)
         while self.deadline is None or time.time() < self.deadline:
             await asyncio.sleep(
                 pause if self.deadline is None else min(pause, max(0.0, self.deadline - time.time()))
@@ -238,7 +239,7 @@ class EmqxEventTrigger(BaseEventTrigger):
         """Look for ever, and send what has changed."""
         memory: events.Memory | None = None
         recalled, failures = False, 0
-        interval = max(self.poll_interval, polls.SHORTEST_INTERVAL)
+        interval = max(self.poll_interval, SHORTEST_INTERVAL)
         pause = min(interval, 1.0)
         async with AsyncExitStack() as session:
             look: events.Look | None = None

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
@@ -25,7 +24,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_provider_emqx import conditions
 from airflow_provider_emqx.api.base import Row
 from airflow_provider_emqx.conditions import clients
-from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient, outlives
+from airflow_provider_emqx.conditions.base import Outcome, is_transient
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxConfigError,
@@ -34,6 +33,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxForbiddenError,
 )
 from airflow_provider_emqx.hooks.emqx import EmqxHook, operations
+from airflow_provider_emqx.triggers.watches import ON_CLIENTS, Question, Watch, clock, in_turns
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
@@ -42,14 +42,10 @@ _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-#: seconds between two rounds at least, whatever a sensor's poke interval says
-SHORTEST_INTERVAL = 0.1
 #: seconds that a wait is drawn forward at most, to be asked for together with others
 _MOMENT = 0.5
 #: seconds before the deadline at which a wait looks once more
 _LAST_LOOK = 2.0
-#: longest wait after failures, in seconds; a longer poll interval stays as it is
-_LONGEST_BACKOFF = 60.0
 #: seconds for which the number of connected clients is taken as known
 _SIZE_LASTS = 60.0
 #: requests for clients in flight, and for each other kind of condition
@@ -58,160 +54,8 @@ _IN_FLIGHT, _OTHERS_IN_FLIGHT = 32, 8
 _HEAD_START = 1.0
 #: clients for whom the broker may fail in a round before the rest of it is given up
 _MOST_ERRORS = 8
-#: waits that are worked on before other coroutines get a turn, and ids of one wait from which on a thread does it
-_TURN, _LONG = 100, 5_000
-
-
-class Watch:
-    """
-    One wait.
-
-    :param condition: with its ids loaded.
-    :param interval: seconds between two looks.
-    :param backoff: whether the interval doubles from look to look.
-    :param max_interval: longest interval that it grows to, in seconds.
-    :param max_failures: looks that may fail in a row, ``None`` for any number.
-    """
-
-    __slots__ = (
-        "_context",
-        "_failures",
-        "backoff",
-        "condition",
-        "due",
-        "found",
-        "glance",
-        "interval",
-        "last",
-        "max_failures",
-        "max_interval",
-        "outcome",
-        "question",
-        "text",
-    )
-
-    def __init__(
-        self,
-        condition: Condition,
-        interval: float,
-        *,
-        backoff: bool = False,
-        max_interval: float | None = None,
-        max_failures: int | None = 20,
-    ) -> None:
-        self.condition = condition
-        #: what waits with the same one are asked for together by
-        self.question = _question_of(condition)
-        self.interval = max(interval, SHORTEST_INTERVAL)
-        self.backoff = backoff
-        self.max_interval = max_interval
-        self.max_failures = max_failures
-        #: what the last look found, in one line
-        self.text = ""
-        #: what it looked at and what that came to: as long as nothing has changed, neither has the outcome
-        self.glance: tuple[bool, ...] | None = None
-        self.outcome: Outcome | None = None
-        #: the outcome that was waited for, or the error that ended the wait; an error is no exception here, because
-        #: raising one object in thousands of coroutines would make its traceback thousands of frames long
-        self.found: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
-        self.due = 0.0
-        #: time of the last look, just before the wait is given up
-        self.last = math.inf
-        self._failures = 0
-        # so that what is logged in the poll's task goes to this wait's log
-        self._context = contextvars.copy_context()
-
-    def schedule(self, now: float, phase: float = 0.0, asked: float | None = None) -> None:
-        """
-        Set the time of the next look, at least half an interval away, on a grid that equal intervals share.
-
-        :param now: seconds of the event loop's clock.
-        :param phase: where the grid lies, as a part of the interval.
-        :param asked: time from which the half interval counts. However long answers take, waits that have looked at
-            one beat look at the next one together.
-        """
-        pause = self.interval
-        if self._failures:
-            # no more than 10 times: a float has no room for a wait that fails for a day
-            pause = max(pause, min(pause * 2.0 ** min(self._failures, 10), _LONGEST_BACKOFF))
-        earliest = max(now, (now if asked is None else asked) + pause / 2)
-        self.due = (math.ceil(earliest / pause - phase) + phase) * pause
-        if now < self.last < self.due:
-            self.due = self.last
-
-    def seen(self, outcome: Outcome) -> None:
-        """Take what a look has found."""
-        self._failures = 0
-        self.outcome = outcome
-        if self.text and outcome.text != self.text:
-            # the first look repeats what the worker's first look has logged
-            self._note(logging.INFO, outcome.text)
-        self.text = outcome.text
-        if outcome.met:
-            self.end(outcome)
-        elif self.backoff:
-            self.interval = min(self.interval * 2, self.max_interval or math.inf)
-
-    def failed(self, error: EmqxError) -> None:
-        """Take that a look has failed: the wait goes on unless the error is final or one too many."""
-        self._failures += 1
-        if outlives(error, self._failures, self.max_failures):
-            self.text = f"Look failed, {self._failures} in a row. {error}"
-            self._note(logging.WARNING, self.text)
-        else:
-            self.end(error)
-
-    def end(self, found: Outcome | Exception) -> None:
-        """End the wait."""
-        if not self.found.done():
-            self.found.set_result(found)
-
-    def _note(self, level: int, text: str) -> None:
-        self._context.run(log.log, level, "%s", text)
-
-
-class Question:
-    """
-    What is asked in one go, for all waits that the answer is for.
-
-    :param watches: the waits.
-    :param schedule: sets the time of a wait's next look.
-    """
-
-    def __init__(self, watches: Sequence[Watch], schedule: Callable[[Watch, float | None], None]) -> None:
-        self.watches = watches
-        self.asked = _now()
-        self._open = set(watches)
-        self._schedule = schedule
-
-    def seen(self, watch: Watch, outcome: Outcome) -> None:
-        """Tell a wait what was found; it may be asked for again while others of the question are still open."""
-        if self._take(watch):
-            watch.seen(outcome)
-            self._schedule(watch, self.asked)
-
-    def failed(self, watch: Watch, error: EmqxError) -> None:
-        """Tell a wait that nothing could be found."""
-        if self._take(watch):
-            watch.failed(error)
-            self._schedule(watch, None)
-
-    async def end(self, error: EmqxError) -> None:
-        """Tell all waits that were told nothing so far."""
-        async for part in _in_turns(list(self._open)):
-            for watch in part:
-                self.failed(watch, error)
-
-    def broke(self, error: Exception) -> None:
-        """End all waits that were told nothing so far: a fault of ours."""
-        for watch in self._open:
-            watch.end(error)
-
-    def _take(self, watch: Watch) -> bool:
-        # a wait may have been cancelled meanwhile
-        taken = watch in self._open and not watch.found.done()
-        self._open.discard(watch)
-        return taken
+#: ids of one wait from which on a thread works on them
+_LONG = 5_000
 
 
 class Poll:
@@ -253,7 +97,7 @@ class Poll:
         :return: the outcome; or the error that ended the wait; or ``None`` at the deadline.
         """
         if deadline is not None:
-            watch.last = _now() + deadline - time.time() - min(_LAST_LOOK, watch.interval / 2)
+            watch.last = clock() + deadline - time.time() - min(_LAST_LOOK, watch.interval / 2)
         self._watches.add(watch)
         self._schedule(watch, None)
         if self._task is None or self._task.done():
@@ -313,7 +157,7 @@ class Poll:
         while True:
             self._next = min((watch.due for watch in self._watches), default=math.inf)
             self._sooner.clear()
-            pause = self._next - _now()
+            pause = self._next - clock()
             if pause <= 0:
                 return
             try:
@@ -323,7 +167,7 @@ class Poll:
                 return
 
     def _take_due(self) -> list[Watch]:
-        now = _now()
+        now = clock()
         due = [w for w in self._watches if w.due <= now + min(_MOMENT, w.interval / 10)]
         for watch in due:
             # not again before it was told something
@@ -334,7 +178,7 @@ class Poll:
         if watch.found.done():
             self._watches.discard(watch)
             return
-        watch.schedule(_now(), self._phase, asked)
+        watch.schedule(clock(), self._phase, asked)
         if watch.due < self._next:
             self._next = watch.due
             self._sooner.set()
@@ -345,7 +189,7 @@ class Poll:
             same[watch.question].append(watch)
         questions = [Question(watches, self._schedule) for watches in same.values()]
         failure: EmqxError | None = None
-        async for part in _in_turns(questions):
+        async for part in in_turns(questions):
             for question in part:
                 if failure is not None:
                     await question.end(failure)
@@ -361,7 +205,7 @@ class Poll:
 
     async def _ask(self, client: AsyncClient, question: Question) -> EmqxError | None:
         """Ask, tell the waits, and give the error that ended it."""
-        on_clients = question.watches[0].question == _CLIENTS
+        on_clients = question.watches[0].question == ON_CLIENTS
         try:
             await (self._ask_for_clients if on_clients else self._ask_other)(client, question)
         except EmqxError as error:
@@ -381,14 +225,14 @@ class Poll:
         condition = question.watches[0].condition
         async with self._slots[condition.kind]:
             outcome = await client.run(conditions.ask(condition, client.broker, time.time()))
-        async for part in _in_turns(question.watches):
+        async for part in in_turns(question.watches):
             for watch in part:
                 question.seen(watch, outcome)
 
     async def _ask_for_clients(self, client: AsyncClient, question: Question) -> None:
         awaited: dict[str, None] = {}
         timed = False
-        async for part in _in_turns(question.watches):
+        async for part in in_turns(question.watches):
             for watch in part:
                 awaited.update(dict.fromkeys(watch.condition.parameters["clientids"]))
                 timed = timed or clients.is_timed(watch.condition)
@@ -396,7 +240,7 @@ class Poll:
         now = time.time()
         asking: defaultdict[str, list[Watch]] = defaultdict(list)
         left: dict[Watch, int] = {}
-        async for part in _in_turns(question.watches):
+        async for part in in_turns(question.watches):
             for watch in part:
                 ids = watch.condition.parameters["clientids"]
                 if states is not None:
@@ -415,7 +259,7 @@ class Poll:
         self, client: AsyncClient, ids: Sequence[str], names: tuple[str, ...]
     ) -> clients.States | None:
         """List all clients, unless asking for each awaited one costs the broker less."""
-        broker, now = client.broker, _now()
+        broker, now = client.broker, clock()
         if clients.worth_counting(len(ids)) and now - self._size_known > _SIZE_LASTS:
             self._size, self._size_known = await client.run(clients.count_clients(broker)), now
         if not clients.sweep_is_cheaper(broker, len(ids), self._size):
@@ -518,7 +362,7 @@ class Poll:
                     changed = await EmqxHook(self.emqx_conn_id).async_settings() != client.settings
                 except Exception:
                     changed = False
-                self._reconsidered = _now()
+                self._reconsidered = clock()
                 if changed and self._client is client:
                     self._retire()
         if self._client is client:
@@ -577,24 +421,10 @@ async def shared(emqx_conn_id: str) -> AsyncIterator[Poll]:
             await poll.close()
 
 
-#: the question of all waits on clients
-_CLIENTS = "clients"
-
-
-def _question_of(condition: Condition) -> str:
-    if condition.kind in (clients.ONLINE, clients.OFFLINE):
-        return _CLIENTS
-    return json.dumps([condition.kind, condition.parameters], sort_keys=True)
-
-
 def _most_in_flight() -> int:
     # however many connections are waited on, the event loop is one
     loop = asyncio.get_running_loop()
     return max(4, _IN_FLIGHT // max(1, sum(each is loop for each, _ in _polls)))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _import_libraries() -> None:
@@ -607,14 +437,6 @@ def _import_libraries() -> None:
         "airflow_provider_emqx.hooks.connection",
     ):
         import_module(name)
-
-
-async def _in_turns(things: Sequence[_T]) -> AsyncIterator[Sequence[_T]]:
-    """Work on thousands of things in parts, between which other coroutines get their turn."""
-    for start in range(0, len(things), _TURN):
-        if start:
-            await asyncio.sleep(0)
-        yield things[start : start + _TURN]
 
 
 async def _outcome(watch: Watch, states: clients.States, now: float) -> Outcome:

@@ -16,7 +16,7 @@ from airflow_provider_emqx import conditions
 from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.exceptions import EmqxServerError
 from airflow_provider_emqx.testing import FakeEmqx
-from airflow_provider_emqx.triggers import polls
+from airflow_provider_emqx.triggers import polls, watches
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
 from tests.triggers.conftest import event_of
 
@@ -211,7 +211,7 @@ def test_a_connection_that_changes_is_taken_over_while_an_answer_of_the_old_one_
 
 def test_waits_of_a_day_without_a_broker_still_reckon() -> None:
     async def main() -> None:
-        watch = polls.Watch(conditions.load("clients_online", {"clientids": "a"}), 10.0, max_failures=None)
+        watch = watches.Watch(conditions.load("clients_online", {"clientids": "a"}), 10.0, max_failures=None)
         for _ in range(5_000):
             watch.failed(EmqxServerError(503))
         watch.schedule(0.0)
