@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -27,6 +28,7 @@ def read_sql(conn_id: str, sql: str, parameters: Any, how: Format, size: int) ->
     :raises EmqxError: if the database fails; what was read until then has been given out.
     """
     hook = _hook(conn_id)
+    failure = ""
     try:
         with closing(hook.get_conn()) as connection, closing(_cursor(hook, connection)) as cursor:
             # SQLite's driver takes no None
@@ -46,9 +48,16 @@ def read_sql(conn_id: str, sql: str, parameters: Any, how: Format, size: int) ->
         raise
     except Exception as error:
         # each driver has errors of its own
-        raise EmqxError(
-            f"reading users over the connection {conn_id!r} failed: {type(error).__name__}"
-        ) from error
+        failure = f"{type(error).__name__}: {_unquoted(str(error))}"
+    if failure:
+        # not while the driver's error is handled: it would be logged as well, with the value that it quotes
+        raise EmqxError(f"reading users over the connection {conn_id!r} failed: {failure}")
+
+
+def _unquoted(text: str) -> str:
+    """Give the first line of a driver's error, without what is quoted: it may be a password that cannot be decoded."""
+    lines = text.strip().splitlines()
+    return re.sub(r"""['"`].*['"`]""", "…", " ".join(lines[:1]))[:300]
 
 
 def _hook(conn_id: str) -> Any:
