@@ -18,6 +18,7 @@ from pathlib import Path
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "exceptions": set(),
+    "hidden": {"exceptions"},
     "version_compat": set(),
     "get_provider_info": set(),
     "testing": set(),  # a double that shared code with what it doubles would share its mistakes
@@ -29,7 +30,7 @@ MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["conditions"] = MAY_IMPORT["provisioning"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["triggers"] = {"conditions", *MAY_IMPORT["conditions"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
-    MAY_IMPORT[_top] = {"triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
+    MAY_IMPORT[_top] = {"hidden", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
 # a transfer is an operator with a source of another kind
 MAY_IMPORT["transfers"].add("operators")
 

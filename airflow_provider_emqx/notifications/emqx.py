@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseNotifier
 
 from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.hidden import RendersHidden, hide, plain
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class EmqxPublishNotifier(BaseNotifier):
+class EmqxPublishNotifier(RendersHidden, BaseNotifier):
     """
     Publish a message when a task or DAG run succeeds, fails or is late.
 
@@ -50,6 +51,15 @@ class EmqxPublishNotifier(BaseNotifier):
         self.properties = properties
         self.emqx_conn_id = emqx_conn_id
 
+    @property
+    def payload(self) -> Any:
+        """The payload, wrapped so that Airflow does not show it."""
+        return self._payload
+
+    @payload.setter
+    def payload(self, value: Any) -> None:
+        self._payload = hide(value)
+
     def notify(self, context: Context) -> None:
         """
         Publish.
@@ -80,7 +90,8 @@ class EmqxPublishNotifier(BaseNotifier):
             self._failed(error)
 
     def _message(self) -> dict[str, Any]:
-        message = {"topic": self.topic, "payload": self.payload, "qos": self.qos, "retain": self.retain}
+        payload = plain(self._payload)
+        message = {"topic": self.topic, "payload": payload, "qos": self.qos, "retain": self.retain}
         return {**message, "properties": self.properties} if self.properties else message
 
     def _failed(self, error: Exception) -> None:

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import XComArg
-
+from airflow_provider_emqx.hidden import Hidden, hide, plain
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
@@ -21,32 +20,17 @@ from airflow_provider_emqx.operators.base import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.provisioning.sources import Format, Source
 
 
-class _InlineRows:
-    """
-    Rows that were given as a list, wrapped so that Airflow does not show them.
-
-    Airflow stores every rendered template field in its database and shows it in its UI, passwords and all.
-
-    :param rows: the list.
-    """
-
-    #: lets Airflow render templates in the list
-    template_fields = ("rows",)
-
-    def __init__(self, rows: Sequence[Any]) -> None:
-        self.rows = rows
+class _InlineRows(Hidden):
+    """Rows that were given as a list."""
 
     def serialize(self) -> str:
         """Give what Airflow may store and show."""
-        return f"{len(self.rows)} rows given in the DAG"
-
-    def __repr__(self) -> str:
-        return f"<{self.serialize()}>"
+        return f"{len(self.value)} rows given in the DAG"
 
 
 class EmqxProvisionUsersOperator(BaseEmqxOperator):
@@ -186,15 +170,12 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     @property
     def source(self) -> Any:
         """Path, URL or rows; rows are wrapped so that Airflow does not show them."""
-        # a fresh wrapper each time: rendering changes it in place, and a retry must find the templates again
-        return _InlineRows(self._source.rows) if isinstance(self._source, _InlineRows) else self._source
+        return self._source
 
     @source.setter
     def source(self, value: Any) -> None:
         listed = isinstance(value, Sequence) and not isinstance(value, str)
-        # Airflow looks into a plain list for the tasks whose results it waits for
-        waits = any(XComArg.iter_xcom_references(value))
-        self._source = _InlineRows(value) if listed and not waits else value
+        self._source = hide(value, _InlineRows) if listed else value
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
@@ -238,8 +219,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         """Open the source."""
         from airflow_provider_emqx.provisioning.sources import read_source
 
-        source = self.source
-        return read_source(source.rows if isinstance(source, _InlineRows) else source, how)
+        return read_source(plain(self._source), how)
 
     def _format(self) -> Format:
         from airflow_provider_emqx.provisioning.plan import IDS_ONLY

@@ -1,4 +1,4 @@
-"""What the operators share: the connection, arguments that templates render to text, what must not be shown."""
+"""What the operators share: the connection, and arguments that templates render to text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, XComArg
+from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.hidden import RendersHidden
 from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _LONGEST = 100 * 365.25 * 86_400
 MOST_LISTED = 1_000
 
 
-class BaseEmqxOperator(BaseOperator):
+class BaseEmqxOperator(RendersHidden, BaseOperator):
     """
     Base of the operators of this provider.
 
@@ -64,46 +65,6 @@ def keep_result(context: Context, result: Any) -> None:
     ti = context.get("ti")
     if ti is not None:
         ti.xcom_push(key="return_value", value=result)
-
-
-class Hidden:
-    """
-    A value that Airflow renders but does not show.
-
-    Airflow stores every rendered template field in its database and shows it in its UI; a payload may be a secret.
-
-    :param value: the value.
-    """
-
-    #: lets Airflow render templates in the value
-    template_fields = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def serialize(self) -> str:
-        """Give what Airflow may store and show."""
-        return "(not shown)"
-
-    def __repr__(self) -> str:
-        return self.serialize()
-
-
-def hide(value: Any) -> Any:
-    """Wrap a value for a template field; one that waits for another task stays visible to Airflow until it is there."""
-    if value is None or isinstance(value, Hidden) or any(XComArg.iter_xcom_references(value)):
-        return value
-    return Hidden(value)
-
-
-def hidden(value: Any) -> Any:
-    """Give a hidden value anew each time: rendering changes it in place, and a retry must find the templates again."""
-    return Hidden(value.value) if isinstance(value, Hidden) else value
-
-
-def plain(value: Any) -> Any:
-    """Give what is hidden."""
-    return value.value if isinstance(value, Hidden) else value
 
 
 def texts(name: str, value: Any) -> list[str]:

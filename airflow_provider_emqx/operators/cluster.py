@@ -8,15 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
+from airflow_provider_emqx.hidden import hide, plain
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     boolean,
-    hidden,
-    hide,
     mapping,
     named,
     number,
-    plain,
     seconds,
     texts,
 )
@@ -292,8 +290,9 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     Move all clients and sessions away from a node, as before its upgrade, and wait until it is empty.
 
     ``POST /load_rebalance/{node}/evacuation/start``, ``GET /load_rebalance/global_status``; EMQX Enterprise, and EMQX
-    5.9 and newer. The node takes no clients until it is restarted or the evacuation is stopped. If the task is killed,
-    fails or times out, the evacuation is stopped. A retry waits for the evacuation that is under way.
+    5.9 and newer. The node takes no clients until it is restarted or the evacuation is stopped. If the task fails,
+    times out or is stopped in Airflow, the evacuation is stopped; a worker that dies cannot do that. A retry waits for
+    the evacuation that is under way.
 
     :param node: the node, as ``emqx@10.0.0.1`` (templated).
     :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
@@ -452,7 +451,7 @@ class EmqxApiOperator(BaseEmqxOperator):
     @property
     def json(self) -> Any:
         """The body, wrapped so that Airflow does not show it."""
-        return hidden(self._json)
+        return self._json
 
     @json.setter
     def json(self, value: Any) -> None:

@@ -7,17 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
+from airflow_provider_emqx.hidden import hide, plain
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
     MOST_LISTED,
     BaseEmqxOperator,
     boolean,
-    hidden,
-    hide,
     keep_result,
     mapping,
     named,
-    plain,
     seconds,
 )
 from airflow_provider_emqx.operators.listing import write_rows
@@ -100,7 +98,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
     @property
     def payload(self) -> Any:
         """The payload, wrapped so that Airflow does not show it."""
-        return hidden(self._payload)
+        return self._payload
 
     @payload.setter
     def payload(self, value: Any) -> None:
@@ -109,7 +107,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
     @property
     def messages(self) -> Any:
         """The messages, wrapped so that Airflow does not show them."""
-        return hidden(self._messages)
+        return self._messages
 
     @messages.setter
     def messages(self, value: Any) -> None:

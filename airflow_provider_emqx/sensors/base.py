@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_emqx import conditions
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, whole
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
+from airflow_provider_emqx.hidden import RendersHidden
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.links import EmqxDashboardLink
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class BaseEmqxSensor(BaseSensorOperator):
+class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
     """
     Base of the sensors of this provider: waits until a condition is met; its details are the task's result.
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_emqx.conditions import topics
 from airflow_provider_emqx.conditions.base import Condition
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.hidden import hide, plain
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
 
 
 class EmqxSubscriptionSensor(BaseEmqxSensor):
@@ -90,7 +88,7 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
     The task's result: ``{"topic", "retained", "publish_at", "from_clientid", "qos"}``, without the payload.
 
     What is expected is rendered, but shown neither among the rendered fields nor in the trigger's arguments, which hold
-    a digest of it. A task whose output is given as ``payload`` or ``json_value`` must be set upstream by hand.
+    a digest of it.
 
     :param topic: without wildcards (templated).
     :param payload: the whole payload, exactly (templated). Default: any.
@@ -102,7 +100,13 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
-    template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "topic", "json_field")
+    template_fields: Sequence[str] = (
+        *BaseEmqxSensor.template_fields,
+        "topic",
+        "payload",
+        "json_field",
+        "json_value",
+    )
 
     def __init__(
         self,
@@ -119,26 +123,34 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
         self.json_field = json_field
         self.json_value = json_value
 
-    def execute(self, context: Context) -> Any:
-        """
-        Wait.
+    @property
+    def payload(self) -> Any:
+        """The expected payload, wrapped so that Airflow does not show it."""
+        return self._payload
 
-        :param context: of the task.
-        :return: the condition's details.
-        """
-        # not template fields: those are stored, and shown to everybody who may see the DAG
-        self.payload = self.render_template(self.payload, context)
-        self.json_value = self.render_template(self.json_value, context)
-        return super().execute(context)
+    @payload.setter
+    def payload(self, value: Any) -> None:
+        self._payload = hide(value)
+
+    @property
+    def json_value(self) -> Any:
+        """The expected value, wrapped so that Airflow does not show it."""
+        return self._json_value
+
+    @json_value.setter
+    def json_value(self, value: Any) -> None:
+        self._json_value = hide(value)
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
+        payload = plain(self._payload)
+        if isinstance(payload, str):
+            payload = payload.encode()
         if payload is not None and not isinstance(payload, bytes):
             raise EmqxConfigError(f"payload must be text or bytes, not {type(payload).__name__}")
         return topics.retained(
             self.topic,
             None if payload is None else topics.digest(payload),
             self.json_field,
-            None if self.json_field is None else topics.digest(self.json_value),
+            None if self.json_field is None else topics.digest(plain(self._json_value)),
         )

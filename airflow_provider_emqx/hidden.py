@@ -1,0 +1,93 @@
+"""What Airflow renders, and must neither store nor show: payloads, bodies, rows with passwords."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import XComArg
+
+from airflow_provider_emqx.exceptions import EmqxError
+
+
+class Hidden:
+    """
+    A value for a template field that Airflow renders but does not show.
+
+    Airflow stores every rendered template field in its database and shows it in its UI.
+
+    :param value: the value, with its templates.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def serialize(self) -> str:
+        """Give what Airflow may store and show."""
+        return "(not shown)"
+
+    def __repr__(self) -> str:
+        return self.serialize()
+
+
+class RendersHidden:
+    """Mixin of what has template fields: renders hidden values, which stay hidden also when that fails."""
+
+    def render_template(
+        self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """
+        Render a value.
+
+        :param content: the value.
+        :param context: of the task.
+        :param jinja_env: of the DAG.
+        :param seen_oids: what Airflow has rendered already.
+        :raises EmqxError: if a hidden value cannot be rendered.
+        """
+        render = super().render_template  # type: ignore[misc]
+        if not isinstance(content, Hidden):
+            return render(content, context, jinja_env, seen_oids)
+        try:
+            value = content.value
+            if callable(value):
+                env = jinja_env or self.get_template_env()  # type: ignore[attr-defined]
+                return type(content)(value(context=context, jinja_env=env))
+            return type(content)(render(value, context, jinja_env, seen_oids))
+        except Exception as error:
+            reason = _reason(error)
+        # not while the other one is handled: Airflow logs both, and Jinja's repeats the line of the template
+        raise EmqxError(f"a template in a field that is not shown could not be rendered: {reason}")
+
+
+def hide(value: Any, kind: type[Hidden] = Hidden) -> Any:
+    """
+    Wrap a value for a template field; one that waits for another task stays visible to Airflow until it is there.
+
+    :param value: the value.
+    :param kind: how it is wrapped.
+    """
+    if value is None or isinstance(value, Hidden) or any(XComArg.iter_xcom_references(value)):
+        return value
+    return kind(value)
+
+
+def plain(value: Any) -> Any:
+    """
+    Give what is hidden.
+
+    :param value: a field that may be hidden.
+    """
+    return value.value if isinstance(value, Hidden) else value
+
+
+def _reason(error: Exception) -> str:
+    """Tell what went wrong as far as it is sure that it repeats only names, and no text of the template."""
+    from jinja2 import TemplateSyntaxError, UndefinedError
+
+    kind = type(error).__name__
+    if isinstance(error, TemplateSyntaxError):
+        escape = "text with braces that is no template goes between {% raw %} and {% endraw %}"
+        return f"{kind} in line {error.lineno}; {escape}"
+    # Airflow's own name what is missing, a variable or an XCom
+    known = isinstance(error, (UndefinedError, KeyError)) or type(error).__module__.startswith("airflow.")
+    return f"{kind}: {error}" if known else kind
