@@ -116,6 +116,8 @@ class FaultyProxy:
         self.announce = announce
         #: what happens to a connection before its first byte is read: ``reset``, ``stall``, ``close`` or None
         self.at_accept: Callable[[], str | None] = lambda: None
+        #: what happens to a request after the end of the plan
+        self.otherwise: Callable[[Seen], Fault] = lambda request: PASS
         self.requests: list[Seen] = []
         self.port = 0
         self._lock = threading.Lock()
@@ -233,7 +235,7 @@ class FaultyProxy:
         count = 0
         while (request := _read_request(reader)) is not None:
             count += 1
-            fault = next(self.plan, PASS)
+            fault = next(self.plan, None) or self.otherwise(request)
             request.fault = fault
             with self._lock:
                 self.requests.append(request)

@@ -18,6 +18,9 @@ PASSWORD = 'pl4nted-PASS/%+"ü\\z'
 PAYLOAD = "pl4nted-payload-5c21"
 HASH = "c0ffee" * 10 + "beef"
 SALT = "5a17" * 8
+PEPPER = "pl4nted-pepper&=%41:44"
+#: secret of a connection that is kept in Airflow's database
+STORED = "pl4nted/STORED:%&+=?#x"
 PROXY_PASSWORD = "pl4nted-proxy-0d4f"
 
 
@@ -44,7 +47,10 @@ def forms(secret: str) -> set[str]:
 
 ALL = {
     form
-    for secret in (KEY, SECRET, PASSWORD, PAYLOAD, HASH, SALT, PROXY_PASSWORD, pair())
+    for secret in (
+        *(KEY, SECRET, SHORT, PASSWORD, PAYLOAD, HASH, SALT, PEPPER, STORED, PROXY_PASSWORD),
+        *(pair(), pair("stored-key", STORED)),
+    )
     for form in forms(secret)
 }
 
