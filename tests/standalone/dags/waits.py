@@ -15,6 +15,6 @@ with DAG(
     default_args={"poke_interval": 3, "timeout": 600, "deferrable": True, "retries": 1},
 ):
     EmqxClientOnlineSensor(task_id="device", clientids="device-1")
-    EmqxClientOnlineSensor(task_id="fleet", clientids_path=os.environ["FLEET_FILE"], quorum="99%")
+    EmqxClientOnlineSensor(task_id="fleet", clientids_path=os.environ["FILES"] + "/fleet.txt", quorum="99%")
     EmqxMetricSensor(task_id="figure", metric="live_connections.count", threshold=1_000)
     EmqxClientOnlineSensor(task_id="in_time", clientids="nobody", timeout=45, soft_fail=True)
