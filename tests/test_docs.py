@@ -103,3 +103,15 @@ def test_every_method_of_the_hook_is_in_the_reference() -> None:
     assert "airflow_provider_emqx.hooks.clients" in ours
     # what they stand on is not for users
     assert ours - set(conf.public_modules()) == {"airflow_provider_emqx.hooks.area"}
+
+
+@pytest.mark.parametrize("page", ["reliability.md", "security.md"])
+def test_the_tests_that_a_page_names_are_there(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    names = set(re.findall(r"`(test_\w+)`", text))
+    paths = set(re.findall(r"`(tests/[\w./]+)`", text))
+    assert names
+    assert paths
+    code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name in names if f"def {name}(" not in code} == set()
+    assert {path for path in paths if not (ROOT / path).exists()} == set()

@@ -18,12 +18,22 @@ NODES = ["emqx@n1", "emqx@n2"]
 REJECTED = range(100, ROWS, 10_000)
 
 
+VERSIONS = ["5.8.9", "4.4.19"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks for traces looks last, in what all others have left."""
-    items.sort(key=lambda item: "test_traces" in item.nodeid)
+    """One Airflow serves all tests of a generation; what looks for traces looks last, in what all others have left."""
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        if item.get_closest_marker("standalone") is None:  # pytest asks for all tests that it runs
+            return 0, False
+        [number] = [number for number, version in enumerate(VERSIONS) if f"[{version}" in item.nodeid]
+        return number, "test_traces" in item.nodeid
+
+    items.sort(key=order)
 
 
-@pytest.fixture(scope="session", params=["5.8.9", "4.4.19"])
+@pytest.fixture(scope="session", params=VERSIONS)
 def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
