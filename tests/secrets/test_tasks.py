@@ -18,12 +18,18 @@ from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from tests.faults.proxy import PASS, FaultyProxy
 from tests.secrets import every
 from tests.secrets.planted import KEY, PASSWORD, PAYLOAD, SECRET, SHORT, shown, told
 from tests.secrets.test_hook import echoes
 
 pytest.importorskip("airflow.providers.sqlite", reason="needs apache-airflow-providers-sqlite")
+
+long_runs = pytest.mark.skipif(
+    AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS,
+    reason="dag.test() of Airflow 3.0 comes to a stand in a DAG of so many tasks",
+)
 
 
 def stored() -> str:
@@ -86,6 +92,7 @@ def check_files(folder: Path) -> None:
         assert file.stat().st_mode & 0o077 == 0 or file.stem == "figures", file
 
 
+@long_runs
 @pytest.mark.parametrize(
     ("version", "trouble"),
     [("4.4.19", "none"), ("5.8.9", "none"), ("4.4.19", "echo"), ("5.8.9", "echo"), ("5.8.9", "wrong key"),
@@ -121,6 +128,7 @@ def test_no_secret_of_a_task_is_in_its_log_or_in_the_database(
     check_files(tmp_path)
 
 
+@long_runs
 def test_a_task_that_fails_by_itself_shows_no_secret(
     tmp_path: Path, run_dag: Any, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
