@@ -90,7 +90,8 @@ def airflow(
 ) -> Iterator[Airflow]:
     wrong = {**broker.connection(), "password": planted.SECRET[::-1]}
     down = {**broker.connection(attempts=2), "host": "http://127.0.0.1:1"}
-    words = json.dumps({"code": "BAD_REQUEST", "message": f"{planted.PASSWORD} {planted.PAYLOAD}"})
+    code = 108 if version.startswith("4") else "BAD_REQUEST"
+    words = json.dumps({"code": code, "message": f"{planted.PASSWORD} {planted.PAYLOAD}"})
     with ExitStack() as stack:
         echoing = stack.enter_context(FakeEmqx(version, key=planted.KEY, secret=planted.SECRET))
         echoing.order_fault("status", match="POST", times=10**6, status=400, body=words)
