@@ -96,7 +96,7 @@ def test_nothing_that_airflow_wrote_shows_a_secret(airflow: Airflow, broker: Fak
         "airflow.db",
         "standalone.log",
         "task_id=device/attempt=1.log",
-        "/taskInstances/device/logs/1",
+        "/taskInstances/device/logs/",
     ):
         assert any(place in one for one in named), (place, named)
     for place in ("report.jsonl", "/state", "attempt=2.log", "xcomEntries/return_value"):
