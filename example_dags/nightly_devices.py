@@ -47,9 +47,9 @@ with DAG(
     @task
     def gone(summary: dict[str, Any]) -> list[str]:
         """Name the users that were deleted because the file no longer names them."""
-        report = cast("Any", ObjectStoragePath(summary["report"]))
-        with report.open() as file:
-            rows = [json.loads(line) for line in file]
+        # read whole: the files of Airflow 2 cannot be iterated over
+        report = cast("Any", ObjectStoragePath(summary["report"])).read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in report.split("\n") if line]
         return [row["id"] for row in rows if row["outcome"] == "pruned"]
 
     # a connection outlives its user

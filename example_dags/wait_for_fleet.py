@@ -41,8 +41,9 @@ with DAG(
         """Write the messages of each wave, for the devices that are online."""
         # 1 % of 100,000 devices; of a larger fleet give the sensor a missing_path
         missing = set(found["missing"])
-        with ObjectStoragePath(params["fleet"]).open() as file:
-            lines = [line.strip() for line in file]
+        # read whole: the files of Airflow 2 cannot be iterated over
+        fleet = ObjectStoragePath(params["fleet"]).read_text(encoding="utf-8")
+        lines = [line.strip() for line in fleet.split("\n")]
         devices = [line for line in lines if line and line not in missing]
         size = int(params["wave"])
         return [

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from airflow_provider_emqx.version_compat import AIRFLOW_V_3_0_PLUS
 from tests.bench.calls import LIBRARIES, PARTS, imported, modules
+from tests.needs import needs
 
-pytestmark = pytest.mark.skipif(
-    not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has loaded them before any DAG file"
-)
+pytestmark = needs("apache-airflow", "3.0", "Airflow 2 has loaded them before any DAG file")
 
 
 def test_what_dag_files_import_loads_no_http_library() -> None:

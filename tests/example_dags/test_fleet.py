@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
+from tests.needs import needs
 
 
 def test_the_night_brings_the_broker_to_the_file_and_disconnects_who_left(
@@ -129,8 +130,8 @@ def test_a_node_is_empty_when_it_is_upgraded_and_takes_clients_afterwards(
     assert cluster.connect("late", node="emqx@b")
 
 
+@needs("apache-airflow", "3.0", "has asset watchers")
 def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("airflow.sdk", reason="asset watchers need Airflow 3")
     from airflow_provider_emqx.operators.topics import EmqxPublishOperator
     from example_dags.greet_new_devices import came_online, dag
 

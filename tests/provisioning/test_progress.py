@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.provisioning import progress
-from airflow_provider_emqx.version_compat import AIRFLOW_V_3_3_PLUS
+from tests.needs import needs
 
 
 class Store(dict[str, Any]):
@@ -138,7 +138,7 @@ def test_too_many_refused_rows_are_not_kept(
     assert not store
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="Airflow has a task state store since 3.3")
+@needs("apache-airflow", "3.3", "has a task state store")
 @pytest.mark.parametrize("version", ["5.8.9"])
 def test_airflow_keeps_it_between_the_tries_of_a_task(broker: Any, run_dag: Any, source: Path) -> None:
     from datetime import timedelta

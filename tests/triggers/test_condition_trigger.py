@@ -35,7 +35,10 @@ def test_a_restarted_triggerer_makes_the_same_trigger_of_its_arguments() -> None
         deadline=1e9,
         missing_path="/tmp/missing.txt",
     )
-    serde = pytest.importorskip("airflow.sdk.serde")
+    try:
+        from airflow.sdk import serde
+    except ImportError:  # Airflow before 3.2
+        from airflow.serialization import serde
     path, arguments = trigger.serialize()
     assert path == "airflow_provider_emqx.triggers.emqx.EmqxConditionTrigger"
     again = serde.deserialize(json.loads(json.dumps(serde.serialize(arguments))))

@@ -13,6 +13,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers import emqx as module
 from airflow_provider_emqx.triggers.emqx import EmqxEventTrigger
+from tests.needs import needs
 from tests.triggers.conftest import watched_loop
 
 
@@ -488,8 +489,10 @@ def test_a_restarted_triggerer_makes_the_same_watcher(watcher: EmqxEventTrigger)
     assert again.serialize() == (path, arguments)
 
 
+@needs("apache-airflow", "3.0", "has asset watchers")
 def test_airflow_takes_it_for_a_watcher() -> None:
-    sdk = pytest.importorskip("airflow.sdk")
+    from airflow import sdk
+
     watcher = trigger("client_online")
     asset = sdk.Asset("devices", watchers=[sdk.AssetWatcher(name="online", trigger=watcher)])
     assert isinstance(hash(type(watcher).hash(*watcher.serialize())), int)
