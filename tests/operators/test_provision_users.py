@@ -255,15 +255,11 @@ def test_rows_in_the_dag_are_shown_nowhere() -> None:
 def rendered(run: Any, task_id: str) -> str:
     """Give what Airflow stored of a task's rendered fields, as its UI shows it, and of the DAG itself."""
     from airflow import settings
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
     from sqlalchemy import text
 
+    fields = RenderedTaskInstanceFields.get_templated_fields(run.get_task_instance(task_id))
     with settings.Session() as session:
-        fields = session.execute(
-            text(
-                "select rendered_fields from rendered_task_instance_fields where dag_id = :d and task_id = :t"
-            ),
-            {"d": run.dag_id, "t": task_id},
-        ).all()
         dags = session.execute(
             text("select data from serialized_dag where dag_id = :d"), {"d": run.dag_id}
         ).all()
