@@ -1,4 +1,4 @@
-"""What a test needs of what is installed, so that a skip on an old version is told apart from something that is missing."""
+"""What a test needs of what is installed, so that a skip on an old version is told from something that is missing."""
 
 from __future__ import annotations
 

@@ -70,6 +70,11 @@ def read_file(path: str) -> list[str]:
     except (UnicodeDecodeError, ValueError, ImportError) as error:
         why = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         raise EmqxConfigError(f"the file of client ids {path} cannot be read: {why}") from None
+    except TypeError as error:
+        # of a universal_pathlib that this Airflow was not made for: it refuses every path
+        raise EmqxConfigError(
+            f"the file of client ids {path} cannot be read: {error} Airflow 2.11.0 and 3.0 need universal_pathlib<0.3"
+        ) from error
     except Exception as error:
         # storage libraries raise what they like
         raise EmqxConnectionError(

@@ -55,6 +55,11 @@ def locate(location: Location) -> str | ObjectStoragePath:
         hint = f". Install {provider} on the workers" if provider and missing else ""
         access = "" if missing else _access(location)
         raise EmqxConfigError(f"{str(location)!r} cannot be opened{access}: {error}{hint}") from error
+    except TypeError as error:
+        # of a universal_pathlib that this Airflow was not made for: it refuses every path
+        raise EmqxConfigError(
+            f"{str(location)!r} cannot be opened: {error} Airflow 2.11.0 and 3.0 need universal_pathlib<0.3"
+        ) from error
     return path
 
 

@@ -47,7 +47,11 @@ def test_what_is_filled_in_becomes_the_settings(browser: Any) -> None:
     # nothing of the form is touched but these
     shown = {f"extra__emqx__{name}": str(field["schema"].get("default", "")) for name, field in FIELDS.items()
              if "boolean" not in field["schema"]["type"]}  # fmt: skip
-    filled = {"extra__emqx__api_version": "v5", "extra__emqx__read_timeout": "12.5", "extra__emqx__allow_http": "y"}
+    filled = {
+        "extra__emqx__api_version": "v5",
+        "extra__emqx__read_timeout": "12.5",
+        "extra__emqx__allow_http": "y",
+    }
     assert save(browser, "/connection/add", **{**shown, **filled}).status_code == 302
     conn = made()
     assert conn.extra_dejson["read_only"] is False

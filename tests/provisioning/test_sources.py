@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_emqx.conditions import ids
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.sources import Block, Format, read_file, read_rows, read_source
 
@@ -255,6 +256,22 @@ def test_urls_and_paths_are_opened_by_object_storage(write: Write) -> None:
     zipped = write(gzip.compress(b"user_id,password\na,1\n"), "y.csv.gz")
     for source in (f"file://{path}", ObjectStoragePath(f"file://{path}"), Path(path), f"file://{zipped}"):
         assert take(read_file(source, Format()))[0] == [(2, "a", "1", None)]
+
+
+def test_a_library_that_refuses_every_path_of_this_airflow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.common.compat import sdk
+
+    class ObjectStoragePath:
+        """As universal_pathlib 0.3 makes it on Airflow 3.0."""
+
+        def __init__(self, path: str) -> None:
+            raise TypeError("ObjectStoragePath(...) detected protocol s3 which is incompatible.")
+
+    monkeypatch.setattr(sdk, "ObjectStoragePath", ObjectStoragePath, raising=False)
+    with pytest.raises(EmqxConfigError, match="s3://a/b.csv.*need universal_pathlib<0.3"):
+        take(read_file("s3://a/b.csv", Format()))
+    with pytest.raises(EmqxConfigError, match="s3://a/ids.txt.*need universal_pathlib<0.3"):
+        ids.read_file("s3://a/ids.txt")
 
 
 # ---------------------------------------------------------------------- JSON
