@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +133,8 @@ def test_a_node_is_empty_when_it_is_upgraded_and_takes_clients_afterwards(
 
 @needs("apache-airflow", "3.0", "has asset watchers")
 def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
     from airflow_provider_emqx.operators.topics import EmqxPublishOperator
     from example_dags.greet_new_devices import came_online, dag
 
@@ -157,9 +160,10 @@ def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: 
     payload = asyncio.run(watch())
     assert payload["clientids"] == ["sensor-7"]
 
-    class Event:
-        extra = {"from_trigger": True, "payload": payload}  # noqa: RUF012
-
-    messages = dag.get_task("settings").python_callable(triggering_asset_events={came_online: [Event]})
+    event = SimpleNamespace(
+        asset=came_online, source_aliases=[], extra={"from_trigger": True, "payload": payload}
+    )
+    events: Any = TriggeringAssetEventsAccessor.build([event])
+    messages = dag.get_task("settings").python_callable(triggering_asset_events=events)
     EmqxPublishOperator(task_id="greet", messages=messages).execute({})
     assert [json.loads(message.payload) for message in broker.received("sensor-7")] == [{"report_every": 60}]
