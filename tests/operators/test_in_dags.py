@@ -127,7 +127,7 @@ def _shown(run: Any) -> list[str]:
     for ti in run.get_task_instances():
         stored = [
             RenderedTaskInstanceFields.get_templated_fields(ti),
-            ti.xcom_pull(task_ids=ti.task_id),
+            ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index),
         ]
         if SECRET in json.dumps(stored, default=str):
             found.append(ti.task_id)
