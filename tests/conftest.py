@@ -7,6 +7,7 @@ Airflow reads its configuration once, at its first import, so the environment is
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 import shutil
@@ -49,6 +50,12 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+    try:
+        from airflow.sdk.execution_time import supervisor
+    except ImportError:  # Airflow 2
+        return
+    # Airflow before 3.3 makes the API server of dag.test() anew for each task, which takes a second and leaves threads
+    supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
 
 
 @pytest.fixture
