@@ -19,11 +19,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "exceptions": set(),
     "hidden": {"exceptions"},
-    "version_compat": set(),
     "get_provider_info": set(),
     "testing": set(),  # a double that shared code with what it doubles would share its mistakes
     "api": {"exceptions"},
-    "client": {"api", "exceptions", "version_compat", ""},
+    "client": {"api", "exceptions", ""},
 }
 MAY_IMPORT["hooks"] = {"client", "get_provider_info", *MAY_IMPORT["client"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
@@ -102,8 +101,8 @@ def _problem(package: str, part: str, name: str, at_import: bool) -> str | None:
         if part in ("api", "get_provider_info", "testing"):
             return f"{part} must not import Airflow"
         sources = AIRFLOW_SOURCES + AIRFLOW_SOURCES_OF.get(part, ())
-        if part != "version_compat" and not name.startswith(sources):
-            return f"{name}: take it from airflow.providers.common.compat.sdk or version_compat"
+        if not name.startswith(sources):
+            return f"{name}: take it from airflow.providers.common.compat.sdk"
     elif part == "api" and top in IMPURE:
         return f"api must not import {top}"
     elif at_import and top in LATE and part != "testing":

@@ -91,7 +91,6 @@ def test_a_forbidden_import_is_reported_with_its_line(
         ("client/sync.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import requests"),
         ("api/v5/auth.py", "from airflow_provider_emqx.api.base import path"),
         ("transfers/sql.py", "from airflow.providers.common.sql.hooks.sql import DbApiHook"),
-        ("version_compat.py", "from airflow.sdk import AssetWatcher"),
         ("client/sync.py", "from airflow_provider_emqx import __version__"),
     ],
 )

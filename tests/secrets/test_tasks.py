@@ -18,8 +18,8 @@ from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
 from airflow_provider_emqx.testing import FakeEmqx
-from airflow_provider_emqx.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from tests.faults.proxy import PASS, FaultyProxy
+from tests.needs import older
 from tests.secrets import every
 from tests.secrets.planted import KEY, PASSWORD, PAYLOAD, SECRET, SHORT, shown, told
 from tests.secrets.test_hook import echoes
@@ -27,8 +27,8 @@ from tests.secrets.test_hook import echoes
 pytest.importorskip("airflow.providers.sqlite", reason="needs apache-airflow-providers-sqlite")
 
 long_runs = pytest.mark.skipif(
-    AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS,
-    reason="dag.test() of Airflow 3.0 comes to a stand in a DAG of so many tasks",
+    older("apache-airflow", "3.1") and not older("apache-airflow", "3.0"),
+    reason="needs apache-airflow 3.1: dag.test() of 3.0 comes to a stand in a DAG of so many tasks",
 )
 
 
