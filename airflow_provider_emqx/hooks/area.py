@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,7 +51,7 @@ class Area:
         """Walk a listing operation."""
         raise NotImplementedError
 
-    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Iterator[T | EmqxError]:
+    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Generator[T | EmqxError]:
         """Run many operations, several at a time."""
         raise NotImplementedError
 
@@ -61,14 +61,18 @@ class Area:
 
         :param operations: any number of operations.
         :return: results in the order of the operations.
-        :raises EmqxError: the first error; other operations may have been carried out.
+        :raises EmqxError: the first error; if there are many, the others have been tried as well.
         """
         waiting = list(operations)
         if len(waiting) <= _FEW:
             return [self.run(operation) for operation in waiting]
         results = []
+        failure: EmqxError | None = None
         for result in self.run_many(waiting):
             if isinstance(result, EmqxError):
-                raise result
-            results.append(result)
+                failure = failure or result
+            else:
+                results.append(result)
+        if failure is not None:
+            raise failure
         return results

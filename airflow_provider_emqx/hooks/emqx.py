@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from itertools import islice
@@ -207,13 +207,14 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         """
         return self.get_conn().rows(operation)
 
-    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Iterator[T | EmqxError]:
+    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Generator[T | EmqxError]:
         """
         Run many operations, several at a time.
 
         :param operations: any number of operations; read as they are run.
         :param in_flight: requests under way at once.
-        :return: results in the order of the operations; an error stands in its result's place.
+        :return: results in the order of the operations; an error stands in its result's place. A generator: close it if
+            it is not read to its end.
         """
         import asyncio
 

@@ -279,12 +279,16 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             return "absent" if deleted is False else "deleted"
 
         names = list(chosen)
-        for topic, outcome in zip(
-            names, hook.run_many(delete(name, chosen[name]) for name in names), strict=True
-        ):
+        outcomes = hook.run_many(delete(name, chosen[name]) for name in names)
+        failure: EmqxError | None = None
+        for topic, outcome in zip(names, outcomes, strict=True):
             if isinstance(outcome, EmqxError):
-                raise outcome
-            affected.add(outcome, [topic])
+                failure = failure or outcome
+            else:
+                affected.add(outcome, [topic])
+        if failure is not None:
+            # when all others are accounted for
+            raise failure
 
 
 class EmqxTopicMetricsOperator(BaseEmqxOperator):

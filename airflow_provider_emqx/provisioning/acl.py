@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -230,19 +230,20 @@ def _written(hook: EmqxHook, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subjec
             yield waiting.popleft()[0], SKIPPED, "another row of the same name was rejected"
 
     if plan.dry_run:
-        results: Iterator[Any] = (None for _ in operations())
+        results: Generator[Any] = (None for _ in operations())
     else:
         tell_rate(hook, rows.count(), "subject")
         results = hook.run_many(operations())
-    for result in results:
-        yield from skipped()
-        subject, _ = waiting.popleft()
-        if isinstance(result, EmqxBadRequestError | EmqxUnsupportedError):
-            yield subject, REJECTED, str(result)
-        elif isinstance(result, EmqxError):
-            raise result
-        else:
-            yield subject, WRITTEN, ""
+    with closing(results):
+        for result in results:
+            yield from skipped()
+            subject, _ = waiting.popleft()
+            if isinstance(result, EmqxBadRequestError | EmqxUnsupportedError):
+                yield subject, REJECTED, str(result)
+            elif isinstance(result, EmqxError):
+                raise result
+            else:
+                yield subject, WRITTEN, ""
     yield from skipped()
 
 

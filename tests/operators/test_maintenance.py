@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
+    EmqxForbiddenError,
     EmqxNotFoundError,
     EmqxUnsupportedError,
 )
@@ -147,6 +148,19 @@ def test_retained_messages_of_named_topics_are_deleted_on_every_broker(retained:
         ["state/old/1"] if retained.version == V5 else ["state/old/1", "nothing/here"]
     )
     assert sorted(retained.retained) == ["other", "state/new", "state/old/2"]
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_what_was_deleted_beside_a_failure_is_in_the_report(retained: Any, tmp_path: Any) -> None:
+    report = tmp_path / "report.jsonl"
+    retained.order_fault(
+        "status", status=403, body="{}", match="DELETE /api/v5/mqtt/retainer/message/state%2Fold%2F1"
+    )
+    with pytest.raises(EmqxForbiddenError):
+        execute(EmqxClearRetainedOperator, topic_filter="state/#", report=report)
+    assert sorted(retained.retained) == ["other", "state/old/1"]
+    told = {row["topic"]: row["outcome"] for row in map(json.loads, report.read_text().splitlines())}
+    assert told == {"state/new": "deleted", "state/old/2": "deleted"}
 
 
 @pytest.mark.parametrize("version", [V4, "serverless"])
