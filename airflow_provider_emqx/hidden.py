@@ -29,6 +29,19 @@ class Hidden:
         return self.serialize()
 
 
+class HiddenField:
+    """Attribute of a class for a template field whose value is hidden from the moment it is given."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else getattr(instance, self._name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        setattr(instance, self._name, hide(value))
+
+
 class RendersHidden:
     """Mixin of what has template fields: renders hidden values, which stay hidden also when that fails."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseNotifier
 
 from airflow_provider_emqx.exceptions import EmqxError
-from airflow_provider_emqx.hidden import RendersHidden, hide, plain
+from airflow_provider_emqx.hidden import HiddenField, RendersHidden, plain
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -32,6 +32,8 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
 
     template_fields: Sequence[str] = ("topic", "payload", "properties", "emqx_conn_id")
 
+    payload = HiddenField()
+
     def __init__(
         self,
         *,
@@ -50,15 +52,6 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
         self.retain = retain
         self.properties = properties
         self.emqx_conn_id = emqx_conn_id
-
-    @property
-    def payload(self) -> Any:
-        """The payload, wrapped so that Airflow does not show it."""
-        return self._payload
-
-    @payload.setter
-    def payload(self, value: Any) -> None:
-        self._payload = hide(value)
 
     def notify(self, context: Context) -> None:
         """
@@ -90,7 +83,7 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
             self._failed(error)
 
     def _message(self) -> dict[str, Any]:
-        payload = plain(self._payload)
+        payload = plain(self.payload)
         message = {"topic": self.topic, "payload": payload, "qos": self.qos, "retain": self.retain}
         return {**message, "properties": self.properties} if self.properties else message
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
-from airflow_provider_emqx.hidden import hide, plain
+from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     boolean,
@@ -431,6 +431,8 @@ class EmqxApiOperator(BaseEmqxOperator):
         *BaseEmqxOperator.template_fields,
     )
 
+    json = HiddenField()
+
     def __init__(
         self,
         *,
@@ -448,21 +450,12 @@ class EmqxApiOperator(BaseEmqxOperator):
         self.json = json
         self.idempotent = idempotent
 
-    @property
-    def json(self) -> Any:
-        """The body, wrapped so that Airflow does not show it."""
-        return self._json
-
-    @json.setter
-    def json(self, value: Any) -> None:
-        self._json = hide(value)
-
     def execute(self, context: Context) -> Any:
         """Send it."""
         query = mapping("query", self.query)
         idempotent = None if self.idempotent in (None, "") else boolean("idempotent", self.idempotent)
         with self.hook() as hook:
-            answer = hook.request(self.method, self.path, query, plain(self._json), idempotent)
+            answer = hook.request(self.method, self.path, query, plain(self.json), idempotent)
         self.log.info("%s %s: done", self.method, self.path)
         return answer
 

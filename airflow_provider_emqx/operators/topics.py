@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
-from airflow_provider_emqx.hidden import hide, plain
+from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
     MOST_LISTED,
@@ -72,6 +72,9 @@ class EmqxPublishOperator(BaseEmqxOperator):
         *BaseEmqxOperator.template_fields,
     )
 
+    payload = HiddenField()
+    messages = HiddenField()
+
     def __init__(
         self,
         *,
@@ -94,24 +97,6 @@ class EmqxPublishOperator(BaseEmqxOperator):
         self.messages = messages
         self.require_subscribers = require_subscribers
         self.retry_unsafe = retry_unsafe
-
-    @property
-    def payload(self) -> Any:
-        """The payload, wrapped so that Airflow does not show it."""
-        return self._payload
-
-    @payload.setter
-    def payload(self, value: Any) -> None:
-        self._payload = hide(value)
-
-    @property
-    def messages(self) -> Any:
-        """The messages, wrapped so that Airflow does not show them."""
-        return self._messages
-
-    @messages.setter
-    def messages(self, value: Any) -> None:
-        self._messages = hide(value)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Publish."""
@@ -144,18 +129,18 @@ class EmqxPublishOperator(BaseEmqxOperator):
         return summary
 
     def _given(self) -> list[Mapping[str, Any]]:
-        messages = plain(self._messages)
+        messages = plain(self.messages)
         if messages is None:
-            if self.topic is None or plain(self._payload) is None:
+            if self.topic is None or plain(self.payload) is None:
                 raise EmqxConfigError("give either topic and payload, or messages")
             message = {
                 "topic": self.topic,
-                "payload": plain(self._payload),
+                "payload": plain(self.payload),
                 "qos": self.qos,
                 "retain": self.retain,
             }
             return [{**message, "properties": self.properties} if self.properties else message]
-        if self.topic is not None or plain(self._payload) is not None:
+        if self.topic is not None or plain(self.payload) is not None:
             raise EmqxConfigError("give either topic and payload, or messages, not both")
         own = {
             "qos": (self.qos, 0),

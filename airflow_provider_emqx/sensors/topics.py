@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_emqx.conditions import topics
 from airflow_provider_emqx.conditions.base import Condition
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.hidden import hide, plain
+from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 
 
@@ -108,6 +108,9 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
         "json_value",
     )
 
+    payload = HiddenField()
+    json_value = HiddenField()
+
     def __init__(
         self,
         *,
@@ -123,27 +126,9 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
         self.json_field = json_field
         self.json_value = json_value
 
-    @property
-    def payload(self) -> Any:
-        """The expected payload, wrapped so that Airflow does not show it."""
-        return self._payload
-
-    @payload.setter
-    def payload(self, value: Any) -> None:
-        self._payload = hide(value)
-
-    @property
-    def json_value(self) -> Any:
-        """The expected value, wrapped so that Airflow does not show it."""
-        return self._json_value
-
-    @json_value.setter
-    def json_value(self, value: Any) -> None:
-        self._json_value = hide(value)
-
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        payload = plain(self._payload)
+        payload = plain(self.payload)
         if isinstance(payload, str):
             payload = payload.encode()
         if payload is not None and not isinstance(payload, bytes):
@@ -152,5 +137,5 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
             self.topic,
             None if payload is None else topics.digest(payload),
             self.json_field,
-            None if self.json_field is None else topics.digest(plain(self._json_value)),
+            None if self.json_field is None else topics.digest(plain(self.json_value)),
         )
