@@ -36,8 +36,8 @@ with DAG(
     @task
     def settings(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
         """Write one message for each device that has come online."""
-        events = (triggering_asset_events or {}).get(came_online, [])
-        devices = sorted({name for event in events for name in event.extra["payload"]["clientids"]})
+        found = [event for events in (triggering_asset_events or {}).values() for event in events]
+        devices = sorted({name for event in found for name in event.extra["payload"]["clientids"]})
         return [
             {"topic": f"settings/{device}", "payload": {"report_every": 60}, "qos": 1} for device in devices
         ]

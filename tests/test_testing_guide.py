@@ -9,12 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from airflow_provider_emqx.testing import FakeEmqx, faults
+from tests.needs import older
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(
+    older("apache-airflow", "3.3") and not older("apache-airflow", "3.2"),
+    reason="needs apache-airflow 3.3: the API server that 3.2 makes anew for each task of dag.test() answers 500",
+)
 def test_the_tests_on_the_page_pass(tmp_path: Path) -> None:
     files = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, flags=re.DOTALL)
     assert [name for name, _ in files] == ["conftest.py", "test_command_device.py", "test_tasks.py"]

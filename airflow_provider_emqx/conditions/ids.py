@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,7 +60,7 @@ def read_file(path: str) -> list[str]:
 
     try:
         # read whole: the files of Airflow 2 cannot be iterated over
-        with ObjectStoragePath(path).open("r", encoding="utf-8-sig") as file:
+        with ObjectStoragePath(_whole(path)).open("r", encoding="utf-8-sig") as file:
             ids = [line.strip() for line in file.read().split("\n") if line.strip()]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise EmqxConfigError(
@@ -85,6 +86,11 @@ def read_file(path: str) -> list[str]:
     return _checked(ids)
 
 
+def _whole(path: str) -> str:
+    """Give a local path from the root on: before Airflow 3.2 object storage looks for a relative one there."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     """
     Make the task's result of an outcome: past 1,000 missing ids are cut off, and go to a file if one is named. Blocks.
@@ -101,7 +107,7 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         try:
-            file_at = ObjectStoragePath(missing_path)
+            file_at = ObjectStoragePath(_whole(missing_path))
             with file_at.open("w", encoding="utf-8") as file:
                 file.write("".join(f"{clientid}\n" for clientid in missing))
         except Exception as error:

@@ -23,6 +23,7 @@ from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 from airflow_provider_emqx.sensors import clients, cluster, topics
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.emqx import EmqxEventTrigger
+from tests.needs import older
 
 #: the first one keeps its clients, the second one is evacuated, the third one is stopped at first
 NODES = ["emqx@10.0.0.1", "emqx@10.0.0.2", "emqx@10.0.0.3"]
@@ -319,7 +320,9 @@ def test_the_same_comes_out_in_every_mode(
         task = run.get_task_instance(name)
         if lacks(case, version):
             # at once, and without a retry
-            assert (task.state, task.try_number, failures[name]) == ("failed", 1, EmqxUnsupportedError), name
+            assert (task.state, task.try_number) == ("failed", 1), name
+            # dag.test() of Airflow 3.0 to 3.2 calls nobody back for a failure that is not retried
+            assert older("apache-airflow", "3.3") or failures[name] is EmqxUnsupportedError, name
             continue
         assert task.state == "success", name
         result = task.xcom_pull(task_ids=name)

@@ -89,9 +89,11 @@ def test_of_ten_thousand_waits_each_client_is_asked_for_once_per_round(
     assert all(event["status"] == "met" for event in events)
     found = asked(broker)
     single = {path: count for path, count in found.items() if path.startswith("/clients/")}
-    assert found["/clients"] <= spread
+    # EMQX 4 sends whole rows, of which 2,000 make a page
+    pages = 3 if broker.version.startswith("4") else 1
+    assert found["/clients"] <= spread * pages
     assert max(single.values(), default=0) <= 1
-    assert found["/clients"] >= 1 or len(single) == 5_000
+    assert found["/clients"] >= pages or len(single) == 5_000
 
 
 def test_waits_of_ten_connections_are_ten_polls(broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +215,8 @@ def test_an_empty_page_in_the_middle_of_a_listing_makes_nobody_offline(broker: F
     meta = {"page": 1, "limit": 5_000, "hasnext": True, "hasmore": True, "count": 1_200}
     broker.order_fault(
         "status",
-        match=lambda method, target: (
-            "/clients?" in target and ("limit=5000" in target or "limit=500" in target)
-        ),
+        # a page of the sweep, not the one row that the detection asks for
+        match=lambda method, target: "/clients?" in target and "limit=1&" not in f"{target}&",
         times=2,
         status=200,
         body=json.dumps({"data": [], "meta": meta} | ({"code": 0} if broker.version.startswith("4") else {})),

@@ -21,7 +21,7 @@ from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v4.codes import reason
 from airflow_provider_emqx.api.v4.nodes import require_node
-from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5, v4_name
+from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5, v4_names
 from airflow_provider_emqx.exceptions import (
     EmqxNotFoundError,
     EmqxServerError,
@@ -60,10 +60,10 @@ def list_clients(
         where = path("nodes", wanted["node"], "clients")
     limit = limit or page_limit(broker)
     looked_at = fields_looked_at(names, CLIENT_FILTERS, wanted)
-    sent_as = tuple(map(v4_name, looked_at)) if looked_at else None
+    sent_as = v4_names(looked_at) if looked_at else None
     params = {"_page": page, "_limit": limit, **_sent(wanted)}
-    reply = yield Request("GET", where, params, fields=sent_as)
-    rows = kept((client_as_v5(broker, row, looked_at) for row in reply.rows), CLIENT_FILTERS, wanted)
+    reply = yield Request("GET", where, params, fields=tuple(sent_as.values()) if sent_as else None)
+    rows = kept((client_as_v5(broker, row, sent_as) for row in reply.rows), CLIENT_FILTERS, wanted)
     if names is not None and wanted:
         rows = [{name: row.get(name) for name in names} for row in rows]
     more = (

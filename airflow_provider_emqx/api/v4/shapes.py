@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
 
 from airflow_provider_emqx.api.base import Broker, Row
 from airflow_provider_emqx.api.clientids import NEWER_FIELDS
@@ -21,19 +21,21 @@ _V4_NAMES = {v5: v4 for v4, v5 in _V5_NAMES.items()}
 _TIMES = ("connected_at", "created_at", "disconnected_at")
 
 
-def v4_name(field: str) -> str:
-    """Give EMQX 4's name for a field of a client."""
-    return _V4_NAMES.get(field, field)
+def v4_names(fields: Iterable[str]) -> dict[str, str]:
+    """Give EMQX 4's name for each field of a client."""
+    return {field: _V4_NAMES.get(field, field) for field in fields}
 
 
-def client_as_v5(broker: Broker, row: Row, fields: Collection[str] | None = None) -> Row:
-    """Write a client's row as v5 does, or only these fields of it: of many rows the whole would take seconds."""
-    if fields is None:
+def client_as_v5(broker: Broker, row: Row, names: Mapping[str, str] | None = None) -> Row:
+    """
+    Write a client's row as v5 does.
+
+    :param names: only these fields, as :func:`v4_names` gives them: of many rows the whole would take seconds.
+    """
+    if names is None:
         names = {_V5_NAMES.get(name, name): name for name in row} | {
             name: name for name in (*_TIMES, *NEWER_FIELDS)
         }
-    else:
-        names = {name: v4_name(name) for name in fields}
     client = {name: None if (value := row.get(v4)) == "undefined" else value for name, v4 in names.items()}
     for name in _TIMES:
         if name in client:
