@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import tarfile
 import time
+from dataclasses import asdict
 from typing import Any
 
 from airflow_provider_emqx.testing.passwords import User
-from airflow_provider_emqx.testing.state import Backup, State
+from airflow_provider_emqx.testing.state import Authenticator, Backup, Ban, State
 from airflow_provider_emqx.testing.tables import Table
 
 
 def make(state: State) -> Backup:
-    """Export: users, rules and bans, in a file of the form that the generation uses."""
+    """Export authenticators, users and bans, in a file of the form that the generation uses."""
     now = state.now()
     moment = time.gmtime(now)
     if state.generation == "v4":
@@ -25,7 +25,7 @@ def make(state: State) -> Backup:
     else:
         stamp = time.strftime("%Y-%m-%d-%H-%M-%S", moment)
         filename = f"emqx-export-{stamp}.{int(now * 1000) % 1000:03d}.tar.gz"
-    backup = Backup(filename, state.node, now, _content(state, filename), _snapshot(state))
+    backup = Backup(filename, state.node, now, _content(state, filename))
     state.backups[filename] = backup
     return backup
 
@@ -36,23 +36,29 @@ def newest_first(state: State) -> list[Backup]:
 
 
 def restore(state: State, backup: Backup) -> None:
-    """Import a file."""
+    """Import a file: what it holds is added to what there is."""
     state.imported.append(backup.filename)
-    if backup.snapshot:
-        for kind, users in backup.snapshot["users"].items():
-            _users(state)[kind].update(copy.deepcopy(users))
-        state.bans.update(copy.deepcopy(backup.snapshot["bans"]))
+    kept = _read(state, backup.content).get(_KEPT, {})
+    for name, config in kept.get("authenticators", {}).items():
+        state.authenticators.setdefault(name, Authenticator(config))
+    tables = _users(state)
+    for kind, rows in kept.get("users", {}).items():
+        tables[kind].update({user_id: User(**fields) for user_id, fields in rows})
+    for row in kept.get("bans", ()):
+        state.bans[row["kind"], row["who"]] = Ban(**row)
 
 
 def valid(state: State, content: bytes) -> bool:
     """Tell whether bytes are a file that an import would take."""
     try:
-        if state.generation == "v4":
-            return isinstance(json.loads(content), dict)
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-            return any(name.endswith("META.hocon") for name in archive.getnames())
+        return isinstance(_read(state, content), dict)
     except (tarfile.TarError, OSError, EOFError, ValueError):
         return False
+
+
+#: What this double's own files hold beside the version: a real broker's file has nothing under this name.
+_KEPT = "fake_emqx"
+_CONTENT = "content.json"
 
 
 def _users(state: State) -> dict[str, Table[User]]:
@@ -61,26 +67,38 @@ def _users(state: State) -> dict[str, Table[User]]:
     return {name: authenticator.users for name, authenticator in state.authenticators.items()}
 
 
-def _snapshot(state: State) -> dict[str, Any]:
-    users = {kind: dict(copy.deepcopy(dict(table))) for kind, table in _users(state).items()}
-    return {"users": users, "bans": dict(state.bans)}
+def _read(state: State, content: bytes) -> Any:
+    """Return what is in a file; of a real broker's archive, that it is one."""
+    if state.generation == "v4":
+        return json.loads(content)
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        names = {name.rpartition("/")[2]: name for name in archive.getnames()}
+        if "META.hocon" not in names:
+            raise ValueError("no backup")
+        member = archive.extractfile(names[_CONTENT]) if _CONTENT in names else None
+        return json.loads(member.read()) if member else {}
 
 
 def _content(state: State, filename: str) -> bytes:
-    facts = {
-        "version": state.version_text,
-        "users": {kind: len(table) for kind, table in _users(state).items()},
+    fields = ("password", "is_superuser", "created_at", "password_hash", "salt")
+    kept = {
+        "authenticators": {name: found.config for name, found in state.authenticators.items()},
+        "users": {
+            kind: [
+                (user_id, {name: getattr(user, name) for name in fields}) for user_id, user in table.items()
+            ]
+            for kind, table in _users(state).items()
+        },
+        "bans": [asdict(ban) for ban in state.bans.values()],
     }
+    text = json.dumps({"version": state.version_text, _KEPT: kept})
     if state.generation == "v4":
-        return json.dumps(facts).encode()
+        return text.encode()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         stem = filename.removesuffix(".tar.gz")
-        for name, text in (
-            ("META.hocon", f'version = "{state.version_text}"\n'),
-            ("users.json", json.dumps(facts)),
-        ):
+        for name, part in (("META.hocon", f'version = "{state.version_text}"\n'), (_CONTENT, text)):
             member = tarfile.TarInfo(f"{stem}/{name}")
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
+            member.size = len(part.encode())
+            archive.addfile(member, io.BytesIO(part.encode()))
     return buffer.getvalue()

@@ -269,8 +269,7 @@ class FakeEmqx:
     def advance(self, seconds: float) -> None:
         """Move the broker's clock: sessions expire, bans lapse, delayed messages and late devices come."""
         with self.state.lock:
-            self.state.offset += seconds
-            self.state.tick()
+            self.state.advance(seconds)
 
     # devices
 

@@ -60,6 +60,11 @@ class Crash(Exception):
     """
 
 
+def _no_constant(name: str) -> None:
+    """Refuse ``NaN`` and ``Infinity``, which Python reads and writes and no broker knows."""
+    raise ValueError(f"{name} is no JSON")
+
+
 class Request:
     """One HTTP request as a route sees it."""
 
@@ -81,7 +86,7 @@ class Request:
         :raises ValueError: no JSON.
         """
         if self._json is None:
-            self._json = json.loads(self.body) if self.body else {}
+            self._json = json.loads(self.body, parse_constant=_no_constant) if self.body else {}
         return self._json
 
     @property
@@ -148,9 +153,12 @@ def parse_time(text: str, unit: float) -> float:
     :param unit: Seconds per unit of the integer (0.001 for milliseconds).
     :return: Seconds since the epoch.
     """
-    if text.lstrip("-").isdigit():
+    if text.lstrip("-").isdecimal():
         return int(text) * unit
-    return datetime.fromisoformat(text).timestamp()
+    when = datetime.fromisoformat(text)
+    if when.tzinfo is None:
+        raise ValueError("RFC 3339 wants an offset")
+    return when.timestamp()
 
 
 def multipart_file(request: Request) -> tuple[str, bytes] | None:

@@ -51,7 +51,6 @@ class ApiKey:
     role: str = "administrator"
     expired: bool = False
     allow: Callable[[str, str], bool] | None = None
-    namespace: str | None = None
 
 
 @dataclass(slots=True)
@@ -123,7 +122,6 @@ class Backup:
     node: str
     created_at: float
     content: bytes
-    snapshot: dict[str, Any]
 
 
 class State:
@@ -215,6 +213,14 @@ class State:
         """Do what has become due. Called before every request and every look of a test."""
         while self._due and self._due[0][0] <= self.now():
             heapq.heappop(self._due)[2]()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on, and do what becomes due on the way at its own time: it may bring about more."""
+        end = self.offset + seconds
+        while self._due and self._due[0][0] <= time.time() + end:
+            self.offset = max(self.offset, self._due[0][0] - time.time())
+            heapq.heappop(self._due)[2]()
+        self.offset = end
 
     # versions
 

@@ -134,6 +134,20 @@ def test_devices_come_and_go_later(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_what_becomes_due_does_so_at_its_own_time_however_far_the_clock_moves(version: str) -> None:
+    with FakeEmqx(version) as broker:
+        started = broker.now()
+        broker.connect_later("d", 30, session_expiry=60)
+        broker.disconnect_later("d", 40)
+        broker.connect_later("e", 50)
+        broker.advance(80)
+        assert online(broker, "d") is False  # its session has 20 seconds left
+        assert broker.clients["e"].connected_at == pytest.approx(started + 50, abs=5)
+        broker.advance(3600)
+        assert online(broker, "d") is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_kicked_device_may_be_back_at_once_unless_it_is_banned(version: str) -> None:
     with FakeEmqx(version) as broker:
         broker.connect("shy")

@@ -56,7 +56,7 @@ def upload(state: State, request: Request) -> Answer:
     if not backups.valid(state, content):
         raise message_only("bad_file")
     filename = body.get("filename") or backups.make(state).filename
-    state.backups[filename] = Backup(filename, state.node, state.now(), content, {})
+    state.backups[filename] = Backup(filename, state.node, state.now(), content)
     return data([{"node": state.node}])
 
 
@@ -69,7 +69,7 @@ def import_file(state: State, request: Request) -> Answer:
         backups.restore(state, _file(state, body["filename"]))
     else:
         content = json.dumps(body).encode()
-        backups.restore(state, Backup("content", state.node, state.now(), content, {}))
+        backups.restore(state, Backup("content", state.node, state.now(), content))
     return done()
 
 

@@ -71,7 +71,7 @@ def upload(state: State, request: Request) -> Answer:
         raise bad_request("Backup file already exists")
     if not filename.endswith(".tar.gz") or not backups.valid(state, content):
         raise bad_request("Backup file is invalid or corrupted")
-    state.backups[filename] = Backup(filename, state.node, state.now(), content, {})
+    state.backups[filename] = Backup(filename, state.node, state.now(), content)
     return no_content()
 
 
