@@ -142,6 +142,7 @@ class Sessions:
         self.metrics: Counter[str] = Counter()
         self.topic_metrics: dict[str, TopicMetrics] = {}
         self.shared_turn: Counter[tuple[str, str]] = Counter()
+        self.delays = True  # else ``$delayed/`` topics are topics like any other
         self.max_delayed = 0
         self._by_topic: dict[str, dict[str, dict[str, Subscription]]] = {}  # topic -> as subscribed -> client
         self._by_filter: dict[str, dict[str, dict[str, Subscription]]] = {}
@@ -276,9 +277,9 @@ class Sessions:
         self.metrics["messages.publish"] += 1
         self.metrics["messages.received"] += 1
         self.metrics[f"messages.qos{message.qos}.received"] += 1
-        if message.topic.startswith("$delayed/"):
+        if self.delays and message.topic.startswith("$delayed/"):
             _, seconds, topic = [*message.topic.split("/", 2), ""][:3]
-            if seconds.isdigit() and topic:
+            if seconds.isdecimal() and topic:
                 later = replace(message, topic=topic)
                 self.delayed[message.msgid] = (self._now() + int(seconds), later)
                 msgid = message.msgid

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -96,8 +95,6 @@ class Server:
         """Listen; returns when requests are served."""
         if self._thread is not None:
             raise RuntimeError("this FakeEmqx is already running")
-        # first here: that it is missing would go unseen in the thread
-        import_module("aiohttp.web")
         # here, so that a missing library is an error at once and not a thread that never gets ready
         import aiohttp.web  # noqa: F401
 
@@ -232,8 +229,9 @@ def _head(answer: Answer, length: int, close: bool = False) -> bytes:
     lines = [
         f"HTTP/1.1 {answer.status} {_phrase(answer.status)}",
         "server: Cowboy",
-        f"content-length: {length}",
     ]
+    if answer.status != 204:  # which has no length, as cowboy knows
+        lines.append(f"content-length: {length}")
     if answer.content_type is not None:
         lines.append(f"content-type: {answer.content_type}")
     if close:

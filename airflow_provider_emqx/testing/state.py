@@ -180,6 +180,7 @@ class State:
         self.bans: dict[tuple[str, str], Ban] = {}
 
         self.modules = modules  # 4.4: topic_metrics and delayed are loaded
+        self.mqtt.delays = modules
         self.alarms: list[Alarm] = []
         self.past_alarms: list[Alarm] = []
         self.closed_listeners: set[str] = set()
@@ -192,7 +193,6 @@ class State:
         self.rebalances: dict[str, Any] = {}  # coordinator -> Rebalance
         self.license_days = 365.0
         self.cluster_name = "emqxcl"
-        self.delayed_enabled = True
         self.undeliverable: set[str] = (
             set()
         )  # topics of which a publish finds subscribers but cannot reach them
@@ -281,15 +281,17 @@ class State:
 
     # bans
 
+    def bans_in_force(self) -> list[Ban]:
+        """Return the bans that have not lapsed, oldest first."""
+        now = self.now()
+        return [ban for ban in self.bans.values() if ban.until is None or ban.until > now]
+
     def banned(self, clientid: str, username: str | None, ip_address: str) -> bool:
         """Tell whether a ban keeps a device out."""
         import ipaddress
         import re
 
-        now = self.now()
-        for ban in self.bans.values():
-            if ban.until is not None and ban.until <= now:
-                continue
+        for ban in self.bans_in_force():
             value = {"clientid": clientid, "username": username}.get(ban.kind.removesuffix("_re"), ip_address)
             if value is None:
                 continue

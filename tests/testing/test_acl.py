@@ -115,6 +115,39 @@ def test_v5_refuses_bans_that_mean_nothing(kind: str, who: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["4.4.19", "5.8.9"])
+@pytest.mark.parametrize(
+    ("kind", "who", "kept"),
+    [
+        ("peerhost", "2001:DB8:0::1", "2001:db8::1"),
+        ("peerhost_net", "10.1.2.3/8", "10.0.0.0/8"),
+    ],
+)
+def test_addresses_are_kept_in_their_usual_spelling(version: str, kind: str, who: str, kept: str) -> None:
+    with FakeEmqx(version) as broker:
+        call(broker, "POST", "/banned", {"as": kind, "who": who, "reason": "x"})
+        assert set(broker.bans) == ({(kind, kept)} if version == "5.8.9" or kind == "peerhost" else set())
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.8.9"])
+def test_bans_that_have_lapsed_are_not_listed(version: str) -> None:
+    with FakeEmqx(version) as broker:
+        until = int(broker.now()) + 60
+        ban = {"as": "clientid", "who": "d", "reason": "x", "until": until}
+        assert call(broker, "POST", "/banned", ban).status == 200
+        assert call(broker, "GET", "/banned").body["meta"]["count"] == 1
+        broker.advance(61)
+        assert call(broker, "GET", "/banned").body["data"] == []
+
+
+def test_v5_times_need_their_offset() -> None:
+    with FakeEmqx() as broker:
+        ban = {"as": "clientid", "who": "d", "until": "2099-01-01T00:00:00"}
+        assert call(broker, "POST", "/banned", ban).status == 400
+        assert call(broker, "POST", "/banned", {**ban, "until": ban["until"] + "+02:00"}).status == 200
+        assert call(broker, "GET", "/clients?gte_connected_at=2020-01-01").status == 400
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.8.9"])
 def test_cleaning_the_cache_of_one_and_of_all(version: str) -> None:
     one, everything = (
         ("/clients/d/acl_cache", "/acl-cache")

@@ -113,6 +113,25 @@ def test_v5_actions_and_connectors() -> None:
         assert call(broker, "GET", "/connectors").body[0]["status"] == "connecting"
 
 
+def test_v5_a_connector_in_use_stays() -> None:
+    with FakeEmqx() as broker:
+        broker.add_connector("http:c")
+        broker.add_source("http:s", connector="c")
+        assert call(broker, "DELETE", "/connectors/http:c").status == 400
+        call(broker, "DELETE", "/sources/http:s")
+        assert call(broker, "DELETE", "/connectors/http:c").status == 204
+
+
+def test_rules_that_are_none_are_refused() -> None:
+    with FakeEmqx() as broker:
+        assert call(broker, "POST", "/rules", {"sql": 'SELECT * FROM "t"', "actions": None}).status == 400
+        assert call(broker, "GET", "/rules").body["data"] == []
+    with FakeEmqx("4.4.19") as broker:
+        broker.add_rule("r", 'SELECT * FROM "t"')
+        assert call(broker, "PUT", "/rules/r", {"rawsql": 5}).body["code"] == 400
+        assert call(broker, "GET", "/rules/r").body["data"]["rawsql"] == 'SELECT * FROM "t"'
+
+
 def test_v4_resources_show_their_status_in_two_ways() -> None:
     with FakeEmqx("4.4.19") as broker:
         broker.add_resource("resource:1", type="web_hook", alive=False)

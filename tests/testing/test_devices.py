@@ -215,6 +215,30 @@ def test_what_a_delayed_publish_answers(version: str, status: int) -> None:
         assert publish(broker, "$delayed/30/t") == status
 
 
+def test_without_delayed_publish_the_topic_is_one_like_any_other() -> None:
+    with FakeEmqx() as broker:
+        broker.connect("d")
+        broker.subscribe("d", "$delayed/#")
+        assert call(broker, "PUT", "/mqtt/delayed", {"enable": "maybe"}).status == 400
+        assert call(broker, "PUT", "/mqtt/delayed", {"enable": False}).body["enable"] is False
+        assert publish(broker, "$delayed/30/t", "now") == 200
+        assert [message.topic for message in broker.received("d")] == ["$delayed/30/t"]
+        assert call(broker, "DELETE", "/mqtt/delayed/messages/a%2F%23").body["code"] == "INVALID_TOPIC_NAME"
+    with FakeEmqx("4.4.19", modules=False) as broker:
+        broker.connect("d")
+        broker.subscribe("d", "$delayed/30/t")
+        broker.publish("$delayed/30/t", "now")
+        assert len(broker.received("d")) == 1
+
+
+@pytest.mark.parametrize(
+    "query", ["clean_start=maybe", "proto_ver=five", "ip_address=here", "_gte_mqueue_len=x"]
+)
+def test_v4_filters_of_the_wrong_type(query: str) -> None:
+    with FakeEmqx("4.4.19") as broker:
+        assert call(broker, "GET", f"/clients?{query}").body["code"] == 108
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_nodes_have_their_own_clients_and_may_stop(version: str) -> None:
     with FakeEmqx(version, nodes=["emqx@a", "emqx@b"]) as broker:

@@ -150,6 +150,23 @@ def test_subscription_filters(version: str) -> None:
             assert {row["clientid"] for row in rows} == set(found), query
 
 
+def test_v5_subscriptions_of_a_node_that_does_not_run_are_an_error() -> None:
+    with listening() as broker:
+        assert call(broker, "GET", "/subscriptions?node=emqx@127.0.0.1").body["meta"]["count"] == 1
+        refused = call(broker, "GET", "/subscriptions?node=nope@127.0.0.1")
+        assert (refused.status, refused.body["code"]) == (500, "NODE_DOWN")
+
+
+@pytest.mark.parametrize(
+    "message", [{"properties": 5}, {"properties": "x"}, {"topic": 5}, {"retain": "maybe"}, {"qos": 3}]
+)
+def test_v5_refuses_messages_of_the_wrong_types(message: dict[str, Any]) -> None:
+    with listening() as broker:
+        refused = call(broker, "POST", "/publish", {"topic": "heard", "payload": "x", **message})
+        assert (refused.status, refused.body["code"]) == (400, "BAD_REQUEST")
+        assert payloads(broker) == []
+
+
 def test_v5_topic_metrics_count_and_know_their_limits() -> None:
     with listening() as broker:
         call(broker, "POST", "/mqtt/topic_metrics", {"topic": "heard"})

@@ -173,6 +173,13 @@ def test_namespaces_since_6_1() -> None:
         assert not broker.users
 
 
+def test_an_import_into_several_namespaces_is_one_transaction() -> None:
+    with FakeEmqx("6.1.0") as broker:
+        rows = [{"user_id": "a", "password": "p", "namespace": "m"}, {"user_id": "b", "namespace": "n"}]
+        assert call(broker, "POST", PLAIN, rows).status == 400
+        assert call(broker, "GET", USERS + "/a?ns=m").status == 404
+
+
 # 4.4
 
 

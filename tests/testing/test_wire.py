@@ -108,6 +108,21 @@ def test_v5_wants_json_declared_as_such_and_v4_does_not_care() -> None:
         )
 
 
+@pytest.mark.parametrize("version", ["4.4.19", "5.8.9"])
+def test_python_reads_more_than_json_and_a_broker_does_not(version: str) -> None:
+    path = "/mqtt/publish" if version == "4.4.19" else "/publish"
+    with FakeEmqx(version) as broker:
+        body = b'{"topic": "t", "payload": NaN}'
+        headers = {"Content-Type": "application/json"}
+        assert call(broker, "POST", path, raw=body, headers=headers).status == 400
+
+
+def test_204_has_no_length() -> None:
+    with FakeEmqx() as broker:
+        answer = call(broker, "DELETE", "/alarms")
+        assert (answer.status, answer.headers["Content-Length"]) == (204, None)
+
+
 def test_unknown_paths_and_methods() -> None:
     with FakeEmqx() as broker:
         unknown = call(broker, "GET", "/nothing")

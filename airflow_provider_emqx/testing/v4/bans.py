@@ -36,7 +36,7 @@ def _row(ban: Ban) -> dict[str, Any]:
 
 def list_bans(state: State, request: Request) -> Answer:
     """``GET /banned``: ``meta`` without ``hasnext``."""
-    return listing(request, list(state.bans.values()), _row, hasnext=False)
+    return listing(request, state.bans_in_force(), _row, hasnext=False)
 
 
 def _check_kind(kind: Any) -> None:
@@ -53,10 +53,10 @@ def create_ban(state: State, request: Request) -> Answer:
     _check_kind(kind)
     if kind == "peerhost":
         try:
-            ipaddress.ip_address(who)
+            who = str(ipaddress.ip_address(who)) if isinstance(who, str) else None
         except ValueError:
             raise Crash("badmatch") from None
-    if "reason" not in body:
+    if not isinstance(who, str) or "reason" not in body:
         raise Crash("function_clause")
     now = int(state.now())
     at, until = body.get("at", now), body.get("until", now + DEFAULT_LENGTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,10 +119,16 @@ _NUMBERS: dict[str, Callable[[Client], float]] = {
 }
 
 
+#: What a value must look like where the broker reads more than a text: an address is split at its dots.
+_TYPED = {"clean_start": r"true|false", "proto_ver": r"\d+", "ip_address": r"\d+\.\d+\.\d+\.\d+"}
+
+
 def _filters(request: Request) -> Iterator[Test]:
     for name, value in _EXACT.items():
         wanted = request.arg(name)
         if wanted is not None:
+            if not re.fullmatch(_TYPED.get(name, ".*"), wanted, re.ASCII | re.DOTALL):
+                raise failed(BAD_PARAMETER, f"{name}: bad value")
             yield _equals(value, wanted)
     for name in ("clientid", "username"):
         part = request.arg(f"_like_{name}")

@@ -80,13 +80,16 @@ def get_rule(state: State, request: Request, rule_id: str) -> Answer:
 def create_rule(state: State, request: Request) -> Answer:
     """``POST /rules``."""
     body = read_object(request)
-    sql = body.get("rawsql")
-    if not isinstance(sql, str) or not _topics(sql):
-        raise failed(400, "Bad Arguments: {parse_error,rawsql}")
+    _check_sql(body.get("rawsql"))
     rule_id = body.pop("id", None) or f"rule:{secrets.randbelow(10**6):06d}"
     rule = Resource("rules", rule_id, body, created_at=state.now())
     state.resources["rules"][rule_id] = rule
     return data(_rule_row(state, rule))
+
+
+def _check_sql(sql: Any) -> None:
+    if not isinstance(sql, str) or not _topics(sql):
+        raise failed(400, "Bad Arguments: {parse_error,rawsql}")
 
 
 def update_rule(state: State, request: Request, rule_id: str) -> Answer:
@@ -97,6 +100,7 @@ def update_rule(state: State, request: Request, rule_id: str) -> Answer:
         raise failed(400, f"Rule {rule_id} Not Found")
     if not isinstance(body.get("enabled", True), bool):
         raise failed(400, "Bad Arguments: {invalid_enabled}")
+    _check_sql(body.get("rawsql", rule.config["rawsql"]))
     rule.config.update(body)
     return data(_rule_row(state, rule))
 

@@ -98,6 +98,9 @@ def create_rules(kind: str, state: State, request: Request) -> Answer:
     """``POST …/rules/users`` and ``…/rules/clients``: refused as a whole if one of them has a record."""
     key, table = _KEYS[kind], _table(state, request, kind)
     rows = read_array(request, key, "rules")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row[key], str):
+            raise invalid(f"root.{number}.{key}", "unable_to_convert_to_string", row[key])
     read = [
         (
             row[key],

@@ -43,9 +43,8 @@ def _row(ban: Ban) -> dict[str, Any]:
 
 
 def _current(state: State) -> list[Ban]:
-    """Return the bans that have not lapsed, in the order of the listing: patterns, then the rest, newest first."""
-    now = state.now()
-    bans = [ban for ban in state.bans.values() if ban.until is None or ban.until > now]
+    """Return the bans in force in the order of the listing: patterns, then the rest, newest first."""
+    bans = state.bans_in_force()
     patterns = [ban for ban in bans if ban.kind in _RULES]
     return patterns + [ban for ban in reversed(bans) if ban.kind not in _RULES]
 
@@ -92,20 +91,20 @@ def _read_time(state: State, body: dict[str, Any], name: str, default: float | N
         raise invalid(f"root.{name}", "Unable to parse string", value) from None
 
 
-def _check_who(kind: str, who: Any) -> None:
+def _read_who(kind: str, who: Any) -> str:
+    """Check what is banned; addresses and networks get their usual spelling."""
     if not isinstance(who, str):
         raise invalid("root.who", "unable_to_convert_to_string", who)
     try:
         if kind == "peerhost":
-            ipaddress.ip_address(who)
-        elif kind == "peerhost_net":
-            ipaddress.ip_network(who, strict=False)
-        elif kind.endswith("_re"):
+            return str(ipaddress.ip_address(who))
+        if kind == "peerhost_net":
+            return str(ipaddress.ip_network(who, strict=False))
+        if kind.endswith("_re"):
             re.compile(who)
-    except ValueError:
+    except (ValueError, re.error):
         raise bad_request(f'"bad {kind}"') from None
-    except re.error:
-        raise bad_request(f'"bad {kind}"') from None
+    return who
 
 
 def _expired(now: float, until: float) -> HttpError:
@@ -118,9 +117,9 @@ def _expired(now: float, until: float) -> HttpError:
 def create_ban(state: State, request: Request) -> Answer:
     """``POST /banned``: 200; a ban that has not lapsed is not replaced."""
     body = read_object(request, "as", "who")
-    kind, who = body["as"], body["who"]
+    kind = body["as"]
     check_enum(kind, _kinds(state), "root.as")
-    _check_who(kind, who)
+    who = _read_who(kind, body["who"])
     now = state.now()
     at = _read_time(state, body, "at", now)
     until = _read_time(state, body, "until", None if state.at_least(5, 8) else now + _YEAR)

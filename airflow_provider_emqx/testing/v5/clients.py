@@ -156,15 +156,21 @@ def _filters(state: State, request: Request) -> tuple[list[Test], bool]:
     return [*tests, *fuzzy], bool(fuzzy)
 
 
+def node_arg(state: State, request: Request) -> str | None:
+    """Read ``node``; one that does not run is an error, and not an empty listing."""
+    node = request.arg("node")
+    if node is not None and (node not in state.nodes or not state.nodes[node].running):
+        raise error(500, "NODE_DOWN", f'bad rpc call <<"{node}">>, Reason <<"invalid node">>')
+    return node
+
+
 def _exact_filters(state: State, request: Request) -> Iterator[Test]:
     for name in ("clientid", "username"):
         values = request.args(name)
         if values:
             yield _is_one_of(name, frozenset(values if state.at_least(5, 6) else values[-1:]))
-    node = request.arg("node")
+    node = node_arg(state, request)
     if node is not None:
-        if node not in state.nodes or not state.nodes[node].running:
-            raise error(500, "NODE_DOWN", f'bad rpc call <<"{node}">>, Reason <<"invalid node">>')
         yield lambda client: client.node == node
     address = request.arg("ip_address")
     if address is not None:
@@ -411,9 +417,10 @@ def _messages(state: State, request: Request, messages: list[Message]) -> Answer
     encoding = request.arg("payload") or "base64"
     check_enum(encoding, ("none", "base64", "plain"), "payload")
     position = request.arg("position")
-    if position not in {None, "none"} and not str(position).partition("_")[0].isdigit():
+    number = "0" if position in {None, "none"} else str(position).partition("_")[0]
+    if not number.isdecimal():
         raise bad_request("invalid_position")
-    start = 0 if position in {None, "none"} else int(str(position).partition("_")[0])
+    start = int(number)
     shown = messages[start : start + limit]
     rows = []
     for message in shown:
@@ -440,7 +447,7 @@ def _messages(state: State, request: Request, messages: list[Message]) -> Answer
 def count_sessions(state: State, request: Request) -> Answer:
     """``GET /sessions_count``: a bare number."""
     text = request.arg("since")
-    if text is not None and not text.isdigit():
+    if text is not None and not text.isdecimal():
         raise invalid("since", "Unable to parse string", text)
     moment = int(text or 0)
     return json_answer(200, sum(client.connected_at >= moment for client in state.mqtt.clients.values()))

@@ -140,7 +140,7 @@ def check_range(value: Any, low: int, high: int, path: str) -> int:
 
 def as_number(text: str) -> Any:
     """Return the integer that a text is, else the text."""
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def bool_arg(request: Request, name: str) -> bool | None:

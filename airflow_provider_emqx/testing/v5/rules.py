@@ -15,6 +15,7 @@ from airflow_provider_emqx.testing.v5.replies import (
     bad_request,
     bool_arg,
     error,
+    invalid,
     listing,
     no_content,
     not_found_page,
@@ -124,15 +125,17 @@ def create_rule(state: State, request: Request) -> Answer:
         raise bad_request("empty rule id is not allowed")
     if rule_id in state.resources["rules"]:
         raise bad_request("rule id already exists")
-    _check_sql(body["sql"])
+    _check_rule(body)
     rule = Resource("rules", rule_id, body, created_at=state.now())
     state.resources["rules"][rule_id] = rule
     return json_answer(201, _rule_row(rule))
 
 
-def _check_sql(sql: Any) -> None:
-    if not isinstance(sql, str) or not _topics(sql):
+def _check_rule(body: dict[str, Any]) -> None:
+    if not isinstance(body["sql"], str) or not _topics(body["sql"]):
         raise bad_request("Bad Arguments: {parse_error,sql}")
+    if not isinstance(body.get("actions", []), list):
+        raise invalid("root.actions", "not_array", body["actions"])
 
 
 def get_rule(state: State, request: Request, rule_id: str) -> Answer:
@@ -144,7 +147,7 @@ def update_rule(state: State, request: Request, rule_id: str) -> Answer:
     """``PUT /rules/{id}``: the whole rule; what is left out falls back to its default."""
     body = read_object(request, "sql")
     rule = _rule(state, rule_id)
-    _check_sql(body["sql"])
+    _check_rule(body)
     rule.config = {name: value for name, value in body.items() if name in _RULE_FIELDS}
     return ok(_rule_row(rule))
 
@@ -201,6 +204,11 @@ def _row(state: State, found: Resource) -> dict[str, Any]:
             action.id.partition(":")[2]
             for action in state.resources["actions"].values()
             if action.config.get("connector") == name
+        )
+        row["sources"] = sorted(
+            source.id.partition(":")[2]
+            for source in state.resources["sources"].values()
+            if source.config.get("connector") == name
         )
     node_status: dict[str, Any] = {"node": state.node, "status": status}
     if status != "connected":
@@ -262,7 +270,7 @@ def delete(kind: str, state: State, request: Request, resource_id: str) -> Answe
     """``DELETE /actions/{id}`` and so on: refused while something uses it."""
     found = _found(state, kind, resource_id)
     row = _row(state, found)
-    if row.get("actions"):
+    if found.kind == "connectors" and (row["actions"] or row["sources"]):
         raise bad_request(
             "Cannot delete connector while there are active channels defined for this connector"
         )

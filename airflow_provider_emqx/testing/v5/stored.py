@@ -10,7 +10,15 @@ from airflow_provider_emqx.testing.http import Answer, Request, rfc3339
 from airflow_provider_emqx.testing.mqtt import Message, has_wildcard, matches
 from airflow_provider_emqx.testing.routes import Route, since
 from airflow_provider_emqx.testing.state import State
-from airflow_provider_emqx.testing.v5.replies import error, listing, no_content, ok, read_json
+from airflow_provider_emqx.testing.v5.replies import (
+    check_range,
+    error,
+    invalid,
+    listing,
+    no_content,
+    ok,
+    read_object,
+)
 
 #: Payloads above this size are left out of an answer.
 MAX_PAYLOAD = 1024 * 1024
@@ -93,14 +101,19 @@ def get_retainer(state: State, request: Request) -> Answer:
 
 def get_delayed(state: State, request: Request) -> Answer:
     """``GET /mqtt/delayed``."""
-    return ok({"enable": state.delayed_enabled, "max_delayed_messages": state.mqtt.max_delayed})
+    return ok({"enable": state.mqtt.delays, "max_delayed_messages": state.mqtt.max_delayed})
 
 
 def set_delayed(state: State, request: Request) -> Answer:
     """``PUT /mqtt/delayed``."""
-    body = read_json(request)
-    state.delayed_enabled = bool(body.get("enable", True))
-    state.mqtt.max_delayed = int(body.get("max_delayed_messages", 0))
+    body = read_object(request)
+    enable = body.get("enable", state.mqtt.delays)
+    if not isinstance(enable, bool):
+        raise invalid("root.enable", "unable_to_convert_to_boolean", enable)
+    state.mqtt.max_delayed = check_range(
+        body.get("max_delayed_messages", state.mqtt.max_delayed), 0, 2**53, "root.max_delayed_messages"
+    )
+    state.mqtt.delays = enable
     return get_delayed(state, request)
 
 
@@ -152,7 +165,7 @@ def delete_delayed_message(state: State, request: Request, node: str, msgid: str
 def delete_delayed_topic(state: State, request: Request, topic: str) -> Answer:
     """``DELETE /mqtt/delayed/messages/{topic}``."""
     if has_wildcard(topic):
-        raise error(400, "INVALID_TOPIC", f"Topic {topic} is invalid")
+        raise error(400, "INVALID_TOPIC_NAME", f"Topic {topic} is invalid")
     found = [msgid for msgid, (_, message) in state.mqtt.delayed.items() if message.topic == topic]
     if not found:
         raise error(404, "MESSAGE_NOT_FOUND", f"Not found any delayed message with topic {topic}")

@@ -20,12 +20,13 @@ from airflow_provider_emqx.testing.mqtt import (
 )
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import State
-from airflow_provider_emqx.testing.v5.clients import subscription_row
+from airflow_provider_emqx.testing.v5.clients import node_arg, subscription_row
 from airflow_provider_emqx.testing.v5.replies import (
     as_number,
     bad_request,
     bool_arg,
     check_enum,
+    check_object,
     check_union,
     error,
     invalid,
@@ -48,7 +49,7 @@ MAX_TOPIC_METRICS = 512
 
 def list_subscriptions(state: State, request: Request) -> Answer:
     """``GET /subscriptions``; ``match_topic`` finds subscriptions that the given filter covers."""
-    exact = {name: request.arg(name) for name in ("clientid", "node", "share_group")}
+    node, clientid, share_group = node_arg(state, request), request.arg("clientid"), request.arg("share_group")
     plain = request.arg("topic")
     qos_text, pattern = request.arg("qos"), request.arg("match_topic")
     qos = as_number(qos_text) if qos_text is not None else None
@@ -59,15 +60,12 @@ def list_subscriptions(state: State, request: Request) -> Answer:
 
     def wanted(client: Client, subscription: Subscription) -> bool:
         group, topic = parse_filter(subscription.topic)
-        values = {
-            "clientid": client.clientid,
-            "node": client.node,
-            "share_group": group,
-        }
         return (
-            all(value is None or values[name] == value for name, value in exact.items())
+            clientid in {None, client.clientid}
+            and node in {None, client.node}
+            and share_group in {None, group}
             # a shared subscription is kept by group and topic, and found by both only
-            and (plain is None or (topic == plain and group == exact["share_group"]))
+            and (plain is None or (topic == plain and group == share_group))
             and (qos is None or subscription.qos == qos)
             and (pattern is None or matches(topic, pattern))
         )
@@ -117,6 +115,7 @@ def _check_row(row: dict[str, Any], path: str) -> None:
     for name in ("topic", "payload"):
         if not isinstance(row[name], str):
             raise invalid(f"{path}.{name}", "unable_to_convert_to_string", row[name])
+    check_object(row.get("properties", {}), f"{path}.properties", ())
     check_union(row.get("qos", 0), (0, 1, 2), f"{path}.qos")
     check_enum(row.get("retain", False), (True, False), f"{path}.retain")
     check_enum(row.get("payload_encoding", "plain"), ("plain", "base64"), f"{path}.payload_encoding")
@@ -148,7 +147,7 @@ def _message(state: State, row: dict[str, Any]) -> Message | Answer:
         return _refused(144, "topic_name_invalid")
     if len(payload) + len(topic) > MAX_PACKET:
         return _refused(151, "packet_too_large")
-    properties = pick(row.get("properties") or {}, _PROPERTIES)
+    properties = pick(row.get("properties", {}), _PROPERTIES)
     return Message(topic, payload, row.get("qos", 0), row.get("retain", False), properties)
 
 
@@ -224,6 +223,8 @@ def add_topic_metrics(state: State, request: Request) -> Answer:
     topic = body.get("topic") if isinstance(body, dict) else None
     if topic is None:
         raise invalid("topic", "required_field")
+    if not isinstance(topic, str):
+        raise invalid("topic", "unable_to_convert_to_string", topic)
     if topic == "":
         raise bad_request("Topic can not be empty")
     if has_wildcard(topic):

@@ -224,9 +224,9 @@ def import_users(state: State, request: Request, name: str) -> Answer:
             raise bad_request("empty_users")
         return no_content()
     users = found.users
-    if state.serverless:
-        _check_quota(state, len(users.keys() | {row.get("user_id") for row in rows}))
     try:
+        if state.serverless:
+            _check_quota(state, len(users.keys() | {row.get("user_id") for row in rows}))
         counts = _import(state, found, rows, plain)
     except (TypeError, AttributeError):
         raise bad_request("badarg") from None
@@ -251,13 +251,18 @@ def _import(state: State, found: Authenticator, rows: list[dict[str, Any]], plai
         for row in rows:
             by_namespace.setdefault(row.get("namespace"), []).append(row)
     counts: Counter[str] = Counter()
+    read: list[tuple[Table[User], dict[Any, User]]] = []
     for namespace, some in by_namespace.items():
         users = found.users_of(namespace)
-        counts.update(_import_plain(users, some) if plain else _import_hashes(state, users, some))
+        new, outcomes = _read_plain(users, some) if plain else _read_hashes(state, users, some)
+        counts.update(outcomes)
+        read.append((users, new))
+    for users, new in read:  # only now: it is one transaction
+        users.update(new)
     return counts
 
 
-def _import_plain(users: Table[User], rows: list[dict[str, Any]]) -> dict[str, int]:
+def _read_plain(users: Table[User], rows: list[dict[str, Any]]) -> tuple[dict[Any, User], dict[str, int]]:
     new = {}
     for row in rows:
         password = row["password"]
@@ -266,11 +271,12 @@ def _import_plain(users: Table[User], rows: list[dict[str, Any]]) -> dict[str, i
         flag = row.get("is_superuser")
         new[row["user_id"]] = User(password, flag is True or flag == "true")
     created = len(new.keys() - users.keys())
-    users.update(new)
-    return {"success": created, "override": len(rows) - created, "skipped": 0}
+    return new, {"success": created, "override": len(rows) - created, "skipped": 0}
 
 
-def _import_hashes(state: State, users: Table[User], rows: list[dict[str, Any]]) -> dict[str, int]:
+def _read_hashes(
+    state: State, users: Table[User], rows: list[dict[str, Any]]
+) -> tuple[dict[Any, User], dict[str, int]]:
     counts = {"success": 0, "override": 0, "skipped": 0}
     new: dict[Any, User] = {}
     target: dict[Any, User] = new if state.at_least(5, 5) else users  # before 5.5 earlier rows stay written
@@ -281,8 +287,7 @@ def _import_hashes(state: State, users: Table[User], rows: list[dict[str, Any]])
         outcome = "success" if stored is None else "skipped" if user.same_record(stored) else "override"
         counts[outcome] += 1
         target[user_id] = user
-    users.update(new)
-    return counts
+    return new, counts
 
 
 def _import_rows(state: State, request: Request) -> list[dict[str, Any]]:
