@@ -8,13 +8,24 @@ from typing import Any
 from airflow_provider_emqx.testing import backups, rebalance
 from airflow_provider_emqx.testing.dispatch import SERVERLESS_RATE, Dispatcher
 from airflow_provider_emqx.testing.faults import KINDS, WORKING, Fault, Match, Order
-from airflow_provider_emqx.testing.mqtt import FOREVER, Client, Message, Subscription, TopicMetrics
+from airflow_provider_emqx.testing.mqtt import (
+    FOREVER,
+    Client,
+    Message,
+    Subscription,
+    TopicMetrics,
+    valid_topic_filter,
+    valid_topic_name,
+)
 from airflow_provider_emqx.testing.pace import Pace
 from airflow_provider_emqx.testing.passwords import User, make_hash
 from airflow_provider_emqx.testing.server import Served, Server
-from airflow_provider_emqx.testing.state import Alarm, ApiKey, Ban, Resource, State
+from airflow_provider_emqx.testing.state import BUILT_IN, Alarm, ApiKey, Ban, Resource, State
 from airflow_provider_emqx.testing.tables import Table
-from airflow_provider_emqx.testing.v5.cluster import end_alarms
+from airflow_provider_emqx.testing.v5.cluster import LISTENERS, end_alarms
+
+
+ROLES = ("administrator", "viewer", "publisher")
 
 
 class FakeEmqx:
@@ -78,6 +89,10 @@ class FakeEmqx:
     ) -> None:
         if user_id_type not in {"username", "clientid"}:
             raise ValueError(f'user_id_type is "username" or "clientid", not {user_id_type!r}')
+        if edition not in {None, "Opensource", "Enterprise"}:
+            raise ValueError(f'edition is "Opensource" or "Enterprise", not {edition!r}')
+        if base_path is not None and not base_path.startswith("/"):
+            raise ValueError(f'base_path begins with a "/", as "/api" does; {base_path!r} does not')
         self.version = version
         self.key = key
         self.secret = secret
@@ -109,12 +124,21 @@ class FakeEmqx:
     # life
 
     def start(self) -> FakeEmqx:
-        """Serve requests; returns when the port is open."""
+        """Serve requests; returns when the port is open.
+
+        :return: The broker itself.
+        :raises OSError: if the port is taken.
+        :raises RuntimeError: if it is running.
+        """
         self._server.start()
         return self
 
     def stop(self) -> None:
-        """Go down: the port and all connections are closed, what the broker knows is kept."""
+        """Go down: the port and all connections are closed, what the broker knows is kept.
+
+        Does nothing if it is down. A function of :meth:`before_each_request` cannot call it, since it runs in the
+        broker's own thread; a fault ``reset`` is what a client sees of a broker that goes down.
+        """
         self._server.stop()
 
     def __enter__(self) -> FakeEmqx:
@@ -193,12 +217,17 @@ class FakeEmqx:
         :param expired: Refuse it from now on.
         :param allow: Tells by method and route pattern what this key may call, as keys of EMQX Cloud Dedicated.
         """
+        if role not in ROLES:
+            raise ValueError(f"there is no role {role!r}; there are {', '.join(ROLES)}")
         with self.state.lock:
             self.state.keys[key] = ApiKey(key, secret, role, expired, allow)
             self._dispatcher.forget_keys()
 
     def remove_key(self, key: str) -> None:
-        """Delete an API key."""
+        """Delete an API key.
+
+        :param key: Key.
+        """
         with self.state.lock:
             del self.state.keys[key]
             self._dispatcher.forget_keys()
@@ -236,6 +265,10 @@ class FakeEmqx:
         """
         if kind not in KINDS:
             raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
+        if times < 1 or after < 0 or seconds < 0:
+            raise ValueError("times is 1 or more, after and seconds are 0 or more")
+        if kind == "redirect" and not any(name.lower() == "location" for name in headers or ()):
+            raise ValueError('a redirect needs headers={"Location": …}')
         status = status or {"status": 503, "redirect": 302}.get(kind, 0)
         content = body.encode() if isinstance(body, str) else body
         fault = Fault(kind, status, content, headers or {}, seconds, kind in WORKING)
@@ -255,7 +288,8 @@ class FakeEmqx:
     def before_each_request(self, function: Callable[[str, str], object] | None) -> None:
         """Call a function before every request is served: the world changes while a client looks at it.
 
-        :param function: Called with method and raw path; ``None`` ends it.
+        :param function: Called with method and raw path, in the broker's own thread: it may call all methods of the
+            broker but :meth:`stop`, and must send it no requests. ``None`` ends it.
         """
         with self.state.lock:
             self._server.before = function
@@ -267,7 +301,10 @@ class FakeEmqx:
         return self.state.now()
 
     def advance(self, seconds: float) -> None:
-        """Move the broker's clock: sessions expire, bans lapse, delayed messages and late devices come."""
+        """Move the broker's clock: sessions expire, bans lapse, delayed messages and late devices come.
+
+        :param seconds: By how much. What becomes due meanwhile happens at its own time.
+        """
         with self.state.lock:
             self.state.advance(seconds)
 
@@ -311,6 +348,10 @@ class FakeEmqx:
         :return: ``False`` when the broker did not let it in: banned, or a wrong password.
         """
         state = self.state
+        if version not in {3, 4, 5}:
+            raise ValueError(f"version is that of MQTT: 3, 4 or 5, not {version!r}")
+        if node is not None and not state.known_node(node).running:
+            raise ValueError(f"node {node} is stopped")
         with state.lock:
             state.tick()
             now = state.now() if connected_at is None else connected_at
@@ -341,19 +382,31 @@ class FakeEmqx:
             self.state.schedule(seconds, lambda: self.connect(clientid, **options))
 
     def connect_many(self, clientids: Iterable[str], **options: Any) -> None:
-        """Connect many devices; options as in :meth:`connect`."""
+        """Connect many devices.
+
+        :param clientids: Client ids.
+        :param options: As in :meth:`connect`.
+        """
         with self.state.lock:
             for clientid in clientids:
                 self.connect(clientid, **options)
 
     def disconnect(self, clientid: str) -> bool:
-        """Close a device's connection; its session stays if it has an expiry. ``False``: was not connected."""
+        """Close a device's connection; its session stays if it has an expiry.
+
+        :param clientid: Client id.
+        :return: ``False`` when it was not connected.
+        """
         with self.state.lock:
             self.state.tick()
             return self.state.mqtt.disconnect(clientid)
 
     def disconnect_later(self, clientid: str, seconds: float) -> None:
-        """Disconnect a device after a while of the broker's clock."""
+        """Disconnect a device after a while of the broker's clock.
+
+        :param clientid: Client id.
+        :param seconds: How long from now.
+        """
         with self.state.lock:
             self.state.schedule(seconds, lambda: self.disconnect(clientid))
 
@@ -369,17 +422,31 @@ class FakeEmqx:
         :param rap: Retain as published.
         :param rh: Retain handling.
         """
+        if not valid_topic_filter(topic):
+            raise ValueError(f"{topic!r} is no topic filter")
         with self.state.lock:
-            client = self.state.mqtt.clients[clientid]
+            client = self._device(clientid)
             self.state.mqtt.subscribe(client, Subscription(topic, qos, nl, rap, rh))
             entry = {"action": "subscribe", "qos": qos, "topic": topic, "result": "allow"}
             client.acl_cache.append({**entry, "at": self.state.now()})
             self.state.mqtt.metrics["client.subscribe"] += 1
 
     def unsubscribe(self, clientid: str, topic: str) -> bool:
-        """Let a device unsubscribe."""
+        """Let a device unsubscribe.
+
+        :param clientid: A device that is connected or has a session.
+        :param topic: Topic filter, as it was subscribed.
+        :return: ``False`` when there was no such subscription.
+        """
         with self.state.lock:
-            return self.state.mqtt.unsubscribe(self.state.mqtt.clients[clientid], topic)
+            return self.state.mqtt.unsubscribe(self._device(clientid), topic)
+
+    def _device(self, clientid: str) -> Client:
+        self.state.tick()
+        client: Client | None = self.state.mqtt.clients.get(clientid)
+        if client is None:
+            raise ValueError(f"{clientid!r} is not connected and has no session: connect() it first")
+        return client
 
     def publish(
         self,
@@ -391,8 +458,15 @@ class FakeEmqx:
     ) -> int:
         """Publish as a device would.
 
-        :return: To how many subscriptions the message went.
+        :param topic: Topic name.
+        :param payload: Payload.
+        :param qos: Quality of service.
+        :param retain: The broker keeps it; an empty payload makes it forget.
+        :param clientid: Who publishes; it need not be connected.
+        :return: To how many subscriptions the message went; -1: it waits (``$delayed/…``).
         """
+        if not valid_topic_name(topic) or qos not in {0, 1, 2}:
+            raise ValueError(f"nobody can publish to {topic!r} with QoS {qos!r}")
         content = payload.encode() if isinstance(payload, str) else payload
         with self.state.lock:
             self.state.tick()
@@ -400,13 +474,19 @@ class FakeEmqx:
             return self.state.mqtt.publish(message)
 
     def received(self, clientid: str) -> list[Message]:
-        """Return what a device has received, ever: messages with ``topic``, ``payload``, ``qos``, ``retain``."""
+        """Return what a device has received, ever: messages with ``topic``, ``payload``, ``qos``, ``retain``.
+
+        :param clientid: Client id.
+        """
         with self.state.lock:
             self.state.tick()
             return list(self.state.mqtt.inboxes.get(clientid, ()))
 
     def forget_received(self, clientid: str) -> None:
-        """Empty what :meth:`received` returns for a device."""
+        """Empty what :meth:`received` returns for a device.
+
+        :param clientid: Client id.
+        """
         with self.state.lock:
             self.state.mqtt.inboxes.pop(clientid, None)
 
@@ -418,21 +498,39 @@ class FakeEmqx:
         return self.state.users
 
     def users_of(self, user_id_type: str) -> Table[User]:
-        """Return the users of one kind; 4.4 keeps both kinds apart."""
+        """Return the users of one kind; 4.4 keeps both kinds apart.
+
+        :param user_id_type: ``username`` or ``clientid``.
+        """
         return self.state.v4_users[user_id_type] if self.state.generation == "v4" else self.state.users
 
     def add_user(self, user_id: str, password: str, is_superuser: bool = False) -> None:
-        """Create a user, or replace it."""
+        """Create a user, or replace it.
+
+        :param user_id: Username or client id.
+        :param password: Password.
+        :param is_superuser: Superuser flag (API v5).
+        """
         with self.state.lock:
+            if self.state.generation == "v5" and BUILT_IN not in self.state.authenticators:
+                raise RuntimeError("this broker has no authenticator, and so no users")
             self.users[user_id] = User(password, is_superuser, int(self.state.now() * 1000))
 
     def verify(self, user_id: str, password: str) -> bool:
-        """Tell whether a device with these credentials would get in."""
+        """Tell whether a device with these credentials would get in.
+
+        :param user_id: Username or client id.
+        :param password: Password.
+        """
         with self.state.lock:
             return self.state.verify(user_id, password)
 
     def make_hash(self, password: str, salt: str | None = None) -> tuple[str, str]:
-        """Return ``(password_hash, salt)`` that this broker accepts in a hash import."""
+        """Return ``(password_hash, salt)`` that this broker accepts in a hash import.
+
+        :param password: Password.
+        :param salt: Salt; drawn if not given.
+        """
         return make_hash(self.state.algorithm, password, salt)
 
     def acl_rules(self, kind: str, name: str = "all") -> list[dict[str, Any]]:
@@ -442,6 +540,8 @@ class FakeEmqx:
         :param name: Username or client id.
         :return: Rules as the API of the generation shows them.
         """
+        if kind not in {"username", "clientid", "all"}:
+            raise ValueError(f'kind is "username", "clientid" or "all", not {kind!r}')
         state = self.state
         with state.lock:
             if state.generation == "v4":
@@ -462,37 +562,48 @@ class FakeEmqx:
     @property
     def retained(self) -> Table[Message]:
         """Retained messages by topic."""
-        return self.state.mqtt.retained
+        with self.state.lock:
+            self.state.tick()
+            return self.state.mqtt.retained
 
     @property
     def topic_metrics(self) -> Mapping[str, TopicMetrics]:
         """Topics that are registered for metrics, with their counters."""
-        return self.state.mqtt.topic_metrics
+        with self.state.lock:
+            self.state.tick()
+            return self.state.mqtt.topic_metrics
 
     @property
     def bans(self) -> dict[tuple[str, str], Ban]:
-        """Bans by kind and value, for instance ``("clientid", "device-1")``."""
+        """Bans by kind and value, for instance ``("clientid", "device-1")``; also those that have lapsed."""
         return self.state.bans
 
     # cluster
 
     def stop_node(self, name: str) -> None:
-        """Stop a node: its clients are gone, listings say ``stopped``."""
+        """Stop a node: its clients are gone, listings say ``stopped``.
+
+        :param name: One of ``nodes``.
+        """
         with self.state.lock:
-            self.state.nodes[name].running = False
+            self.state.known_node(name).running = False
             for client in list(self.state.mqtt.clients.values()):
                 if client.node == name:
                     self.state.mqtt.remove(client.clientid)
 
     def start_node(self, name: str) -> None:
-        """Start a stopped node. Counters begin at 0 again."""
+        """Start a stopped node. Counters begin at 0 again.
+
+        :param name: One of ``nodes``.
+        """
         with self.state.lock:
+            info = self.state.known_node(name)
             if name == next(iter(self.state.nodes)):  # the one that all counters are kept on
                 self.state.mqtt.metrics.clear()
                 for registered in self.state.mqtt.topic_metrics.values():
                     registered.counts.clear()
-            self.state.nodes[name].running = True
-            self.state.nodes[name].started_at = self.state.now()
+            info.running = True
+            info.started_at = self.state.now()
 
     def raise_alarm(
         self, name: str, message: str = "", details: Mapping[str, Any] | None = None, node: str | None = None
@@ -506,16 +617,26 @@ class FakeEmqx:
         """
         with self.state.lock:
             now = self.state.now()
-            alarm = Alarm(node or self.state.node, name, message, dict(details or {}), now)
+            alarm = Alarm(
+                self.state.known_node(node or self.state.node).name, name, message, dict(details or {}), now
+            )
             self.state.alarms.append(alarm)
 
     def end_alarm(self, name: str) -> None:
-        """Deactivate the alarms of a name; they are found in the history then."""
+        """Deactivate the alarms of a name; they are found in the history then.
+
+        :param name: As it was raised.
+        """
         with self.state.lock:
             end_alarms(self.state, [alarm for alarm in self.state.alarms if alarm.name == name])
 
     def close_listener(self, name: str) -> None:
-        """Stop a listener, for instance ``ssl:default``; API v5."""
+        """Stop a listener; API v5.
+
+        :param name: ``tcp:default``, ``ssl:default``, ``ws:default`` or ``wss:default``.
+        """
+        if name not in {f"{kind}:default" for kind in LISTENERS}:
+            raise ValueError(f"there is no listener {name!r}")
         with self.state.lock:
             self.state.closed_listeners.add(name)
 
@@ -525,9 +646,12 @@ class FakeEmqx:
             return backups.make(self.state).filename
 
     def finish_evacuation(self, node: str) -> None:
-        """Move all clients off an evacuating node at once, instead of second by second."""
+        """Move all clients off an evacuating node at once, instead of second by second.
+
+        :param node: One of ``nodes``.
+        """
         with self.state.lock:
-            rebalance.finish_evacuation(self.state, self.state.nodes[node])
+            rebalance.finish_evacuation(self.state, self.state.known_node(node))
 
     # data integration
 
@@ -551,11 +675,21 @@ class FakeEmqx:
         self._add("actions", action_id, config, status)
 
     def add_connector(self, connector_id: str, *, status: str = "connected", **config: Any) -> None:
-        """Create a connector; as :meth:`add_action`."""
+        """Create a connector.
+
+        :param connector_id: ``type:name``.
+        :param status: As in :meth:`add_action`.
+        :param config: Fields as in the API.
+        """
         self._add("connectors", connector_id, config, status)
 
     def add_source(self, source_id: str, *, status: str = "connected", **config: Any) -> None:
-        """Create a source; as :meth:`add_action`."""
+        """Create a source.
+
+        :param source_id: ``type:name``.
+        :param status: As in :meth:`add_action`.
+        :param config: Fields as in the API.
+        """
         self._add("sources", source_id, config, status)
 
     def add_resource(self, resource_id: str, *, alive: bool = True, **config: Any) -> None:
@@ -581,6 +715,8 @@ class FakeEmqx:
                 resource.status = status
 
     def _add(self, kind: str, resource_id: str, config: dict[str, Any], status: str) -> None:
+        if kind in {"actions", "connectors", "sources"} and ":" not in resource_id:
+            raise ValueError(f'{resource_id!r} is no id: it must look like "type:name"')
         with self.state.lock:
             resource = Resource(kind, resource_id, config, status, self.state.now())
             self.state.resources[kind][resource_id] = resource
@@ -591,6 +727,9 @@ class FakeEmqx:
         return self.state.restarts
 
     def refuse_dispatch(self, topic: str) -> None:
-        """Let publishes to a topic fail with 503 ``failed_to_dispatch``; API v5."""
+        """Let publishes to a topic fail with 503 ``failed_to_dispatch``; API v5.
+
+        :param topic: Topic name.
+        """
         with self.state.lock:
             self.state.undeliverable.add(topic)

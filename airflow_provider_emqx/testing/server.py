@@ -112,6 +112,8 @@ class Server:
         thread, loop, stop = self._thread, self._loop, self._stop
         if thread is None or loop is None or stop is None:
             return
+        if thread is threading.current_thread():
+            raise RuntimeError("a FakeEmqx cannot be stopped from its own thread (before_each_request)")
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         self._thread = self._loop = self._stop = None

@@ -235,6 +235,12 @@ class State:
         """The node that answers: the first one that runs."""
         return next((info.name for info in self.nodes.values() if info.running), next(iter(self.nodes)))
 
+    def known_node(self, name: str) -> NodeInfo:
+        """Return a node that a test named."""
+        if name not in self.nodes:
+            raise ValueError(f"there is no node {name!r}; there are {', '.join(self.nodes)}")
+        return self.nodes[name]
+
     def running(self) -> list[NodeInfo]:
         """Return the nodes that run."""
         return [info for info in self.nodes.values() if info.running]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,22 @@ def test_orders_are_used_up_in_turn_and_only_by_those_they_mean() -> None:
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no fault 'explode'"):
         FakeEmqx().order_fault("explode")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"kind": "reset", "times": 0},
+        {"kind": "reset", "after": -1},
+        {"kind": "stall", "seconds": -1},
+        {"kind": "redirect"},
+    ],
+)
+def test_orders_that_make_no_sense_are_refused(order: dict[str, Any]) -> None:
+    broker = FakeEmqx()
+    with pytest.raises(ValueError, match=r"times|Location"):
+        broker.order_fault(**order)
+    assert broker.pending_faults == 0
 
 
 def test_faults_hit_pipelines_of_raw_bytes_too() -> None:

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import subprocess
 import sys
+import threading
+from typing import Any
 
 import pytest
 
@@ -81,6 +85,108 @@ def test_cloud_v4_serves_the_api_below_its_own_path() -> None:
 def test_versions_that_do_not_exist_are_refused(version: str) -> None:
     with pytest.raises(ValueError, match=r"version|no EMQX"):
         FakeEmqx(version)
+
+
+@pytest.mark.parametrize(
+    "options", [{"edition": "enterprise"}, {"base_path": "api"}, {"user_id_type": "email"}, {"pace": (0, 1)}]
+)
+def test_options_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        FakeEmqx(**options)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "named"),
+    [
+        ("add_key", {"key": "k", "secret": "s", "role": "admin"}, "administrator"),
+        ("connect", {"clientid": "d", "node": "emqx@typo"}, "emqx@127.0.0.1"),
+        ("connect", {"clientid": "d", "version": 6}, "3, 4 or 5"),
+        ("subscribe", {"clientid": "ghost", "topic": "t"}, "ghost"),
+        ("unsubscribe", {"clientid": "ghost", "topic": "t"}, "ghost"),
+        ("subscribe", {"clientid": "ghost", "topic": "a/#/b"}, "no topic filter"),
+        ("publish", {"topic": "a/#"}, "a/#"),
+        ("publish", {"topic": "a", "qos": 3}, "QoS 3"),
+        ("stop_node", {"name": "emqx@typo"}, "emqx@127.0.0.1"),
+        ("start_node", {"name": "emqx@typo"}, "emqx@127.0.0.1"),
+        ("raise_alarm", {"name": "a", "node": "emqx@typo"}, "emqx@127.0.0.1"),
+        ("finish_evacuation", {"node": "emqx@127.0.0.1"}, "not being evacuated"),
+        ("acl_rules", {"kind": "user"}, "username"),
+        ("close_listener", {"name": "ssl"}, "ssl"),
+        ("add_action", {"action_id": "my_hook"}, "type:name"),
+    ],
+)
+def test_wrong_use_says_what_is_wrong(method: str, arguments: dict[str, Any], named: str) -> None:
+    broker = FakeEmqx()
+    with pytest.raises(ValueError, match=re.escape(named)):
+        getattr(broker, method)(**arguments)
+
+
+def test_a_device_cannot_land_on_a_stopped_node() -> None:
+    broker = FakeEmqx(nodes=["emqx@a", "emqx@b"])
+    broker.stop_node("emqx@b")
+    with pytest.raises(ValueError, match="emqx@b is stopped"):
+        broker.connect("d", node="emqx@b")
+
+
+def test_users_need_an_authenticator() -> None:
+    with pytest.raises(RuntimeError, match="no authenticator"):
+        FakeEmqx(authenticator=False).add_user("u", "p")
+
+
+def test_a_taken_port_is_an_error_at_once() -> None:
+    with FakeEmqx() as broker, pytest.raises(OSError, match="in use"):
+        FakeEmqx(port=broker.port).start()
+
+
+def test_stopping_it_from_its_own_thread_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeEmqx() as broker:
+        broker.before_each_request(lambda method, path: broker.stop())
+        assert call(broker, "GET", "/clients").status == 500
+        assert "cannot be stopped from its own thread" in caplog.text
+        broker.before_each_request(None)
+        assert call(broker, "GET", "/clients").status == 200
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux: open files are counted in /proc")
+def test_nothing_is_left_of_a_broker_that_was_stopped() -> None:
+    descriptors, threads = len(os.listdir("/proc/self/fd")), set(threading.enumerate())
+    for _ in range(20):
+        with FakeEmqx() as broker:
+            broker.order_fault("reset_after")
+            with pytest.raises(ConnectionResetError):
+                call(broker, "POST", USERS, {"user_id": "u", "password": "p"})
+            connection = http.client.HTTPConnection("127.0.0.1", broker.port, timeout=5)
+            connection.request("GET", "/status")
+            connection.getresponse().read()
+        connection.close()
+    assert set(threading.enumerate()) == threads
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
+
+
+def test_all_methods_may_be_called_while_requests_are_served() -> None:
+    with FakeEmqx() as broker:
+        ended = threading.Event()
+        statuses: set[int] = set()
+
+        def ask() -> None:
+            while not ended.is_set():
+                statuses.add(call(broker, "GET", "/clients?like_clientid=d&limit=10").status)
+                statuses.add(call(broker, "GET", "/subscriptions").status)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(300):
+            clientid = f"d{number}"
+            broker.connect(clientid, session_expiry=number % 2)
+            broker.subscribe(clientid, "t/#")
+            broker.publish("t/1", "x", retain=True)
+            broker.advance(1)
+            broker.disconnect(clientid)
+        ended.set()
+        for thread in threads:
+            thread.join()
+        assert statuses == {200}
 
 
 def test_importing_it_is_light() -> None:

@@ -34,7 +34,7 @@ _NODE = {
     "role": "core",
     "sys_path": "/usr/lib/erlang",
 }
-_LISTENERS = {"ssl": 8883, "tcp": 1883, "ws": 8083, "wss": 8084}
+LISTENERS = {"ssl": 8883, "tcp": 1883, "ws": 8083, "wss": 8084}
 
 
 def count_on(state: State, node: str | None) -> Counter[str]:
@@ -249,7 +249,7 @@ def _listener_row(state: State, kind: str, running: bool) -> dict[str, Any]:
 
     return {
         "acceptors": 16,
-        "bind": f"127.0.0.1:{_LISTENERS[kind]}",
+        "bind": f"127.0.0.1:{LISTENERS[kind]}",
         "enable": running,
         "id": f"{kind}:default",
         "name": "default",
@@ -264,7 +264,7 @@ def _listener_row(state: State, kind: str, running: bool) -> dict[str, Any]:
 
 def _listener(state: State, name: str) -> str:
     kind, _, rest = name.partition(":")
-    if kind not in _LISTENERS or rest != "default":
+    if kind not in LISTENERS or rest != "default":
         raise error(404, "BAD_LISTENER_ID", f"Listener id {name} does not exist")
     return kind
 
@@ -275,7 +275,7 @@ def _listens(state: State, kind: str) -> bool:
 
 def list_listeners(state: State, request: Request) -> Answer:
     """``GET /listeners``."""
-    return ok([_listener_row(state, kind, _listens(state, kind)) for kind in _LISTENERS])
+    return ok([_listener_row(state, kind, _listens(state, kind)) for kind in LISTENERS])
 
 
 def get_listener(state: State, request: Request, name: str) -> Answer:

@@ -49,7 +49,11 @@ MAX_TOPIC_METRICS = 512
 
 def list_subscriptions(state: State, request: Request) -> Answer:
     """``GET /subscriptions``; ``match_topic`` finds subscriptions that the given filter covers."""
-    node, clientid, share_group = node_arg(state, request), request.arg("clientid"), request.arg("share_group")
+    node, clientid, share_group = (
+        node_arg(state, request),
+        request.arg("clientid"),
+        request.arg("share_group"),
+    )
     plain = request.arg("topic")
     qos_text, pattern = request.arg("qos"), request.arg("match_topic")
     qos = as_number(qos_text) if qos_text is not None else None
