@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_emqx.testing import backups, rebalance
 from airflow_provider_emqx.testing.dispatch import SERVERLESS_RATE, Dispatcher
-from airflow_provider_emqx.testing.faults import KINDS, WORKING, Fault, Match, Order
+from airflow_provider_emqx.testing.faults import KINDS, Fault, Match, Order
 from airflow_provider_emqx.testing.mqtt import (
     FOREVER,
     Client,
@@ -20,12 +20,9 @@ from airflow_provider_emqx.testing.mqtt import (
 from airflow_provider_emqx.testing.pace import Pace
 from airflow_provider_emqx.testing.passwords import User, make_hash
 from airflow_provider_emqx.testing.server import Served, Server
-from airflow_provider_emqx.testing.state import BUILT_IN, Alarm, ApiKey, Ban, Resource, State
+from airflow_provider_emqx.testing.state import BUILT_IN, ROLES, Alarm, ApiKey, Ban, Resource, State
 from airflow_provider_emqx.testing.tables import Table
-from airflow_provider_emqx.testing.v5.cluster import LISTENERS, end_alarms
-
-
-ROLES = ("administrator", "viewer", "publisher")
+from airflow_provider_emqx.testing.v5.cluster import LISTENERS
 
 
 class FakeEmqx:
@@ -271,7 +268,7 @@ class FakeEmqx:
             raise ValueError('a redirect needs headers={"Location": …}')
         status = status or {"status": 503, "redirect": 302}.get(kind, 0)
         content = body.encode() if isinstance(body, str) else body
-        fault = Fault(kind, status, content, headers or {}, seconds, kind in WORKING)
+        fault = Fault(kind, status, content, headers or {}, seconds)
         with self.state.lock:
             self._server.faults.orders.append(Order(fault, match, times, after))
 
@@ -628,7 +625,7 @@ class FakeEmqx:
         :param name: As it was raised.
         """
         with self.state.lock:
-            end_alarms(self.state, [alarm for alarm in self.state.alarms if alarm.name == name])
+            self.state.end_alarms([alarm for alarm in self.state.alarms if alarm.name == name])
 
     def close_listener(self, name: str) -> None:
         """Stop a listener; API v5.

@@ -32,7 +32,11 @@ class Fault(NamedTuple):
     body: bytes
     headers: Mapping[str, str]
     seconds: float
-    works: bool
+
+    @property
+    def works(self) -> bool:
+        """Whether the broker does the work all the same."""
+        return self.kind in WORKING
 
 
 class Order:

@@ -1,6 +1,10 @@
-"""Names of the counters and gauges that each generation shows."""
+"""Counters and gauges: what each generation shows under which name, and what they come to."""
 
 from __future__ import annotations
+
+from collections import Counter
+
+from airflow_provider_emqx.testing.state import State
 
 _BOTH = (
     "bytes.received",
@@ -150,3 +154,30 @@ STATS_V5 = (
     "subscriptions.shared",
     "topics",
 )
+
+
+def count_on(state: State, node: str | None) -> Counter[str]:
+    """Count what the stats show, on one node or (``None``) in the cluster."""
+    mqtt = state.mqtt
+    counts: Counter[str] = Counter()
+    shared = 0
+    for client in mqtt.clients.values():
+        if node is None or client.node == node:
+            counts["sessions"] += 1
+            counts["live_connections"] += client.connected
+            counts["subscriptions"] += len(client.subscriptions)
+            counts["subscribers"] += bool(client.subscriptions)
+            shared += sum(topic.startswith("$share/") for topic in client.subscriptions)
+    counts["connections"] = counts["channels"] = counts["sessions"]
+    counts["suboptions"] = counts["subscriptions"]
+    counts["subscriptions.shared"] = shared
+    counts["cluster_sessions"] = len(mqtt.clients)
+    counts["topics"] = counts["routes"] = len(mqtt.routes())
+    counts["retained"] = len(mqtt.retained)
+    counts["delayed"] = len(mqtt.delayed)
+    return counts
+
+
+def stats_row(counts: Counter[str], names: tuple[str, ...]) -> dict[str, int]:
+    """Return gauges as both generations show them."""
+    return {f"{name}.{kind}": counts[name] for name in names for kind in ("count", "max")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -176,7 +176,7 @@ def multipart_file(request: Request) -> tuple[str, bytes] | None:
     return None
 
 
-def slice_page(rows: list[Any], page: int, limit: int) -> list[Any]:
+def slice_page(rows: Sequence[Any], page: int, limit: int) -> Sequence[Any]:
     """Return one page of a list that is all in memory."""
     start = (page - 1) * limit
     return rows[start : start + limit]

@@ -356,6 +356,8 @@ class Sessions:
             self.remove(client.clientid)
 
 
+#: Topics that can be registered for metrics.
+MAX_TOPIC_METRICS = 512
 TOPIC_METRICS = tuple(
     f"messages.{kind}"
     for kind in ("in", "out", "dropped", *(f"qos{qos}.{way}" for qos in range(3) for way in ("in", "out")))

@@ -24,6 +24,11 @@ def until(*version: int) -> Gate:
     return lambda state: state.version < version
 
 
+def has_auth_plugin(state: State) -> bool:
+    """Serve a route while the plugin ``emqx_auth_mnesia`` of 4.4 is loaded."""
+    return state.auth_plugin
+
+
 class Route(NamedTuple):
     """One line of the table of routes.
 

@@ -86,11 +86,6 @@ class Server:
         self._stop: asyncio.Event | None = None
         self._exit: Exit | None = None
 
-    @property
-    def running(self) -> bool:
-        """Whether requests are served."""
-        return self._thread is not None
-
     def start(self) -> None:
         """Listen; returns when requests are served."""
         if self._thread is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 import threading
 import time
 from collections import Counter
@@ -40,6 +41,9 @@ class NodeInfo:
     started_at: float
     running: bool = True
     evacuation: Any = None  # an Eviction while it is being emptied
+
+
+ROLES = ("administrator", "viewer", "publisher")
 
 
 @dataclass(slots=True)
@@ -112,6 +116,12 @@ class Resource:
     status: str = "connected"
     created_at: float = 0.0
     metrics: Counter[str] = field(default_factory=Counter)
+
+
+def rule_topics(sql: str) -> list[str]:
+    """Return what a rule selects from."""
+    clause = re.search(r"\bFROM\b(.*?)(?:\bWHERE\b|$)", sql, re.IGNORECASE | re.DOTALL)
+    return re.findall(r"[\"']([^\"']+)[\"']", clause.group(1)) if clause else []
 
 
 @dataclass(slots=True)
@@ -256,6 +266,15 @@ class State:
         self._port = 40000 + (self._port - 39999) % 20000
         return self._port
 
+    # alarms
+
+    def end_alarms(self, ended: list[Alarm]) -> None:
+        """Move alarms to the history."""
+        for alarm in ended:
+            self.alarms.remove(alarm)
+            alarm.deactivate_at = self.now()
+            self.past_alarms.insert(0, alarm)
+
     # users
 
     def _built_in(self) -> dict[str, Any]:
@@ -295,7 +314,6 @@ class State:
     def banned(self, clientid: str, username: str | None, ip_address: str) -> bool:
         """Tell whether a ban keeps a device out."""
         import ipaddress
-        import re
 
         for ban in self.bans_in_force():
             value = {"clientid": clientid, "username": username}.get(ban.kind.removesuffix("_re"), ip_address)

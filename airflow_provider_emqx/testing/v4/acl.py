@@ -6,13 +6,9 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Crash, Request
-from airflow_provider_emqx.testing.routes import Route
+from airflow_provider_emqx.testing.routes import Route, has_auth_plugin
 from airflow_provider_emqx.testing.state import AclRow, State
 from airflow_provider_emqx.testing.v4.replies import data, done, listing, message_only, read_array, read_json
-
-
-def _plugin(state: State) -> bool:
-    return state.auth_plugin
 
 
 def _row(rule: AclRow) -> dict[str, Any]:
@@ -101,13 +97,17 @@ def delete_rules_for_all(state: State, request: Request, topic: str) -> Answer:
 
 
 ROUTES = [
-    Route("POST", "/acl", create_rules, _plugin),
-    Route("GET", "/acl/username", partial(list_rules, "username"), _plugin),
-    Route("GET", "/acl/clientid", partial(list_rules, "clientid"), _plugin),
-    Route("GET", "/acl/$all", partial(list_rules, "all"), _plugin),
-    Route("GET", "/acl/username/{username}", partial(get_rules, "username"), _plugin),
-    Route("GET", "/acl/clientid/{clientid}", partial(get_rules, "clientid"), _plugin),
-    Route("DELETE", "/acl/username/{username}/topic/{topic}", partial(delete_rules, "username"), _plugin),
-    Route("DELETE", "/acl/clientid/{clientid}/topic/{topic}", partial(delete_rules, "clientid"), _plugin),
-    Route("DELETE", "/acl/$all/topic/{topic}", delete_rules_for_all, _plugin),
+    Route("POST", "/acl", create_rules, has_auth_plugin),
+    Route("GET", "/acl/username", partial(list_rules, "username"), has_auth_plugin),
+    Route("GET", "/acl/clientid", partial(list_rules, "clientid"), has_auth_plugin),
+    Route("GET", "/acl/$all", partial(list_rules, "all"), has_auth_plugin),
+    Route("GET", "/acl/username/{username}", partial(get_rules, "username"), has_auth_plugin),
+    Route("GET", "/acl/clientid/{clientid}", partial(get_rules, "clientid"), has_auth_plugin),
+    Route(
+        "DELETE", "/acl/username/{username}/topic/{topic}", partial(delete_rules, "username"), has_auth_plugin
+    ),
+    Route(
+        "DELETE", "/acl/clientid/{clientid}/topic/{topic}", partial(delete_rules, "clientid"), has_auth_plugin
+    ),
+    Route("DELETE", "/acl/$all/topic/{topic}", delete_rules_for_all, has_auth_plugin),
 ]

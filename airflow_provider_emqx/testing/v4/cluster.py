@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_emqx.testing.figures import METRICS_V4, STATS_V4
+from airflow_provider_emqx.testing.figures import METRICS_V4, STATS_V4, count_on, stats_row
 from airflow_provider_emqx.testing.http import (
     Answer,
     HttpError,
     Request,
-    json_answer,
     local_time,
     text_answer,
 )
@@ -24,7 +23,6 @@ from airflow_provider_emqx.testing.v4.replies import (
     not_found,
     read_object,
 )
-from airflow_provider_emqx.testing.v5.cluster import count_on, end_alarms, stats_row
 
 
 def _uptime(seconds: float) -> str:
@@ -205,7 +203,7 @@ def deactivate_alarm(state: State, request: Request) -> Answer:
     ended = [alarm for alarm in state.alarms if alarm.name == name and alarm.node == node]
     if not ended:
         raise message_only("not_found")
-    end_alarms(state, ended)
+    state.end_alarms(ended)
     return done()
 
 
@@ -349,7 +347,7 @@ def list_routes(state: State, request: Request) -> Answer:
         rows.append(
             {"name": function.__name__, "method": route.method, "path": path, "descr": function.__name__}
         )
-    return json_answer(200, {"data": rows, "code": 0})
+    return data(rows)
 
 
 ROUTES = [

@@ -108,5 +108,5 @@ def listing(
     meta: dict[str, Any] = {"page": page, "limit": limit, "count": -1 if filtered else len(keys)}
     if hasnext:
         meta["hasnext"] = page * limit < len(keys)
-    shown = slice_page(list(keys) if not isinstance(keys, list) else keys, page, limit)
+    shown = slice_page(keys, page, limit)
     return json_answer(200, {"meta": meta, "data": [row(key) for key in shown], "code": 0})

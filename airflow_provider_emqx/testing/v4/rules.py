@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request
 from airflow_provider_emqx.testing.mqtt import matches
 from airflow_provider_emqx.testing.routes import Route
-from airflow_provider_emqx.testing.state import Resource, State
+from airflow_provider_emqx.testing.state import Resource, State, rule_topics
 from airflow_provider_emqx.testing.v4.replies import data, done, failed, listing, read_object
 
 _RULE_METRICS = (
@@ -24,18 +23,13 @@ _RULE_METRICS = (
 )
 
 
-def _topics(sql: str) -> list[str]:
-    clause = re.search(r"\bFROM\b(.*?)(?:\bWHERE\b|$)", sql, re.IGNORECASE | re.DOTALL)
-    return re.findall(r"[\"']([^\"']+)[\"']", clause.group(1)) if clause else []
-
-
 def _rule_row(state: State, rule: Resource) -> dict[str, Any]:
     config = rule.config
     metrics = {name: rule.metrics[name] for name in _RULE_METRICS}
     return {
         "id": rule.id,
         "rawsql": config["rawsql"],
-        "for": _topics(config["rawsql"]),
+        "for": rule_topics(config["rawsql"]),
         "actions": [
             {"id": f"{action['name']}_{number}", "fallbacks": [], "metrics": [], "params": {}, **action}
             for number, action in enumerate(config.get("actions", []))
@@ -88,7 +82,7 @@ def create_rule(state: State, request: Request) -> Answer:
 
 
 def _check_sql(sql: Any) -> None:
-    if not isinstance(sql, str) or not _topics(sql):
+    if not isinstance(sql, str) or not rule_topics(sql):
         raise failed(400, "Bad Arguments: {parse_error,rawsql}")
 
 

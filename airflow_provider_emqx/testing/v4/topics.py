@@ -8,8 +8,9 @@ import json
 from typing import Any
 from urllib.parse import unquote
 
-from airflow_provider_emqx.testing.http import Answer, Crash, HttpError, Request, json_answer
+from airflow_provider_emqx.testing.http import Answer, Crash, HttpError, Request
 from airflow_provider_emqx.testing.mqtt import (
+    MAX_TOPIC_METRICS,
     TOPIC_METRICS,
     Client,
     Message,
@@ -37,10 +38,6 @@ from airflow_provider_emqx.testing.v4.replies import (
     read_array,
     read_object,
 )
-
-#: Topics that can be registered for metrics; one more is accepted and forgotten.
-MAX_TOPIC_METRICS = 512
-
 
 # subscriptions and routes
 
@@ -292,7 +289,7 @@ def add_topic_metrics(state: State, request: Request) -> Answer:
 def get_topic_metrics(state: State, request: Request, topic: str) -> Answer:
     """``GET /topic-metrics/{topic}``: an empty object when it is not registered."""
     found = _loaded(state).get(topic)
-    return json_answer(200, {"data": _metrics(found) if found else {}, "code": 0})
+    return data(_metrics(found) if found else {})
 
 
 def delete_topic_metrics(state: State, request: Request, topic: str) -> Answer:

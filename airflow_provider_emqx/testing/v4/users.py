@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.testing.http import Answer, Crash, Request
+from airflow_provider_emqx.testing.http import Answer, Crash, Request, json_answer
 from airflow_provider_emqx.testing.passwords import User
-from airflow_provider_emqx.testing.routes import Route
+from airflow_provider_emqx.testing.routes import Route, has_auth_plugin
 from airflow_provider_emqx.testing.state import State
 from airflow_provider_emqx.testing.tables import Table
 from airflow_provider_emqx.testing.v4.replies import (
@@ -22,10 +22,6 @@ from airflow_provider_emqx.testing.v4.replies import (
 
 #: Seconds of the broker's time per user listed.
 LISTED_USER_COST = 12e-6
-
-
-def _plugin(state: State) -> bool:
-    return state.auth_plugin
 
 
 def _row(kind: str, user_id: str, user: User) -> dict[str, Any]:
@@ -50,16 +46,9 @@ def list_users(kind: str, state: State, request: Request) -> Answer:
         "hasnext": page * limit < len(ids),
         "count": len(ids) if exact is None and part is None else -1,
     }
-    answer = data([_row(kind, user_id, users[user_id]) for user_id in shown])
-    answer = _with_meta(answer, meta)
+    rows = [_row(kind, user_id, users[user_id]) for user_id in shown]
+    answer = json_answer(200, {"meta": meta, "data": rows, "code": 0})
     answer.read = len(shown) * LISTED_USER_COST
-    return answer
-
-
-def _with_meta(answer: Answer, meta: dict[str, Any]) -> Answer:
-    from airflow_provider_emqx.testing.http import dump
-
-    answer.body = b'{"meta":' + dump(meta) + b"," + answer.body[1:]
     return answer
 
 
@@ -139,11 +128,11 @@ def delete_user(kind: str, state: State, request: Request, user_id: str) -> Answ
 def _routes(kind: str) -> list[Route]:
     base, one = f"/auth_{kind}", f"/auth_{kind}/{{id}}"
     return [
-        Route("GET", base, partial(list_users, kind), _plugin),
-        Route("POST", base, partial(create_users, kind), _plugin),
-        Route("GET", one, partial(get_user, kind), _plugin),
-        Route("PUT", one, partial(update_user, kind), _plugin),
-        Route("DELETE", one, partial(delete_user, kind), _plugin),
+        Route("GET", base, partial(list_users, kind), has_auth_plugin),
+        Route("POST", base, partial(create_users, kind), has_auth_plugin),
+        Route("GET", one, partial(get_user, kind), has_auth_plugin),
+        Route("PUT", one, partial(update_user, kind), has_auth_plugin),
+        Route("DELETE", one, partial(delete_user, kind), has_auth_plugin),
     ]
 
 

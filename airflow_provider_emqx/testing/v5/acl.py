@@ -17,6 +17,7 @@ from airflow_provider_emqx.testing.v5.replies import (
     error,
     invalid,
     listing,
+    namespace_arg,
     no_content,
     ok,
     read_array,
@@ -43,14 +44,10 @@ def _source(state: State) -> dict[str, Any]:
     return state.authorization
 
 
-def _namespace(state: State, request: Request) -> str | None:
-    return request.arg("ns") if state.at_least(6, 1) else None
-
-
 def _table(state: State, request: Request, kind: str) -> Table[list[Rule]]:
     """Return the lists of rules of users or clients, of the namespace that the request names (6.1)."""
     _source(state)
-    namespace = _namespace(state, request)
+    namespace = namespace_arg(state, request)
     if namespace is not None:
         return state.acl_namespaces.setdefault((namespace, kind), Table())
     return state.acl_users if kind == "users" else state.acl_clients
@@ -59,7 +56,7 @@ def _table(state: State, request: Request, kind: str) -> Table[list[Rule]]:
 def _for_all(state: State, request: Request) -> Table[list[Rule]]:
     """Return where the rules for everybody are kept: under the name ``all`` of a table."""
     _source(state)
-    return state.acl_namespaces.setdefault((_namespace(state, request) or "", "all"), Table())
+    return state.acl_namespaces.setdefault((namespace_arg(state, request) or "", "all"), Table())
 
 
 def _read_rules(state: State, rules: Any, path: str, of: str = "") -> list[Rule]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
-from airflow_provider_emqx.testing.figures import METRICS_V5, STATS_V5
+from airflow_provider_emqx.testing.figures import METRICS_V5, STATS_V5, count_on, stats_row
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, pick, rfc3339, text_answer
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import Alarm, NodeInfo, State
@@ -35,33 +34,6 @@ _NODE = {
     "sys_path": "/usr/lib/erlang",
 }
 LISTENERS = {"ssl": 8883, "tcp": 1883, "ws": 8083, "wss": 8084}
-
-
-def count_on(state: State, node: str | None) -> Counter[str]:
-    """Count what the stats show, on one node or (``None``) in the cluster."""
-    mqtt = state.mqtt
-    counts: Counter[str] = Counter()
-    shared = 0
-    for client in mqtt.clients.values():
-        if node is None or client.node == node:
-            counts["sessions"] += 1
-            counts["live_connections"] += client.connected
-            counts["subscriptions"] += len(client.subscriptions)
-            counts["subscribers"] += bool(client.subscriptions)
-            shared += sum(topic.startswith("$share/") for topic in client.subscriptions)
-    counts["connections"] = counts["channels"] = counts["sessions"]
-    counts["suboptions"] = counts["subscriptions"]
-    counts["subscriptions.shared"] = shared
-    counts["cluster_sessions"] = len(mqtt.clients)
-    counts["topics"] = counts["routes"] = len(mqtt.routes())
-    counts["retained"] = len(mqtt.retained)
-    counts["delayed"] = len(mqtt.delayed)
-    return counts
-
-
-def stats_row(counts: Counter[str], names: tuple[str, ...]) -> dict[str, int]:
-    """Return gauges as both generations show them."""
-    return {f"{name}.{kind}": counts[name] for name in names for kind in ("count", "max")}
 
 
 def _node_row(state: State, info: NodeInfo) -> dict[str, Any]:
@@ -217,16 +189,8 @@ def deactivate_alarm(state: State, request: Request) -> Answer:
     ended = [alarm for alarm in state.alarms if alarm.name == name and alarm.node in nodes]
     if not ended:
         raise error(400, "NOT_FOUND", "Alarm not found")
-    end_alarms(state, ended)
+    state.end_alarms(ended)
     return no_content()
-
-
-def end_alarms(state: State, ended: list[Alarm]) -> None:
-    """Move alarms to the history."""
-    for alarm in ended:
-        state.alarms.remove(alarm)
-        alarm.deactivate_at = state.now()
-        state.past_alarms.insert(0, alarm)
 
 
 def _can_deactivate(state: State) -> bool:

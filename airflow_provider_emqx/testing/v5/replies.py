@@ -152,6 +152,11 @@ def bool_arg(request: Request, name: str) -> bool | None:
     return text == "true"
 
 
+def namespace_arg(state: State, request: Request) -> str | None:
+    """Read ``ns``, which there is since 6.1."""
+    return request.arg("ns") if state.at_least(6, 1) else None
+
+
 def page_args(state: State, request: Request) -> tuple[int, int]:
     """Read ``page`` and ``limit``."""
     highest = 10000 if state.at_least(5, 5) else 1000
@@ -179,10 +184,15 @@ def listing(
     :param hasnext: ``meta`` has ``hasnext``.
     """
     page, limit = page_args(state, request)
-    shown = slice_page(list(keys) if not isinstance(keys, list) else keys, page, limit)
+    shown = slice_page(keys, page, limit)
     meta: dict[str, Any] = {"page": page, "limit": limit}
     if not fuzzy:
         meta["count"] = len(keys)
     if hasnext:
         meta["hasnext"] = len(shown) == limit if fuzzy else page * limit < len(keys)
     return ok({"data": [row(key) for key in shown], "meta": meta})
+
+
+def masked(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration as it is shown: without its secrets."""
+    return {name: "******" if name in {"password", "secret"} else value for name, value in config.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from functools import partial
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, rfc3339
 from airflow_provider_emqx.testing.mqtt import matches
 from airflow_provider_emqx.testing.routes import Route, since, until
-from airflow_provider_emqx.testing.state import Resource, State
+from airflow_provider_emqx.testing.state import Resource, State, rule_topics
 from airflow_provider_emqx.testing.v5.replies import (
     bad_request,
     bool_arg,
     error,
     invalid,
     listing,
+    masked,
     no_content,
     not_found_page,
     ok,
@@ -61,12 +61,6 @@ ACTION_METRICS = (
 )
 
 
-def _topics(sql: str) -> list[str]:
-    """Return what a rule selects from."""
-    clause = re.search(r"\bFROM\b(.*?)(?:\bWHERE\b|$)", sql, re.IGNORECASE | re.DOTALL)
-    return re.findall(r"[\"']([^\"']+)[\"']", clause.group(1)) if clause else []
-
-
 # rules
 
 
@@ -75,7 +69,7 @@ def _rule_row(rule: Resource) -> dict[str, Any]:
     return {
         "id": rule.id,
         "name": config.get("name", ""),
-        "from": _topics(config["sql"]),
+        "from": rule_topics(config["sql"]),
         "actions": config.get("actions", []),
         "sql": config["sql"],
         "enable": config.get("enable", True),
@@ -132,7 +126,7 @@ def create_rule(state: State, request: Request) -> Answer:
 
 
 def _check_rule(body: dict[str, Any]) -> None:
-    if not isinstance(body["sql"], str) or not _topics(body["sql"]):
+    if not isinstance(body["sql"], str) or not rule_topics(body["sql"]):
         raise bad_request("Bad Arguments: {parse_error,sql}")
     if not isinstance(body.get("actions", []), list):
         raise invalid("root.actions", "not_array", body["actions"])
@@ -181,17 +175,13 @@ def reset_rule_metrics(state: State, request: Request, rule_id: str) -> Answer:
 # actions, sources, connectors, bridges
 
 
-def _shown(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: "******" if name in {"password", "secret"} else value for name, value in config.items()}
-
-
 def _row(state: State, found: Resource) -> dict[str, Any]:
     kind, _, name = found.id.partition(":")
     enabled = found.config.get("enable", True)
     status = found.status if enabled else "disconnected"
     row: dict[str, Any] = {
         "enable": enabled,
-        **_shown(found.config),
+        **masked(found.config),
         "type": kind,
         "name": name,
         "status": status,

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, pick, rfc3339
 from airflow_provider_emqx.testing.mqtt import (
+    MAX_TOPIC_METRICS,
     TOPIC_METRICS,
     Client,
     Message,
@@ -40,8 +41,6 @@ from airflow_provider_emqx.testing.v5.replies import (
 
 #: Decoded size of a message, topic included, that ``mqtt.max_packet_size`` allows by default.
 MAX_PACKET = 1_048_576
-#: Topics that can be registered for metrics.
-MAX_TOPIC_METRICS = 512
 
 
 # subscriptions and routes

@@ -18,6 +18,8 @@ from airflow_provider_emqx.testing.v5.replies import (
     error,
     invalid,
     listing,
+    masked,
+    namespace_arg,
     no_content,
     ok,
     read_json,
@@ -41,13 +43,9 @@ def _authenticator(state: State, name: str) -> Authenticator:
     return found
 
 
-def _shown(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: "******" if name in {"password", "secret"} else value for name, value in config.items()}
-
-
 def list_authenticators(state: State, request: Request) -> Answer:
     """``GET /authentication``."""
-    return ok([_shown(found.config) for found in state.authenticators.values()])
+    return ok([masked(found.config) for found in state.authenticators.values()])
 
 
 def create_authenticator(state: State, request: Request) -> Answer:
@@ -62,12 +60,12 @@ def create_authenticator(state: State, request: Request) -> Answer:
         state.user_id_type = config["user_id_type"]
         state.algorithm = config["password_hash_algorithm"]
     state.authenticators[name] = Authenticator({"id": name, "enable": True, **config})
-    return ok(_shown(state.authenticators[name].config))
+    return ok(masked(state.authenticators[name].config))
 
 
 def get_authenticator(state: State, request: Request, name: str) -> Answer:
     """``GET /authentication/{id}``."""
-    return ok(_shown(_authenticator(state, name).config))
+    return ok(masked(_authenticator(state, name).config))
 
 
 def update_authenticator(state: State, request: Request, name: str) -> Answer:
@@ -116,10 +114,6 @@ def authenticator_status(state: State, request: Request, name: str) -> Answer:
 # users
 
 
-def _namespace(state: State, request: Request) -> str | None:
-    return request.arg("ns") if state.at_least(6, 1) else None
-
-
 def _user_row(state: State, user_id: Any, user: User, namespace: str | None) -> dict[str, Any]:
     row: dict[str, Any] = {"user_id": user_id, "is_superuser": user.is_superuser}
     if state.at_least(6, 1):
@@ -129,7 +123,7 @@ def _user_row(state: State, user_id: Any, user: User, namespace: str | None) -> 
 
 def list_users(state: State, request: Request, name: str) -> Answer:
     """``GET /authentication/{id}/users``."""
-    namespace = _namespace(state, request)
+    namespace = namespace_arg(state, request)
     users = _authenticator(state, name).users_of(namespace)
     ids = users.descending()
     part = request.arg("like_user_id")
@@ -179,7 +173,7 @@ def _check_quota(state: State, users: int) -> None:
 
 
 def _user(state: State, request: Request, name: str, user_id: str) -> tuple[Table[User], str | None]:
-    namespace = _namespace(state, request)
+    namespace = namespace_arg(state, request)
     users = _authenticator(state, name).users_of(namespace)
     if user_id not in users:
         raise error(404, "NOT_FOUND", "User not found")
