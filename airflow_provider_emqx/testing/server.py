@@ -93,11 +93,21 @@ class Server:
         # here, so that a missing library is an error at once and not a thread that never gets ready
         import aiohttp.web  # noqa: F401
 
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        # here too: a thread that cannot have one would never get ready either
+        loop = asyncio.new_event_loop()
+        try:
+            listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        except OSError:
+            loop.close()
+            raise
         self.port = listener.getsockname()[1]
         ready = threading.Event()
+        self._loop, self._stop = loop, asyncio.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(listener, ready), name=f"FakeEmqx:{self.port}", daemon=True
+            target=self._run,
+            args=(loop, self._stop, listener, ready),
+            name=f"FakeEmqx:{self.port}",
+            daemon=True,
         )
         self._thread.start()
         ready.wait()
@@ -113,18 +123,21 @@ class Server:
         thread.join()
         self._thread = self._loop = self._stop = None
 
-    def _run(self, listener: socket.socket, ready: threading.Event) -> None:
-        loop = asyncio.new_event_loop()
+    def _run(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        stop: asyncio.Event,
+        listener: socket.socket,
+        ready: threading.Event,
+    ) -> None:
         try:
-            loop.run_until_complete(self._main(listener, ready))
+            loop.run_until_complete(self._main(stop, listener, ready))
         finally:
             loop.close()
 
-    async def _main(self, listener: socket.socket, ready: threading.Event) -> None:
+    async def _main(self, stop: asyncio.Event, listener: socket.socket, ready: threading.Event) -> None:
         from aiohttp import web
 
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
         self._exit = Exit() if self.pace else None
         web_server = web.Server(
             self._handle,
@@ -134,10 +147,10 @@ class Server:
             max_field_size=1 << 16,
             lingering_time=0,
         )
-        server = await self._loop.create_server(web_server, sock=listener)
+        server = await asyncio.get_running_loop().create_server(web_server, sock=listener)
         ready.set()
         try:
-            await self._stop.wait()
+            await stop.wait()
         finally:
             server.close()
             for connection in web_server.connections:

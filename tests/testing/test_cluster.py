@@ -132,6 +132,15 @@ def test_rules_that_are_none_are_refused() -> None:
         assert call(broker, "GET", "/rules/r").body["data"]["rawsql"] == 'SELECT * FROM "t"'
 
 
+def test_v4_creates_nothing_for_a_test() -> None:
+    with FakeEmqx("4.4.19") as broker:
+        rule = {"rawsql": 'SELECT * FROM "t"', "actions": []}
+        assert call(broker, "POST", "/rules?test=true", rule).body["code"] == 0
+        assert call(broker, "POST", "/resources?test=true", {"type": "web_hook"}).body["code"] == 0
+        assert call(broker, "GET", "/rules").body["data"] == []
+        assert call(broker, "GET", "/resources").body["data"] == []
+
+
 def test_v4_resources_show_their_status_in_two_ways() -> None:
     with FakeEmqx("4.4.19") as broker:
         broker.add_resource("resource:1", type="web_hook", alive=False)

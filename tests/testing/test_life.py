@@ -138,6 +138,21 @@ def test_a_taken_port_is_an_error_at_once() -> None:
         FakeEmqx(port=broker.port).start()
 
 
+def test_starting_without_a_free_descriptor_is_an_error_and_not_a_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exhausted() -> None:
+        raise OSError("too many open files")
+
+    broker = FakeEmqx()
+    with monkeypatch.context() as patch:
+        patch.setattr("asyncio.new_event_loop", exhausted)
+        with pytest.raises(OSError, match="too many"):
+            broker.start()
+    with broker:
+        assert call(broker, "GET", "/status").status == 200
+
+
 def test_stopping_it_from_its_own_thread_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     with FakeEmqx() as broker:
         broker.before_each_request(lambda method, path: broker.stop())

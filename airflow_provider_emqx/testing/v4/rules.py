@@ -72,9 +72,11 @@ def get_rule(state: State, request: Request, rule_id: str) -> Answer:
 
 
 def create_rule(state: State, request: Request) -> Answer:
-    """``POST /rules``."""
+    """``POST /rules``; with ``test=true`` nothing is created."""
     body = read_object(request)
     _check_sql(body.get("rawsql"))
+    if request.arg("test") == "true":
+        return data({})  # what the statement makes of a message: none is run here
     rule_id = body.pop("id", None) or f"rule:{secrets.randbelow(10**6):06d}"
     rule = Resource("rules", rule_id, body, created_at=state.now())
     state.resources["rules"][rule_id] = rule
@@ -155,10 +157,12 @@ def _resource(state: State, resource_id: str) -> Resource:
 
 
 def create_resource(state: State, request: Request) -> Answer:
-    """``POST /resources``."""
+    """``POST /resources``; with ``test=true`` nothing is created."""
     body = read_object(request)
     if not isinstance(body.get("type"), str):
         raise failed(400, "Bad Arguments: {missing,type}")
+    if request.arg("test") == "true":
+        return done()
     resource_id = body.pop("id", None) or f"resource:{secrets.randbelow(10**6):06d}"
     found = Resource("resources", resource_id, body, created_at=state.now())
     state.resources["resources"][resource_id] = found
