@@ -122,6 +122,13 @@ class Client:
     received: int = 0
     acl_cache: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def lifetime(self) -> int:
+        """For how many seconds the session outlives its connection."""
+        if self.proto_ver < 5:
+            return 0 if self.clean_start else self.expiry or V311_EXPIRY
+        return self.expiry
+
 
 class Sessions:
     """All clients of the cluster and what they exchange.
@@ -177,7 +184,7 @@ class Sessions:
         if client is None or not client.connected:
             return False
         self.metrics["client.disconnected"] += 1
-        lifetime = self.lifetime(client)
+        lifetime = client.lifetime
         if keep and lifetime > 0:
             client.connected = False
             client.disconnected_at = self._now()
@@ -187,12 +194,6 @@ class Sessions:
             self.remove(clientid)
             self.metrics["session.terminated"] += 1
         return True
-
-    def lifetime(self, client: Client) -> int:
-        """Return for how many seconds a session outlives its connection."""
-        if client.proto_ver < 5:
-            return 0 if client.clean_start else client.expiry or V311_EXPIRY
-        return client.expiry
 
     def remove(self, clientid: str) -> Client | None:
         """End a session with all that belongs to it."""

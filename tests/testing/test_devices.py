@@ -112,6 +112,18 @@ def test_a_session_ends_when_its_time_is_up(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_session_of_mqtt_3_1_1_lasts_two_hours_and_says_so(version: str) -> None:
+    with FakeEmqx(version) as broker:
+        broker.connect("kept", version=4, clean_start=False)
+        broker.connect("clean", version=4, session_expiry=60)  # which MQTT 3.1.1 cannot ask for
+        rows = {row["clientid"]: row for row in call(broker, "GET", "/clients").body["data"]}
+        assert [rows[name]["expiry_interval"] for name in ("kept", "clean")] == [7200, 0]
+        for name in rows:
+            broker.disconnect(name)
+        assert (online(broker, "kept"), online(broker, "clean")) == (False, None)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_clean_client_is_gone_when_it_disconnects(version: str) -> None:
     with FakeEmqx(version) as broker:
         broker.connect("d")

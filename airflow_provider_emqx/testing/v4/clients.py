@@ -70,7 +70,7 @@ def client_row(state: State, client: Client) -> dict[str, Any]:
         "created_at": local_time(client.created_at, state.utc_offset),
         "connected_at": local_time(client.connected_at, state.utc_offset),
         "clean_start": client.clean_start,
-        "expiry_interval": client.expiry,
+        "expiry_interval": client.lifetime,
         "proto_ver": client.proto_ver,
         "ip_address": client.ip_address,
         "port": client.port,

@@ -79,7 +79,7 @@ _VARIABLE: dict[str, Callable[[Client], Any]] = {
     "ip_address": lambda client: client.ip_address,
     "port": lambda client: client.port,
     "keepalive": lambda client: client.keepalive,
-    "expiry_interval": lambda client: client.expiry,
+    "expiry_interval": lambda client: client.lifetime,
     "is_persistent": lambda client: client.expiry > 0 or not client.clean_start,
     "subscriptions_cnt": lambda client: len(client.subscriptions),
     "mqueue_len": lambda client: len(client.mqueue),
