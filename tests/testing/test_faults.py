@@ -61,6 +61,15 @@ def test_a_truncated_answer_ends_in_the_middle() -> None:
         assert "u" in broker.users
 
 
+def test_a_truncated_answer_without_a_body_is_none_either() -> None:
+    with FakeEmqx() as broker:
+        broker.add_user("u", "p")
+        broker.order_fault("truncated")
+        with pytest.raises(http.client.BadStatusLine):
+            call(broker, "DELETE", USERS + "/u")
+        assert not broker.users
+
+
 def test_a_wrong_length_cuts_the_body() -> None:
     with FakeEmqx() as broker:
         broker.order_fault("wrong_length")
