@@ -37,15 +37,18 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=0, help="create so many users user-0000000, …")
     parser.add_argument("--clients", type=int, default=0, help="connect so many devices device-0000000, …")
     arguments = parser.parse_args()
-    broker = FakeEmqx(
-        arguments.version,
-        key=arguments.key,
-        secret=arguments.secret,
-        port=arguments.port,
-        pace=arguments.pace,
-        user_id_type=arguments.user_id_type,
-        log_requests=False,
-    )
+    try:
+        broker = FakeEmqx(
+            arguments.version,
+            key=arguments.key,
+            secret=arguments.secret,
+            port=arguments.port,
+            pace=arguments.pace,
+            user_id_type=arguments.user_id_type,
+            log_requests=False,
+        )
+    except ValueError as error:
+        parser.error(str(error))
     for number in range(arguments.users):
         broker.add_user(f"user-{number:07d}", f"password-{number:07d}")
     broker.connect_many(f"device-{number:07d}" for number in range(arguments.clients))

@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-#: What EMQX 5 and 6 configure by default.
-SHA256 = {"name": "sha256", "salt_position": "suffix"}
+#: What an authenticator gets whose configuration does not say, and what 4.4 has.
+SHA256_PREFIX = {"name": "sha256", "salt_position": "prefix"}
+#: What the dashboard of EMQX 5 and 6 proposes, so that most authenticators have it.
+SHA256_SUFFIX = {"name": "sha256", "salt_position": "suffix"}
 
 
 class User:

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_emqx.testing.mqtt import Client, Sessions
-from airflow_provider_emqx.testing.passwords import SHA256, User
+from airflow_provider_emqx.testing.passwords import SHA256_PREFIX, SHA256_SUFFIX, User
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.tables import Table
 
 BUILT_IN = "password_based:built_in_database"
-#: The default configuration of 4.4 (``auth.mnesia.password_hash = sha256``, a salt of 4 bytes in front).
-SHA256_V4 = {"name": "sha256", "salt_position": "prefix"}
 Version = tuple[int, ...]
 
 
@@ -172,14 +170,13 @@ class State:
         self._port = 40000
 
         self.keys: dict[str, ApiKey] = {}
-        self.user_id_type = user_id_type
-        algorithm = password_hash_algorithm or (SHA256_V4 if self.generation == "v4" else SHA256)
-        self.algorithm = dict(algorithm)
+        algorithm = password_hash_algorithm or (SHA256_PREFIX if self.generation == "v4" else SHA256_SUFFIX)
+        self._built_in = self._configuration(user_id_type, dict(algorithm))
         self.auth_plugin = authenticator  # 4.4: emqx_auth_mnesia is loaded
         self.v4_users: dict[str, Table[User]] = {"username": Table(), "clientid": Table()}
         self.authenticators: dict[str, Authenticator] = {}
         if authenticator and self.generation == "v5":
-            self.authenticators[BUILT_IN] = Authenticator(self._built_in())
+            self.authenticators[BUILT_IN] = Authenticator(self._built_in)
         self.acl_users: Table[list[dict[str, Any]]] = Table()
         self.acl_clients: Table[list[dict[str, Any]]] = Table()
         self.acl_namespaces: dict[tuple[str, str], Table[list[dict[str, Any]]]] = {}  # by namespace and kind
@@ -277,19 +274,34 @@ class State:
 
     # users
 
-    def _built_in(self) -> dict[str, Any]:
+    def _configuration(self, user_id_type: str, algorithm: dict[str, Any]) -> dict[str, Any]:
         config = {
             "id": BUILT_IN,
             "backend": "built_in_database",
             "enable": True,
             "mechanism": "password_based",
-            "password_hash_algorithm": self.algorithm,
-            "user_id_type": self.user_id_type,
+            "password_hash_algorithm": algorithm,
+            "user_id_type": user_id_type,
         }
         if self.version >= (5, 8):
             config["bootstrap_file"] = "${EMQX_ETC_DIR}/auth-built-in-db-bootstrap.csv"
             config["bootstrap_type"] = "plain"
         return config
+
+    def _built_in_now(self) -> dict[str, Any]:
+        found = self.authenticators.get(BUILT_IN)
+        return found.config if found else self._built_in
+
+    @property
+    def user_id_type(self) -> str:
+        """Whether the ids of users are usernames or client ids."""
+        return str(self._built_in_now()["user_id_type"])
+
+    @property
+    def algorithm(self) -> dict[str, Any]:
+        """How the built-in database hashes passwords."""
+        algorithm: dict[str, Any] = self._built_in_now()["password_hash_algorithm"]
+        return algorithm
 
     @property
     def users(self) -> Table[User]:

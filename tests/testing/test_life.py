@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.testing.__main__ import main
 from tests.testing.calls import USERS, call
 
 VERSIONS = ("4.4.19", "5.8.9")
@@ -211,6 +212,18 @@ def test_importing_it_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(["--version", "9.9"], "no EMQX 9.9"), (["--pace", "0,1"], "above 0")]
+)
+def test_as_a_process_it_says_what_is_wrong(
+    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["testing", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert named in capsys.readouterr().err
 
 
 def test_as_a_process_it_prints_its_url_and_has_users_and_devices() -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, multipart_file
-from airflow_provider_emqx.testing.passwords import User
+from airflow_provider_emqx.testing.passwords import SHA256_PREFIX, User
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import BUILT_IN, Authenticator, State
 from airflow_provider_emqx.testing.tables import Table
@@ -54,13 +54,14 @@ def create_authenticator(state: State, request: Request) -> Answer:
     name = config["mechanism"] + (f":{config['backend']}" if "backend" in config else "")
     if name in state.authenticators:
         raise error(409, "ALREADY_EXISTS", f"Authenticator '{name}' already exist")
-    if name == BUILT_IN:
-        config.setdefault("user_id_type", "username")
-        config.setdefault("password_hash_algorithm", {"name": "sha256", "salt_position": "prefix"})
-        state.user_id_type = config["user_id_type"]
-        state.algorithm = config["password_hash_algorithm"]
-    state.authenticators[name] = Authenticator({"id": name, "enable": True, **config})
+    state.authenticators[name] = Authenticator(_complete(name, config))
     return ok(masked(state.authenticators[name].config))
+
+
+def _complete(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a configuration does not say."""
+    built_in = {"user_id_type": "username", "password_hash_algorithm": dict(SHA256_PREFIX)}
+    return {"id": name, "enable": True, **(built_in if name == BUILT_IN else {}), **config}
 
 
 def get_authenticator(state: State, request: Request, name: str) -> Answer:
@@ -71,11 +72,7 @@ def get_authenticator(state: State, request: Request, name: str) -> Answer:
 def update_authenticator(state: State, request: Request, name: str) -> Answer:
     """``PUT /authentication/{id}``."""
     body = read_object(request, "mechanism")
-    found = _authenticator(state, name)
-    found.config = {"id": name, "enable": True, **body}
-    if name == BUILT_IN:
-        state.user_id_type = found.config.get("user_id_type", "username")
-        state.algorithm = found.config.get("password_hash_algorithm", state.algorithm)
+    _authenticator(state, name).config = _complete(name, body)
     return no_content()
 
 
