@@ -172,7 +172,7 @@ def count_on(state: State, node: str | None) -> Counter[str]:
     counts["suboptions"] = counts["subscriptions"]
     counts["subscriptions.shared"] = shared
     counts["cluster_sessions"] = len(mqtt.clients)
-    counts["topics"] = counts["routes"] = len(mqtt.routes())
+    counts["topics"] = counts["routes"] = len({route[:2] for route in mqtt.routes()})
     counts["retained"] = len(mqtt.retained)
     counts["delayed"] = len(mqtt.delayed)
     return counts

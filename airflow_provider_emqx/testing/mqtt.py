@@ -64,6 +64,13 @@ def parse_filter(topic_filter: str) -> tuple[str | None, str]:
     return None, topic_filter
 
 
+def join_filter(group: str | None, topic: str) -> str:
+    """Write a subscription as :func:`parse_filter` reads it."""
+    if group is None:
+        return topic
+    return f"$queue/{topic}" if group == "$queue" else f"$share/{group}/{topic}"
+
+
 @dataclass(slots=True)
 class Message:
     """One application message.
@@ -244,15 +251,16 @@ class Sessions:
         if not group:
             index.pop(topic, None)
 
-    def routes(self) -> dict[str, set[str]]:
-        """Return every subscribed filter with the nodes that route it."""
-        found: dict[str, set[str]] = {}
-        for index in (self._by_topic, self._by_filter):
-            for topic, groups in index.items():
-                nodes = found.setdefault(topic, set())
-                for members in groups.values():
-                    nodes.update(self.clients[clientid].node for clientid in members)
-        return found
+    def routes(self) -> list[tuple[str | None, str, str]]:
+        """Return group (``None``: not shared), filter and node of every route, in order of filters."""
+        found = {
+            (parse_filter(as_subscribed)[0], topic, self.clients[clientid].node)
+            for index in (self._by_topic, self._by_filter)
+            for topic, groups in index.items()
+            for as_subscribed, members in groups.items()
+            for clientid in members
+        }
+        return sorted(found, key=lambda route: (route[1], route[0] or "", route[2]))
 
     def subscriptions(self) -> Iterator[tuple[Client, Subscription]]:
         """Return every subscription, in ascending order of client ids."""

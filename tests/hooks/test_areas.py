@@ -259,6 +259,24 @@ def test_an_impossible_filter_of_subscriptions_is_refused(
         list(hook.list_subscriptions(**filters))
 
 
+def test_topics_of_shared_subscriptions_are_listed_once_and_without_their_group(
+    broker: Any, hook: EmqxHook
+) -> None:
+    broker.connect("d")
+    for topic in ("t", "$share/g/t", "$share/h/t", "$share/g/only/shared", "$queue/also/shared"):
+        broker.subscribe("d", topic)
+    node = next(hook.list_topics())["node"]
+    for filters in ({}, {"node": node}):
+        assert sorted(row["topic"] for row in hook.list_topics(**filters)) == [
+            "also/shared",
+            "only/shared",
+            "t",
+        ]
+    for topic in ("t", "only/shared", "also/shared"):
+        for filters in ({"topic": topic}, {"topic": topic, "node": node}):
+            assert [row["topic"] for row in hook.list_topics(**filters)] == [topic]
+
+
 @pytest.mark.parametrize("topic", ["$share/g/t/#", "$queue/t/#", "$share/g/50%/+"])
 def test_a_shared_subscription_is_found_by_its_topic_as_subscribed(
     broker: Any, hook: EmqxHook, topic: str

@@ -150,6 +150,33 @@ def test_subscription_filters(version: str) -> None:
             assert {row["clientid"] for row in rows} == set(found), query
 
 
+def test_v5_shows_routes_of_shared_subscriptions_with_their_group() -> None:
+    with FakeEmqx() as broker:
+        broker.connect("d")
+        for topic in ("t", "$share/g/t", "$share/h/t", "$queue/t", "u"):
+            broker.subscribe("d", topic)
+        groups = {"$share/g/t", "$share/h/t", "$queue/t"}
+        for query, found in (
+            ("", {"t", "u", *groups}),
+            ("?topic=t", {"t", *groups}),
+            ("?topic=$share/g/t", {"$share/g/t"}),
+            ("?node=emqx@127.0.0.1", {"t", "u"}),
+            ("/t", {"t", *groups}),
+        ):
+            body = call(broker, "GET", f"/topics{query}").body
+            rows = body if query == "/t" else body["data"]
+            assert {row["topic"] for row in rows} == found, query
+        assert call(broker, "GET", "/topics/%24share%2Fg%2Ft").status == 404
+        assert call(broker, "GET", "/topics?topic=$share/g").body["code"] == "INVALID_PARAMTER"
+
+
+def test_v4_shows_routes_of_shared_subscriptions_without_their_group() -> None:
+    with listening("4.4.19") as broker:
+        broker.subscribe("d", "$share/g/heard")
+        for path in ("/routes", "/routes/heard"):
+            assert [row["topic"] for row in call(broker, "GET", path).body["data"]] == ["heard", "heard"]
+
+
 def test_v5_subscriptions_of_a_node_that_does_not_run_are_an_error() -> None:
     with listening() as broker:
         assert call(broker, "GET", "/subscriptions?node=emqx@127.0.0.1").body["meta"]["count"] == 1

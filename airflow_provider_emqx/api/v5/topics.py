@@ -14,7 +14,7 @@ from airflow_provider_emqx.api.filters import (
     read_filters,
     shared_apart,
 )
-from airflow_provider_emqx.api.names import matches, topic_filter, topic_name
+from airflow_provider_emqx.api.names import matches, split_share, topic_filter, topic_name
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
 from airflow_provider_emqx.api.v5.nodes import require_node
@@ -85,17 +85,19 @@ def list_topics(
     """
     List the subscribed topic filters of the cluster (its routes): ``GET /topics``.
 
-    :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
+    :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``; the node is
+        compared here, since the broker finds no shared subscriptions by it.
     :return: rows of ``topic`` and ``node``.
     """
     wanted = read_filters(TOPIC_FILTERS, filters)
     if page == 1 and "node" in wanted:
         yield from require_node(broker, wanted["node"])
     limit = limit or page_limit(broker)
-    reply = yield Request("GET", "/topics", {"page": page, "limit": limit, **wanted})
+    reply = yield Request("GET", "/topics", {"page": page, "limit": limit, "topic": wanted.get("topic")})
     more = partial(list_topics, broker, page + 1, limit, filters) if has_next(reply, page, limit) else None
-    rows = [{**row, "node": row.get("node")} for row in kept(reply.rows, TOPIC_FILTERS, wanted)]
-    return Page(rows, more, ("topic", "node", "session"))
+    # EMQX 4 shows no groups, and durable sessions have none either
+    rows = ({**row, "node": row.get("node"), "topic": split_share(row["topic"])[1]} for row in reply.rows)
+    return Page(kept(rows, TOPIC_FILTERS, wanted), more, ("topic", "node", "session"))
 
 
 def list_topic_metrics(broker: Broker) -> Operation[list[Row]]:

@@ -98,15 +98,11 @@ def node_subscriptions(state: State, request: Request, node: str) -> Answer:
 
 
 def _routes(state: State) -> list[dict[str, str]]:
-    return [
-        {"topic": topic, "node": node}
-        for topic, nodes in state.mqtt.routes().items()
-        for node in sorted(nodes)
-    ]
+    return [{"topic": topic, "node": node} for _, topic, node in state.mqtt.routes()]
 
 
 def list_topics(state: State, request: Request) -> Answer:
-    """``GET /routes``: ``meta`` without ``hasnext``."""
+    """``GET /routes``: ``meta`` without ``hasnext``; groups of shared subscriptions are not shown."""
     return listing(request, _routes(state), dict, hasnext=False)
 
 

@@ -15,6 +15,7 @@ from airflow_provider_emqx.testing.mqtt import (
     Subscription,
     TopicMetrics,
     has_wildcard,
+    join_filter,
     matches,
     parse_filter,
     valid_topic_name,
@@ -81,21 +82,34 @@ def list_subscriptions(state: State, request: Request) -> Answer:
     )
 
 
-def _routes(state: State) -> list[dict[str, str]]:
-    routes = state.mqtt.routes()
-    return [{"node": node, "topic": topic} for topic in sorted(routes) for node in sorted(routes[topic])]
+def _route_row(route: tuple[str | None, str, str]) -> dict[str, str]:
+    group, topic, node = route
+    return {"node": node, "topic": join_filter(group, topic)}
 
 
 def list_topics(state: State, request: Request) -> Answer:
-    """``GET /topics``: subscribed filters, not topics that had traffic."""
-    topic, node = request.arg("topic"), request.arg("node")
-    rows = [row for row in _routes(state) if topic in {None, row["topic"]} and node in {None, row["node"]}]
-    return listing(state, request, rows, dict)
+    """``GET /topics``: subscribed filters, not topics that had traffic.
+
+    A shared one is shown with its group. A plain ``topic`` finds it as well; but a route to a group is kept under
+    group and node, so ``node`` by itself does not.
+    """
+    text, node = request.arg("topic"), request.arg("node")
+    group, topic = (None, None) if text is None else parse_filter(text)
+    if group is not None and not topic:
+        raise error(400, "INVALID_PARAMTER", "topic_filter_invalid")  # the typo is EMQX's
+    routes = [
+        route
+        for route in state.mqtt.routes()
+        if topic in {None, route[1]}
+        and node in {None, route[2]}
+        and (group == route[0] or (group is None and node is None))
+    ]
+    return listing(state, request, routes, _route_row)
 
 
 def get_topic(state: State, request: Request, topic: str) -> Answer:
-    """``GET /topics/{topic}``."""
-    rows = [row for row in _routes(state) if row["topic"] == topic]
+    """``GET /topics/{topic}``: by the filter without its group."""
+    rows = [_route_row(route) for route in state.mqtt.routes() if route[1] == topic]
     if not rows:
         raise error(404, "TOPIC_NOT_FOUND", "Topic not found")
     return ok(rows)
