@@ -199,7 +199,8 @@ def ask_evacuated(condition: Condition, broker: Broker, now: float) -> Operation
     stats = rows[0].get("stats") or {}
     left = {name: stats.get(f"current_{name}") for name in ("connected", "sessions")}
     state = rows[0].get("state")
-    # "prohibiting" is the last state: nobody is left, and nobody is let in
-    met = state == "prohibiting" or (left["connected"] == 0 and left["sessions"] == 0)
+    # "prohibiting" is the last state: nobody is left, and nobody is let in; in the first one everybody still is
+    nobody = left["connected"] == 0 and left["sessions"] == 0
+    met = state == "prohibiting" or (nobody and state != "waiting_health_check")
     line = f"{node} is {state}: {left['connected']} connections and {left['sessions']} sessions are left"
     return Outcome(met, {"node": node, "state": state, **left}, line)

@@ -342,7 +342,7 @@ class FakeEmqx:
         :param node: Node that it lands on; not given: the running ones in turn.
         :param connected_at: Since when it is connected, seconds since the epoch; not given: now.
         :param reconnects: It comes back at once when it is kicked.
-        :return: ``False`` when the broker did not let it in: banned, or a wrong password.
+        :return: ``False`` when the broker did not let it in: banned, a wrong password, or a node that is evacuated.
         """
         state = self.state
         if version not in {3, 4, 5}:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_emqx.testing.state import NodeInfo, State
 
@@ -27,6 +27,10 @@ def seconds(value: Any, default: float) -> float:
     return float(found.group(1)) * _UNITS[found.group(2)]
 
 
+#: What the broker takes where a request does not say.
+_RATE, _WAIT, _ABSOLUTE, _RELATIVE = 500, 60, 1000, 1.1
+
+
 @dataclass(slots=True)
 class Eviction:
     """An evacuation of one node that is under way."""
@@ -34,10 +38,22 @@ class Eviction:
     conn_rate: int
     sess_rate: int
     wait_takeover: float
-    migrate_to: list[str]
+    migrate_to: list[str]  # empty: all others
     initial_connected: int
     initial_sessions: int
     state: str = "waiting_health_check"
+
+
+class Limits(NamedTuple):
+    """How fast clients go, and by how much donors may stay above recipients."""
+
+    rate: int
+    absolute: int
+    relative: float
+
+    def within(self, donors: float, recipients: float) -> bool:
+        """Tell whether averages are close enough: by either measure."""
+        return donors <= recipients + self.absolute or donors <= recipients * self.relative
 
 
 @dataclass(slots=True)
@@ -47,8 +63,11 @@ class Rebalance:
     coordinator: str
     donors: list[str]
     recipients: list[str]
-    rate: int
-    goal: float
+    connections: Limits
+    sessions: Limits
+    wait_takeover: float
+    state: str = "wait_health_check"
+    goal: float | None = None
 
 
 def count(state: State, node: str, connected: bool | None = None) -> int:
@@ -59,6 +78,11 @@ def count(state: State, node: str, connected: bool | None = None) -> int:
     )
 
 
+def available(state: State, info: NodeInfo) -> bool:
+    """Tell whether a node is neither being emptied nor relieved."""
+    return info.evacuation is None and all(info.name not in one.donors for one in state.rebalances.values())
+
+
 def start_evacuation(state: State, info: NodeInfo, options: dict[str, Any]) -> str | None:
     """Begin to empty a node.
 
@@ -66,20 +90,16 @@ def start_evacuation(state: State, info: NodeInfo, options: dict[str, Any]) -> s
     """
     if info.evacuation is not None:
         return "already_started"
-    others = [other.name for other in state.running() if other.name != info.name]
-    recipients = options.get("migrate_to") or others
-    if not recipients:
-        return "no_nodes_to_evacuate_to"
     eviction = Eviction(
-        conn_rate=int(options.get("conn_evict_rate") or 500),
-        sess_rate=int(options.get("sess_evict_rate") or 500),
-        wait_takeover=seconds(options.get("wait_takeover"), 60),
-        migrate_to=list(recipients),
+        conn_rate=int(options.get("conn_evict_rate") or _RATE),
+        sess_rate=int(options.get("sess_evict_rate") or _RATE),
+        wait_takeover=seconds(options.get("wait_takeover"), _WAIT),
+        migrate_to=list(options.get("migrate_to") or ()),
         initial_connected=count(state, info.name, True),
-        initial_sessions=count(state, info.name, False),
+        initial_sessions=count(state, info.name),
     )
     info.evacuation = eviction
-    state.schedule(seconds(options.get("wait_health_check"), 60), lambda: _evict(state, info, eviction))
+    state.schedule(seconds(options.get("wait_health_check"), _WAIT), lambda: _evict(state, info, eviction))
     return None
 
 
@@ -96,39 +116,58 @@ def finish_evacuation(state: State, info: NodeInfo) -> None:
     eviction = info.evacuation
     if eviction is None:
         raise ValueError(f"{info.name} is not being evacuated")
-    _move(state, info.name, eviction.migrate_to, len(state.mqtt.clients), None)
+    recipients = _recipients(state, info, eviction)
+    if not recipients:
+        raise ValueError(f"there is no node that the sessions of {info.name} could go to")
+    _move(state, info.name, recipients, len(state.mqtt.clients), None)
     eviction.state = "prohibiting"
 
 
+def _recipients(state: State, info: NodeInfo, eviction: Eviction) -> list[str]:
+    named = eviction.migrate_to or list(state.nodes)
+    return [
+        other.name
+        for other in state.running()
+        if other is not info and other.name in named and available(state, other)
+    ]
+
+
 def _evict(state: State, info: NodeInfo, eviction: Eviction) -> None:
+    """Do one second's work of an evacuation: connections, a pause, sessions."""
     if info.evacuation is not eviction:
         return
+    recipients = _recipients(state, info, eviction)
+    pause = 1.0
     if eviction.state in {"waiting_health_check", "evicting_conns"}:
         eviction.state = "evicting_conns"
-        if not _move(state, info.name, eviction.migrate_to, eviction.conn_rate, True):
-            eviction.state = "waiting_takeover"
-            state.schedule(eviction.wait_takeover, lambda: _evict(state, info, eviction))
-            return
-    elif eviction.state in {"waiting_takeover", "evicting_sessions"}:
+        if count(state, info.name, True):
+            _move(state, info.name, recipients, eviction.conn_rate, True)
+        else:
+            eviction.state, pause = "waiting_takeover", eviction.wait_takeover
+    else:
         eviction.state = "evicting_sessions"
-        if not _move(state, info.name, eviction.migrate_to, eviction.sess_rate, False):
+        if not count(state, info.name):
             eviction.state = "prohibiting"
             return
-    else:
-        return
-    state.schedule(1, lambda: _evict(state, info, eviction))
+        if recipients:
+            _move(state, info.name, recipients, eviction.sess_rate, None)
+        else:
+            pause = 30  # sessions stay where they are until there is a node for them
+    state.schedule(pause, lambda: _evict(state, info, eviction))
 
 
-def _move(state: State, node: str, recipients: list[str], rate: int, connected: bool | None) -> int:
-    """Move clients of a node to others; return how many are left."""
+def _move(state: State, node: str, recipients: list[str], rate: int, connected: bool | None) -> None:
+    """Let clients of a node go to others; where there are none, they just lose their connection."""
     moving = [
         client
         for client in state.mqtt.clients.values()
         if client.node == node and connected in {None, client.connected}
     ]
     for number, client in enumerate(moving[:rate]):
-        client.node = recipients[number % len(recipients)]
-    return max(0, len(moving) - rate)
+        if recipients:
+            client.node = recipients[number % len(recipients)]
+        else:
+            state.mqtt.disconnect(client.clientid)
 
 
 def evacuation_status(state: State, info: NodeInfo) -> dict[str, Any]:
@@ -142,12 +181,12 @@ def evacuation_status(state: State, info: NodeInfo) -> dict[str, Any]:
         "session_eviction_rate": eviction.sess_rate,
         "connection_goal": 0,
         "session_goal": 0,
-        "session_recipients": eviction.migrate_to,
+        "session_recipients": _recipients(state, info, eviction),
         "stats": {
             "initial_connected": eviction.initial_connected,
             "current_connected": count(state, info.name, True),
             "initial_sessions": eviction.initial_sessions,
-            "current_sessions": count(state, info.name, False),
+            "current_sessions": count(state, info.name),
         },
     }
 
@@ -157,21 +196,45 @@ def start_rebalance(state: State, coordinator: str, options: dict[str, Any]) -> 
 
     :return: Why not, or ``None``.
     """
-    if state.rebalances:
+    if coordinator in state.rebalances:
         return "already_started"
     nodes = options.get("nodes") or [info.name for info in state.running()]
     counts = {node: count(state, node, True) for node in nodes}
-    goal = sum(counts.values()) / len(counts)
-    threshold = max(goal * float(options.get("rel_conn_threshold") or 1.1), goal)
-    donors = [node for node, clients in counts.items() if clients > threshold]
-    recipients = [node for node, clients in counts.items() if clients < goal]
-    if not donors or not recipients:
+    average = _average(counts.values())
+    donors = [node for node, clients in counts.items() if clients >= average]
+    recipients = [node for node in nodes if node not in donors]
+    connections, sessions = (
+        Limits(
+            int(options.get(f"{kind}_evict_rate") or _RATE),
+            int(options.get(f"abs_{kind}_threshold") or _ABSOLUTE),
+            float(options.get(f"rel_{kind}_threshold") or _RELATIVE),
+        )
+        for kind in ("conn", "sess")
+    )
+    wait_takeover = seconds(options.get("wait_takeover"), _WAIT)
+    rebalance = Rebalance(coordinator, donors, recipients, connections, sessions, wait_takeover)
+    if not recipients or (
+        connections.within(*_averages(state, rebalance, True))
+        and sessions.within(*_averages(state, rebalance, None))
+    ):
         return "nothing_to_balance"
-    rebalance = Rebalance(coordinator, donors, recipients, int(options.get("conn_evict_rate") or 500), goal)
     state.rebalances[coordinator] = rebalance
-    wait = seconds(options.get("wait_health_check"), 60)
+    wait = seconds(options.get("wait_health_check"), _WAIT)
     state.schedule(wait, lambda: _rebalance(state, rebalance))
     return None
+
+
+def _average(counts: Collection[int]) -> float:
+    return sum(counts) / len(counts)
+
+
+def _averages(state: State, rebalance: Rebalance, connected: bool | None) -> tuple[float, float]:
+    """Return how many clients there are on an average donor and on an average recipient."""
+    donors, recipients = (
+        _average([count(state, node, connected) for node in nodes])
+        for nodes in (rebalance.donors, rebalance.recipients)
+    )
+    return donors, recipients
 
 
 def stop_rebalance(state: State, coordinator: str) -> str | None:
@@ -180,31 +243,46 @@ def stop_rebalance(state: State, coordinator: str) -> str | None:
 
 
 def _rebalance(state: State, rebalance: Rebalance) -> None:
+    """Do one second's work of a rebalance: connections, a pause, sessions."""
     if state.rebalances.get(rebalance.coordinator) is not rebalance:
         return
-    left = 0
-    for donor in rebalance.donors:
-        surplus = count(state, donor, True) - int(rebalance.goal)
-        if surplus > 0:
-            _move(state, donor, rebalance.recipients, min(rebalance.rate, surplus), True)
-            left += max(0, surplus - rebalance.rate)
-    if left:
-        state.schedule(1, lambda: _rebalance(state, rebalance))
+    pause = 1.0
+    if rebalance.state in {"wait_health_check", "evicting_conns"}:
+        rebalance.state = "evicting_conns"
+        if not _relieve(state, rebalance, rebalance.connections, True):
+            rebalance.state, pause = "wait_takeover", rebalance.wait_takeover
     else:
-        del state.rebalances[rebalance.coordinator]
+        rebalance.state = "evicting_sessions"
+        if not _relieve(state, rebalance, rebalance.sessions, False):
+            del state.rebalances[rebalance.coordinator]
+            return
+    state.schedule(pause, lambda: _rebalance(state, rebalance))
+
+
+def _relieve(state: State, rebalance: Rebalance, limits: Limits, connected: bool) -> bool:
+    """Move clients off the donors above the goal, unless all is within the limits."""
+    donors, goal = _averages(state, rebalance, connected)
+    if connected:
+        rebalance.goal = goal
+    if limits.within(donors, goal):
+        return False
+    for node in rebalance.donors:
+        if count(state, node, connected) > goal:
+            _move(state, node, rebalance.recipients, limits.rate, connected)
+    return True
 
 
 def rebalance_status(rebalance: Rebalance) -> dict[str, Any]:
     """Return how far a rebalance is."""
-    return {
-        "state": "evicting_conns",
+    status = {
+        "state": rebalance.state,
         "coordinator_node": rebalance.coordinator,
         "donors": rebalance.donors,
         "recipients": rebalance.recipients,
-        "connection_eviction_rate": rebalance.rate,
-        "session_eviction_rate": 500,
-        "connection_goal": rebalance.goal,
+        "connection_eviction_rate": rebalance.connections.rate,
+        "session_eviction_rate": rebalance.sessions.rate,
     }
+    return status if rebalance.goal is None else {**status, "connection_goal": rebalance.goal}
 
 
 def local_status(state: State) -> dict[str, Any]:

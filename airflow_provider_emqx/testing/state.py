@@ -40,6 +40,11 @@ class NodeInfo:
     running: bool = True
     evacuation: Any = None  # an Eviction while it is being emptied
 
+    @property
+    def lets_in(self) -> bool:
+        """Whether clients may connect: as long as an evacuation waits for health checks, they still may."""
+        return self.evacuation is None or self.evacuation.state == "waiting_health_check"
+
 
 ROLES = ("administrator", "viewer", "publisher")
 
@@ -254,7 +259,7 @@ class State:
 
     def next_node(self) -> str:
         """Return the node that the next device lands on."""
-        candidates = [info.name for info in self.running() if info.evacuation is None] or [self.node]
+        candidates = [info.name for info in self.running() if info.lets_in] or [self.node]
         self._turn += 1
         return candidates[self._turn % len(candidates)]
 
@@ -350,7 +355,9 @@ class State:
             metrics[name] += 1
         user_id = client.username if self.user_id_type == "username" else client.clientid
         authenticator = self.authenticators.get(BUILT_IN)
-        refused = self.banned(client.clientid, client.username, client.ip_address)
+        refused = not self.nodes[client.node].lets_in or self.banned(
+            client.clientid, client.username, client.ip_address
+        )
         if not refused and password is not None and (authenticator or self.auth_plugin):
             refused = not self.verify(user_id or "", password)
             if authenticator:

@@ -478,7 +478,7 @@ def test_nodes_are_evacuated_and_the_cluster_rebalanced(cluster: Any) -> None:
             hook.start_evacuation("emqx@n1")
         hook.stop_evacuation("emqx@n1")
         assert hook.get_rebalance_status()["evacuations"] == []
-        hook.start_rebalance("emqx@n2", conn_evict_rate=5)
+        hook.start_rebalance("emqx@n2", conn_evict_rate=5, abs_conn_threshold=1)
         assert len(hook.get_rebalance_status()["rebalances"]) == 1
         hook.stop_rebalance("emqx@n2")
         assert hook.get_rebalance_status()["rebalances"] == []

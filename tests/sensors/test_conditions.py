@@ -265,6 +265,18 @@ def test_a_node_is_evacuated(wait: Any, mode: dict[str, Any], broker: FakeEmqx) 
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_node_that_still_lets_clients_in_is_not_evacuated_however_empty(broker: FakeEmqx) -> None:
+    hook = api(broker)
+    hook.run(hook.api.cluster.start_evacuation(hook.broker, NODES[0], {"wait_health_check": "60s"}))
+    sensor = EmqxNodeEvacuatedSensor(task_id="evacuated", node=NODES[0])
+    assert not sensor.poke({})
+    assert broker.connect("late", node=NODES[0])
+    broker.advance(65)
+    assert sensor.poke({})
+    assert not broker.connect("later", node=NODES[0])
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
 def test_what_is_expected_of_a_payload_is_in_no_trigger_argument(broker: FakeEmqx) -> None:
     from airflow.providers.common.compat.sdk import TaskDeferred
 

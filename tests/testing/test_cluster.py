@@ -242,19 +242,42 @@ def test_a_rebalance_evens_out() -> None:
     with FakeEmqx("5.9.0", nodes=["emqx@a", "emqx@b"]) as broker:
         broker.connect_many((f"d{number}" for number in range(10)), node="emqx@a")
         path = "/load_rebalance/emqx@a/start"
-        assert call(broker, "POST", path, {"wait_health_check": "1s", "conn_evict_rate": 3}).body == {}
+        options = {"wait_health_check": "1s", "conn_evict_rate": 3, "abs_conn_threshold": 1}
+        assert call(broker, "POST", path, options).body == {}
+        assert call(broker, "GET", "/load_rebalance/availability_check", key=None).status == 503
         assert call(broker, "GET", "/load_rebalance/global_status").body["rebalances"][0]["donors"] == [
             "emqx@a"
         ]
         broker.advance(5)
-        assert sum(client.node == "emqx@b" for client in broker.clients.values()) == 5
+        assert sum(client.node == "emqx@b" for client in broker.clients.values()) == 6
+        running = call(broker, "GET", "/load_rebalance/global_status").body["rebalances"][0]
+        assert (running["state"], running["connection_goal"]) == ("wait_takeover", 6)
+        broker.advance(60)
+        assert call(broker, "GET", "/load_rebalance/global_status").body["rebalances"] == []
         assert call(broker, "POST", path, {}).body["message"].endswith("nothing_to_balance")
 
 
-def test_a_node_without_another_one_cannot_be_evacuated() -> None:
+def test_a_rebalance_is_not_worth_while_below_both_thresholds() -> None:
+    with FakeEmqx("5.9.0", nodes=["emqx@a", "emqx@b"]) as broker:
+        broker.connect_many((f"d{number}" for number in range(1000)), node="emqx@a")
+        path = "/load_rebalance/emqx@a/start"
+        assert call(broker, "POST", path, {}).body["message"].endswith("nothing_to_balance")
+        broker.connect("one more", node="emqx@a")
+        assert call(broker, "POST", path, {}).status == 200
+
+
+def test_sessions_of_the_only_node_stay_when_it_is_evacuated() -> None:
     with FakeEmqx("5.9.0") as broker:
-        refused = call(broker, "POST", "/load_rebalance/emqx@127.0.0.1/evacuation/start", {})
-        assert refused.status == 400
+        broker.connect("kept", session_expiry=3600)
+        broker.connect("gone")
+        path = "/load_rebalance/emqx@127.0.0.1/evacuation"
+        assert call(broker, "POST", path + "/start", {}).status == 200
+        assert broker.connect("late")  # health checks are waited for
+        broker.advance(200)
+        assert {name: client.connected for name, client in broker.clients.items()} == {"kept": False}
+        (running,) = call(broker, "GET", "/load_rebalance/global_status").body["evacuations"]
+        assert (running["state"], running["stats"]["current_sessions"]) == ("evicting_sessions", 1)
+        assert not broker.connect("later")
         assert call(broker, "POST", "/load_rebalance/other@x/evacuation/start", {}).status == 404
 
 

@@ -35,8 +35,7 @@ def get_global_status(state: State, request: Request) -> Answer:
 
 def check_availability(state: State, request: Request) -> Answer:
     """``GET /load_rebalance/availability_check``, without credentials: for load balancers."""
-    evacuating = state.nodes[state.node].evacuation is not None
-    return json_answer(503 if evacuating else 200, {})
+    return json_answer(200 if work.available(state, state.nodes[state.node]) else 503, {})
 
 
 def _node(state: State, name: str) -> NodeInfo:

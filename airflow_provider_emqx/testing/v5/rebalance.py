@@ -32,7 +32,7 @@ def get_global_status(state: State, request: Request) -> Answer:
 
 def check_availability(state: State, request: Request) -> Answer:
     """``GET /load_rebalance/availability_check``, without credentials: for load balancers."""
-    if state.nodes[state.node].evacuation is not None:
+    if not work.available(state, state.nodes[state.node]):
         raise error(503, "NODE_EVACUATING", "Node Evacuating")
     return ok({})
 
