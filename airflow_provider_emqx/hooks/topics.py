@@ -197,7 +197,7 @@ class TopicMethods(Area):
 
         :param node: as :meth:`list_delayed` gives it.
         :param msgid: as :meth:`list_delayed` gives it.
-        :return: with ``payload`` in base64; ``None`` where there is none.
+        :return: with ``payload`` in base64 (missing above 2 kB); ``None`` where there is none.
         """
         message: Row | None = self.run(self.api.topics.get_delayed(self.broker, node, msgid))
         return message

@@ -379,11 +379,10 @@ class TopicMetrics:
     :param now: Time of registration, seconds since the epoch.
     """
 
-    __slots__ = ("counts", "create_time", "reset_time")
+    __slots__ = ("counts", "create_time")
 
     def __init__(self, now: float) -> None:
         self.create_time = now
-        self.reset_time: float | None = None
         self.counts: Counter[str] = Counter()
 
     def count(self, way: str, qos: int) -> None:

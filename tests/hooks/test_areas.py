@@ -402,7 +402,10 @@ def test_queued_delayed_and_sessions_are_shown(broker: Any, hook: EmqxHook) -> N
     (row,) = hook.list_delayed()
     message = hook.get_delayed(row["node"], row["msgid"])
     assert message is not None
-    assert message["topic"] == "later"
+    assert (message["topic"], message["payload"]) == ("later", "eA==")
+    hook.publish({"topic": "$delayed/600/big", "payload": "x" * 2049})
+    (big,) = [found for found in hook.list_delayed() if found["topic"] == "big"]
+    assert "payload" not in (hook.get_delayed(big["node"], big["msgid"]) or {"payload": "none found"})
     assert hook.delete_delayed(row["node"], row["msgid"]) is True
     assert hook.delete_delayed(row["node"], row["msgid"]) is False
     assert hook.get_delayed(row["node"], row["msgid"]) is None

@@ -136,7 +136,7 @@ def test_v4_creates_nothing_for_a_test() -> None:
     with FakeEmqx("4.4.19") as broker:
         rule = {"rawsql": 'SELECT * FROM "t"', "actions": []}
         assert call(broker, "POST", "/rules?test=true", rule).body["code"] == 0
-        assert call(broker, "POST", "/resources?test=true", {"type": "web_hook"}).body["code"] == 0
+        assert call(broker, "POST", "/resources", {"type": "web_hook", "test": True}).body["code"] == 0
         assert call(broker, "GET", "/rules").body["data"] == []
         assert call(broker, "GET", "/resources").body["data"] == []
 

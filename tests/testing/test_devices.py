@@ -213,6 +213,10 @@ def test_delayed_messages_are_listed_and_come_when_they_are_due() -> None:
         assert [row["delayed_interval"] for row in waiting] == [30, 60]
         path = f"/mqtt/delayed/messages/{waiting[1]['node']}/{waiting[1]['msgid']}"
         assert call(broker, "GET", path).body["payload"] == "bmV2ZXI="
+        publish(broker, "$delayed/60/big", "x" * 2049)
+        big = call(broker, "GET", "/mqtt/delayed/messages").body["data"][-1]
+        big_path = f"/mqtt/delayed/messages/{big['node']}/{big['msgid']}"
+        assert call(broker, "GET", big_path).body["payload"] == "PAYLOAD_TOO_LARGE"
         assert call(broker, "DELETE", path).status == 204
         assert call(broker, "DELETE", path).body["code"] == "MESSAGE_ID_NOT_FOUND"
         broker.advance(61)

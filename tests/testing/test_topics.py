@@ -201,10 +201,9 @@ def test_v5_topic_metrics_count_and_know_their_limits() -> None:
         metrics = call(broker, "GET", "/mqtt/topic_metrics/heard").body["metrics"]
         assert (metrics["messages.in.count"], metrics["messages.out.count"]) == (1, 1)
         assert broker.topic_metrics["heard"].counts["messages.qos1.in.count"] == 1
-        assert call(broker, "PUT", "/mqtt/topic_metrics", {"action": "reset"}).status == 204
-        row = call(broker, "GET", "/mqtt/topic_metrics/heard").body
-        assert row["metrics"]["messages.in.count"] == 0
-        assert "reset_time" in row
+        rows = call(broker, "PUT", "/mqtt/topic_metrics", {"action": "reset"}).body
+        assert rows == [call(broker, "GET", "/mqtt/topic_metrics/heard").body]
+        assert rows[0]["metrics"]["messages.in.count"] == 0
         for number in range(511):
             call(broker, "POST", "/mqtt/topic_metrics", {"topic": f"t{number}"})
         full = call(broker, "POST", "/mqtt/topic_metrics", {"topic": "one more"})

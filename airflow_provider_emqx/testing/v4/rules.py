@@ -71,11 +71,15 @@ def get_rule(state: State, request: Request, rule_id: str) -> Answer:
     return data(_rule_row(state, rule))
 
 
+def _is_test(request: Request, body: dict[str, Any]) -> bool:
+    return body.get("test", request.arg("test")) in {True, "true"}
+
+
 def create_rule(state: State, request: Request) -> Answer:
     """``POST /rules``; with ``test=true`` nothing is created."""
     body = read_object(request)
     _check_sql(body.get("rawsql"))
-    if request.arg("test") == "true":
+    if _is_test(request, body):
         return data({})  # what the statement makes of a message: none is run here
     rule_id = body.pop("id", None) or f"rule:{secrets.randbelow(10**6):06d}"
     rule = Resource("rules", rule_id, body, created_at=state.now())
@@ -161,7 +165,7 @@ def create_resource(state: State, request: Request) -> Answer:
     body = read_object(request)
     if not isinstance(body.get("type"), str):
         raise failed(400, "Bad Arguments: {missing,type}")
-    if request.arg("test") == "true":
+    if _is_test(request, body):
         return done()
     resource_id = body.pop("id", None) or f"resource:{secrets.randbelow(10**6):06d}"
     found = Resource("resources", resource_id, body, created_at=state.now())

@@ -39,10 +39,15 @@ def list_files(state: State, request: Request) -> Answer:
     return listing(state, request, backups.newest_first(state), _row)
 
 
-def _file(state: State, request: Request, filename: str, node: str | None) -> Backup:
+def _running(state: State, node: str | None) -> str:
     name = node or state.node
-    if name not in state.nodes:
+    if name not in [info.name for info in state.running()]:
         raise bad_request(f"Unknown node: {name}")
+    return name
+
+
+def _file(state: State, request: Request, filename: str, node: str | None) -> Backup:
+    name = _running(state, node)
     backup = state.backups.get(filename)
     if backup is None or backup.node != name:  # files stay on the node that wrote them
         raise error(404, "NOT_FOUND", _NOT_FOUND)
@@ -65,7 +70,7 @@ def upload(state: State, request: Request) -> Answer:
     """``POST /data/files``: checked at once."""
     found = multipart_file(request)
     if found is None:
-        raise bad_request("bad_file")
+        raise bad_request("Missing required parameter: filename")
     filename, content = found
     if filename in state.backups:
         raise bad_request("Backup file already exists")
@@ -78,9 +83,7 @@ def upload(state: State, request: Request) -> Answer:
 def import_file(state: State, request: Request) -> Answer:
     """``POST /data/import``."""
     body = read_object(request, "filename")
-    node = body.get("node") or state.node
-    if node not in state.nodes:
-        raise bad_request(f"Unknown node: {node}")
+    node = _running(state, body.get("node"))
     backup = state.backups.get(body["filename"])
     if backup is None or backup.node != node:
         raise bad_request(_NOT_FOUND)

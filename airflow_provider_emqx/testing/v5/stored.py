@@ -20,8 +20,10 @@ from airflow_provider_emqx.testing.v5.replies import (
     read_object,
 )
 
-#: Payloads above this size are left out of an answer.
+#: Payloads of retained messages above this size are left out of an answer ...
 MAX_PAYLOAD = 1024 * 1024
+#: ... and those of delayed ones replaced by a word.
+MAX_DELAYED_PAYLOAD = 2048
 
 
 # retained
@@ -140,7 +142,7 @@ def list_delayed(state: State, request: Request) -> Answer:
 
 def _delayed(state: State, node: str, msgid: str) -> Message:
     if node not in state.nodes:
-        raise error(400, "INVALID_NODE", node)
+        raise error(400, "INVALID_NODE", f"The node name {node} is invalid")
     if not re.fullmatch(r"[0-9A-Fa-f]{32}", msgid):
         raise error(400, "MESSAGE_ID_SCHEMA_ERROR", f"Message ID {msgid} schema error")
     if msgid not in state.mqtt.delayed:
@@ -151,7 +153,8 @@ def _delayed(state: State, node: str, msgid: str) -> Message:
 def get_delayed_message(state: State, request: Request, node: str, msgid: str) -> Answer:
     """``GET /mqtt/delayed/messages/{node}/{msgid}``."""
     message = _delayed(state, node, msgid)
-    payload = base64.b64encode(message.payload).decode()
+    small = len(message.payload) <= MAX_DELAYED_PAYLOAD
+    payload = base64.b64encode(message.payload).decode() if small else "PAYLOAD_TOO_LARGE"
     return ok({**_delayed_row(state, msgid), "payload": payload})
 
 
@@ -165,10 +168,10 @@ def delete_delayed_message(state: State, request: Request, node: str, msgid: str
 def delete_delayed_topic(state: State, request: Request, topic: str) -> Answer:
     """``DELETE /mqtt/delayed/messages/{topic}``."""
     if has_wildcard(topic):
-        raise error(400, "INVALID_TOPIC_NAME", f"Topic {topic} is invalid")
+        raise error(400, "INVALID_TOPIC_NAME", f"The topic name {topic} is invalid")
     found = [msgid for msgid, (_, message) in state.mqtt.delayed.items() if message.topic == topic]
     if not found:
-        raise error(404, "MESSAGE_NOT_FOUND", f"Not found any delayed message with topic {topic}")
+        raise error(404, "MESSAGE_NOT_FOUND", f"Not found messages for {topic}")
     for msgid in found:
         del state.mqtt.delayed[msgid]
     return no_content()

@@ -211,15 +211,12 @@ def publish_bulk(state: State, request: Request) -> Answer:
 # topic metrics
 
 
-def _metrics_row(topic: str, found: TopicMetrics, with_reset: bool = True) -> dict[str, Any]:
+def _metrics_row(topic: str, found: TopicMetrics) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name in TOPIC_METRICS:
         metrics[f"{name}.count"] = found.counts[f"{name}.count"]
         metrics[f"{name}.rate"] = 0.0
-    row = {"topic": topic, "create_time": rfc3339(found.create_time), "metrics": metrics}
-    if with_reset and found.reset_time is not None:
-        row["reset_time"] = rfc3339(found.reset_time)
-    return row
+    return {"topic": topic, "create_time": rfc3339(found.create_time), "metrics": metrics}
 
 
 def _registered(state: State, topic: str) -> TopicMetrics:
@@ -255,15 +252,16 @@ def add_topic_metrics(state: State, request: Request) -> Answer:
 
 
 def reset_topic_metrics(state: State, request: Request) -> Answer:
-    """``PUT /mqtt/topic_metrics``: of one topic, or of all."""
+    """``PUT /mqtt/topic_metrics``: of one topic, or of all; when it was, no answer tells."""
     body = read_object(request, "action")
     check_enum(body["action"], ("reset",), "root.action")
     topic = body.get("topic")
-    found = list(state.mqtt.topic_metrics.values()) if topic is None else [_registered(state, topic)]
-    for one in found:
-        one.counts.clear()
-        one.reset_time = state.now()
-    return no_content() if topic is None else ok(_metrics_row(topic, found[0], with_reset=False))
+    if topic is not None:
+        _registered(state, topic).counts.clear()
+        return get_topic_metrics(state, request, topic)
+    for found in state.mqtt.topic_metrics.values():
+        found.counts.clear()
+    return list_topic_metrics(state, request)
 
 
 def get_topic_metrics(state: State, request: Request, topic: str) -> Answer:
