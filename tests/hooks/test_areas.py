@@ -411,6 +411,17 @@ def test_queued_delayed_and_sessions_are_shown(broker: Any, hook: EmqxHook) -> N
     assert hook.get_delayed(row["node"], row["msgid"]) is None
 
 
+@pytest.mark.parametrize("version", [V5])
+def test_no_queued_message_is_lost_where_payloads_make_a_page_too_large(broker: Any, hook: EmqxHook) -> None:
+    broker.connect("d", session_expiry=1000)
+    broker.subscribe("d", "t", 1)
+    broker.disconnect("d")
+    for number in range(5):
+        broker.publish("t", str(number) * 400_000, 1)
+    rows = list(hook.list_queued_messages("d", payload="plain"))
+    assert [row["payload"][0] for row in rows] == ["0", "1", "2", "3", "4"]
+
+
 def test_retained_messages_are_listed_without_those_of_the_system(broker: Any, hook: EmqxHook) -> None:
     for topic in ("a", "a/b", "$x/a"):
         broker.publish(topic, b"x", retain=True)

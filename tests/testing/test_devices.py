@@ -100,6 +100,23 @@ def test_messages_in_the_queue_are_shown() -> None:
         assert (end["data"], end["meta"]["position"]) == ([], rest["meta"]["position"])
 
 
+def test_payloads_that_make_a_page_too_large_are_left_out_and_skipped() -> None:
+    with FakeEmqx() as broker:
+        broker.connect("d", session_expiry=60)
+        broker.subscribe("d", "t")
+        broker.disconnect("d")
+        for number in range(3):
+            broker.publish("t", str(number) * 100)
+        path = "/clients/d/mqueue_messages?payload=plain&max_payload_bytes=200"
+        page = call(broker, "GET", path).body
+        assert [row["payload"][0] for row in page["data"]] == ["0", "1"]
+        assert call(broker, "GET", f"{path}&position={page['meta']['position']}").body["data"] == []
+        last = page["data"][-1]
+        rest = call(broker, "GET", f"{path}&position={last['inserted_at']}_{last['mqueue_priority']}").body
+        assert [row["payload"][0] for row in rest["data"]] == ["2"]
+        assert call(broker, "GET", f"{path}&position=here").body["code"] == "INVALID_PARAMETER"
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_session_ends_when_its_time_is_up(version: str) -> None:
     with FakeEmqx(version) as broker:

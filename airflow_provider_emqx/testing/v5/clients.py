@@ -11,6 +11,7 @@ from airflow_provider_emqx.testing.mqtt import Client, Message, Subscription, pa
 from airflow_provider_emqx.testing.routes import Route, since
 from airflow_provider_emqx.testing.state import State
 from airflow_provider_emqx.testing.v5.replies import (
+    as_number,
     bad_request,
     bool_arg,
     check_enum,
@@ -344,7 +345,11 @@ def _read_subscription(row: dict[str, Any], path: str) -> Subscription:
 
 def _refusal(subscription: Subscription) -> str | None:
     group, _ = parse_filter(subscription.topic)
-    return "no_local_not_allowed_for_shared_sub" if group and subscription.nl else None
+    return (
+        "Invalid Subscribe options: `no_local` not allowed for shared-sub"
+        if group and subscription.nl
+        else None
+    )
 
 
 def subscribe(state: State, request: Request, clientid: str) -> Answer:
@@ -412,17 +417,25 @@ def list_inflight(state: State, request: Request, clientid: str) -> Answer:
     return _messages(state, request, [])
 
 
+def _inserted_at(message: Message) -> int:
+    """Return a time in nanoseconds that is no other message's."""
+    return int(message.at * 1_000_000) * 1000 + int(message.msgid[-12:], 16) % 1000
+
+
 def _messages(state: State, request: Request, messages: list[Message]) -> Answer:
     _, limit = page_args(state, request)
     encoding = request.arg("payload") or "base64"
     check_enum(encoding, ("none", "base64", "plain"), "payload")
     position = request.arg("position")
-    number = "0" if position in {None, "none"} else str(position).partition("_")[0]
-    if not number.isdecimal():
-        raise bad_request("invalid_position")
-    start = int(number)
-    shown = messages[start : start + limit]
-    rows = []
+    most = check_range(
+        as_number(request.arg("max_payload_bytes") or "1048576"), 1, 2**53, "max_payload_bytes"
+    )
+    after = "0" if position in {None, "none"} else str(position).partition("_")[0]
+    if not after.isdecimal():
+        raise error(400, "INVALID_PARAMETER", "position_limit_invalid")
+    shown = [message for message in messages if _inserted_at(message) > int(after)][:limit]
+    rows: list[dict[str, Any]] = []
+    size = 0
     for message in shown:
         row: dict[str, Any] = {
             "msgid": message.msgid,
@@ -431,16 +444,19 @@ def _messages(state: State, request: Request, messages: list[Message]) -> Answer
             "publish_at": int(message.at * 1000),
             "from_clientid": message.from_clientid,
             "from_username": message.from_username or "undefined",
-            "inserted_at": str(int(message.at * 1e9)),
+            "inserted_at": str(_inserted_at(message)),
             "mqueue_priority": 0,
         }
         if encoding == "base64":
             row["payload"] = base64.b64encode(message.payload).decode()
         elif encoding == "plain":
             row["payload"] = message.payload.decode("utf-8", "replace")
+        size += len(row.get("payload", ""))
+        if rows and size > most:
+            break  # silently, and the position below leads past what is left out
         rows.append(row)
-    first = "0_0" if messages else "none"
-    end = f"{start + len(shown)}_0" if shown else position or "none"
+    first = f"{_inserted_at(messages[0])}_0" if messages else "none"
+    end = f"{_inserted_at(shown[-1])}_0" if shown else position or "none"
     return ok({"data": rows, "meta": {"start": first, "position": end}})
 
 
