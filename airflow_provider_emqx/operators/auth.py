@@ -22,7 +22,8 @@ from airflow_provider_emqx.operators.base import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_emqx.provisioning.sources import Format, Source
+    from airflow_provider_emqx.provisioning.blocks import Format
+    from airflow_provider_emqx.provisioning.sources import Source
 
 
 class _InlineRows(Hidden):
@@ -222,8 +223,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         return read_source(plain(self._source), how)
 
     def _format(self) -> Format:
+        from airflow_provider_emqx.provisioning.blocks import Format
         from airflow_provider_emqx.provisioning.plan import IDS_ONLY
-        from airflow_provider_emqx.provisioning.sources import Format
 
         return Format(
             name=self.format or None,

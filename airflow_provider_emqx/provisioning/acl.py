@@ -21,11 +21,12 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import REJECTED, SKIPPED, WRITTEN, Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge, rejected_rows, tell
-from airflow_provider_emqx.provisioning.sources import Block, Format, Source
+from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook

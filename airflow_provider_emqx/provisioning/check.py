@@ -10,8 +10,8 @@ from airflow_provider_emqx.api.bulk import MAX_BODY
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning import rules
+from airflow_provider_emqx.provisioning.blocks import FIELDS, Bad, Block, kind
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
-from airflow_provider_emqx.provisioning.sources import FIELDS, Bad, Block, kind
 
 User = dict[str, Any]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from airflow_provider_emqx.api.bulk import MAX_BODY
+from airflow_provider_emqx.provisioning.blocks import Bad
 from airflow_provider_emqx.provisioning.check import Checked, User, too_large, weight
-from airflow_provider_emqx.provisioning.sources import Bad
 
 
 @dataclass(slots=True)

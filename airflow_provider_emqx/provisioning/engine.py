@@ -17,6 +17,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.provisioning import rules
+from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.check import Checked, Checker
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
@@ -33,7 +34,7 @@ from airflow_provider_emqx.provisioning.outcomes import (
     shown,
 )
 from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
-from airflow_provider_emqx.provisioning.sources import Block, Format, read_source
+from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.writing import Writer
 

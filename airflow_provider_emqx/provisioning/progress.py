@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.files import Location, size_and_age
 from airflow_provider_emqx.provisioning.outcomes import Done, Outcome
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.sources import Format
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.sources import Block
+from airflow_provider_emqx.provisioning.blocks import Block
 
 
 class Shard(NamedTuple):

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.sources import FIELDS, Block, Format
+from airflow_provider_emqx.provisioning.blocks import FIELDS, Block, Format
 
 
 def read_sql(conn_id: str, sql: str, parameters: Any, how: Format, size: int) -> Iterator[Block]:

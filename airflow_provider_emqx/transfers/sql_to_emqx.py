@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.provisioning.sources import Format, Source
+    from airflow_provider_emqx.provisioning.blocks import Format
+    from airflow_provider_emqx.provisioning.sources import Source
 
 
 class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):

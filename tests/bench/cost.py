@@ -101,11 +101,12 @@ def _parts(source: Path) -> dict[str, Callable[[], float]]:
     """Take the provider's work apart; each part gives its CPU time for the whole source."""
     from airflow_provider_emqx.api.base import Broker, Reply
     from airflow_provider_emqx.api.v5 import auth
+    from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.check import Checker
     from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
     from airflow_provider_emqx.provisioning.outcomes import WRITTEN, Done, Result
     from airflow_provider_emqx.provisioning.report import Tally
-    from airflow_provider_emqx.provisioning.sources import Format, read_file
+    from airflow_provider_emqx.provisioning.sources import read_file
 
     target = Broker("v5", (5, 8, 9))
 

@@ -14,8 +14,9 @@ from airflow_provider_emqx.api.messages import message_row
 from airflow_provider_emqx.api.names import topic_name
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.connection import read_connection
+from airflow_provider_emqx.provisioning.blocks import FIELDS, Format
 from airflow_provider_emqx.provisioning.check import Checker
-from airflow_provider_emqx.provisioning.sources import FIELDS, Format, read_file, read_rows
+from airflow_provider_emqx.provisioning.sources import read_file, read_rows
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TEXT = st.text(st.characters(), max_size=30)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.api.base import Broker
+from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.check import Checker
-from airflow_provider_emqx.provisioning.sources import Format, read_rows
+from airflow_provider_emqx.provisioning.sources import read_rows
 
 BROKER = Broker("v5", (5, 8, 9))
 

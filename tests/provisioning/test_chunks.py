@@ -4,9 +4,10 @@ import json
 
 from airflow_provider_emqx.api.base import Broker
 from airflow_provider_emqx.api.bulk import MAX_BODY
+from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.check import Checker
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
-from airflow_provider_emqx.provisioning.sources import Format, read_rows
+from airflow_provider_emqx.provisioning.sources import read_rows
 
 
 def chunks(passwords: list[str], pace: Pace | None = None) -> list[Chunk]:

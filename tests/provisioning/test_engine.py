@@ -11,12 +11,13 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.chunks import Pace
 from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.limits import duration
 from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.sources import Format, read_rows, read_source
+from airflow_provider_emqx.provisioning.sources import read_rows, read_source
 
 EVERY_WAY = pytest.mark.parametrize("version", ["4.4.19", "5.3.0", "5.6.1", "5.7.2", "5.8.9", "6.1.0"])
 

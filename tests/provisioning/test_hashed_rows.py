@@ -8,8 +8,9 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.sources import Format, read_source
+from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.task import provision
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.testing.passwords import make_hash

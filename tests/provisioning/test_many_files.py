@@ -9,7 +9,8 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator, EmqxProvisionUsersOperator
-from airflow_provider_emqx.provisioning.sources import Format, find, read_file
+from airflow_provider_emqx.provisioning.blocks import Format
+from airflow_provider_emqx.provisioning.sources import find, read_file
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.provisioning.blocks import Bad
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Done, Outcome, Result
 from airflow_provider_emqx.provisioning.plan import Plan, limit
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge
-from airflow_provider_emqx.provisioning.sources import Bad
 
 OUTCOMES = [Outcome(7, 'a,"ü', "skipped", "exists"), Outcome(3, None, "rejected", "too few fields: 1")]
 

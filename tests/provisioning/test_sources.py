@@ -13,7 +13,8 @@ import pytest
 
 from airflow_provider_emqx.conditions import ids
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.sources import Block, Format, read_file, read_rows, read_source
+from airflow_provider_emqx.provisioning.blocks import Block, Format
+from airflow_provider_emqx.provisioning.sources import read_file, read_rows, read_source
 
 Write = Callable[..., str]
 
@@ -315,11 +316,11 @@ def test_a_json_array_is_not_read_ahead(write: Write) -> None:
             self.served += len(text)
             return len(text)
 
-    from airflow_provider_emqx.provisioning.sources import _read_json_array, _Where
+    from airflow_provider_emqx.provisioning.formats import Where, read_json_array
 
     endless = Endless()
     text = io.TextIOWrapper(io.BufferedReader(endless, 1 << 16), encoding="utf-8", newline="")
-    next(_read_json_array(text, Format(), _Where("x")))
+    next(read_json_array(text, Format(), Where("x")))
     assert endless.served < 1_000_000
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.plan import Plan
-from airflow_provider_emqx.provisioning.sources import Format, read_source
+from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.task import provision
 

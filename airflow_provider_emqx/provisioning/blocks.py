@@ -1,0 +1,128 @@
+"""Rows as sources give them, block by block, and what tells how a file of them is to be read."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from airflow_provider_emqx.exceptions import EmqxConfigError
+
+#: fields that a row may have, in the order in which rows of every source give them
+FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "acl")
+FORMATS = ("csv", "json", "jsonl", "parquet")
+
+
+class Bad(NamedTuple):
+    """
+    A row that is rejected.
+
+    :param line: physical line where it starts, for lists its position, both from 1.
+    :param user_id: its id, ``None`` where it has none or where what stands in its place could be a password.
+    :param reason: what is wrong with it.
+    :param maybe: texts of the row, of which one may be its id. Never shown: another may be the password.
+    """
+
+    line: int
+    user_id: object
+    reason: str
+    maybe: tuple[str, ...] = ()
+
+
+class Block(NamedTuple):
+    """
+    Some rows of a source.
+
+    :param lines: where each row starts.
+    :param columns: for each of the format's fields its values, as many as lines; ``None`` where a row has none.
+    :param bad: rows that could not be read.
+    :param file: which of several files they are from.
+    """
+
+    lines: Sequence[int]
+    columns: tuple[Sequence[Any], ...]
+    bad: list[Bad]
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Format:
+    """
+    How a file is to be read.
+
+    :param name: ``"csv"``, ``"json"`` (one array of objects), ``"jsonl"`` (one object per line), ``"parquet"``, or
+        ``None`` to tell by the file's suffix. Whether it is gzipped is told by its content.
+    :param columns: name of the source's column for each field that is called otherwise there.
+    :param ids_only: whether a source needs no column but the ids.
+    :param delimiter: of CSV, one character.
+    :param encoding: of the text; a byte order mark is accepted in UTF-8.
+    """
+
+    name: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    ids_only: bool = False
+    delimiter: str = ","
+    encoding: str = "utf-8"
+
+    #: what rows may have, in the order in which blocks give it
+    fields: ClassVar[tuple[str, ...]] = FIELDS
+    #: whether rows may have nothing else
+    strict: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.name not in (None, *FORMATS):
+            raise EmqxConfigError(f"format must be one of {', '.join(FORMATS)}, not {self.name!r}")
+        unknown = sorted(set(self.columns) - set(self.fields))
+        if unknown:
+            raise EmqxConfigError(
+                f"columns has the unknown key {unknown[0]!r}; it maps {', '.join(self.fields)} to the source's own "
+                "names"
+            )
+        if not all(isinstance(name, str) and name for name in self.columns.values()):
+            raise EmqxConfigError("columns maps field names to column names, both text")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            raise EmqxConfigError(
+                f"delimiter must be one character, as ',' or ';' or a tab, not {self.delimiter!r}"
+            )
+        try:
+            codecs.lookup(self.encoding)
+        except (LookupError, TypeError):
+            raise EmqxConfigError(
+                f"there is no encoding {self.encoding!r}; utf-8 and latin-1 are some"
+            ) from None
+
+    def column(self, name: str) -> str:
+        """Tell what a field is called in the source."""
+        return str(self.columns.get(name, name))
+
+    def unknown(self, names: Iterable[Any]) -> str | None:
+        """Tell which name of a source means nothing, if that matters; misspelt it would go unseen."""
+        known = {self.column(name) for name in self.fields} if self.strict else set(names)
+        other = next((name for name in names if name not in known), None)
+        return (
+            None
+            if other is None
+            else f"there is no field {str(other)[:40]!r}; there are {', '.join(self.fields)}"
+        )
+
+    def needs(self, name: str, header: Sequence[str]) -> bool:
+        """Tell whether a source with this header cannot do without a field."""
+        if name == "password":
+            return not self.ids_only and self.column("password_hash") not in header
+        return name == "user_id"
+
+
+def kind(value: object) -> str:
+    """Say in words what a value is, without showing it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "an object" if isinstance(value, Mapping) else f"of type {type(value).__name__}"

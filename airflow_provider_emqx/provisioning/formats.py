@@ -1,0 +1,485 @@
+"""Takes rows out of CSV, Parquet and JSON, without ever holding the whole text."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from operator import itemgetter
+from typing import IO, Any
+
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.provisioning.blocks import Bad, Block, Format, kind
+
+#: rows read at a time
+BLOCK = 500
+#: characters of the longest row: more than fits into one request
+LONGEST = 8_000_000
+
+
+class Where:
+    """
+    Where in a file the reader is, for errors.
+
+    :param source: the file's name.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.line = 0
+
+    def broken(self, what: str, line: int | None = None) -> EmqxConfigError:
+        """Make the error for a source that is wrong and stays so."""
+        line = self.line if line is None else line
+        return EmqxConfigError(f"{self.source}, line {line:,}: {what}" if line else f"{self.source}: {what}")
+
+    def failed(self, error: Exception) -> EmqxError:
+        """Make the error for reading that failed."""
+        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+            return self.broken("the gzip archive is damaged or cut off")
+        if isinstance(error, UnicodeError):
+            return self.broken("the text is not of the encoding that was given")
+        what = error.strerror if isinstance(error, OSError) else None
+        return EmqxError(
+            f"{self.source}, after line {self.line:,}: reading failed: {what or type(error).__name__}"
+        )
+
+
+#: what reading a file can raise
+FAILURES = (OSError, EOFError, zlib.error, UnicodeError)
+
+
+# ---------------------------------------------------------------------- CSV
+
+
+def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Block]:
+    """
+    Read CSV.
+
+    :param text: opened without translation of line ends.
+    :param how: its format.
+    :param where: told the line of each row.
+    :return: blocks of rows.
+    :raises EmqxError: if the text is broken, after the rows before that.
+    """
+    # the limit is the process's; it is only ever raised
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
+    lines = _Lines(text, where)
+    header = _header(lines, how, where)
+    positions = _positions(header, how, where, how.delimiter)
+    width = len(header)
+    while taken := lines.take(BLOCK):
+        try:
+            rows = list(csv.reader(taken, delimiter=how.delimiter, strict=True))
+        except csv.Error:
+            rows = []
+        bad: list[Bad] = []
+        numbers: Sequence[int] = range(where.line - len(taken) + 1, where.line + 1)
+        if len(rows) != len(taken):
+            # a field with a line break, or a stray quote: each row for itself
+            lines.put_back(taken)
+            numbers, rows, bad = _careful(lines, how)
+        if set(map(len, rows)) != {width}:
+            numbers, rows = _only_of_width(width, numbers, rows, bad)
+        columns = tuple(
+            [None] * len(rows) if at is None else list(map(itemgetter(at), rows)) for at in positions
+        )
+        yield Block(numbers, columns, bad)
+
+
+class _Lines:
+    """
+    Lines of a text, some of which may be put back and read again.
+
+    :param text: opened without translation of line ends.
+    :param where: its ``line`` is kept at the last line taken.
+    """
+
+    def __init__(self, text: io.TextIOWrapper, where: Where) -> None:
+        self._text = text
+        self._where = where
+        self._again: deque[str] = deque()
+        self._error: Exception | None = None
+
+    def take(self, count: int) -> list[str]:
+        """Give up to ``count`` lines, none at the end. When reading fails, what was read until then comes first."""
+        taken = [self._again.popleft() for _ in range(min(count, len(self._again)))]
+        if self._error is None:
+            try:
+                # what extend() got before the error stays in the list
+                taken.extend(islice(self._text, count - len(taken)))
+            except FAILURES as error:
+                self._error = error
+        if not taken and self._error is not None:
+            raise self._where.failed(self._error) from None
+        self._where.line += len(taken)
+        return taken
+
+    def put_back(self, lines: Sequence[str]) -> None:
+        self._again.extendleft(reversed(lines))
+        self._where.line -= len(lines)
+
+    def rows(self, delimiter: str) -> Iterator[tuple[int, list[str] | Bad]]:
+        """Give each row's line number and values; of a broken row only the first line is lost."""
+        used: list[str] = []
+
+        def feed() -> Iterator[str]:
+            while line := self.take(1):
+                used.extend(line)
+                yield line[0]
+
+        reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+        while True:
+            first = self._where.line + 1
+            used.clear()
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "field limit" in str(error) and len(used) == 1:
+                    reason = f"a field has more than {LONGEST:,} characters"
+                else:
+                    reason = "a quote is opened and never closed, or closed too early"
+                bad = Bad(first, None, reason, tuple(re.split(rf'["\r\n{re.escape(delimiter)}]', used[0])))
+                self.put_back(used[1:])
+                # the old one has seen the end of the file, or half of a row
+                reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+                yield first, bad
+            else:
+                yield first, row
+
+
+def _header(lines: _Lines, how: Format, where: Where) -> list[str]:
+    for number, row in lines.rows(how.delimiter):
+        if isinstance(row, Bad):
+            raise where.broken(f"the header cannot be read: {row.reason}", number)
+        if row:
+            return row
+    raise where.broken("the file is empty")
+
+
+def _positions(
+    header: Sequence[str], how: Format, where: Where, delimiter: str = ""
+) -> tuple[int | None, ...]:
+    if unknown := how.unknown(header):
+        raise where.broken(f"{unknown}. Other names can be mapped with columns=")
+    positions: list[int | None] = []
+    for name in how.fields:
+        column = how.column(name)
+        if header.count(column) > 1:
+            raise where.broken(f"the header has the column {column!r} twice")
+        if column in header:
+            positions.append(header.index(column))
+        elif name in how.columns or how.needs(name, header):
+            raise where.broken(_missing(header, column, delimiter))
+        else:
+            positions.append(None)
+    return tuple(positions)
+
+
+def _missing(header: Sequence[str], column: str, delimiter: str) -> str:
+    """Say which column is missing. Other names are not shown: without a header they are somebody's password."""
+
+    def bare(name: str) -> str:
+        return re.sub(r"[\s_-]", "", name).lower()
+
+    similar = next((name for name in header if bare(name) == bare(column)), None)
+    if similar is not None:
+        return f"the header has no column {column!r}, but {similar!r}: map it with columns="
+    text = f"the header has no column {column!r}; it has {len(header)} column{'s' * (len(header) != 1)}"
+    if not delimiter:
+        return f"{text}. Other names can be mapped with columns="
+    other = next((mark for mark in ";\t|," if mark != delimiter and mark in header[0]), None)
+    if len(header) == 1 and other:
+        return f"{text}. Is delimiter={other!r} meant?"
+    return f"{text}. The first line must name the columns; other names can be mapped with columns="
+
+
+def _careful(lines: _Lines, how: Format) -> tuple[list[int], list[list[str]], list[Bad]]:
+    numbers, rows, bad = [], [], []
+    for number, row in islice(lines.rows(how.delimiter), BLOCK):
+        if isinstance(row, Bad):
+            bad.append(row)
+        else:
+            numbers.append(number)
+            rows.append(row)
+    return numbers, rows, bad
+
+
+def _only_of_width(
+    width: int, numbers: Sequence[int], rows: Sequence[list[str]], bad: list[Bad]
+) -> tuple[list[int], list[list[str]]]:
+    """
+    Leave out blank lines and rejected rows.
+
+    What stands in the id's place of a row with too many or too few fields may be its password: it is not shown.
+    """
+    good_numbers, good_rows = [], []
+    for number, row in zip(numbers, rows, strict=True):
+        if len(row) == width:
+            good_numbers.append(number)
+            good_rows.append(row)
+        elif row:
+            less = "few" if len(row) < width else "many"
+            reason = f"too {less} fields: {len(row)}, the header has {width}"
+            bad.append(Bad(number, None, reason, tuple(row)))
+    return good_numbers, good_rows
+
+
+# ---------------------------------------------------------------------- Parquet
+
+
+def read_parquet(raw: IO[bytes], how: Format, where: Where) -> Iterator[Block]:
+    """
+    Read Parquet.
+
+    :param raw: the file.
+    :param how: its format.
+    :param where: told the line of each row.
+    :return: blocks of rows.
+    :raises EmqxError: if the text is broken, after the rows before that.
+    """
+    try:
+        import pyarrow as arrow  # type: ignore[import-untyped]
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+    except ImportError:
+        raise EmqxConfigError("Parquet needs airflow-provider-emqx[parquet] on the workers") from None
+    try:
+        file = ParquetFile(raw)
+        header = file.schema_arrow.names
+        positions = _positions(header, how, where)
+        wanted = [header[at] for at in positions if at is not None]
+        for batch in file.iter_batches(BLOCK, columns=wanted):
+            columns = tuple(
+                [None] * len(batch) if at is None else batch.column(header[at]).to_pylist()
+                for at in positions
+            )
+            yield Block(range(where.line + 1, where.line + len(batch) + 1), columns, [])
+            where.line += len(batch)
+    except arrow.ArrowException as error:
+        raise where.broken(f"this is no Parquet file, or a damaged one ({type(error).__name__})") from None
+    except OSError as error:
+        raise where.failed(error) from None
+
+
+# ---------------------------------------------------------------------- JSON
+
+
+def read_json_lines(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Block]:
+    """
+    Read one JSON object per line.
+
+    :param text: opened without translation of line ends.
+    :param how: its format.
+    :param where: told the line of each row.
+    :return: blocks of rows.
+    :raises EmqxError: if the text is broken, after the rows before that.
+    """
+    lines = _Lines(text, where)
+    decode = json.JSONDecoder().decode
+    while taken := lines.take(BLOCK):
+        numbers, items, bad = [], [], []
+        for number, line in enumerate(taken, where.line - len(taken) + 1):
+            try:
+                items.append(decode(line))
+            except (ValueError, RecursionError):
+                if not line.isspace():
+                    bad.append(Bad(number, None, "the line is no JSON", _pieces(line)))
+            else:
+                numbers.append(number)
+        yield _block(numbers, items, bad, how)
+
+
+def read_json_array(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Block]:
+    """
+    Read one JSON array of objects.
+
+    :param text: opened without translation of line ends.
+    :param how: its format.
+    :param where: told the line of each row.
+    :return: blocks of rows.
+    :raises EmqxError: if the text is broken, after the rows before that.
+    """
+    yield from objects(_Array(text, where).items(), how)
+
+
+class _Array:
+    """
+    Takes one item after the other off a JSON array, reading on as needed.
+
+    :param text: opened without translation of line ends.
+    :param where: told the line of each item.
+    """
+
+    #: characters read at a time
+    STEP = 1 << 16
+
+    def __init__(self, text: io.TextIOWrapper, where: Where) -> None:
+        self._text = text
+        self._where = where
+        self._decode = json.JSONDecoder().raw_decode
+        self._buffer = ""
+        self._at = 0
+        self._line = 1
+        self._counted = 0
+        self._byte = 0
+        self._ended = False
+        where.line = 1
+
+    def items(self) -> Iterator[tuple[int, Any]]:
+        start = self._next_character()
+        if start == "{":
+            raise self._broken("a JSON array is expected; for one object per line give format='jsonl'")
+        if start != "[":
+            raise self._broken("a JSON array is expected: it must begin with [")
+        self._at += 1
+        if self._next_character() != "]":
+            while True:
+                line = self._current_line()
+                yield line, self._item()
+                mark = self._next_character()
+                if mark == "]":
+                    break
+                if mark != ",":
+                    raise self._broken("the JSON breaks here: a comma or ] is expected")
+                self._at += 1
+                self._next_character()
+        self._at += 1
+        if self._next_character():
+            raise self._broken("something follows the end of the JSON array")
+
+    def _item(self) -> Any:
+        while True:
+            try:
+                item, end = self._decode(self._buffer, self._at)
+            except RecursionError:
+                raise self._broken("the JSON is nested too deeply") from None
+            except json.JSONDecodeError as error:
+                if self._ended or not self._may_be_cut(error):
+                    cut = self._ended and error.msg.startswith("Unterminated string")
+                    at = len(self._buffer) if cut else error.pos
+                    raise self._broken(f"the JSON breaks here: {error.msg}", at) from None
+            except ValueError:
+                raise self._broken("the JSON holds a number that is too long") from None
+            else:
+                # a number, or true, may go on beyond what was read
+                if end < len(self._buffer) or self._ended:
+                    self._at = end
+                    return item
+            self._more()
+
+    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
+        """Tell whether the item may only be read in part, as opposed to being wrong."""
+        if len(self._buffer) - self._at > LONGEST:
+            return False
+        return error.msg.startswith("Unterminated string") or error.pos > len(self._buffer) - 16
+
+    def _next_character(self) -> str:
+        """Skip white space; give what comes then, empty at the end."""
+        while True:
+            while self._at < len(self._buffer):
+                character = self._buffer[self._at]
+                if character not in " \t\r\n":
+                    return character
+                self._at += 1
+            if self._ended:
+                return ""
+            self._more()
+
+    def _more(self) -> None:
+        """Read on; what was used goes. Steps grow with the item, so that a long one is not scanned again too often."""
+        self._current_line()
+        used, kept = self._buffer[: self._at], self._buffer[self._at :]
+        try:
+            read = self._text.read(max(self.STEP, len(kept)))
+        except FAILURES as error:
+            raise self._where.failed(error) from None
+        self._byte += len(used.encode("utf-8", "surrogateescape"))
+        self._ended = not read
+        self._buffer = kept + read
+        self._at = self._counted = 0
+
+    def _current_line(self) -> int:
+        self._line += self._breaks(self._counted, self._at)
+        self._counted = self._at
+        self._where.line = self._line
+        return self._line
+
+    def _breaks(self, start: int, end: int) -> int:
+        return self._buffer.count("\n", start, end)
+
+    def _broken(self, what: str, at: int | None = None) -> EmqxConfigError:
+        at = self._at if at is None else at
+        line = self._current_line() + self._breaks(self._at, at)
+        byte = self._byte + len(self._buffer[:at].encode("utf-8", "surrogateescape"))
+        if self._ended and at >= len(self._buffer.rstrip()):
+            what = "the file ends in the middle of the JSON array"
+        return self._where.broken(f"{what} (byte {byte:,})", line)
+
+
+def objects(items: Iterator[tuple[int, Any]], how: Format) -> Iterator[Block]:
+    """
+    Turn numbered JSON values, or dicts from elsewhere, into blocks of rows.
+
+    :param items: line and value of each.
+    :param how: its ``columns`` count.
+    :raises Exception: whatever ``items`` raises, after the rows before that.
+    """
+    error: Exception | None = None
+    while error is None:
+        taken: list[tuple[int, Any]] = []
+        try:
+            # what extend() got before the error stays in the list
+            taken.extend(islice(items, BLOCK))
+        except Exception as broken:  # an iterable may be anybody's
+            error = broken
+        if taken:
+            yield _block([line for line, _ in taken], [item for _, item in taken], [], how)
+        elif error is None:
+            return
+    raise error
+
+
+def _block(numbers: list[int], items: list[Any], bad: list[Bad], how: Format) -> Block:
+    if how.strict or not all(isinstance(item, dict) for item in items):
+        wrong = {at: reason for at, item in enumerate(items) if (reason := _wrong(item, how))}
+        bad += [Bad(numbers[at], None, reason, _texts(items[at])) for at, reason in wrong.items()]
+        for at in reversed(wrong):
+            del numbers[at], items[at]
+    columns = tuple([item.get(column) for item in items] for column in map(how.column, how.fields))
+    return Block(numbers, columns, bad)
+
+
+def _wrong(item: object, how: Format) -> str | None:
+    return how.unknown(item) if isinstance(item, Mapping) else f"this is {kind(item)}, not an object"
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Give all texts and numbers inside a JSON value."""
+    found, waiting = [], [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str | int):
+            found.append(str(one))
+        elif isinstance(one, Mapping):
+            waiting += one.values()
+        elif isinstance(one, list | tuple):
+            waiting += one
+    return tuple(found)
+
+
+def _pieces(line: str) -> tuple[str, ...]:
+    """Give all texts that may have been meant in a line that is no JSON."""
+    found = {*line.split('"'), *re.split(r'[\s"{}\[\],:]+', line)}
+    for quoted in re.findall(r'"(?:[^"\\]|\\.)*"', line):
+        with suppress(ValueError):
+            found.add(json.loads(quoted))
+    return tuple(found)
