@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, keep_result, mapping
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, is_dry_run, keep_result, mapping
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -101,7 +101,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
 
         plan = AclPlan(
             mode=self.mode,
-            dry_run=boolean("dry_run", self.dry_run),
+            dry_run=is_dry_run(self.dry_run),
             report=self.report or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,

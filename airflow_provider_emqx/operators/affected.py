@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.operators.base import MOST_LISTED, BaseEmqxOperator, boolean, excluded, named
+from airflow_provider_emqx.operators.base import MOST_LISTED, BaseEmqxOperator, excluded, named
 from airflow_provider_emqx.provisioning.files import open_to_write
 from airflow_provider_emqx.provisioning.plan import limit
 
@@ -48,12 +48,6 @@ class BaseSelectingOperator(BaseEmqxOperator):
         self.max_affected = max_affected
         self.dry_run = dry_run  # type: ignore[method-assign, assignment]
         self.report = report
-
-    def is_dry_run(self) -> bool:
-        """Tell whether nothing is to be touched; a template without a value must not take this guard away."""
-        if str(self.dry_run).strip().lower() in ("", "none"):
-            raise EmqxConfigError("dry_run has no value; give true or false. Nothing was done")
-        return boolean("dry_run", self.dry_run)
 
     def without_excluded(self, found: Sequence[T], name: Callable[[T], str] = str) -> list[T]:
         """

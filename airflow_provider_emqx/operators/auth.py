@@ -13,6 +13,7 @@ from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanO
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     boolean,
+    is_dry_run,
     keep_result,
     mapping,
     named,
@@ -188,7 +189,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
 
         plan = Plan(
             mode=self.mode,
-            dry_run=boolean("dry_run", self.dry_run),
+            dry_run=is_dry_run(self.dry_run),
             report=self.report or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,

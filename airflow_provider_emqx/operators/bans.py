@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, named, seconds, texts
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, is_dry_run, named, seconds, texts
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -167,7 +167,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             )
         # an empty list, as from another task, names nobody; it is not a filter that is missing
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
-        dry_run = self.is_dry_run()
+        dry_run = is_dry_run(self.dry_run)
         with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
             bans = list(hook.list_bans())
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]

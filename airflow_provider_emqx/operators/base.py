@@ -182,6 +182,18 @@ def boolean(name: str, value: object) -> bool:
     raise EmqxConfigError(f"{name} must be true or false, not {value!r}")
 
 
+def is_dry_run(value: object) -> bool:
+    """
+    Tell whether nothing is to be touched.
+
+    :param value: the argument ``dry_run``.
+    :raises EmqxConfigError: also if it is empty: a template without a value must not take this guard away.
+    """
+    if str(value).strip().lower() in ("", "none"):
+        raise EmqxConfigError("dry_run has no value; give true or false. Nothing was done")
+    return boolean("dry_run", value)
+
+
 def number(name: str, value: object) -> float | None:
     """
     Read a number above 0, which a template gives as text; empty is ``None``.

@@ -10,6 +10,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
+    is_dry_run,
     keep_result,
     mapping,
     named,
@@ -195,7 +196,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         given = None if self.clientids is None else named("clientids", self.clientids)
         if (given is None) == (not filters):
             raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
-        dry_run = self.is_dry_run()
+        dry_run = is_dry_run(self.dry_run)
         outcomes = ("kicked", "absent", "still_connected", "changed")
         with self.hook() as hook, Affected("clientid", outcomes, self.report) as affected:
             ids = self._select(hook, given, filters)

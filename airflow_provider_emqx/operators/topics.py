@@ -13,6 +13,7 @@ from airflow_provider_emqx.operators.base import (
     MOST_LISTED,
     BaseEmqxOperator,
     boolean,
+    is_dry_run,
     keep_result,
     mapping,
     named,
@@ -217,7 +218,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             raise EmqxConfigError(
                 "older_than goes with topic_filter; named topics are deleted whatever their age"
             )
-        dry_run = self.is_dry_run()
+        dry_run = is_dry_run(self.dry_run)
         with (
             self.hook() as hook,
             Affected("topic", ("deleted", "absent", "changed"), self.report) as affected,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
@@ -90,8 +91,8 @@ def size_and_age(location: Location) -> tuple[int, float] | None:
     place = locate(location)
     try:
         with _os_errors():
-            stat = os.stat(place) if isinstance(place, str) else cast("Any", place).stat()
-            return stat.st_size, stat.st_mtime
+            found = os.stat(place) if isinstance(place, str) else cast("Any", place).stat()
+            return found.st_size, found.st_mtime
     except OSError:
         return None
 
@@ -140,7 +141,7 @@ def open_to_read(location: Location) -> IO[bytes]:
     """
     place = locate(location)
     try:
-        return open(place, "rb") if isinstance(place, str) else _Remote.open(place, "rb")
+        return open(place, "rb") if isinstance(place, str) else _File.open(place, "rb")
     except OSError as error:
         raise _not_opened(error, location) from error
 
@@ -153,7 +154,7 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
 
     :param location: local path, URL, or ObjectStoragePath.
     :param what: what it is, for the error.
-    :raises EmqxError: if it cannot be written; of an object, also by ``write`` and ``close``.
+    :raises EmqxError: if it cannot be written; also by ``write`` and ``close``.
     """
     place = locate(location)
 
@@ -164,21 +165,23 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
 
     try:
         if not isinstance(place, str):
-            return _Remote.open(place, "wb", not_written)
+            return _File.open(place, "wb", not_written)
         os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        # one that was there keeps its mode otherwise
-        os.fchmod(descriptor, 0o600)
-        return open(descriptor, "wb")
+        # one that was there keeps its mode otherwise; a device is everybody's
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, 0o600)
+        return cast("IO[bytes]", _File(open(descriptor, "wb"), not_written))
     except OSError as error:
         raise not_written(error) from error
 
 
-class _Remote(io.RawIOBase):
+class _File(io.RawIOBase):
     """
-    A file of an object store. Each store's library has errors of its own; here they are all an OSError.
+    A file of an object store, whose library has errors of its own; here they are all an OSError. Or a local one that is
+    written, since a disk may be full.
 
-    :param file: as ObjectStoragePath opens it.
+    :param file: as ObjectStoragePath or ``open`` gives it.
     :param translate: makes another error of the OSError.
     """
 

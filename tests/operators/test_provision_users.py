@@ -197,6 +197,8 @@ def test_json_that_breaks_in_the_middle_fails_after_the_rows_before_it(broker: A
         ({"source": [], "max_rejected": "few"}, "max_rejected must be"),
         ({"source": [], "report": "r.txt"}, "report must end in"),
         ({"source": [], "dry_run": "perhaps"}, "dry_run must be true or false"),
+        ({"source": [], "dry_run": ""}, "dry_run has no value"),
+        ({"source": [], "dry_run": "None"}, "dry_run has no value"),
         ({"source": [], "rate_limit": "0"}, "rate_limit must be a number above 0"),
         ({"source": [], "columns": {"name": "x"}}, "unknown key 'name'"),
         ({"source": [], "format": "xml"}, "format must be one of"),

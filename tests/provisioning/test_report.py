@@ -52,6 +52,18 @@ def test_a_local_report_is_its_owners_even_if_it_was_everybodys(tmp_path: Path) 
         assert target.read_text() == ""
 
 
+def test_a_disk_that_is_full_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "full.csv"
+    target.symlink_to("/dev/full")
+    mode = stat.S_IMODE(os.stat("/dev/full").st_mode)
+    rejected = [Outcome(line, f"d{line}", "rejected", "password is empty") for line in range(1_000)]
+    for rows in (rejected, rejected[:1]):
+        with pytest.raises(EmqxConfigError, match=r"the report '.*full.csv' cannot be written: No space left"):
+            with Report(target) as report:
+                report.add(rows)
+    assert stat.S_IMODE(os.stat("/dev/full").st_mode) == mode
+
+
 def test_a_report_at_a_url_goes_through_object_storage(tmp_path: Path) -> None:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
