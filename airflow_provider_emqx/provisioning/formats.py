@@ -22,6 +22,7 @@ from airflow_provider_emqx.provisioning.blocks import Bad, Block, Format, kind
 BLOCK = 500
 #: characters of the longest row: more than fits into one request
 LONGEST = 8_000_000
+_TOO_LONG = f"the line has more than {LONGEST:,} characters"
 
 
 class Where:
@@ -77,13 +78,13 @@ def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Bloc
     width = len(header)
     while taken := lines.take(BLOCK):
         try:
-            rows = list(csv.reader(taken, delimiter=how.delimiter, strict=True))
+            rows = [] if _is_cut(taken[-1]) else list(csv.reader(taken, delimiter=how.delimiter, strict=True))
         except csv.Error:
             rows = []
         bad: list[Bad] = []
         numbers: Sequence[int] = range(where.line - len(taken) + 1, where.line + 1)
         if len(rows) != len(taken):
-            # a field with a line break, or a stray quote: each row for itself
+            # a field with a line break, a stray quote, a line without end: each row for itself
             lines.put_back(taken)
             numbers, rows, bad = _careful(lines, how)
         if set(map(len, rows)) != {width}:
@@ -92,6 +93,10 @@ def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Bloc
             [None] * len(rows) if at is None else list(map(itemgetter(at), rows)) for at in positions
         )
         yield Block(numbers, columns, bad)
+
+
+class _Cut(str):
+    """The beginning of a line that is longer than any row may be."""
 
 
 class _Lines:
@@ -109,18 +114,33 @@ class _Lines:
         self._error: Exception | None = None
 
     def take(self, count: int) -> list[str]:
-        """Give up to ``count`` lines, none at the end. When reading fails, what was read until then comes first."""
+        """
+        Give up to ``count`` lines, fewer of long ones, none at the end. A line that is cut comes last.
+
+        When reading fails, what was read until then comes first.
+        """
         taken = [self._again.popleft() for _ in range(min(count, len(self._again)))]
-        if self._error is None:
-            try:
-                # what extend() got before the error stays in the list
-                taken.extend(islice(self._text, count - len(taken)))
-            except FAILURES as error:
-                self._error = error
+        size = 0
+        try:
+            while self._error is None and len(taken) < count and size <= LONGEST:
+                line = self._text.readline(LONGEST + 1)
+                if not line:
+                    break
+                taken.append(line if len(line) <= LONGEST else self._cut(line))
+                size += len(line)
+        except FAILURES as error:
+            self._error = error
         if not taken and self._error is not None:
             raise self._where.failed(self._error) from None
         self._where.line += len(taken)
         return taken
+
+    def _cut(self, line: str) -> str:
+        """Leave out the rest of a line that is read up to the limit."""
+        rest = line
+        while rest and not rest.endswith(("\n", "\r")):
+            rest = self._text.readline(LONGEST)
+        return _Cut(line)
 
     def put_back(self, lines: Sequence[str]) -> None:
         self._again.extendleft(reversed(lines))
@@ -133,6 +153,8 @@ class _Lines:
         def feed() -> Iterator[str]:
             while line := self.take(1):
                 used.extend(line)
+                if _is_cut(line[0]):
+                    raise csv.Error
                 yield line[0]
 
         reader = csv.reader(feed(), delimiter=delimiter, strict=True)
@@ -143,9 +165,9 @@ class _Lines:
                 row = next(reader)
             except StopIteration:
                 return
-            except csv.Error as error:
-                if "field limit" in str(error) and len(used) == 1:
-                    reason = f"a field has more than {LONGEST:,} characters"
+            except csv.Error:
+                if len(used) == 1 and _is_cut(used[0]):
+                    reason = _TOO_LONG
                 else:
                     reason = "a quote is opened and never closed, or closed too early"
                 bad = Bad(first, None, reason, tuple(re.split(rf'["\r\n{re.escape(delimiter)}]', used[0])))
@@ -155,6 +177,10 @@ class _Lines:
                 yield first, bad
             else:
                 yield first, row
+
+
+def _is_cut(line: str) -> bool:
+    return isinstance(line, _Cut)
 
 
 def _header(lines: _Lines, how: Format, where: Where) -> list[str]:
@@ -205,12 +231,16 @@ def _missing(header: Sequence[str], column: str, delimiter: str) -> str:
 
 def _careful(lines: _Lines, how: Format) -> tuple[list[int], list[list[str]], list[Bad]]:
     numbers, rows, bad = [], [], []
+    size = 0
     for number, row in islice(lines.rows(how.delimiter), BLOCK):
         if isinstance(row, Bad):
             bad.append(row)
         else:
             numbers.append(number)
             rows.append(row)
+            size += sum(map(len, row))
+        if size > LONGEST:
+            break
     return numbers, rows, bad
 
 
@@ -259,15 +289,23 @@ def read_parquet(raw: IO[bytes], how: Format, where: Where) -> Iterator[Block]:
         wanted = [header[at] for at in positions if at is not None]
         for batch in file.iter_batches(BLOCK, columns=wanted):
             columns = tuple(
-                [None] * len(batch) if at is None else batch.column(header[at]).to_pylist()
-                for at in positions
+                [None] * len(batch) if at is None else _values(batch.column(header[at])) for at in positions
             )
             yield Block(range(where.line + 1, where.line + len(batch) + 1), columns, [])
             where.line += len(batch)
     except arrow.ArrowException as error:
         raise where.broken(f"this is no Parquet file, or a damaged one ({type(error).__name__})") from None
-    except OSError as error:
+    except FAILURES as error:
         raise where.failed(error) from None
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        # a matter of its row
+        raw = column.cast("large_binary").to_pylist()
+        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
 
 
 # ---------------------------------------------------------------------- JSON
@@ -292,7 +330,8 @@ def read_json_lines(text: io.TextIOWrapper, how: Format, where: Where) -> Iterat
                 items.append(decode(line))
             except (ValueError, RecursionError):
                 if not line.isspace():
-                    bad.append(Bad(number, None, "the line is no JSON", _pieces(line)))
+                    reason = _TOO_LONG if _is_cut(line) else "the line is no JSON"
+                    bad.append(Bad(number, None, reason, _pieces(line)))
             else:
                 numbers.append(number)
         yield _block(numbers, items, bad, how)
@@ -479,7 +518,7 @@ def _texts(value: object) -> tuple[str, ...]:
 def _pieces(line: str) -> tuple[str, ...]:
     """Give all texts that may have been meant in a line that is no JSON."""
     found = {*line.split('"'), *re.split(r'[\s"{}\[\],:]+', line)}
-    for quoted in re.findall(r'"(?:[^"\\]|\\.)*"', line):
+    for quoted in re.findall(r'"[^"\\]*(?:\\.[^"\\]*)*"', line):
         with suppress(ValueError):
             found.add(json.loads(quoted))
     return tuple(found)

@@ -130,6 +130,21 @@ def test_parquet(broker: Any, tmp_path: Path) -> None:
         operator.execute({})
 
 
+def test_text_of_parquet_that_is_not_utf8_costs_its_own_row_only(broker: Any, tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    offsets = b"".join(at.to_bytes(4, "little") for at in (0, 1, 2, 3))
+    ids = arrow.Array.from_buffers(
+        arrow.string(), 3, [None, arrow.py_buffer(offsets), arrow.py_buffer(b"a\xffc")]
+    )
+    write_table(arrow.table({"user_id": ids, "password": ["1", "2", "3"]}), tmp_path / "x.parquet")
+    result = EmqxProvisionUsersOperator(task_id="x", source=tmp_path / "x.parquet").execute({})
+    assert (result["written"], result["rejected"]) == (2, 1)
+    assert result["rejected_rows"][0]["reason"] == "user_id is not valid UTF-8"
+    assert sorted(broker.users) == ["a", "c"]
+
+
 def test_parquet_that_is_none_or_lacks_a_column(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(EmqxConfigError, match="no Parquet file"):

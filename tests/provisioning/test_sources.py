@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,38 @@ def test_a_field_that_no_request_could_carry_is_rejected_and_the_next_rows_are_r
     rows, bad = read(path)
     assert rows == [(3, "b", "2", None)]
     assert [line for line, *_ in bad] == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("x.csv.gz", "user_id,password\na,1\nlong,", '\nb,2\n"c\nd",3\n'),
+        ("x.csv.gz", 'user_id,password\na,1\nlong,"\n', '"\nb,2\n"c\nd",3\n'),
+        (
+            "x.jsonl.gz",
+            '{"user_id": "a", "password": "1"}\n{"user_id": "long", "password": "',
+            '"}\n{"user_id": "b", "password": "2"}\n{"user_id": "c\\nd", "password": "3"}\n',
+        ),
+    ],
+)
+def test_a_line_without_end_costs_its_own_row_and_little_memory(
+    tmp_path: Path, name: str, first: str, last: str
+) -> None:
+    path = tmp_path / name
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(first.encode())
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+        file.write(last.encode())
+    tracemalloc.start()
+    blocks = list(read_file(path, Format()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rows, bad = take(blocks)
+    assert [row[1:3] for row in rows] == [("a", "1"), ("b", "2"), ("c\nd", "3")]
+    assert "the line has more than 8,000,000 characters" in {reason for _, _, reason in bad}
+    assert "long" in bad[0][1:] or any("long" in one.maybe for block in blocks for one in block.bad)
+    assert peak < 90_000_000
 
 
 def test_too_many_and_too_few_fields_are_rejected_without_showing_any_of_them(write: Write) -> None:
