@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -86,7 +85,8 @@ class Format:
                 f"delimiter must be one character, as ',' or ';' or a tab, not {self.delimiter!r}"
             )
         try:
-            codecs.lookup(self.encoding)
+            # base64 is an encoding too, but of no text
+            " ".encode(self.encoding)
         except (LookupError, TypeError):
             raise EmqxConfigError(
                 f"there is no encoding {self.encoding!r}; utf-8 and latin-1 are some"

@@ -274,4 +274,8 @@ def _wrong_flag(flag: object) -> str | None:
 def _flag(flag: object) -> bool | None:
     if isinstance(flag, str):
         flag = flag.strip().lower()
-    return _FLAGS.get(flag) if isinstance(flag, str | bool | int | None) else None
+    try:
+        # a number of a database may be a Decimal, 1 all the same
+        return _FLAGS.get(flag)
+    except TypeError:
+        return None

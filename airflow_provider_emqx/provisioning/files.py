@@ -97,6 +97,19 @@ def size_and_age(location: Location) -> tuple[int, float] | None:
         return None
 
 
+def entries(directory: str) -> list[str]:
+    """
+    List what is in a local directory.
+
+    :param directory: its path.
+    :raises EmqxConfigError: if it may not be read.
+    """
+    try:
+        return [os.path.join(directory, name) for name in os.listdir(directory)]
+    except OSError as error:
+        raise _not_opened(error, directory) from error
+
+
 def files_in(location: Location, pattern: str = "") -> list[ObjectStoragePath]:
     """
     List the files of a directory that is not a local one.

@@ -12,10 +12,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import IO, Any, NamedTuple, cast
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.files import (
     Location,
+    entries,
     files_in,
     is_directory,
     is_location,
@@ -84,6 +85,8 @@ def read_source(given: Any, how: Format) -> Source:
     if is_location(given):
         files = find(given, how)
         return Source(read_files(files, how), files, lambda: estimate(files, how))
+    if given is None or given == "":
+        raise EmqxConfigError("source has no value: give a path, a URL or a list of rows")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
     return Source(read_rows(given, how), (), lambda: len(given) if isinstance(given, Sized) else None)
@@ -123,12 +126,13 @@ def find(source: Location, how: Format) -> Sequence[Location]:
     files: Sequence[Any]
     if isinstance(place, str):
         if os.path.isdir(place):
-            found = [os.path.join(place, name) for name in os.listdir(place)]
+            found = entries(place)
         elif _is_pattern(place) and not os.path.exists(place):
             found = glob.glob(place, recursive=True)
         else:
             return [place]
-        files = sorted(filter(os.path.isfile, found))
+        # a link that leads nowhere is a file that is missing, which opening it tells
+        files = sorted(name for name in found if not os.path.isdir(name))
     else:
         url = str(source)
         if _is_pattern(url):
@@ -169,20 +173,30 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
     :return: blocks of rows. Memory is bounded whatever the file's size.
     :raises EmqxConfigError: if the file is missing, empty, no text, lacks a column, or breaks off; what was read until
         then has been given out.
+    :raises EmqxError: if reading fails, or the file was changed meanwhile; the same.
     """
     shown = str(source)
     name = how.name or _format_of(shown)
     where = Where(shown)
+    before = size_and_age(source)
     with open_to_read(source) as raw:
         if name == "parquet":
             yield from read_parquet(raw, how, where)
-            return
-        with _plain(raw) as plain:
-            _check_is_text(plain, how, where)
-            text = io.TextIOWrapper(
-                cast("IO[bytes]", plain), encoding=_codec(how.encoding), errors="surrogateescape", newline=""
-            )
-            yield from _READERS[name](text, how, where)
+        else:
+            with _plain(raw) as plain:
+                _check_is_text(plain, how, where)
+                text = io.TextIOWrapper(
+                    cast("IO[bytes]", plain),
+                    encoding=_codec(how.encoding),
+                    errors="surrogateescape",
+                    newline="",
+                )
+                yield from _READERS[name](text, how, where)
+    # a pipe has no size, and its age changes; with rows that were missed, users would be deleted
+    if before and before[0] and size_and_age(source) != before:
+        raise EmqxError(
+            f"{shown} was changed while it was read: some rows may have been missed. Run the task again"
+        )
 
 
 def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:

@@ -95,4 +95,9 @@ def _positions(header: Sequence[str], how: Format) -> tuple[int | None, ...]:
             f"the query gives no column {missing[0]!r}, only {', '.join(names) or 'none'}: name it with AS, or map "
             "it with columns="
         )
+    twice = next((name for name in wanted.values() if names.count(name) > 1), None)
+    if twice:
+        raise EmqxConfigError(
+            f"the query gives the column {twice!r} twice: name one of them otherwise, with AS"
+        )
     return tuple(names.index(name) if name in names else None for name in wanted.values())

@@ -190,7 +190,8 @@ def test_json_that_breaks_in_the_middle_fails_after_the_rows_before_it(broker: A
     ("arguments", "message"),
     [
         ({"source": "/none/x.csv"}, "there is no file"),
-        ({"source": ""}, "source must be"),
+        ({"source": ""}, "source has no value"),
+        ({"source": None}, "source has no value"),
         ({"source": 5}, "source must be"),
         ({"source": [], "mode": "replace"}, "mode must be one of"),
         ({"source": [], "on_rejected": "ignore"}, "on_rejected must be"),

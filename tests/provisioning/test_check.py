@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -49,6 +50,18 @@ def test_any_text_may_be_an_id_and_a_password(user_id: str, password: str) -> No
         [{"user_id": user_id, "password": password, "is_superuser": False}],
         [],
     )
+
+
+@pytest.mark.parametrize("user_id", ["plain", "ü"])
+@pytest.mark.parametrize(
+    ("flag", "meant"), [(Decimal(1), True), (1.0, True), (Decimal(0), False), (0.0, False)]
+)
+def test_numbers_of_databases_are_flags_whatever_else_the_row_has(
+    user_id: str, flag: Any, meant: bool
+) -> None:
+    users, bad = check({"user_id": user_id, "password": "p", "is_superuser": flag})
+    assert [user["is_superuser"] for user in users] == [meant]
+    assert not bad
 
 
 @pytest.mark.parametrize(

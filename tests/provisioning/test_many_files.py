@@ -53,6 +53,13 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> Non
     assert names(path, tmp_path) == ["devices[1].csv"]
 
 
+def test_a_file_that_is_missing_is_not_left_out_in_silence(broker: Any, folder: Path) -> None:
+    (folder / "d.csv").symlink_to(folder / "gone.csv")
+    for source in (folder, folder / "*.csv"):
+        with pytest.raises(EmqxConfigError, match="there is no file '.*d.csv'"):
+            EmqxProvisionUsersOperator(task_id="x", source=source, mode="sync", scope="*").execute({})
+
+
 def test_no_files_are_an_error(tmp_path: Path) -> None:
     for source in (tmp_path, f"{tmp_path}/*.csv", f"file://{tmp_path}/", f"file://{tmp_path}/*.csv"):
         with pytest.raises(EmqxConfigError, match="no files of rows"):

@@ -58,11 +58,11 @@ def test_a_disk_that_is_full_is_told_with_the_name_of_the_file(tmp_path: Path) -
     mode = stat.S_IMODE(os.stat("/dev/full").st_mode)
     rejected = [Outcome(line, f"d{line}", "rejected", "password is empty") for line in range(1_000)]
     for rows in (rejected, rejected[:1]):
-        with pytest.raises(
-            EmqxConfigError, match=r"the report '.*full.csv' cannot be written: No space left"
+        with (
+            pytest.raises(EmqxConfigError, match="full.csv' cannot be written: No space"),
+            Report(target) as report,
         ):
-            with Report(target) as report:
-                report.add(rows)
+            report.add(rows)
     assert stat.S_IMODE(os.stat("/dev/full").st_mode) == mode
 
 

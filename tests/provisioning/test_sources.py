@@ -244,6 +244,7 @@ def test_a_source_of_ids_needs_no_other_column(write: Write) -> None:
         ({"columns": {"user_id": 1}}, "both text"),
         ({"delimiter": ";;"}, "delimiter must be one character"),
         ({"encoding": "utf-9"}, "no encoding 'utf-9'"),
+        ({"encoding": "base64"}, "no encoding 'base64'"),
     ],
 )
 def test_nonsense_about_the_format_is_refused(how: dict[str, Any], message: str) -> None:
@@ -474,7 +475,9 @@ def test_what_cannot_be_guessed_is_not_known(write: Write) -> None:
 
 @pytest.mark.parametrize("source", [None, 7, "", b"x", {"user_id": "a"}])
 def test_what_is_no_source_is_refused(source: Any) -> None:
-    with pytest.raises(EmqxConfigError, match="source must be a path, a URL or a list of rows"):
+    with pytest.raises(
+        EmqxConfigError, match=r"source (must be|has no value: give) a path, a URL or a list of rows"
+    ):
         read_source(source, Format())
 
 

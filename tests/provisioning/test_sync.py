@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
-from airflow_provider_emqx.provisioning.blocks import Format
+from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.shards import Shard
 from airflow_provider_emqx.provisioning.sources import read_source
@@ -158,6 +158,25 @@ def test_nobody_is_deleted_when_an_id_cannot_be_read(
 
 def test_nobody_is_deleted_for_a_source_without_rows(filled: Any) -> None:
     assert run([])["pruned"] == 0
+    assert not deletions(filled)
+
+
+def test_nobody_is_deleted_when_the_file_was_changed_while_it_was_read(filled: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("user_id,password\nd1,p\n")
+    source = read_source(path, Format())
+
+    def growing() -> Iterator[Block]:
+        yield next(source.blocks)
+        with open(path, "a") as file:
+            file.write("d2,p\n")
+        yield from source.blocks
+
+    with EmqxHook() as hook, pytest.raises(EmqxError, match="x.csv was changed while it was read") as caught:
+        plan = Plan(mode="sync", scope="d")
+        provision(hook, source._replace(blocks=growing()), plan, lambda summary: None)
+    assert not isinstance(caught.value, EmqxConfigError)  # the next attempt may find it at rest
+    assert filled.verify("d1", "p")
     assert not deletions(filled)
 
 

@@ -85,6 +85,8 @@ def test_what_cannot_be_read_is_told_before_anything_is_sent(
 ) -> None:
     with pytest.raises(EmqxConfigError, match="no column 'password', only user_id"):
         execute(sql="SELECT device AS user_id FROM devices")
+    with pytest.raises(EmqxConfigError, match="the column 'password' twice"):
+        execute(sql="SELECT device AS user_id, secret AS password, 'x' AS PASSWORD FROM devices")
     with pytest.raises(EmqxError, match="connection 'devices' failed: OperationalError"):
         execute(sql="SELECT * FROM nothing")
     monkeypatch.setenv("AIRFLOW_CONN_DEVICES", json.dumps(broker.connection()))
