@@ -65,6 +65,12 @@ class State:
         for user in users:
             self._put(*self._digests(user))
 
+    def forget(self, users: Sequence[User]) -> None:
+        """Know no more what users are like: should sending them fail, it is not known which of it arrived."""
+        for user in users:
+            # 0 is the digest of nothing
+            self._put(self._digests(user)[0], 0)
+
     def save(self) -> None:
         """Write the file; a local one is replaced as a whole, or not at all."""
         pairs = array("q")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.plan import Plan
@@ -28,6 +28,10 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def writes(broker: Any) -> list[Any]:
     return [request for request in broker.requests if request.method != "GET"]
+
+
+def _overwrites(method: str, path: str) -> bool:
+    return method == "PUT" or "/import_users" in path
 
 
 def test_unchanged_rows_are_not_sent_again(broker: Any, tmp_path: Path) -> None:
@@ -99,6 +103,18 @@ def test_what_was_done_before_a_failure_is_remembered(broker: Any, tmp_path: Pat
     assert done == 500
     broker.clear_faults()
     assert run(tmp_path / "state", rows(2_000))["unchanged"] == done
+
+
+def test_a_row_that_is_taken_back_after_a_failure_is_sent_again(broker: Any, tmp_path: Path) -> None:
+    good, wrong = rows(1), [{"user_id": "d0", "password": "wrong"}]
+    run(tmp_path / "state", good)
+    broker.order_fault("reset_after", match=_overwrites, times=99)
+    with pytest.raises(EmqxError):
+        run(tmp_path / "state", wrong)
+    broker.clear_faults()
+    assert broker.verify("d0", "wrong")
+    run(tmp_path / "state", good)
+    assert broker.verify("d0", "S3cret0")
 
 
 def test_rejected_rows_are_not_remembered(broker: Any, tmp_path: Path, version: str) -> None:
