@@ -102,6 +102,12 @@ def test_a_dry_run_writes_nothing(broker: Any) -> None:
     assert sent(broker) == []
 
 
+def test_a_dry_run_without_a_value_is_refused(broker: Any) -> None:
+    with pytest.raises(EmqxConfigError, match="dry_run has no value"):
+        EmqxProvisionAclOperator(task_id="x", source=[], dry_run="").execute({})
+    assert not broker.requests
+
+
 def test_rules_are_deleted_by_subject(broker: Any) -> None:
     provision(ROWS)
     result = provision([{"username": "alice"}, {"clientid": "ghost"}], mode="delete")
