@@ -89,6 +89,8 @@ class EmqxBanOperator(BaseEmqxOperator):
             )
             self.log.info("Banned %d by %s", len(bans), self.kind)
             kicked = self._kick(hook, names) if kick else []
+            if kick:
+                self.log.info("Kicked %d clients", len(kicked))
         banned = [{name: row[name] for name in ("as", "who", "until")} for row in bans[:1_000]]
         return {"banned": banned, "kicked": kicked[:1_000]}
 

@@ -25,7 +25,7 @@ from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import REJECTED, SKIPPED, WRITTEN, Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Terms
-from airflow_provider_emqx.provisioning.report import Report, Tally, judge, rejected_rows, tell
+from airflow_provider_emqx.provisioning.report import Report, Tally, failed, judge, rejected_rows, tell
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def provision(
     :raises EmqxConfigError: if the source breaks off; nothing is written then. If too many rows were rejected.
     :raises EmqxError: if the broker fails; subjects before that are done.
     """
-    tally, subjects = Tally(), 0
+    # the broker counts no rules
+    tally, subjects = Tally(created=None, updated=None, unchanged=None), 0
 
     def summary() -> dict[str, Any]:
         sums = {name: getattr(tally, name) for name in ("written", "skipped", "rejected")}
@@ -207,7 +208,7 @@ def provision(
             failure = failure or f"none of {rows.read:,} rows could be done, {tally.rejected:,} were rejected"
         if failure:
             push(summary())
-            raise EmqxConfigError(failure)
+            raise failed(failure, tally, plan)
         return summary()
 
 

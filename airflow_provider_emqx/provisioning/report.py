@@ -282,6 +282,11 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
         if tally.rejected > len(tally.rejected_rows):
             log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
     counts = tally.counts()
+    where = ""
+    if terms.report and terms.dry_run:
+        where = f". The plan is {terms.report}"
+    elif terms.report and tally.rejected + tally.skipped:
+        where = f". Rows not done are in {terms.report}"
     log.log(
         logging.WARNING if tally.rejected else logging.INFO,
         "%s%s rows read: %s%s; %s%s",
@@ -290,7 +295,7 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
         tally.words(),
         f" ({counts})" if counts else "",
         tally.rate(),
-        f". Rows not done are in {terms.report}" if terms.report and tally.rejected + tally.skipped else "",
+        where,
     )
 
 
@@ -314,3 +319,15 @@ def judge(tally: Tally, read: int, terms: Terms) -> str | None:
         return None
     given = "on_rejected is 'fail'" if terms.max_rejected is None else f"max_rejected is {terms.max_rejected}"
     return f"{tally.rejected:,} of {read:,} rows were rejected, and {given}"
+
+
+def failed(why: str, tally: Tally, terms: Terms) -> EmqxConfigError:
+    """
+    Give the error of a run that its rejected rows made a failure.
+
+    :param why: as :func:`judge` says it.
+    :param tally: of the run.
+    :param terms: its ``report`` counts.
+    """
+    where = f"The report is {terms.report}" if terms.report else "They are in the log"
+    return EmqxConfigError(f"{why}; {tally.words()}. {where}")

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.outcomes import KEPT, Done, Outcome
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
-from airflow_provider_emqx.provisioning.report import Report, Tally, judge, rejected_rows, tell
+from airflow_provider_emqx.provisioning.report import Report, Tally, failed, judge, rejected_rows, tell
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ def provision(
     tell(tally, run.read, plan)
     if failure is not None:
         push(summary)
-        where = f"The report is {plan.report}" if plan.report else "They are in the log"
-        raise EmqxConfigError(f"{failure}; {tally.words()}. {where}")
+        raise failed(failure, tally, plan)
     return summary
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
+from airflow_provider_emqx.operators.auth import EmqxBanOperator
 from airflow_provider_emqx.operators.base import BaseEmqxOperator
 from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator, EmqxSubscribeOperator
 from airflow_provider_emqx.operators.cluster import (
@@ -53,11 +54,15 @@ def test_what_was_done(broker: Any, told: Any) -> None:
     execute(EmqxSetRuleStateOperator, names="r1", state="disabled")
     execute(EmqxSubscribeOperator, clientids="dev-1", topics="a")
     execute(EmqxKickClientsOperator, clientids=["dev-1", "dev-2"])
+    broker.connect("dev-3")
+    execute(EmqxBanOperator, kind="clientid", who=["dev-3", "dev-4"], duration=60, kick=True)
     for line in (
         "Alarms ended: none; history deleted; active now: high_cpu_usage",
         "Topic metrics: register, 2 topics",
         "subscribe: done for 1 clients",
         "Of 2 clients: 1 absent, 1 still connected",
+        "Banned 2 by clientid",
+        "Kicked 1 clients",
     ):
         assert line in told()
     assert any(line.startswith("rule 'r1': disabled") for line in told())

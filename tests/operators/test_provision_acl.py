@@ -108,6 +108,22 @@ def test_a_dry_run_without_a_value_is_refused(broker: Any) -> None:
     assert not broker.requests
 
 
+def test_the_log_tells_no_count_that_the_broker_does_not_give(
+    broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    provision(ROWS)
+    assert "4 rows read: 4 written; " in caplog.text
+
+
+def test_a_failure_says_where_the_rejected_rows_are(broker: Any, tmp_path: Path) -> None:
+    with pytest.raises(EmqxConfigError, match=r"4 written, 1 rejected\. They are in the log"):
+        provision([*ROWS, "no row"], on_rejected="fail")
+    report = tmp_path / "report.jsonl"
+    with pytest.raises(EmqxConfigError, match=f"4 written, 1 rejected. The report is {report}"):
+        provision([*ROWS, "no row"], on_rejected="fail", report=str(report))
+
+
 def test_rules_are_deleted_by_subject(broker: Any) -> None:
     provision(ROWS)
     result = provision([{"username": "alice"}, {"clientid": "ghost"}], mode="delete")

@@ -101,6 +101,16 @@ def test_without_a_report_the_rejected_rows_are_in_log_and_result(
     assert SECRET not in caplog.text
 
 
+def test_the_report_of_a_dry_run_is_a_plan(
+    broker: Any, bad_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = tmp_path / "plan.csv"
+    execute(str(bad_file), dry_run=True, report=plan)
+    assert len(plan.read_text().splitlines()) == 1 + 29
+    assert f"The plan is {plan}" in caplog.text
+    assert "Rows not done" not in caplog.text
+
+
 def test_a_second_run_doubles_and_loses_nothing_and_a_changed_row_is_updated(
     broker: Any, tmp_path: Path, version: str
 ) -> None:
