@@ -115,3 +115,12 @@ def test_the_tests_that_a_page_names_are_there(page: str) -> None:
     code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     assert {name for name in names if f"def {name}(" not in code} == set()
     assert {path for path in paths if not (ROOT / path).exists()} == set()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_can_be_read_on_github_as_well(page: Path) -> None:
+    """There links show no titles of their own, and included code is not there."""
+    text = page.read_text(encoding="utf-8")
+    assert "[](" not in text
+    for included in re.findall(r"\{literalinclude\} \.\./(example_dags/\w+\.py)", text):
+        assert f"airflow-provider-emqx/blob/main/{included})" in text
