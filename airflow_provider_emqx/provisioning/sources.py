@@ -88,7 +88,8 @@ def read_source(given: Any, how: Format) -> Source:
     if given is None or given == "":
         raise EmqxConfigError("source has no value: give a path, a URL or a list of rows")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
+        what = "an empty text" if given == "" else type(given).__name__
+        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {what}")
     return Source(read_rows(given, how), (), lambda: len(given) if isinstance(given, Sized) else None)
 
 

@@ -110,7 +110,8 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     if status >= 500 or status in (408, 425) or code in NODE_FAILURES:
         # 408 and 425 come from proxies, and mean "send it again"
         return EmqxServerError(status, code, reason, asked, retry_after=answer.retry_after)
-    return EmqxBadRequestError(status, code, reason, asked)
+    hint = "EMQX knows no such value there." if "unable_to_convert_to_enum_symbol" in reason else ""
+    return EmqxBadRequestError(status, code, reason, asked, hint)
 
 
 def _reason(request: Request, answer: Answer, code: str, message: Any) -> str:
