@@ -116,8 +116,10 @@ class Poll:
     async def close(self) -> None:
         """End the rounds and the session."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            # once: a second time would cut its own ending short, as gather() would if we are cancelled meanwhile
+            if not self._task.cancelling():
+                self._task.cancel()
+            await asyncio.wait({self._task})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Tell whoever still waits that nobody looks any more; it should never come to this."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -136,6 +137,33 @@ def test_when_all_are_cancelled_nothing_is_asked_any_more(broker: FakeEmqx) -> N
     before = asyncio.run(main())
     # finding out what the broker is, and one question
     assert broker.request_count - before <= 6
+
+
+@pytest.mark.parametrize("ending", ["cancelled_again_and_again", "loop_ends"])
+def test_a_session_is_closed_however_the_waits_end(broker: FakeEmqx, ending: str) -> None:
+    """Airflow cancels a trigger once a second until it has ended."""
+    complaints: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        waits = [asyncio.create_task(event_of(trigger(name, poll_interval=0.2))) for name in "abc"]
+        await asyncio.sleep(0.5)
+        broker.order_fault("stall", seconds=60, times=10)
+        while sum(poll._in_flight for poll in _polls.values()) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        if ending == "cancelled_again_and_again":
+            for _ in range(3):
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+    broker.clear_faults()
+    gc.collect()
+    assert [each["message"] for each in complaints] == []
 
 
 def test_waits_with_other_options_stay_apart(broker: FakeEmqx) -> None:
