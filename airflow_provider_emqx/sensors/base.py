@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_emqx import conditions
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, whole
-from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hidden import RendersHidden
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.links import EmqxDashboardLink
@@ -156,19 +156,18 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         return PokeReturnValue(is_done=outcome.met, xcom_value=details)
 
     def _look(self) -> Outcome:
-        if self._condition is None:
-            self._condition = conditions.loaded(self.condition())
-        condition, hook = self._condition, self._hook or EmqxHook(self.emqx_conn_id)
-        self._hook = hook
+        condition = self._condition = self._condition or conditions.loaded(self.condition())
+        hook = self._hook = self._hook or EmqxHook(self.emqx_conn_id)
         try:
-            return hook.run(conditions.ask(condition, hook.broker, time.time()))
-        except EmqxAuthError:
-            # during a long wait the key may have been replaced, in the broker and in the connection
+            return _ask(condition, hook)
+        except EmqxError:
+            # during a long wait the broker may have moved or been upgraded, or its key been replaced
             self._close()
-            self._hook = EmqxHook(self.emqx_conn_id)
-            if self._hook.settings == hook.settings:
+            anew = EmqxHook(self.emqx_conn_id)
+            if not _has_changed(hook, anew):
                 raise
-            return self._hook.run(conditions.ask(condition, self._hook.broker, time.time()))
+            self._hook = anew
+            return _ask(condition, anew)
 
     def _failed(self, error: EmqxError) -> None:
         """Raise the error unless the wait goes on."""
@@ -191,25 +190,40 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
     @contextmanager
     def _one_ending(self) -> Iterator[None]:
-        """Airflow applies soft_fail and never_fail to fewer errors in poke mode than after a deferral."""
+        """Airflow applies soft_fail and never_fail to fewer errors in poke mode than after a deferral, or says less."""
         try:
             yield
-        except (EmqxError, AirflowSensorTimeout) as error:
-            told = error
-            if isinstance(error, AirflowSensorTimeout) and self._last:
-                told = AirflowSensorTimeout(f"{error} At the last look: {self._last}")
+        except (EmqxError, AirflowSensorTimeout, AirflowSkipException) as ending:
+            error: BaseException = ending
+            if isinstance(ending, AirflowSkipException) and ending.__cause__:
+                # Airflow's own skip, which leaves the words of the error out
+                error = ending.__cause__
+            text = str(error)
+            if self._last and isinstance(error, (AirflowSensorTimeout, AirflowSkipException)):
+                text += f" At the last look: {self._last}"
             if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(
-                    f"Skipped, as {'soft_fail' if self.soft_fail else 'never_fail'} asks: {told}"
-                ) from error
-            if told is not error:
-                raise told from None
+                flag = "soft_fail" if self.soft_fail else "never_fail"
+                raise AirflowSkipException(f"Skipped, as {flag} asks: {text}") from error
+            if isinstance(error, AirflowSensorTimeout):
+                raise AirflowSensorTimeout(text) from None
             raise
 
     def _close(self) -> None:
         if self._hook is not None:
             self._hook.close()
             self._hook = None
+
+
+def _ask(condition: Condition, hook: EmqxHook) -> Outcome:
+    return hook.run(conditions.ask(condition, hook.broker, time.time()))
+
+
+def _has_changed(hook: EmqxHook, anew: EmqxHook) -> bool:
+    try:
+        return anew.settings != hook.settings
+    except Exception:
+        # what the look has failed with says more than that this look-up failed
+        return False
 
 
 class BaseThresholdSensor(BaseEmqxSensor):

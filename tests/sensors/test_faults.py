@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConnectionError, EmqxServerError
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
@@ -54,8 +56,6 @@ def test_in_reschedule_mode_failures_are_not_counted(broker: FakeEmqx) -> None:
 def test_silent_fail_waits_on(broker: FakeEmqx, airflow_db: None) -> None:
     waiting = sensor(max_failures=0, silent_fail=True, timeout=0.5, soft_fail=True)
     broker.stop()
-    from airflow.providers.common.compat.sdk import AirflowSkipException
-
     with pytest.raises(AirflowSkipException, match="timed out"):
         waiting.execute({})
 
@@ -71,8 +71,6 @@ def test_a_wrong_key_is_tried_once(broker: FakeEmqx) -> None:
 def test_a_key_that_is_replaced_during_the_wait_is_taken_over(
     broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import json
-
     waiting = sensor()
     assert not waiting.poke({})
     broker.remove_key("key")
@@ -81,3 +79,26 @@ def test_a_key_that_is_replaced_during_the_wait_is_taken_over(
     monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(replaced))
     broker.connect("dev-1")
     assert waiting.poke({})
+
+
+def test_a_broker_that_moves_during_the_wait_is_found_again(
+    broker: FakeEmqx, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = sensor(max_failures=0)
+    assert not waiting.poke({})
+    broker.stop()
+    with FakeEmqx(version) as moved:
+        moved.connect("dev-1")
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(moved.connection()))
+        assert waiting.poke({})
+
+
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_a_skip_tells_why(broker: FakeEmqx, airflow_db: None, flag: str) -> None:
+    """Airflow's own words would be that the flag is set, or how long it took."""
+    late = sensor(timeout=0, **{flag: True})
+    with pytest.raises(AirflowSkipException, match=rf"{flag}.*timed out.*not online: dev-1"):
+        late.execute({})
+    broker.remove_key("key")
+    with pytest.raises(AirflowSkipException, match=rf"{flag}.*GET /clients/dev-1.*401"):
+        sensor(**{flag: True}).execute({})
