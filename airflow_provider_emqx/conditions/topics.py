@@ -117,7 +117,12 @@ def ask_metric(condition: Condition, broker: Broker, now: float) -> Operation[Ou
 
 
 def retained(
-    topic: Any, payload_hash: Any = None, json_field: Any = None, value_hash: Any = None
+    topic: Any,
+    payload: Any = None,
+    json_field: Any = None,
+    json_value: Any = None,
+    payload_hash: Any = None,
+    value_hash: Any = None,
 ) -> Condition:
     """
     Make the condition that a message is retained for a topic, and what it holds.
@@ -125,20 +130,28 @@ def retained(
     What is expected is carried as a digest: triggers are stored in clear.
 
     :param topic: without wildcards.
-    :param payload_hash: :func:`digest` of the payload.
+    :param payload: the whole payload, text or bytes.
     :param json_field: field of a JSON payload, as ``"state.battery"`` or ``"readings.0"``.
-    :param value_hash: :func:`digest` of that field's value.
+    :param json_value: value of that field.
+    :param payload_hash: in place of ``payload``, its :func:`digest`.
+    :param value_hash: in place of ``json_value``, its :func:`digest`.
     :raises EmqxConfigError: for what cannot be right.
     """
     parameters = {"topic": topic_name(topic)}
-    if payload_hash is not None and json_field is not None:
-        raise EmqxConfigError("compare either the whole payload or a field of it")
-    if (json_field is None) != (value_hash is None):
-        raise EmqxConfigError("json_field and json_value belong together")
+    if payload is not None:
+        if not isinstance(payload, (str, bytes)):
+            raise EmqxConfigError(f"payload must be text or bytes, not {type(payload).__name__}")
+        payload_hash = digest(payload.encode() if isinstance(payload, str) else payload)
+    if json_field is None:
+        if json_value is not None or value_hash is not None:
+            raise EmqxConfigError("json_value needs json_field, the field that is to have this value")
+        return Condition(
+            RETAINED, parameters if payload_hash is None else {**parameters, "payload_hash": payload_hash}
+        )
     if payload_hash is not None:
-        parameters["payload_hash"] = payload_hash
-    if json_field is not None:
-        parameters |= {"json_field": text("json_field", json_field), "value_hash": value_hash}
+        raise EmqxConfigError("compare either the whole payload or a field of it")
+    parameters["json_field"] = text("json_field", json_field)
+    parameters["value_hash"] = digest(json_value) if value_hash is None else value_hash
     return Condition(RETAINED, parameters)
 
 
@@ -191,11 +204,12 @@ def _field_digests(payload: bytes, field: str) -> set[str]:
         value = json.loads(payload)
         for step in field.split("."):
             value = value[int(step)] if isinstance(value, list) else value[step]
-    except (ValueError, KeyError, IndexError, TypeError):
+        # what is expected may come from a template, where all is text: "7", "true" or "True"
+        written = {value} if isinstance(value, str) else {json.dumps(_plain(value)), str(_plain(value))}
+        return {digest(value), *map(digest, written)}
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        # whatever a device has retained: it is not what is waited for
         return set()
-    # what is expected may come from a template, where numbers and booleans are texts
-    written = value if isinstance(value, str) else json.dumps(_plain(value))
-    return {digest(value), digest(written)}
 
 
 def _plain(value: Any) -> Any:

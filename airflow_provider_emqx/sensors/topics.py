@@ -7,7 +7,6 @@ from typing import Any
 
 from airflow_provider_emqx.conditions import topics
 from airflow_provider_emqx.conditions.base import Condition
-from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 
@@ -128,14 +127,4 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        payload = plain(self.payload)
-        if isinstance(payload, str):
-            payload = payload.encode()
-        if payload is not None and not isinstance(payload, bytes):
-            raise EmqxConfigError(f"payload must be text or bytes, not {type(payload).__name__}")
-        return topics.retained(
-            self.topic,
-            None if payload is None else topics.digest(payload),
-            self.json_field,
-            None if self.json_field is None else topics.digest(plain(self.json_value)),
-        )
+        return topics.retained(self.topic, plain(self.payload), self.json_field, plain(self.json_value))
