@@ -34,6 +34,8 @@ _EVENTS = {
 _LONGEST_PAUSE = 600.0
 #: most that a watcher keeps across restarts, in bytes of JSON: Airflow's own limit is 65,535
 _LONGEST_MEMORY = 60_000
+#: seconds after which Airflow has stored an event that was sent: the triggerer hands them over once a second
+_HANDED_OVER = 5.0
 #: seconds before a trigger that has to read a file of ids does so
 _BEFORE_READING = 5.0
 
@@ -242,14 +244,14 @@ class EmqxEventTrigger(BaseEventTrigger):
         interval = max(self.poll_interval, SHORTEST_INTERVAL)
         pause = min(interval, 1.0)
         async with AsyncExitStack() as session:
-            look: events.Look | None = None
             client: AsyncClient | None = None
             while True:
                 await asyncio.sleep(pause)
                 try:
                     if not recalled:
                         memory, recalled = await self._recall(), True
-                    look = look or await self._look()
+                    # made anew, because a file of ids may have changed
+                    look = await self._look()
                     if client is None:
                         client = await session.enter_async_context(polls.connected(self.emqx_conn_id))
                     compare = await client.run(look(client.broker, memory, time.time()))
@@ -265,8 +267,11 @@ class EmqxEventTrigger(BaseEventTrigger):
                 failures, pause = 0, interval
                 for payload in found.events:
                     yield TriggerEvent({**payload, "emqx_conn_id": self.emqx_conn_id})
-                if found.memory != memory:
-                    # after the events: told twice is better than never
+                if found.memory != memory and self._store is not None:
+                    if found.events:
+                        # only what was told for sure is remembered: told twice is better than never
+                        await asyncio.sleep(_HANDED_OVER)
+                        pause = max(0.0, interval - _HANDED_OVER)
                     await self._remember(found.memory)
                 memory = found.memory
 
@@ -299,13 +304,16 @@ class EmqxEventTrigger(BaseEventTrigger):
         what = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
         return "airflow-provider-emqx-" + sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def _store(self) -> Any:
+        # Airflow before 3.3 has none
+        return getattr(self, "asset_state_store", None)
+
     async def _recall(self) -> events.Memory | None:
-        # Airflow before 3.3 has no such store
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
+        if self._store is None:
             return None
         try:
-            memory = await store.aget(self._key)
+            memory = await self._store.aget(self._key)
         except ValueError:
             self.log.info("Several assets share this watcher: what it has seen is not kept across restarts")
             self.asset_state_store = None
@@ -313,17 +321,14 @@ class EmqxEventTrigger(BaseEventTrigger):
         return memory if isinstance(memory, dict) else None
 
     async def _remember(self, memory: events.Memory) -> None:
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
-            return
         if len(json.dumps(memory)) > _LONGEST_MEMORY:
             # of connections the newest is enough to go on from; of a set a part would be wrong
             memory = {**memory, "seen": {}} if "seen" in memory else {}
         try:
             if memory:
-                await store.aset(self._key, memory)
+                await self._store.aset(self._key, memory)
             else:
-                await store.adelete(self._key)
+                await self._store.adelete(self._key)
         except Exception as error:
             self.log.warning("What was seen could not be kept for after a restart: %s", type(error).__name__)
 

@@ -69,7 +69,8 @@ class ClientPattern(NamedTuple):
         """Give the filters that let the broker send fewer rows; each row is checked all the same."""
         filters: dict[str, Any] = {"conn_state": "connected"}
         for name, pattern in (("clientid", self.clientid), ("username", self.username or "*")):
-            if literal := max(re.split(r"\[.*?\]|[*?]", pattern), key=len):
+            # a "]" that comes first belongs to the set
+            if literal := max(re.split(r"\[!?\]?[^]]*\]|[*?]", pattern), key=len):
                 filters[f"like_{name}"] = literal
         return filters
 
@@ -86,7 +87,10 @@ def online(pattern: ClientPattern) -> Look:
         if newest := (memory or {}).get("newest"):
             filters["gte_connected_at"] = (_time(newest) - OVERLAP).isoformat()
         rows: list[Row] = []
-        yield from _connected(broker, pattern, filters, ("connected_at",), rows.append)
+        pages = yield from _connected(broker, pattern, filters, ("connected_at",), rows.append)
+        if pages > 1 and memory is not None:
+            # clients that come and go shift the pages, and the next look goes on from the newest of this one
+            yield from _connected(broker, pattern, filters, ("connected_at",), rows.append)
         return partial(_came, rows, memory, now)
 
     return look
@@ -94,7 +98,7 @@ def online(pattern: ClientPattern) -> Look:
 
 def _came(rows: Iterable[Row], memory: Memory | None, now: float) -> Found:
     seen: dict[str, str] = (memory or {}).get("seen") or {}
-    connected = {row["clientid"]: row["connected_at"] for row in rows if row.get("connected_at")}
+    connected = {row["clientid"]: _utc(row["connected_at"]) for row in rows if row.get("connected_at")}
     fresh = [name for name, at in connected.items() if seen.get(name) != at]
     newest = max(
         [*connected.values(), *filter(None, [(memory or {}).get("newest")])], key=_time, default=None
@@ -176,7 +180,7 @@ def alarm(names: Sequence[str] | None) -> Look:
     def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
         rows = yield from active_alarms(broker)
         active = {
-            (str(row["node"]), str(row["name"]), str(row["activate_at"])): row
+            (str(row["node"]), str(row["name"]), _utc(row["activate_at"])): row
             for row in rows
             if names is None or row["name"] in names
         }
@@ -226,3 +230,8 @@ def _parts(things: Sequence[Any]) -> Iterator[list[Any]]:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+def _utc(text: str | None) -> str:
+    """Write a time in one way: each node of a cluster uses its own time zone, and any of them may answer."""
+    return _time(text).astimezone(UTC).isoformat() if text else ""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +13,15 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers import emqx as module
+from airflow_provider_emqx.triggers import events
 from airflow_provider_emqx.triggers.emqx import EmqxEventTrigger
 from tests.needs import needs
 from tests.triggers.conftest import watched_loop
+
+
+@pytest.fixture(autouse=True)
+def handed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HANDED_OVER", 0.0, raising=False)
 
 
 class Store:
@@ -260,6 +267,44 @@ def test_a_client_that_the_shifting_pages_hide_has_not_gone(
     asyncio.run(main())
 
 
+def test_a_client_that_the_shifting_pages_hide_when_it_comes_is_told(
+    broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It connected long before the newest one, which the next look goes on from."""
+    from airflow_provider_emqx.api.base import Page
+    from airflow_provider_emqx.api.v4 import clients as v4
+    from airflow_provider_emqx.api.v5 import clients as v5
+
+    broker.connect("first", connected_at=broker.state.now() - 7200)
+    hidden: set[str] = set()
+    for each in (v4, v5):
+        real = each.list_clients
+
+        def shifting(
+            broker: Any, page: int = 1, limit: Any = None, *rest: Any, real: Any = real, **others: Any
+        ) -> Any:
+            found = yield from real(broker, page, 20, *rest, **others)
+            rows = [row for row in found.rows if row["clientid"] not in hidden]
+            if len(rows) < len(found.rows):
+                # the next listing finds it in its new place
+                hidden.clear()
+            return Page(rows, found.next, found.key)
+
+        monkeypatch.setattr(each, "list_clients", shifting)
+
+    async def main() -> None:
+        async with watching(trigger("client_online")) as payloads:
+            await looks(broker)
+            hidden.add("hidden")
+            broker.connect("hidden", connected_at=broker.state.now() - 600)
+            broker.connect_many(f"device-{number}" for number in range(30))
+            await until(lambda: len(ids(payloads)) >= 30)
+            await looks(broker, 6)
+        assert sorted(ids(payloads)) == sorted(["hidden", *(f"device-{number}" for number in range(30))])
+
+    asyncio.run(main())
+
+
 def test_an_alarm_is_told_when_it_becomes_active(broker: FakeEmqx) -> None:
     broker.raise_alarm("old")
 
@@ -301,6 +346,50 @@ def test_a_condition_is_told_when_it_becomes_true_and_not_while_it_is(
         assert [payload["details"]["online"] for payload in payloads] == [2, 2]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_file_of_ids_that_changes_is_read_again(broker: FakeEmqx, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.txt"
+    file.write_text("a")
+    broker.connect("b")
+    watcher = trigger("condition_met", kind="clients_online", parameters={"path": str(file), "quorum": "all"})
+
+    async def main() -> None:
+        async with watching(watcher) as payloads:
+            await looks(broker, 6)
+            file.write_text("b")
+            await until(lambda: len(payloads) == 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "literal"),
+    [
+        ("sensor-*", "sensor-"),
+        ("a?bcd*", "bcd"),
+        ("x[abc]yz", "yz"),
+        ("x[]abc]yz", "yz"),
+        ("xyz[!]abcdef]", "xyz"),
+        ("dev[1", "dev[1"),
+        ("*", None),
+    ],
+)
+def test_the_broker_is_asked_for_what_every_match_holds(pattern: str, literal: str | None) -> None:
+    assert events.ClientPattern(pattern, None).filters().get("like_clientid") == literal
+
+
+def test_another_way_to_write_the_same_time_is_no_new_connection() -> None:
+    """Each node of a cluster writes times in its own time zone, and any of them may answer."""
+    now = time.time()
+
+    def look(at: str, memory: events.Memory | None) -> events.Found:
+        return events._came([{"clientid": "a", "connected": True, "connected_at": at}], memory, now)
+
+    first = look("2026-11-25T12:00:00.000Z", None)
+    assert look("2026-11-25T14:00:00.000+02:00", first.memory).events == []
+    assert look("2026-11-25T14:00:00.001+02:00", first.memory).events != []
 
 
 @pytest.mark.parametrize(
@@ -370,6 +459,25 @@ def test_after_a_restart_what_has_changed_meanwhile_is_told(broker: FakeEmqx, ev
         async with watching(trigger(event)) as payloads:
             await looks(broker)
         assert payloads == []
+
+    asyncio.run(main())
+
+
+def test_an_event_that_airflow_may_not_have_stored_yet_is_told_again(
+    broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The triggerer hands events over once a second: one that is killed before that has told nothing."""
+    monkeypatch.setattr(module, "_HANDED_OVER", 60.0)
+    store = Store()
+
+    async def main() -> None:
+        async with watching(trigger("client_online"), store) as payloads:
+            await until(lambda: store.values)
+            broker.connect("a")
+            await until(lambda: ids(payloads) == ["a"])
+            await asyncio.sleep(0.3)
+        async with watching(trigger("client_online"), store) as payloads:
+            await until(lambda: ids(payloads) == ["a"])
 
     asyncio.run(main())
 
