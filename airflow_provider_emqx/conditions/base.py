@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from airflow_provider_emqx.exceptions import (
 
 #: as many ids are listed in a result or given in a trigger's arguments; more go to and come from a file
 MAX_LISTED = 1_000
+#: names that a line of the log or of an error has
+_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +115,12 @@ def text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise EmqxConfigError(f"{name} must be a text that is not empty, not {value!r}")
     return value
+
+
+def first_of(names: Sequence[str]) -> str:
+    """
+    Write names down for one line of a log, which may be written at every look.
+
+    :param names: any number.
+    """
+    return ", ".join([*names[:_NAMED], *(["…"] if len(names) > _NAMED else [])])

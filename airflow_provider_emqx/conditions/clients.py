@@ -12,7 +12,7 @@ from airflow_provider_emqx.api.base import Broker, Operation, Row
 from airflow_provider_emqx.api.paging import page_limit
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, number, whole
+from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, first_of, number, whole
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxForbiddenError,
@@ -33,8 +33,6 @@ _FEW = 32
 _MANY = 1_000
 #: rows of a page of a sweep, of the fields asked for or whole ones: an event loop may be held for 10 ms to read them
 _LEAN_PAGE, _WHOLE_PAGE = 5_000, 2_000
-#: ids that the log and error messages name
-_NAMED = 10
 
 
 # ------------------------------------------------------------------ the conditions
@@ -159,8 +157,7 @@ def judge(condition: Condition, states: States, now: float) -> Outcome:
         what = f"online for {parameters['stable_for']:g} s"
     line = f"{reached:,} of {len(awaited):,} clients {what}, {goal:,} needed"
     if missing:
-        shown = ", ".join(missing[:_NAMED])
-        line += f"; not {state}: {shown}{', …' if len(missing) > _NAMED else ''}"
+        line += f"; not {state}: {first_of(missing)}"
     return Outcome(reached >= goal, details, line)
 
 

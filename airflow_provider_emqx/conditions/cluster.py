@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Row
 from airflow_provider_emqx.client.listing import Listing
-from airflow_provider_emqx.conditions.base import Condition, Outcome, text, whole
+from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, text, whole
 from airflow_provider_emqx.conditions.thresholds import compare, named, threshold_of
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hooks.emqx import operations
@@ -56,7 +56,7 @@ def ask_healthy(condition: Condition, broker: Broker, now: float) -> Operation[O
         return Outcome(enough, details, line)
     active = yield from active_alarms(broker)
     alarms = sorted({str(row["name"]) for row in active if "*" in unwanted or row["name"] in unwanted})
-    line += f"; active alarms: {', '.join(alarms) or 'none of those'}"
+    line += f"; {len(alarms):,} active alarms: {first_of(alarms)}" if alarms else "; none of those alarms is active"
     return Outcome(enough and not alarms, {**details, "alarms": alarms}, line)
 
 
