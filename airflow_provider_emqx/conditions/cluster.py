@@ -56,7 +56,11 @@ def ask_healthy(condition: Condition, broker: Broker, now: float) -> Operation[O
         return Outcome(enough, details, line)
     active = yield from active_alarms(broker)
     alarms = sorted({str(row["name"]) for row in active if "*" in unwanted or row["name"] in unwanted})
-    line += f"; {len(alarms):,} active alarms: {first_of(alarms)}" if alarms else "; none of those alarms is active"
+    line += (
+        f"; {len(alarms):,} active alarms: {first_of(alarms)}"
+        if alarms
+        else "; none of those alarms is active"
+    )
     return Outcome(enough and not alarms, {**details, "alarms": alarms}, line)
 
 

@@ -52,7 +52,12 @@ def test_what_a_device_retains_breaks_no_wait(payload: bytes) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"json_value": 1}, {"payload": "x", "json_field": "a"}, {"payload": "x", "json_value": 1}, {"payload": 5}],
+    [
+        {"json_value": 1},
+        {"payload": "x", "json_field": "a"},
+        {"payload": "x", "json_value": 1},
+        {"payload": 5},
+    ],
 )
 def test_what_is_expected_must_be_told_whole(arguments: dict[str, Any]) -> None:
     with pytest.raises(EmqxConfigError):
