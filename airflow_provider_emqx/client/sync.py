@@ -160,8 +160,9 @@ class SyncClient:
         prepared = PreparedRequest()
         prepared.method = request.method
         prepared.url = self.settings.origin + wire.target(request, self.base)
-        headers: Any = dict(self._headers)
         prepared.body = wire.body(request)
+        # after what may fail: the local variables of an error's traceback are written down by error trackers
+        headers: Any = dict(self._headers)
         if prepared.body is not None:
             headers["Content-Type"] = request.content_type
             headers["Content-Length"] = str(len(prepared.body))

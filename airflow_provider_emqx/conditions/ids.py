@@ -91,6 +91,13 @@ def _whole(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
+def _for_the_owner(path: str, flags: int) -> int:
+    """Open a local file that only its owner may read, also one that was there before."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     """
     Make the task's result of an outcome: past 1,000 missing ids are cut off, and go to a file if one is named. Blocks.
@@ -107,8 +114,12 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         try:
-            file_at = ObjectStoragePath(_whole(missing_path))
-            with file_at.open("w", encoding="utf-8") as file:
+            local = missing_path.removeprefix("file://")
+            with (
+                open(local, "w", encoding="utf-8", opener=_for_the_owner)
+                if "://" not in local
+                else ObjectStoragePath(missing_path).open("w", encoding="utf-8")
+            ) as file:
                 file.write("".join(f"{clientid}\n" for clientid in missing))
         except Exception as error:
             # storage libraries raise what they like

@@ -177,6 +177,9 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
         )
 
     try:
+        if not isinstance(place, str) and place.protocol in ("file", "local"):
+            # a local file by its URL is no less private
+            place = place.path
         if not isinstance(place, str):
             return _File.open(place, "wb", not_written)
         os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)

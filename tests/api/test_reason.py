@@ -59,3 +59,9 @@ def test_a_short_password_does_not_hide_every_message() -> None:
 
 def test_a_long_message_is_cut() -> None:
     assert len(clean("x" * 5_000, BARE)) == 300
+
+
+def test_no_beginning_of_a_secret_is_left_where_a_long_message_is_cut() -> None:
+    request = Request("POST", "/x", json={"password": "pl4nted-password-of-a-user"})
+    said = clean("x " * 145 + "pl4nted-password-of-a-user", request)
+    assert "pl4nted" not in said

@@ -286,3 +286,65 @@ def test_threads_on_one_client_do_not_mix_their_deadlines() -> None:
     other.join()
     assert watch.sent
     assert watch.timeout == 5.0
+
+
+def test_the_wait_of_the_rate_limit_leaves_a_request_its_whole_deadline(driver: Any, fake: Any) -> None:
+    made = connected(driver, fake, rate_limit=1, deadline=0.8)
+    for _ in range(2):
+        assert made.run(ask("GET", "/clients")).data == []
+
+
+def test_headers_that_break_off_are_no_answer(driver: Any) -> None:
+    from socket import create_server
+    from threading import Thread
+
+    listener = create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 204 No Content\r\nServer: emq")
+        connection.close()
+
+    thread = Thread(target=serve, daemon=True)
+    thread.start()
+    port = listener.getsockname()[1]
+    made = driver(f"http://127.0.0.1:{port}", generation="v5", base="/api/v5", attempts=1)
+    with pytest.raises(errors.EmqxOutcomeUnknownError):
+        made.run(ask("POST", "/publish", json={"topic": "t", "payload": "p"}))
+    thread.join()
+    listener.close()
+
+
+def test_what_must_not_be_repeated_goes_over_a_fresher_connection(driver: Any, fake: Any) -> None:
+    made = connected(driver, fake)
+    client = made.client
+    if hasattr(client, "_sessions"):
+        made.run(ask("GET", "/clients"))
+        with pytest.raises(errors.EmqxError):
+            made.run(ask("POST", "/clients"))
+        idle = {repeat: one.connector._keepalive_timeout for repeat, one in client._sessions.items()}
+        assert idle == {True: 4.0, False: 1.0}
+        return
+    for method, idle_for, opened in (("GET", 2, 0), ("POST", 2, 1), ("GET", 5, 1), ("POST", 0.5, 0)):
+        made.run(ask("GET", "/clients"))
+        before = fake.connection_count
+        client._last_used -= idle_for
+        try:
+            made.run(ask(method, "/clients"))
+        except errors.EmqxError:
+            assert method == "POST"
+        assert fake.connection_count - before == opened, (method, idle_for)
+
+
+def test_a_listing_that_does_not_advance_ends_as_an_error(driver: Any, fake: Any) -> None:
+    from airflow_provider_emqx.api.base import Page
+
+    def page(number: int) -> Any:
+        yield from ask("GET", "/clients")
+        return Page([{"clientid": "dev-1"}], lambda: page(number + 1) if number < 50 else page(50), "clientid")
+
+    made = connected(driver, fake)
+    with pytest.raises(errors.EmqxError, match="does not advance"):
+        made.rows(page(0))
+    assert len(fake.requests) == 4

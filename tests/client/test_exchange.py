@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx import exceptions as errors
-from airflow_provider_emqx.api.base import Request
+from airflow_provider_emqx.api.base import Reply, Request
 from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.client.settings import Settings
 
@@ -177,3 +177,34 @@ def test_the_wait_of_our_own_rate_limit_does_not_count_against_the_deadline() ->
     assert asked.remaining == 0.001
     asked.put_off(400.0)
     assert asked.remaining == SETTINGS.deadline
+
+
+def test_pauses_double_up_to_half_a_minute_and_are_half_chance() -> None:
+    from types import SimpleNamespace
+
+    asked = exchange.Exchange(REPEATABLE, SETTINGS)
+    error = errors.EmqxServerError(503)
+    state: Any = SimpleNamespace(outcome=SimpleNamespace(failed=True, exception=lambda: error))
+    pauses = []
+    for attempt in range(1, 12):
+        state.attempt_number = attempt
+        asked._note(state)
+        pauses.append(asked._pause(state))
+    for pause, longest in zip(pauses, [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30], strict=True):
+        assert longest / 2 <= pause <= longest
+
+
+def test_an_answer_of_another_shape_leaves_it_unknown_only_what_must_not_be_repeated() -> None:
+    def reads_a_row(request: Request) -> Any:
+        reply = yield request
+        return reply.row
+
+    for request, expected in (
+        (REPEATABLE, errors.EmqxServerError),
+        (Request("DELETE", "/x"), errors.EmqxServerError),
+        (Request("POST", "/x", repeatable=True), errors.EmqxServerError),
+        (ONCE, errors.EmqxOutcomeUnknownError),
+    ):
+        operation = reads_a_row(request)
+        with pytest.raises(expected):
+            exchange.proceed(operation, next(operation), Reply(200, "no row"))

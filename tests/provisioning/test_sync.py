@@ -272,3 +272,30 @@ def test_pruning_alone_writes_nothing_and_needs_no_passwords(filled: Any, tmp_pa
 def test_a_shard_never_deletes_the_users_of_the_others(mode: str) -> None:
     with pytest.raises(EmqxConfigError, match="needs the whole source"):
         Plan(mode=mode, scope="d", shard=Shard(0, 2))
+
+
+def test_a_protected_id_is_one_user_and_a_scope_a_prefix() -> None:
+    from airflow_provider_emqx.provisioning.plan import Plan
+
+    plan = Plan("sync", scope="dev-", protect=["dev-1", "dev-a*"])
+    protected, scope = plan.protected().match, plan.in_scope().match
+    assert [bool(protected(one)) for one in ("dev-1", "dev-10", "dev-1\n", "dev-ab", "xdev-ab")] == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+    assert [bool(scope(one)) for one in ("dev-1", "dev", "xdev-1")] == [True, False, False]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_deletion_that_is_refused_ends_the_run_and_is_not_counted(filled: Any) -> None:
+    filled.order_fault(
+        "status", match="DELETE", status=400, body=b'{"code":"BAD_REQUEST","message":"no"}', times=1
+    )
+    with pytest.raises(EmqxError, match="BAD_REQUEST"):
+        run(rows(*range(5)))
+    assert len(ids(filled) & {f"d{i}" for i in range(5, 10)}) == 1
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_user_that_somebody_else_deleted_first_is_not_counted(filled: Any) -> None:
+    filled.order_fault("status", match="DELETE", status=404, body=b'{"code":"NOT_FOUND","message":"no"}')
+    assert run(rows(*range(5)))["pruned"] == 4

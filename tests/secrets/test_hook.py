@@ -193,3 +193,37 @@ def test_airflow_is_told_to_mask_what_is_made_of_the_secret(
     told_to_mask = [call.args[0] for call in masked.call_args_list]
     assert pair() in told_to_mask
     assert planted.PROXY_PASSWORD in told_to_mask
+
+
+def test_no_local_variable_of_a_failed_call_shows_key_or_secret(made: tuple[EmqxHook, FaultyProxy]) -> None:
+    """Error trackers, and some tracebacks, write down what the functions on the way had in hand."""
+    hook, proxy = made
+    among = {form for secret in (KEY, SECRET, pair()) for form in planted.forms(secret)}
+    unwritable = [
+        lambda: hook.publish({"topic": "t", "payload": "\ud800"}),
+        lambda: hook.request("POST", "/publish", json={"x": {1, 2}}),
+        lambda: hook.request("GET", "/clients", {"x": "y" * 9_000}),
+    ]
+    looked_at = 0
+    for number, fault in enumerate(quick_faults()):
+        for call in [*calls(hook)[number % 3 :: 3], *unwritable]:
+            proxy.order(fault, fault, fault)
+            try:
+                call()
+            except errors.EmqxError as error:
+                todo: list[BaseException | None] = [error]
+                seen: set[int] = set()
+                while todo:
+                    one = todo.pop()
+                    if one is None or id(one) in seen:
+                        continue
+                    seen.add(id(one))
+                    todo += [one.__cause__, one.__context__]
+                    step = one.__traceback__
+                    while step is not None:
+                        if "/tests/" not in step.tb_frame.f_code.co_filename:
+                            looked_at += 1
+                            words = repr(step.tb_frame.f_locals)
+                            assert shown(words, among) == [], (step.tb_frame.f_code, str(fault))
+                        step = step.tb_next
+    assert looked_at > 100

@@ -260,3 +260,43 @@ def test_no_notifier_shows_a_secret(
 
 def test_every_class_of_this_provider_is_run_here(tmp_path: Path) -> None:
     assert {one.__name__ for one in every.public_classes() - every.classes_that_run(tmp_path)} == set()
+
+
+def test_what_else_goes_wrong_in_a_template_is_told_by_its_kind_only() -> None:
+    from airflow_provider_emqx.exceptions import EmqxError
+    from airflow_provider_emqx.hidden import Hidden
+    from airflow_provider_emqx.operators.topics import EmqxPublishOperator
+
+    def broken(**_: Any) -> Any:
+        raise ValueError(PASSWORD)
+
+    task = EmqxPublishOperator(task_id="t", topic="t", payload="x")
+    with pytest.raises(EmqxError, match="could not be rendered: ValueError$") as caught:
+        task.render_template(Hidden(broken), {}, task.get_template_env())
+    assert shown(told(caught.value)) == []
+
+
+def test_every_local_file_with_outcomes_is_its_owners_alone(tmp_path: Path) -> None:
+    """Also one that was everybody's before, one given by its URL, and where the process creates files for all."""
+    import os
+
+    from airflow_provider_emqx.conditions import finish
+    from airflow_provider_emqx.conditions.base import Outcome
+    from airflow_provider_emqx.provisioning.files import open_to_write
+
+    outcome = Outcome(True, {"missing": [f"device-{number}" for number in range(1_500)]})
+    before = os.umask(0)
+    try:
+        for name in ("new", "old"):
+            places = [tmp_path / f"{name}-{kind}" for kind in ("plain", "url", "missing", "missing_url")]
+            for place in places if name == "old" else ():
+                place.write_text("old")
+                place.chmod(0o644)
+            for target in (str(places[0]), f"file://{places[1]}"):
+                with open_to_write(target, "report") as file:
+                    file.write(b"x")
+            finish(outcome, str(places[2]))
+            finish(outcome, f"file://{places[3]}")
+            assert [place.stat().st_mode & 0o777 for place in places] == [0o600] * 4
+    finally:
+        os.umask(before)
