@@ -342,7 +342,9 @@ def test_a_listing_that_does_not_advance_ends_as_an_error(driver: Any, fake: Any
 
     def page(number: int) -> Any:
         yield from ask("GET", "/clients")
-        return Page([{"clientid": "dev-1"}], lambda: page(number + 1) if number < 50 else page(50), "clientid")
+        return Page(
+            [{"clientid": "dev-1"}], lambda: page(number + 1) if number < 50 else page(50), "clientid"
+        )
 
     made = connected(driver, fake)
     with pytest.raises(errors.EmqxError, match="does not advance"):

@@ -166,7 +166,10 @@ def test_a_lost_answer_to_a_creation_never_overwrites(hook: EmqxHook, broker: An
     found = outcomes(hook, rows(3), "create")
     assert {outcome for outcome, _ in found} <= {"written", "skipped"}
     assert all(broker.verify(f"d{i}", f"p{i}") for i in range(3))
-    assert all("perhaps made by" in reason for outcome, reason in found if outcome == "skipped")
+    reasons = [reason for outcome, reason in found if outcome == "skipped"]
+    # a broker that takes them one by one loses one answer, one that takes them together loses all three
+    assert len(reasons) in (1, 3)
+    assert all("perhaps made by" in reason for reason in reasons)
 
 
 def test_when_the_broker_fails_the_outcomes_before_are_given_first(hook: EmqxHook, broker: Any) -> None:

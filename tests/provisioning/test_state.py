@@ -154,3 +154,15 @@ def test_a_changed_flag_is_a_change(broker: Any, tmp_path: Path) -> None:
 def test_a_plan_with_a_state_that_makes_no_sense_is_refused(plan: dict[str, Any]) -> None:
     with pytest.raises(EmqxConfigError, match="state"):
         Plan(**{"state": "x", "pepper": "p", **plan})
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_row_that_was_refused_is_not_remembered(broker: Any, tmp_path: Path) -> None:
+    changed = [{"user_id": "d0", "password": "new"}, *rows(2)[1:]]
+    run(tmp_path / "state", rows(2))
+    refusal = b'{"code":"BAD_REQUEST","message":"no"}'
+    broker.order_fault("status", match="import_users", status=400, body=refusal, times=9)
+    assert run(tmp_path / "state", changed)["rejected"] == 1
+    broker.clear_faults()
+    assert run(tmp_path / "state", changed)["written"] == 2
+    assert broker.verify("d0", "new")
