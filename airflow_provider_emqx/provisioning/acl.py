@@ -187,7 +187,7 @@ def provision(
     report = Report(plan.report, len(source.files) > 1) if plan.report else None
     with closing(Rows(plan)) as rows:
         try:
-            with report or nullcontext():
+            with closing(source), report or nullcontext():
                 for block in source.blocks:
                     account(rows.add(block))
                 for subject, outcome, reason in _written(hook, rows, plan):

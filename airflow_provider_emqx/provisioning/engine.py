@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import copy_context
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from airflow_provider_emqx.provisioning.outcomes import (
     shown,
 )
 from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
-from airflow_provider_emqx.provisioning.sources import read_source
+from airflow_provider_emqx.provisioning.sources import Source, read_source
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.writing import Writer
 
@@ -324,15 +324,16 @@ def provision_users(hook: EmqxHook, rows: Any, plan: Plan) -> Iterator[Outcome]:
     :raises EmqxError: if the source or the broker fails, after the outcomes of the rows that were done before.
     """
     source = read_source(rows, Format(ids_only=plan.mode in IDS_ONLY))
-    return _outcomes(Run(hook, plan, source.expected), source.blocks)
+    return _outcomes(Run(hook, plan, source.expected), source)
 
 
-def _outcomes(run: Run, blocks: Iterator[Block]) -> Iterator[Outcome]:
+def _outcomes(run: Run, source: Source) -> Iterator[Outcome]:
     good = 0
-    for done in run(blocks):
-        outcomes = done.all()
-        good += sum(outcome.outcome != REJECTED for outcome in outcomes)
-        yield from outcomes
+    with closing(source):
+        for done in run(source.blocks):
+            outcomes = done.all()
+            good += sum(outcome.outcome != REJECTED for outcome in outcomes)
+            yield from outcomes
     if run.plan.mode in PRUNING:
         withheld = run.withheld() or ("" if good else "every row was rejected")
         if withheld:

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import IO, Any, NamedTuple, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -66,6 +66,11 @@ class Source(NamedTuple):
                 "another place"
             )
 
+    def close(self) -> None:
+        """Let go of an open file or database connection now, in the thread that opened it."""
+        if isinstance(self.blocks, Generator):
+            self.blocks.close()
+
 
 def read_source(given: Any, how: Format) -> Source:
     """
@@ -88,8 +93,7 @@ def read_source(given: Any, how: Format) -> Source:
     if given is None or given == "":
         raise EmqxConfigError("source has no value: give a path, a URL or a list of rows")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        what = "an empty text" if given == "" else type(given).__name__
-        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {what}")
+        raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
     return Source(read_rows(given, how), (), lambda: len(given) if isinstance(given, Sized) else None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.provisioning.engine import Run
@@ -45,7 +45,7 @@ def provision(
     tally = Tally()
     report = Report(plan.report, len(source.files) > 1) if plan.report else None
     try:
-        with report or nullcontext():
+        with closing(source), report or nullcontext():
             confirmed = _resume(progress, tally, report, plan)
             for done in run(source.blocks, confirmed):
                 not_done = tally.add(done)

@@ -481,11 +481,6 @@ def test_what_is_no_source_is_refused(source: Any) -> None:
         read_source(source, Format())
 
 
-def test_an_empty_source_is_called_empty() -> None:
-    with pytest.raises(EmqxConfigError, match="rows, not an empty text"):
-        read_source("", Format())
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
 
 pytest.importorskip("airflow.providers.sqlite", reason="needs apache-airflow-providers-sqlite")
@@ -93,6 +93,29 @@ def test_what_cannot_be_read_is_told_before_anything_is_sent(
     with pytest.raises(EmqxConfigError, match="no database"):
         execute()
     assert not broker.requests
+
+
+def test_a_run_that_fails_leaves_no_connection_to_the_database(
+    broker: Any, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+
+    opened: list[sqlite3.Connection] = []
+    get_conn = SqliteHook.get_conn
+
+    def kept(hook: Any) -> sqlite3.Connection:
+        opened.append(get_conn(hook))
+        return opened[-1]
+
+    monkeypatch.setattr(SqliteHook, "get_conn", kept)
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps({**broker.connection(), "password": "wrong"}))
+    # the error holds on to the frames that read
+    with pytest.raises(EmqxAuthError) as caught:
+        execute(fetch_size=10)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
+    assert len(opened) == 1
+    assert caught.value.__traceback__
 
 
 def test_it_runs_in_a_dag_with_templates(broker: Any, run_dag: Any, database: Path, version: str) -> None:
