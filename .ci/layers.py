@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "exceptions": set(),
     "hidden": {"exceptions"},
+    "files": {"exceptions"},
     "get_provider_info": set(),
     "testing": set(),  # a double that shared code with what it doubles would share its mistakes
     "api": {"exceptions"},
@@ -26,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["hooks"] = {"client", "get_provider_info", *MAY_IMPORT["client"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
-MAY_IMPORT["conditions"] = MAY_IMPORT["provisioning"] = {"hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["conditions"] = MAY_IMPORT["provisioning"] = {"files", "hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["triggers"] = {"conditions", *MAY_IMPORT["conditions"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
     MAY_IMPORT[_top] = {"hidden", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}

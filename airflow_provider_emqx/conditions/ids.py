@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
+from airflow_provider_emqx.files import open_to_write
 
 
 def given(clientids: Any, path: Any) -> dict[str, Any]:
@@ -91,13 +92,6 @@ def _whole(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
-def _for_the_owner(path: str, flags: int) -> int:
-    """Open a local file that only its owner may read, also one that was there before."""
-    descriptor = os.open(path, flags, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return descriptor
-
-
 def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     """
     Make the task's result of an outcome: past 1,000 missing ids are cut off, and go to a file if one is named. Blocks.
@@ -111,21 +105,10 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
         return outcome.details
     details = {**outcome.details, "missing": missing[:MAX_LISTED]}
     if missing_path:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
         try:
-            local = missing_path.removeprefix("file://")
-            with (
-                open(local, "w", encoding="utf-8", opener=_for_the_owner)
-                if "://" not in local
-                else ObjectStoragePath(missing_path).open("w", encoding="utf-8")
-            ) as file:
-                file.write("".join(f"{clientid}\n" for clientid in missing))
-        except Exception as error:
-            # storage libraries raise what they like
-            raise EmqxError(
-                f"the condition is met, but the missing client ids could not be written to {missing_path}: "
-                f"{type(error).__name__}"
-            ) from error
+            with open_to_write(missing_path, "file of missing client ids") as file:
+                file.write("".join(f"{clientid}\n" for clientid in missing).encode(errors="backslashreplace"))
+        except EmqxError as error:
+            raise EmqxError(f"the condition is met, but {error}") from error
         details["missing_path"] = missing_path
     return details

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.files import open_to_write
 from airflow_provider_emqx.operators.base import MOST_LISTED, BaseEmqxOperator, excluded, named
-from airflow_provider_emqx.provisioning.files import open_to_write
 from airflow_provider_emqx.provisioning.plan import limit
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 
 from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.files import open_to_write
 from airflow_provider_emqx.operators.base import MOST_LISTED
-from airflow_provider_emqx.provisioning.files import open_to_write
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import zlib
 from typing import Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.files import Location, locate, open_to_read, open_to_write
+from airflow_provider_emqx.files import Location, locate, open_to_read, open_to_write
 
 #: how the broker's own names begin; nothing else is ever deleted
 _PREFIX = "emqx-export-"

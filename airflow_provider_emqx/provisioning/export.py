@@ -11,7 +11,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.files import Location, open_to_write
+from airflow_provider_emqx.files import Location, open_to_write
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.files import Location, exists, locate, open_to_read, open_to_write
+from airflow_provider_emqx.files import Location, exists, locate, open_to_read, open_to_write
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.acl import read_rules
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.files import Location
+from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.provisioning.shards import Shard
 
 MODES = ("upsert", "create", "delete", "sync", "prune")

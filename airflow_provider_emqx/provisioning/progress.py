@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_emqx.files import Location, size_and_age
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.files import Location, size_and_age
 from airflow_provider_emqx.provisioning.outcomes import Done, Outcome
 from airflow_provider_emqx.provisioning.plan import Plan
 

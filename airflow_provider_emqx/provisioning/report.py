@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.files import Location, locate, open_to_write
+from airflow_provider_emqx.files import Location, locate, open_to_write
 from airflow_provider_emqx.provisioning.outcomes import DELETED, PRUNED, REJECTED, Done, Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Terms, limit
 from airflow_provider_emqx.provisioning.progress import Progress, plus

@@ -13,8 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from typing import IO, Any, NamedTuple, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.provisioning.blocks import Block, Format
-from airflow_provider_emqx.provisioning.files import (
+from airflow_provider_emqx.files import (
     Location,
     entries,
     files_in,
@@ -24,6 +23,7 @@ from airflow_provider_emqx.provisioning.files import (
     open_to_read,
     size_and_age,
 )
+from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.formats import (
     FAILURES,
     Where,

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.files import Location, exists, locate, open_to_read, open_to_write
 from airflow_provider_emqx.provisioning.check import User
-from airflow_provider_emqx.provisioning.files import Location, exists, locate, open_to_read, open_to_write
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook

@@ -18,6 +18,7 @@ from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.triggers import events, polls
+from airflow_provider_emqx.triggers.sessions import connected
 from airflow_provider_emqx.triggers.watches import SHORTEST_INTERVAL, Watch
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class EmqxEventTrigger(BaseEventTrigger):
                     # made anew, because a file of ids may have changed
                     look = await self._look()
                     if client is None:
-                        client = await session.enter_async_context(polls.connected(self.emqx_conn_id))
+                        client = await session.enter_async_context(connected(self.emqx_conn_id))
                     compare = await client.run(look(client.broker, memory, time.time()))
                     found = await asyncio.to_thread(compare)
                 except Exception as error:

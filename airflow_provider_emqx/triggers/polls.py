@@ -14,12 +14,9 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from zlib import crc32
-
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_emqx import conditions
 from airflow_provider_emqx.api.base import Row
@@ -27,18 +24,15 @@ from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.conditions.base import Outcome, is_transient
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
-    EmqxConfigError,
-    EmqxConnectionError,
     EmqxError,
     EmqxForbiddenError,
 )
-from airflow_provider_emqx.hooks.emqx import EmqxHook, operations
+from airflow_provider_emqx.hooks.emqx import operations
+from airflow_provider_emqx.triggers.sessions import IN_FLIGHT, OTHERS_IN_FLIGHT, Session
 from airflow_provider_emqx.triggers.watches import ON_CLIENTS, Question, Watch, clock, in_turns
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
-
-_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +42,6 @@ _MOMENT = 0.5
 _LAST_LOOK = 2.0
 #: seconds for which the number of connected clients is taken as known
 _SIZE_LASTS = 60.0
-#: requests for clients in flight, and for each other kind of condition
-_IN_FLIGHT, _OTHERS_IN_FLIGHT = 32, 8
 #: seconds that a round waits at most for its first answer before it asks the rest: a wrong key is tried once
 _HEAD_START = 1.0
 #: clients for whom the broker may fail in a round before the rest of it is given up
@@ -66,25 +58,20 @@ class Poll:
     """
 
     def __init__(self, emqx_conn_id: str) -> None:
-        self.emqx_conn_id = emqx_conn_id
         self.users = 0
+        self._session = Session(emqx_conn_id)
         # so that the polls of many connections do not all come at once
         self._phase = crc32(emqx_conn_id.encode()) / 2**32
         self._watches: set[Watch] = set()
         self._task: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[EmqxError | None]] = set()
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(_OTHERS_IN_FLIGHT)
+            lambda: asyncio.Semaphore(OTHERS_IN_FLIGHT)
         )
         self._in_flight = 0
         self._answered = asyncio.Condition()
         self._sooner = asyncio.Event()
         self._next = math.inf
-        self._client: AsyncClient | None = None
-        self._session = AsyncExitStack()
-        self._retired: list[AsyncExitStack] = []
-        self._reconsidering = asyncio.Lock()
-        self._reconsidered = -math.inf
         self._size: int | None = None
         self._size_known = -math.inf
 
@@ -139,7 +126,7 @@ class Poll:
             while True:
                 await self._until_due()
                 try:
-                    client = await self._connect()
+                    client = await self._session.client()
                 except EmqxError as error:
                     await Question(self._take_due(), self._schedule).end(error)
                 except Exception as error:
@@ -147,13 +134,12 @@ class Poll:
                 else:
                     await self._round(client, self._take_due())
                 if not self._asking:
-                    await self._close_retired()
+                    await self._session.close_retired()
         finally:
             for task in self._asking:
                 task.cancel()
             await asyncio.gather(*self._asking, return_exceptions=True)
-            self._retire()
-            await self._close_retired()
+            await self._session.close()
 
     async def _until_due(self) -> None:
         while True:
@@ -203,7 +189,9 @@ class Poll:
                     await asyncio.wait({task}, timeout=_HEAD_START)
                     told = task.result() if task.done() else None
                     # these meet every other question as well
-                    failure = told if isinstance(told, EmqxAuthError) or self._client is not client else None
+                    failure = (
+                        told if isinstance(told, EmqxAuthError) or not self._session.is_on(client) else None
+                    )
 
     async def _ask(self, client: AsyncClient, question: Question) -> EmqxError | None:
         """Ask, tell the waits, and give the error that ended it."""
@@ -211,7 +199,7 @@ class Poll:
         try:
             await (self._ask_for_clients if on_clients else self._ask_other)(client, question)
         except EmqxError as error:
-            failure = await self._reconsider(client, question, error)
+            failure = await self._session.reconsider(client, question.asked, error)
             await question.end(failure)
             return failure
         except Exception as error:
@@ -220,7 +208,7 @@ class Poll:
 
     def _broke(self, question: Question, error: Exception) -> None:
         # a fault of ours: whoever waits is told, rather than left waiting for ever
-        log.error("The round of waits on connection %s broke", self.emqx_conn_id, exc_info=error)
+        log.error("The round of waits on connection %s broke", self._session.emqx_conn_id, exc_info=error)
         question.broke(error)
 
     async def _ask_other(self, client: AsyncClient, question: Question) -> None:
@@ -312,7 +300,7 @@ class Poll:
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(work())
                 await asyncio.wait({first}, timeout=_HEAD_START)
-                for _ in range(min(len(asking), _IN_FLIGHT) - 1):
+                for _ in range(min(len(asking), IN_FLIGHT) - 1):
                     group.create_task(work())
         except* EmqxError as failures:
             failure = failures.exceptions[0]
@@ -335,68 +323,9 @@ class Poll:
     async def _failed(
         self, client: AsyncClient, question: Question, watches: Sequence[Watch], error: EmqxError
     ) -> None:
-        failure = await self._reconsider(client, question, error)
+        failure = await self._session.reconsider(client, question.asked, error)
         for watch in watches:
             question.failed(watch, failure)
-
-    # ------------------------------------------------------------------ connection
-
-    async def _connect(self) -> AsyncClient:
-        if self._client is None:
-            self._client = await self._session.enter_async_context(connected(self.emqx_conn_id))
-        return self._client
-
-    def _retire(self) -> None:
-        """Ask no more over this session; questions that are under way may still end on it."""
-        self._client = None
-        self._retired.append(self._session)
-        self._session = AsyncExitStack()
-
-    async def _close_retired(self) -> None:
-        while self._retired:
-            await self._retired.pop().aclose()
-
-    async def _reconsider(self, client: AsyncClient, question: Question, error: EmqxError) -> EmqxError:
-        """After a failure look whether the connection was changed meanwhile: then no error is final yet."""
-        async with self._reconsidering:
-            # once, however many questions fail together
-            if self._client is client and self._reconsidered < question.asked:
-                try:
-                    changed = await EmqxHook(self.emqx_conn_id).async_settings() != client.settings
-                except Exception:
-                    changed = False
-                self._reconsidered = clock()
-                if changed and self._client is client:
-                    self._retire()
-        if self._client is client:
-            return error
-        return EmqxConnectionError(f"the connection has changed, trying again with it: {error}")
-
-
-@asynccontextmanager
-async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
-    """
-    Open a client without holding the event loop.
-
-    :param emqx_conn_id: the Airflow connection.
-    :raises EmqxConfigError: if there is no such connection, or it cannot be right.
-    :raises EmqxConnectionError: if it could not be looked up at the moment.
-    """
-    await asyncio.to_thread(_import_libraries)
-    hook = EmqxHook(emqx_conn_id)
-    try:
-        await hook.async_settings()
-    except EmqxError:
-        raise
-    except AirflowNotFoundException as error:
-        raise EmqxConfigError(str(error)) from None
-    except Exception as error:
-        raise EmqxConnectionError(
-            f"the connection {emqx_conn_id!r} could not be looked up: {type(error).__name__}: {error}"
-        ) from error
-    # room for every kind at once: one that gets no answers does not keep the others from asking
-    async with hook.async_client(_IN_FLIGHT + 8 * _OTHERS_IN_FLIGHT) as client:
-        yield client
 
 
 _polls: dict[tuple[asyncio.AbstractEventLoop, str], Poll] = {}
@@ -427,19 +356,7 @@ async def shared(emqx_conn_id: str) -> AsyncIterator[Poll]:
 def _most_in_flight() -> int:
     # however many connections are waited on, the event loop is one
     loop = asyncio.get_running_loop()
-    return max(4, _IN_FLIGHT // max(1, sum(each is loop for each, _ in _polls)))
-
-
-def _import_libraries() -> None:
-    """Import in a thread what would be imported on first use, and hold the event loop for a tenth of a second."""
-    for name in (
-        "aiohttp",
-        "tenacity",
-        "airflow.providers.common.compat.connection",
-        "airflow_provider_emqx.client.aio",
-        "airflow_provider_emqx.hooks.connection",
-    ):
-        import_module(name)
+    return max(4, IN_FLIGHT // max(1, sum(each is loop for each, _ in _polls)))
 
 
 def _seen_before(watch: Watch, states: clients.States) -> Outcome | None:

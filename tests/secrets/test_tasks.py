@@ -282,7 +282,7 @@ def test_every_local_file_with_outcomes_is_its_owners_alone(tmp_path: Path) -> N
 
     from airflow_provider_emqx.conditions import finish
     from airflow_provider_emqx.conditions.base import Outcome
-    from airflow_provider_emqx.provisioning.files import open_to_write
+    from airflow_provider_emqx.files import open_to_write
 
     outcome = Outcome(True, {"missing": [f"device-{number}" for number in range(1_500)]})
     before = os.umask(0)

@@ -77,9 +77,15 @@ async def until(check: Any, seconds: float = 15) -> None:
 
 
 async def looks(broker: FakeEmqx, count: int = 3) -> None:
-    """Wait until so many more requests have come."""
-    before = broker.request_count
-    await until(lambda: broker.request_count >= before + count)
+    """Wait until so many more requests have come, and one look at the least has ended."""
+    before = len(broker.requests)
+
+    def done() -> bool:
+        new = [served.path.split("?")[0] for served in broker.requests[before:]]
+        # what identifies the broker is asked once
+        return len(new) >= count and len(set(new)) < len(new) - 1
+
+    await until(done)
 
 
 def trigger(event: str, **arguments: Any) -> EmqxEventTrigger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -298,15 +299,20 @@ def test_the_event_loop_goes_on_while_a_file_is_slow_to_read_or_write(
     broker.connect("device-1")
     file, missing = tmp_path / "fleet.txt", tmp_path / "missing.txt"
     file.write_text("\n".join(f"device-{number}" for number in range(10_000)))
-    real, opening = ObjectStoragePath.open, threading.Event()
+    opening = threading.Event()
 
-    def slowly(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if str(path).endswith(slow):
-            opening.set()
-            time.sleep(1)
-        return real(path, *args, **kwargs)
+    def slowly(real: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if str(path).endswith(slow):
+                opening.set()
+                time.sleep(1)
+            return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(ObjectStoragePath, "open", slowly)
+        return opened
+
+    # read through the one, written through the other
+    monkeypatch.setattr(ObjectStoragePath, "open", slowly(ObjectStoragePath.open))
+    monkeypatch.setattr(os, "open", slowly(os.open))
 
     async def main() -> int:
         fleet = EmqxConditionTrigger(
@@ -317,7 +323,7 @@ def test_the_event_loop_goes_on_while_a_file_is_slow_to_read_or_write(
         )
         async with watched_loop() as held:
             waiting = asyncio.create_task(event_of(fleet))
-            await asyncio.to_thread(opening.wait)
+            assert await asyncio.to_thread(opening.wait, 15)
             before = held.turns
             await asyncio.sleep(0.8)
             turns = held.turns - before

@@ -1,4 +1,4 @@
-"""Opens files for provisioning: local ones directly, all others through Airflow's ObjectStoragePath."""
+"""Opens files: local ones directly, all others through Airflow's ObjectStoragePath."""
 
 from __future__ import annotations
 
