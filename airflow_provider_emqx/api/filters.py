@@ -166,7 +166,7 @@ def _whole(lowest: int, highest: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         try:
             number = int(value) if not isinstance(value, bool) and str(value) == str(int(value)) else -1
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = -1
         if not lowest <= number <= highest:
             raise ValueError(f"a whole number from {lowest} to {highest}")

@@ -21,8 +21,12 @@ def has_next(reply: Reply, page: int, limit: int) -> bool:
     Tell whether another page follows.
 
     ``hasnext`` decides where it is sent (an empty page may well be followed by more), else the count (-1 on v4 as soon
-    as there is a filter), else a short page.
+    as there is a filter), else a short page. The broker's own ``limit`` counts: something before it may allow less than
+    was asked for, and the rest of the list would be lost.
     """
+    used = reply.meta.get("limit")
+    if isinstance(used, int) and 0 < used < limit:
+        limit = used
     more, count = reply.meta.get("hasnext"), reply.meta.get("count")
     if isinstance(more, bool):
         return more

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_emqx.api.detect import parse_version
+from airflow_provider_emqx.api.raw import check_path
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.get_provider_info import get_provider_info
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _MQTT_PORTS = {1883: "MQTT", 8883: "MQTT over TLS", 8083: "MQTT over WebSocket", 8084: "MQTT over WebSocket"}
+#: 30 years of seconds; sockets cannot wait for much longer
+_MOST = 1_000_000_000
 _API_BASES = (("/api/v5", "v5"), ("/api/v4", "v4"), ("/api", "v4"))
 
 
@@ -156,9 +159,19 @@ def _split(host: str) -> SplitResult:
             f"{_label('host')} has a query or fragment; it should end with the path, as /api/v5"
         )
     # "https:/host" has the host "https"
-    if not re.fullmatch(r"[^\s/\\@%]+", parts.hostname or "") or parts.hostname in ("http", "https"):
+    name = parts.hostname or ""
+    if not re.fullmatch(r"[^\s/\\@%]+", name) or name in ("http", "https") or not _is_host_name(name):
         raise EmqxConfigError(f"{_label('host')} has no host name; it should be as https://host:8443/api/v5")
     return parts
+
+
+def _is_host_name(name: str) -> bool:
+    """Tell what DNS could be asked for from a name with empty parts or ones that are too long."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _port(written: int | None, field: int | None) -> int | None:
@@ -178,6 +191,11 @@ def _port(written: int | None, field: int | None) -> int | None:
 
 def _base(path: str) -> tuple[str, str | None, str | None]:
     """Give what stands before the API in a path, the API's base path and its generation."""
+    if path:
+        try:
+            check_path(path)
+        except EmqxConfigError as error:
+            raise EmqxConfigError(f"{_label('host')}: {error.message}") from None
     for ending, generation in _API_BASES:
         if path.endswith(ending):
             return path.removesuffix(ending), path, generation
@@ -277,8 +295,12 @@ def _number(extras: Mapping[str, Any], name: str, default: float | None) -> Any:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
+    except OverflowError:
+        number = 2.0 * _MOST
     if not (number > 0 and math.isfinite(number)):
         raise EmqxConfigError(f"{_label(name)} must be a number above 0, not {value!r}")
+    if number > _MOST:
+        raise EmqxConfigError(f"{_label(name)} must be at most {_MOST:,}")
     return number
 
 
@@ -327,6 +349,21 @@ def _verify(extras: Mapping[str, Any]) -> bool | str:
 def _proxy(extras: Mapping[str, Any]) -> str | None:
     value = _text(extras, "proxy")
     # the value is not shown: it may hold a password
-    if value is not None and not re.match(r"https?://[^/]+", value):
+    if value is not None and not _is_proxy(value):
         raise EmqxConfigError(f"{_label('proxy')} must be a URL, as http://proxy.example.com:3128")
     return value
+
+
+def _is_proxy(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018  reading it is what checks it
+    except ValueError:
+        return False
+    name = parts.hostname or ""
+    return (
+        parts.scheme in ("http", "https")
+        and bool(name)
+        and not re.search(r"\s", value)
+        and _is_host_name(name)
+    )

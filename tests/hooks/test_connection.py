@@ -255,3 +255,34 @@ def test_no_secret_shows_in_the_settings_repr() -> None:
     settings = read(password="planted-secret", extra={"proxy": "http://u:planted-proxy@p:1"})
     assert "planted" not in repr(settings)
     assert settings.authorization not in repr(settings)
+
+
+@pytest.mark.parametrize("host", ["https://a..b/api/v5", f"https://{'x' * 64}.example.com", ".example.com"])
+def test_what_dns_cannot_be_asked_for_is_refused_before_it_counts_as_a_lost_answer(host: str) -> None:
+    assert "“API address” has no host name" in refusal(host)
+
+
+@pytest.mark.parametrize("path", ["a b/api/v5", "ü/api/v5", "../api/v5", "%2e%2e/api/v5", "%zz/api/v5"])
+def test_a_path_that_cannot_be_sent_as_it_is_is_refused(path: str) -> None:
+    assert "“API address”: the path" in refusal(f"https://broker.example.com/{path}")
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://[::1",
+        "http://u:pa55@proxy:99999",
+        "http://proxy:3128 pa55",
+        "http://u:pa55/x@proxy",
+        "http://a..b",
+    ],
+)
+def test_a_proxy_that_nobody_can_connect_to_is_refused_without_being_shown(proxy: str) -> None:
+    text = refusal(extra={"proxy": proxy})
+    assert "must be a URL" in text
+    assert "pa55" not in text
+
+
+@pytest.mark.parametrize("value", [1e300, 10**400, "1e10"], ids=["float", "int", "text"])
+def test_a_time_that_no_socket_can_wait_for_is_refused(value: Any) -> None:
+    assert "must be at most 1,000,000,000" in refusal(extra={"read_timeout": value})
