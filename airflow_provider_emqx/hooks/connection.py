@@ -78,6 +78,10 @@ def _read(conn: Connection, extras: Mapping[str, Any]) -> Settings:
         )
     if ":" in conn.login:
         raise EmqxConfigError("the API key holds a colon, which HTTP Basic authentication cannot carry")
+    for what, value in (("API key", conn.login), ("API secret", conn.password)):
+        if value != value.strip():
+            # as of a mounted secret that ends with a line break; the broker would just call it wrong
+            raise EmqxConfigError(f"the {what} begins or ends with white space: take it away")
     serverless = ".emqxsl." in origin
     if serverless and generation == "v4":
         raise EmqxConfigError("EMQX Cloud Serverless has API version v5: the address should end with /api/v5")

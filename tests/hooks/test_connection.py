@@ -251,6 +251,13 @@ def test_a_key_with_a_colon_is_refused() -> None:
     assert "colon" in refusal(login="a:b")
 
 
+@pytest.mark.parametrize(("field", "name"), [("login", "API key"), ("password", "API secret")])
+def test_the_line_break_of_a_mounted_secret_is_told_and_not_shown(field: str, name: str) -> None:
+    said = refusal(**{field: "planted-value\n"})
+    assert f"the {name} begins or ends with white space" in said
+    assert "planted" not in said
+
+
 def test_no_secret_shows_in_the_settings_repr() -> None:
     settings = read(password="planted-secret", extra={"proxy": "http://u:planted-proxy@p:1"})
     assert "planted" not in repr(settings)
