@@ -43,8 +43,9 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     :class:`~airflow_provider_emqx.exceptions.EmqxUnsupportedError`.
 
     ``get_…`` gives a dict, or ``None`` for what is not there; ``list_…`` gives a lazy iterator that reads page after
-    page (only :meth:`list_acl_rules` a list); removing what is absent gives ``False`` (``None`` on EMQX 4, which does
-    not tell). Every method raises :class:`~airflow_provider_emqx.exceptions.EmqxError`.
+    page (only :meth:`list_acl_rules` a list). Make a list of it before you delete what it gives: what is gone moves the
+    later pages up, and rows would be passed over. Removing what is absent gives ``False`` (``None`` on EMQX 4, which
+    does not tell). Every method raises :class:`~airflow_provider_emqx.exceptions.EmqxError`.
 
     The hook keeps one session; close it with :meth:`close` or use it in a ``with`` statement. One hook is for one
     thread.
