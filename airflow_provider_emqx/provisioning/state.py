@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from array import array
@@ -17,6 +18,8 @@ from airflow_provider_emqx.provisioning.check import User
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
+log = logging.getLogger(__name__)
+
 _MAGIC = b"emqx-provisioning-state 1\n"
 _FIRST_SLOTS = 1 << 12
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -25,6 +28,9 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class State:
     """
     A file with two digests per user: of the id, and of all that was written for it.
+
+    It is emptied before a run's first write and filled at its end, so that it says nothing of what a run that was
+    killed may have changed.
 
     The digests are keyed with the pepper, so that the file tells nothing about ids or passwords to who has not the
     pepper. They are 8 bytes each: that a changed row looks unchanged has a probability of 5 in 10^20.
@@ -48,6 +54,7 @@ class State:
         ]
         self._binding = hashlib.blake2b(_encode(told).encode(), digest_size=16, key=self._key).digest()
         self._count = 0
+        self._written = True
         self._ids = array("q", bytes(8 * _FIRST_SLOTS))
         self._rows = array("q", bytes(8 * _FIRST_SLOTS))
         self._load()
@@ -67,12 +74,17 @@ class State:
 
     def forget(self, users: Sequence[User]) -> None:
         """Know no more what users are like: should sending them fail, it is not known which of it arrived."""
+        if self._written:
+            self._write(array("q"))
+            self._written = False
         for user in users:
             # 0 is the digest of nothing
             self._put(self._digests(user)[0], 0)
 
     def save(self) -> None:
-        """Write the file; a local one is replaced as a whole, or not at all."""
+        """Write the file, if something was sent."""
+        if self._written:
+            return
         pairs = array("q")
         for digest, row in zip(self._ids, self._rows, strict=True):
             if digest:
@@ -80,6 +92,11 @@ class State:
                 pairs.append(row)
         if sys.byteorder == "big":
             pairs.byteswap()
+        self._write(pairs)
+        self._written = True
+
+    def _write(self, pairs: array[int]) -> None:
+        """Write the file; a local one is replaced as a whole, or not at all."""
         place = locate(self._location)
         part: Location = f"{place}.part" if isinstance(place, str) else self._location
         with open_to_write(part, "state") as file:
@@ -105,6 +122,13 @@ class State:
                 "give each broker its own, or delete it, and all rows are sent once more"
             )
         pairs = array("q", content[head:])
+        if not pairs:
+            # not deleted: that may need a permission that writing does not
+            log.warning(
+                "The state file %s was emptied by a run that was killed before its end: what that run changed is not "
+                "known, so all rows are sent once more, and take the time of a first run",
+                self._location,
+            )
         if sys.byteorder == "big":
             pairs.byteswap()
         for at in range(0, len(pairs), 2):

@@ -202,7 +202,8 @@ class Writer:
         """Write only users that the state file does not know to be so, or that the broker has lost."""
         there = self._inventory.among(users)
         changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
-        state.forget([users[index] for index in changed])
+        if changed and not self._plan.dry_run:
+            state.forget([users[index] for index in changed])
         result = write([users[index] for index in changed]) if changed else Result(0, created=0, updated=0)
         result.sent = len(changed)
         result.others = {changed[index]: other for index, other in result.others.items()}

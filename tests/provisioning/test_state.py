@@ -117,6 +117,56 @@ def test_a_row_that_is_taken_back_after_a_failure_is_sent_again(broker: Any, tmp
     assert broker.verify("d0", "S3cret0")
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_row_that_is_taken_back_after_a_kill_is_sent_again(
+    broker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, scheme: str
+) -> None:
+    state = f"{scheme}{tmp_path}/state"
+    left = []
+
+    def look(method: str, path: str) -> bool:
+        if _overwrites(method, path):
+            left.append((tmp_path / "state").read_bytes())
+        return False
+
+    good, wrong = rows(3), [*rows(2), {"user_id": "d2", "password": "wrong"}]
+    run(state, good)
+    assert "was killed" not in caplog.text
+    broker.order_fault("status", match=look)
+    run(state, wrong)
+    broker.clear_faults()
+    # what a process leaves that is killed while it waits for the broker
+    (tmp_path / "state").write_bytes(left[0])
+    assert broker.verify("d2", "wrong")
+    broker.requests.clear()
+    planned = run(state, good, dry_run=True)
+    assert (planned["unchanged"], writes(broker)) == (0, [])
+    caplog.clear()
+    assert run(state, good)["unchanged"] in (0, None)
+    assert "was killed before its end" in caplog.text
+    assert broker.verify("d2", "S3cret2")
+    caplog.clear()
+    assert run(state, good)["unchanged"] == 3
+    assert "was killed" not in caplog.text
+
+
+def test_a_run_that_sends_nothing_leaves_the_file_alone(broker: Any, tmp_path: Path) -> None:
+    assert run(tmp_path / "state", [])["read"] == 0
+    assert not (tmp_path / "state").exists()
+    run(tmp_path / "state", rows(3))
+    before = os.stat(tmp_path / "state")
+    run(tmp_path / "state", rows(3))
+    after = os.stat(tmp_path / "state")
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_state_that_cannot_be_written_is_told_before_anything_is_sent(broker: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmqxConfigError, match="the state .* cannot be"):
+        run(f"file://{tmp_path}/file/state", rows(3))
+    assert not writes(broker)
+
+
 def test_rejected_rows_are_not_remembered(broker: Any, tmp_path: Path, version: str) -> None:
     given = [*rows(3), {"user_id": "root", "password": "p", "is_superuser": True}]
     run(tmp_path / "state", given)
@@ -141,7 +191,9 @@ def test_a_changed_flag_is_a_change(broker: Any, tmp_path: Path) -> None:
         state.note([user])
         assert state.knows(user)
         assert not state.knows({**user, "is_superuser": True})
-        state.note([{"user_id": f"d{i}", "password": str(i)} for i in range(10_000)])
+        many = [{"user_id": f"d{i}", "password": str(i)} for i in range(10_000)]
+        state.forget(many)
+        state.note(many)
         state.save()
         loaded = State(tmp_path / "state", "pepper", hook)
         assert len(loaded) == len(state) == 10_001
