@@ -183,7 +183,7 @@ def provision(
         if report is not None:
             report.add(outcomes)
 
-    source.spare(plan.report, "report")
+    source.spare(report=plan.report)
     report = Report(plan.report, len(source.files) > 1) if plan.report else None
     with closing(Rows(plan)) as rows:
         try:

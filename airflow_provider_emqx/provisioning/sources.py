@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import fnmatch
 import glob
 import gzip
 import io
@@ -10,6 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
 from typing import IO, Any, NamedTuple, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -46,25 +48,36 @@ class Source(NamedTuple):
     :param blocks: of rows, read as they are asked for.
     :param files: that they are in, if any.
     :param expected: tells how many rows there will be, about; ``None`` if that cannot be known without reading them.
+    :param takes: tells whether a file would be one of them if it were there.
     """
 
     blocks: Iterator[Block]
     files: Sequence[Location] = ()
     expected: Callable[[], int | None] = lambda: None
+    takes: Callable[[Location], bool] = lambda target: False
 
-    def spare(self, target: Location | None, what: str) -> None:
+    def spare(self, **targets: Location | None) -> None:
         """
-        Make sure that what a task writes is not what it reads.
+        Make sure that what a task writes is neither what it reads, now or at its next run, nor written twice.
 
-        :param target: path or URL of a file that is to be written, if any.
-        :param what: what it is, for the error.
-        :raises EmqxConfigError: if it is one of the files.
+        :param targets: paths or URLs of the files that are to be written, by what they are.
+        :raises EmqxConfigError: if one is among the files of the source, or would be, or two are the same.
         """
-        if target and _same(target) in map(_same, self.files):
-            raise EmqxConfigError(
-                f"the {what} {str(target)!r} is one of the files of the source, and would replace it: give it "
-                "another place"
-            )
+        taken: dict[str, str] = {}
+        for what, target in targets.items():
+            if not target:
+                continue
+            place = _same(target)
+            if place in map(_same, self.files) or self.takes(target):
+                raise EmqxConfigError(
+                    f"the {what} {str(target)!r} is one of the files of the source, or would be at the next run: "
+                    "give it another place"
+                )
+            if place in taken:
+                raise EmqxConfigError(
+                    f"{taken[place]} and {what} are both {str(target)!r}: give each a file of its own"
+                )
+            taken[place] = what
 
     def close(self) -> None:
         """Let go of an open file or database connection now, in the thread that opened it."""
@@ -89,7 +102,7 @@ def read_source(given: Any, how: Format) -> Source:
         )
     if is_location(given):
         files = find(given, how)
-        return Source(read_files(files, how), files, lambda: estimate(files, how))
+        return Source(read_files(files, how), files, lambda: estimate(files, how), partial(takes, given, how))
     if given is None or given == "":
         raise EmqxConfigError("source has no value: give a path, a URL or a list of rows")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
@@ -146,13 +159,26 @@ def find(source: Location, how: Format) -> Sequence[Location]:
             files = files_in(place)
         else:
             return [source]
-    # hidden files, and those that Hadoop and Spark put beside theirs
-    files = [file for file in files if os.path.basename(str(file))[:1] not in (".", "_")]
-    if how.name is None and not _is_pattern(str(source)):
-        files = [file for file in files if _known(str(file))]
+    files = [file for file in files if _has_rows(source, how, str(file))]
     if not files:
         raise EmqxConfigError(f"there are no files of rows at {str(source)!r}")
     return files
+
+
+def takes(source: Location, how: Format, target: Location) -> bool:
+    """
+    Tell whether a file would be among those that a directory or a pattern stands for.
+
+    :param source: path or URL of the directory, or with shell patterns in it.
+    :param how: as for :func:`find`.
+    :param target: path or URL of the file, which need not be there.
+    """
+    given, name = _same(source), _same(target)
+    if _is_pattern(given) and not os.path.exists(given):
+        inside = _matches(name.split("/"), given.split("/"))
+    else:
+        inside = os.path.dirname(name) == given
+    return inside and _has_rows(source, how, name)
 
 
 def read_files(files: Sequence[Location], how: Format) -> Iterator[Block]:
@@ -216,8 +242,30 @@ def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:
 
 
 def _same(location: Location) -> str:
-    place = locate(location)
-    return os.path.realpath(place) if isinstance(place, str) else str(place)
+    """Give what tells a file from another: of a URL without the connection, of a local file the real path."""
+    scheme, url, rest = str(location).partition("://")
+    if not url or scheme in ("file", "local"):
+        return os.path.realpath(rest if url else location)
+    bucket, slash, key = rest.rstrip("/").partition("/")
+    return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{key}"
+
+
+def _matches(names: list[str], patterns: list[str]) -> bool:
+    """Match a path part by part; ``**`` is any number of them."""
+    if not names or not patterns:
+        return not names and not patterns
+    name, pattern, rest = names[0], patterns[0], patterns[1:]
+    if pattern == "**" and (_matches(names, rest) or _matches(names[1:], patterns)):
+        return True
+    return fnmatch.fnmatchcase(name, pattern) and _matches(names[1:], rest)
+
+
+def _has_rows(source: Location, how: Format, file: str) -> bool:
+    """Tell whether a file that was found is meant."""
+    # hidden files, and those that Hadoop and Spark put beside theirs
+    if os.path.basename(file)[:1] in (".", "_"):
+        return False
+    return how.name is not None or _is_pattern(str(source)) or _known(file) is not None
 
 
 def _known(source: str) -> str | None:

@@ -39,8 +39,7 @@ def provision(
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
     """
-    source.spare(plan.report, "report")
-    source.spare(plan.state, "state")
+    source.spare(report=plan.report, state=plan.state)
     run = Run(hook, plan, source.expected)
     tally = Tally()
     report = Report(plan.report, len(source.files) > 1) if plan.report else None

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator, EmqxProvisionUsersOperator
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.sources import find, read_file
+from airflow_provider_emqx.provisioning.sources import Source, find, read_file, takes
 
 
 @pytest.fixture
@@ -113,6 +113,82 @@ def test_nothing_is_written_over_the_source(
         EmqxProvisionAclOperator(task_id="x", source=folder, report=folder / "b.csv").execute({})
     assert (folder / "b.csv").read_text() == before
     assert not broker.requests
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize(
+    ("source", "target", "refused"),
+    [
+        ("", "report.jsonl", True),
+        ("/", "report.jsonl", True),
+        ("/*", "report.jsonl", True),
+        ("/*.jsonl", "report.jsonl", True),
+        ("/**/*.jsonl", "report.jsonl", True),
+        ("/**/*.jsonl", "sub/sub/report.jsonl", True),
+        ("/s?b/*", "sub/report.jsonl", True),
+        ("", "sub/report.jsonl", False),
+        ("", "_report.jsonl", False),
+        ("", "../report.jsonl", False),
+        ("/*.csv", "report.jsonl", False),
+        ("/*.jsonl", "sub/report.jsonl", False),
+        ("/b.csv", "report.jsonl", False),
+    ],
+)
+@pytest.mark.parametrize("url", ["", "file://"])
+def test_a_report_is_no_file_of_the_next_runs_source(
+    broker: Any, folder: Path, source: str, target: str, refused: bool, url: str
+) -> None:
+    def execute() -> Any:
+        report = str((folder / target).resolve())
+        return EmqxProvisionUsersOperator(
+            task_id="x", source=f"{url}{folder}{source}", report=report
+        ).execute({})
+
+    if refused:
+        with pytest.raises(EmqxConfigError, match="the report .* would be at the next run"):
+            execute()
+        assert not broker.requests
+        assert not (folder / target).exists()
+    else:
+        read = execute()["read"]
+        assert execute()["read"] == read > 0
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_file_whose_name_looks_like_a_pattern_is_no_pattern(broker: Any, folder: Path) -> None:
+    (folder / "b[1].jsonl").write_text('{"user_id": "x", "password": "p"}\n')
+    source, report = folder / "b[1].jsonl", folder / "b1.jsonl"
+    assert EmqxProvisionUsersOperator(task_id="x", source=source, report=report).execute({})["written"] == 1
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("url", ["", "file://"])
+def test_report_and_state_are_two_files(
+    broker: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PEPPER", '{"conn_type": "generic", "password": "a long secret"}')
+    same = {
+        "report": f"{url}{folder}/r.csv",
+        "state": folder / "sub" / ".." / "r.csv",
+        "pepper_conn_id": "pepper",
+    }
+    with pytest.raises(EmqxConfigError, match="report and state are both"):
+        EmqxProvisionUsersOperator(task_id="x", source=folder / "b.csv", **same).execute({})
+    assert not broker.requests
+    assert not (folder / "r.csv").exists()
+
+
+def test_the_connection_in_a_url_makes_no_other_file() -> None:
+    source = Source(iter(()), ["s3://fleet/a@b.csv"])
+    source.spare(report="s3://aws@other/a@b.csv", state="s3://aws@fleet/b.csv")
+    with pytest.raises(EmqxConfigError, match="is one of the files of the source"):
+        source.spare(report="s3://aws@fleet/a@b.csv")
+    with pytest.raises(EmqxConfigError, match="report and state are both"):
+        source.spare(report="s3://aws@fleet/r.csv", state="s3://fleet/r.csv")
+    assert takes("s3://aws@fleet/", Format(), "s3://fleet/r.csv")
+    assert takes("s3://aws@fleet/in/*/*.csv", Format(), "s3://fleet/in/x/r.csv")
+    assert not takes("s3://aws@fleet/", Format(), "s3://fleet/in/r.csv")
+    assert not takes("s3://aws@fleet/in/", Format(), "s3://fleet/r.csv")
 
 
 def test_parquet(broker: Any, tmp_path: Path) -> None:
