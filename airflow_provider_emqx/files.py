@@ -6,8 +6,10 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
+from uuid import uuid4
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 
@@ -169,17 +171,49 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
     :param what: what it is, for the error.
     :raises EmqxError: if it cannot be written; also by ``write`` and ``close``.
     """
-    place = locate(location)
+    return _create(_local(location), partial(_not_written, location, what))
 
-    def not_written(error: OSError) -> EmqxConfigError:
-        return EmqxConfigError(
-            f"the {what} {str(location)!r} cannot be written{_access(location)}: {_why(error)}"
-        )
 
+@contextmanager
+def replacing(location: Location, what: str) -> Iterator[IO[bytes]]:
+    """
+    Open a file that takes the place of an older one when it is whole; an object does that by itself.
+
+    :param location: as of :func:`open_to_write`.
+    :param what: the same.
+    :return: a context manager; an error in it leaves the older local file as it was.
+    :raises EmqxError: the same.
+    """
+    place = _local(location)
+    not_written = partial(_not_written, location, what)
+    if not isinstance(place, str) or (os.path.exists(place) and not os.path.isfile(place)):
+        with _create(place, not_written) as file:
+            yield file
+        return
+    # a link stays one
+    target = os.path.realpath(place)
+    part = os.path.join(os.path.dirname(target), f".emqx-{uuid4().hex}.part")
     try:
-        if not isinstance(place, str) and place.protocol in ("file", "local"):
-            # a local file by its URL is no less private
-            place = place.path
+        with _create(part, not_written) as file:
+            yield file
+        try:
+            os.replace(part, target)
+        except OSError as error:
+            raise not_written(error) from error
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def _local(location: Location) -> str | ObjectStoragePath:
+    """Tell where a file is; a local one by its URL is no less private."""
+    place = locate(location)
+    return str(place.path) if not isinstance(place, str) and place.protocol in ("file", "local") else place
+
+
+def _create(place: str | ObjectStoragePath, not_written: Callable[[OSError], Exception]) -> IO[bytes]:
+    try:
         if not isinstance(place, str):
             return _File.open(place, "wb", not_written)
         os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
@@ -190,6 +224,12 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
         return cast("IO[bytes]", _File(open(descriptor, "wb"), not_written))
     except OSError as error:
         raise not_written(error) from error
+
+
+def _not_written(location: Location, what: str, error: OSError) -> EmqxConfigError:
+    return EmqxConfigError(
+        f"the {what} {str(location)!r} cannot be written{_access(location)}: {_why(error)}"
+    )
 
 
 class _File(io.RawIOBase):

@@ -252,7 +252,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"users", "superusers", "path"}``; ``superusers`` is ``None`` on EMQX 4.
     :raises EmqxConfigError: if the file cannot be written.
-    :raises EmqxError: if the broker fails; the file is incomplete then.
+    :raises EmqxError: if the broker fails; a local file stays as it was then, an object may be incomplete.
     """
 
     template_fields: Sequence[str] = (

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.files import Location, open_to_write
+from airflow_provider_emqx.files import Location, replacing
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -38,7 +38,7 @@ def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = N
     first = list(islice(users, _BLOCK))
     count, superusers = 0, 0
     with (
-        open_to_write(target, "export") as raw,
+        replacing(target, "export") as raw,
         _text(raw, zipped=str(target).lower().endswith(".gz")) as file,
     ):
         if name.endswith(".csv"):

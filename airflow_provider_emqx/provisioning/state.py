@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sys
 from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.files import Location, exists, locate, open_to_read, open_to_write
+from airflow_provider_emqx.files import Location, exists, open_to_read, replacing
 from airflow_provider_emqx.provisioning.check import User
 
 if TYPE_CHECKING:
@@ -97,13 +96,9 @@ class State:
 
     def _write(self, pairs: array[int]) -> None:
         """Write the file; a local one is replaced as a whole, or not at all."""
-        place = locate(self._location)
-        part: Location = f"{place}.part" if isinstance(place, str) else self._location
-        with open_to_write(part, "state") as file:
+        with replacing(self._location, "state") as file:
             file.write(_MAGIC + self._binding)
             file.write(pairs.tobytes())
-        if isinstance(place, str):
-            os.replace(f"{place}.part", place)
 
     def _load(self) -> None:
         if not exists(self._location):

@@ -78,3 +78,32 @@ def test_a_wrong_name_and_a_broker_that_refuses_leave_the_file_alone(broker: Any
     with pytest.raises(EmqxAuthError):
         execute(path=tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "of yesterday"
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl.gz"])
+@pytest.mark.parametrize("url", ["", "file://"])
+def test_an_export_that_fails_leaves_the_local_file_alone(
+    broker: Any, tmp_path: Path, name: str, url: str
+) -> None:
+    for number in range(12_000):
+        broker.add_user(f"d{number}", "p")
+    (tmp_path / name).write_text("of yesterday")
+    broker.order_fault("status", status=401, match="/users?", after=1, times=9)
+    with pytest.raises(EmqxAuthError):
+        execute(path=f"{url}{tmp_path}/{name}")
+    assert (tmp_path / name).read_text() == "of yesterday"
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_link_stays_a_link_and_a_pipe_is_written_as_it_is(filled: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").symlink_to(tmp_path / "real.csv")
+    execute(path=tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text().startswith("user_id")
+    os.mkfifo(tmp_path / "pipe.csv")
+    reader = os.open(tmp_path / "pipe.csv", os.O_RDONLY | os.O_NONBLOCK)
+    execute(path=tmp_path / "pipe.csv")
+    assert os.read(reader, 1 << 16).startswith(b"user_id")
+    os.close(reader)

@@ -167,6 +167,39 @@ def test_a_state_that_cannot_be_written_is_told_before_anything_is_sent(broker: 
     assert not writes(broker)
 
 
+def test_two_runs_that_write_one_state_do_not_disturb_each_other(
+    broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, written = os.replace, []
+
+    def and_another(part: str, target: str) -> None:
+        written.append(part)
+        if len(written) == 1:
+            with EmqxHook() as hook:
+                State(tmp_path / "state", "pepper", hook).forget([{"user_id": "other"}])
+        replace(part, target)
+
+    monkeypatch.setattr(os, "replace", and_another)
+    run(tmp_path / "state", rows(3))
+    assert len(set(written)) == 3
+    assert {os.path.dirname(part) for part in written} == {str(tmp_path)}
+    assert os.listdir(tmp_path) == ["state"]
+    assert run(tmp_path / "state", rows(3))["unchanged"] == 3
+
+
+def test_a_state_that_cannot_be_put_in_place_leaves_nothing_behind(
+    broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(part: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(EmqxConfigError, match=r"the state '.*/state' cannot be written: No space left"):
+        run(tmp_path / "state", rows(3))
+    assert not os.listdir(tmp_path)
+    assert not writes(broker)
+
+
 def test_rejected_rows_are_not_remembered(broker: Any, tmp_path: Path, version: str) -> None:
     given = [*rows(3), {"user_id": "root", "password": "p", "is_superuser": True}]
     run(tmp_path / "state", given)
