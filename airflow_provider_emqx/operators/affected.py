@@ -70,8 +70,6 @@ def check_limit(most: float | str | None, selected: int, what: str, count: Calla
     :param count: counts all that there are, if a share is asked for.
     :raises EmqxConfigError: if there are more; nothing has been touched.
     """
-    if most == "":
-        raise EmqxConfigError("max_affected has no value; give a count or a share, or leave it out")
     text = "" if most is None else str(most).strip()
     share = text and not text.isdecimal()
     total = count() if share else 0

@@ -210,3 +210,16 @@ def number(name: str, value: object) -> float | None:
     if not 0 < given < float("inf"):
         raise EmqxConfigError(f"{name} must be a number above 0, not {value!r}")
     return given
+
+
+def whole(name: str, value: object) -> int | None:
+    """
+    Read a whole number above 0, as :func:`number` does.
+
+    :param name: of the argument, for the error.
+    :param value: the number.
+    """
+    given = number(name, value)
+    if given is not None and given != int(given):
+        raise EmqxConfigError(f"{name} must be a whole number, not {value!r}")
+    return None if given is None else int(given)

@@ -17,6 +17,7 @@ from airflow_provider_emqx.operators.base import (
     number,
     seconds,
     texts,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         """Export, download, check, write, and delete what is too old."""
         from airflow_provider_emqx.provisioning.backup import Store
 
-        keep, keep_on_broker = _count("keep", self.keep), _count("keep_on_broker", self.keep_on_broker)
+        keep, keep_on_broker = whole("keep", self.keep), whole("keep_on_broker", self.keep_on_broker)
         store = Store(self.target)
         with self.hook() as hook:
             made = hook.export_backup()
@@ -458,10 +459,3 @@ class EmqxApiOperator(BaseEmqxOperator):
             answer = hook.request(self.method, self.path, query, plain(self.json), idempotent)
         self.log.info("%s %s: done", self.method, self.path)
         return answer
-
-
-def _count(name: str, value: int | str | None) -> int | None:
-    count = number(name, value)
-    if count is not None and count != int(count):
-        raise EmqxConfigError(f"{name} must be a whole number, not {value!r}")
-    return None if count is None else int(count)

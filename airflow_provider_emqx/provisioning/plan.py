@@ -82,7 +82,7 @@ class Plan(Terms):
                 f"mode {self.mode!r} deletes users that no row names; give scope, the prefix or pattern of the "
                 "user ids that this source speaks for, as 'sensor-'; all users are '*'"
             )
-        if self.mode not in PRUNING and (self.scope or self.protect or self.max_deletes not in (None, "")):
+        if self.mode not in PRUNING and (self.scope or self.protect or self.max_deletes is not None):
             raise EmqxConfigError(
                 f"scope, protect and max_deletes are for the modes 'sync' and 'prune', not for {self.mode!r}"
             )
@@ -156,10 +156,12 @@ def limit(given: float | str | None, of: int, name: str = "max_rejected") -> int
     :param of: what a share is taken of.
     :param name: of the argument, for the error.
     :return: the count, rounded down.
-    :raises EmqxConfigError: if it is neither.
+    :raises EmqxConfigError: also for empty text: a template without a value would take the limit away.
     """
-    if given is None or given == "":
+    if given is None:
         return None
+    if given == "":
+        raise EmqxConfigError(f"{name} has no value; give a count or a share, or leave it out")
     # True and False are numbers to float()
     text = "" if isinstance(given, bool) else str(given).strip()
     try:

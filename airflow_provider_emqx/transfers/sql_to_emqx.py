@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+from airflow_provider_emqx.operators.base import whole
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.blocks import Format
@@ -65,4 +66,5 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         from airflow_provider_emqx.provisioning.sources import Source
         from airflow_provider_emqx.transfers.reading import read_sql
 
-        return Source(read_sql(self.sql_conn_id, self.sql, self.parameters, how, int(self.fetch_size)))
+        size = whole("fetch_size", self.fetch_size) or 1_000
+        return Source(read_sql(self.sql_conn_id, self.sql, self.parameters, how, size))

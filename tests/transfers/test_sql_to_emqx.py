@@ -75,6 +75,14 @@ def test_parameters_columns_and_names_in_capitals(broker: Any, database: Path) -
     assert summary["written"] == 5
 
 
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("size", ["x", 0, -5, 2.5])
+def test_a_fetch_size_that_is_no_number_of_rows_is_refused(broker: Any, database: Path, size: Any) -> None:
+    with pytest.raises(EmqxConfigError, match="fetch_size must be a"):
+        execute(fetch_size=size)
+    assert not broker.requests
+
+
 def test_numbers_are_rejected(broker: Any, database: Path) -> None:
     with pytest.raises(EmqxConfigError, match="all 2,500 rows"):
         execute(sql="SELECT number AS user_id, secret AS password FROM devices")
