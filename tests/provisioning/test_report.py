@@ -90,7 +90,6 @@ def test_a_report_that_cannot_be_written_is_refused_at_the_start(target: str) ->
     ("given", "of", "count"),
     [
         (None, 10, None),
-        ("", 10, None),
         (5, 10, 5),
         ("5", 10, 5),
         (0, 10, 0),
@@ -112,6 +111,11 @@ def test_a_limit_is_a_count_or_a_share(given: float | str | None, of: int, count
 def test_a_limit_that_is_neither_is_refused(given: float | str) -> None:
     with pytest.raises(EmqxConfigError, match="max_rejected must be a count"):
         limit(given, 100)
+
+
+def test_a_limit_without_a_value_is_not_no_limit() -> None:
+    with pytest.raises(EmqxConfigError, match="max_rejected has no value"):
+        limit("", 100)
 
 
 @pytest.mark.parametrize(
