@@ -190,7 +190,9 @@ def provision(
             with closing(source), report or nullcontext():
                 for block in source.blocks:
                     account(rows.add(block))
+                    tally.progress(rows.read)
                 for subject, outcome, reason in _written(hook, rows, plan):
+                    tally.progress(rows.read)
                     if outcome != WRITTEN:
                         account(subject.outcomes(outcome, reason))
                         continue
@@ -200,6 +202,7 @@ def provision(
                         report.add(subject.outcomes(outcome))
             tally.check(rows.read)
         except BaseException:
+            tally.ended_early(rows.read)
             push(summary())
             raise
         tell(tally, rows.read, plan)

@@ -121,6 +121,15 @@ class Tally:
             self._said = now
             log.info("%s rows read; so far %s; %s", f"{read:,}", self.words(), self.rate())
 
+    def ended_early(self, read: int) -> None:
+        """
+        Log what was done before an error.
+
+        :param read: rows that the source gave until then.
+        """
+        if read:
+            log.error("Ended early: %s rows read; %s; %s", f"{read:,}", self.words(), self.rate())
+
     def words(self) -> str:
         """Name the sums that are not zero."""
         sums = {

@@ -66,8 +66,7 @@ def provision(
     except BaseException:
         if progress is not None:
             progress.save()
-        if run.read:
-            log.error("Ended early: %s rows read; %s; %s", f"{run.read:,}", tally.words(), tally.rate())
+        tally.ended_early(run.read)
         push(_summary(run, tally, plan))
         raise
     summary = _summary(run, tally, plan)

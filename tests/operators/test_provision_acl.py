@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator
+from airflow_provider_emqx.provisioning import report
 from tests.operators.run import TI, execute, sent
 
 V4, V5 = "4.4.19", "5.8.9"
@@ -316,6 +317,37 @@ def test_a_broker_that_fails_leaves_a_summary(broker: Any) -> None:
 
 
 # the hook's methods
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_the_log_tells_how_far_a_run_is_and_where_it_ended(
+    broker: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"username": f"u{i}", "topic": "a", "permission": "allow"} for i in range(200)]
+    provision(rows)
+    assert "rows read; so far" not in caplog.text
+    monkeypatch.setattr(report, "EVERY", 0.0)
+    provision(rows)
+    lines = [message for message in caplog.messages if "200 rows read; so far" in message]
+    assert len(lines) > 200
+    assert "199 written" in lines[-1]
+    assert "Ended early" not in caplog.text
+    broker.order_fault("status", status=401, match=lambda method, path: method != "GET", after=100, times=999)
+    with pytest.raises(EmqxAuthError):
+        provision(rows)
+    assert [message for message in caplog.messages if message.startswith("Ended early: 200 rows read; ")]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_source_that_breaks_off_tells_that_nothing_was_done(
+    broker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = "".join(f"u{i},a,allow\n" for i in range(100_000))
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(f"username,topic,permission\n{good}".encode())[:-9])
+    with pytest.raises(EmqxError):
+        provision(tmp_path / "x.csv.gz")
+    assert "rows read; nothing done" in caplog.text
+    assert not [request for request in broker.requests if request.method != "GET"]
 
 
 def test_rules_are_added_before_and_after_those_there_are(broker: Any) -> None:
