@@ -83,6 +83,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param state: path or URL of a file that remembers, as digests, what was written. Rows that it knows, and whose
         users the broker still has, are not sent again (``unchanged``). For brokers that hash themselves, EMQX 4 above
         all. It belongs to one broker and is made by the first run. What others change in the broker it does not see.
+        After a run that was killed it is empty: the next run sends all rows.
     :param shard: ``(number, of)``, as ``(0, 4)`` to ``(3, 4)``: do this part of the rows only. With
         ``.partial().expand(shard=[(0, 4), (1, 4), (2, 4), (3, 4)])`` several workers share reading and hashing. Each
         needs a ``report`` and a ``state`` of its own.

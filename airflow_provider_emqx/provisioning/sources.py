@@ -245,7 +245,7 @@ def _same(location: Location) -> str:
     """Give what tells a file from another: of a URL without the connection, of a local file the real path."""
     scheme, url, rest = str(location).partition("://")
     if not url or scheme in ("file", "local"):
-        return os.path.realpath(rest if url else location)
+        return os.path.realpath(rest if url else str(location))
     bucket, slash, key = rest.rstrip("/").partition("/")
     return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{key}"
 
