@@ -176,6 +176,22 @@ def test_a_report_replaces_the_one_that_was_there(broker: Any, bucket: Bucket) -
         assert b"missing" not in bucket.get(f"deep/{name}")
 
 
+def test_a_state_in_a_bucket_knows_nobody_while_a_run_writes(broker: Any, bucket: Bucket) -> None:
+    state = {"state": f"{BUCKET}/a.state", "pepper_conn_id": "pepper"}
+    execute([{"user_id": "a", "password": "p"}], **state)
+    whole, during = len(bucket.get("a.state")), []
+
+    def look(method: str, path: str) -> bool:
+        if "import_users" in path:
+            during.append(len(bucket.get("a.state")))
+        return False
+
+    broker.order_fault("status", match=look)
+    execute([{"user_id": "a", "password": "new"}], **state)
+    assert during == [whole - 16]
+    assert len(bucket.get("a.state")) == whole
+
+
 def test_a_state_file_in_a_bucket(broker: Any, bucket: Bucket) -> None:
     bucket.put(**{"x.csv": TWO})
     state = {"state": f"{BUCKET}/a.state", "pepper_conn_id": "pepper"}
@@ -265,6 +281,7 @@ def test_an_export_and_a_state_that_cannot_be_written(broker: Any, bucket: Bucke
     state = {"state": "s3://aws@nobucket/a.state", "pepper_conn_id": "pepper"}
     with pytest.raises(EmqxConfigError, match="the state .* cannot be written .*there is no such bucket"):
         execute([{"user_id": "a", "password": "p"}], **state)
+    assert all(request.method == "GET" for request in broker.requests)
 
 
 def test_a_store_that_goes_away_while_it_is_read(
