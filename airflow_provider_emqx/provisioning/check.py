@@ -189,7 +189,8 @@ class Checker:
                     row.user_id.encode()
                 except UnicodeEncodeError:
                     self.unreadable += 1
-            elif isinstance(row.user_id, int):
+            # of true and false nobody knows how the id is spelled
+            elif isinstance(row.user_id, int) and not isinstance(row.user_id, bool):
                 self._rejected.add_all([str(row.user_id)])
             elif row.user_id is not None:
                 self.unreadable += 1

@@ -59,6 +59,38 @@ def test_rules_of_a_user_come_from_a_column(broker: Any, tmp_path: Path, mode: s
     assert sorted(broker.users) == ["d0", "d1", "d2"]
 
 
+@pytest.mark.parametrize(
+    ("version", "mode", "refused"),
+    [
+        ("4.4.19", "upsert", "PUT /api/v4/auth_username/d1"),
+        ("5.3.0", "upsert", "/users/d1"),
+        ("5.3.0", "create", "POST "),
+        ("5.8.9", "create", "POST "),
+        ("4.4.19", "create", None),
+        ("5.8.9", "create", None),
+    ],
+)
+def test_a_user_who_is_not_written_gets_no_rules(
+    broker: Any, version: str, mode: str, refused: str | None
+) -> None:
+    """Refused by the broker, or there already: the rules of that name may be somebody else's."""
+    there = ("d0", "d1", "d2") if mode == "upsert" else () if refused else ("d1",)
+    with EmqxHook() as hook:
+        for user_id in there:
+            hook.create_user(user_id, "old")
+        for user_id in ("d0", "d1", "d2"):
+            hook.set_acl_rules(f"username:{user_id}", [LAST])
+    if refused:
+        broker.order_fault("status", status=400, match=refused)
+    summary = execute([{**row, "acl": ONE} for row in users(3)], mode=mode)
+    assert (summary["written"], summary["rejected"] + summary["skipped"]) == (2, 1)
+    assert summary["rejected"] == (1 if refused else 0)
+    (left_out,) = {"d1"} if there else {"d0", "d1", "d2"} - set(broker.users)
+    for user_id in ("d0", "d1", "d2"):
+        expected = ("#", "deny") if user_id == left_out else ("a/b", "allow")
+        assert topics(f"username:{user_id}") == [expected]
+
+
 @pytest.mark.parametrize("version", ["5.8.9"])
 def test_rules_with_hashes_and_a_state_file(
     broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -156,6 +156,24 @@ def test_nobody_is_deleted_when_an_id_cannot_be_read(
     assert "Nobody is deleted" in caplog.text
 
 
+@pytest.mark.parametrize("mode", ["sync", "prune"])
+@pytest.mark.parametrize("user_id", [["d2"], {"id": "d2"}, 2.0, True, "d\udcfc"])
+def test_nobody_is_deleted_when_an_id_is_none(
+    filled: Any, caplog: pytest.LogCaptureFixture, mode: str, user_id: Any
+) -> None:
+    given = [*rows(1), {"user_id": user_id, "password": "p"}]
+    with EmqxHook() as hook:
+        hook.create_user("true", "old")
+        before = ids(filled)
+        summary = run(given, mode=mode, scope="*", max_deletes="100%")
+        assert (summary["rejected"], summary["pruned"]) == (1, 0)
+        told = list(hook.provision_users(given, mode, scope="*", max_deletes="100%"))
+    assert "pruned" not in {outcome.outcome for outcome in told}
+    assert ids(filled) == before
+    assert not deletions(filled)
+    assert caplog.text.count("Nobody is deleted: 1 rows have an id that cannot be read") == 2
+
+
 def test_nobody_is_deleted_for_a_source_without_rows(filled: Any) -> None:
     assert run([])["pruned"] == 0
     assert not deletions(filled)
