@@ -560,6 +560,33 @@ def test_a_wrong_key_is_tried_ever_less_often(broker: FakeEmqx) -> None:
     assert asyncio.run(main()) <= 10
 
 
+@pytest.mark.parametrize("event", ["client_online", "client_offline"])
+def test_a_key_that_is_revoked_tells_nothing_and_its_successor_is_taken_over(
+    broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    def refused() -> int:
+        return sum(request.status == 401 for request in broker.requests)
+
+    broker.connect_many(["dev-1", "dev-2"])
+
+    async def main() -> None:
+        async with watching(trigger(event)) as payloads:
+            await looks(broker)
+            broker.remove_key("key")
+            await until(refused)
+            assert payloads == []
+            broker.connect("dev-3")
+            broker.disconnect("dev-2")
+            broker.add_key("new", "newer")
+            replaced = {**broker.connection(), "login": "new", "password": "newer"}
+            monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(replaced))
+            await until(lambda: payloads)
+            await looks(broker)
+        assert ids(payloads) == (["dev-3"] if event == "client_online" else ["dev-2"])
+
+    asyncio.run(main())
+
+
 def test_a_connection_that_does_not_exist_yet_is_waited_for(airflow_db: None) -> None:
     async def main() -> None:
         async with watching(trigger("client_online", emqx_conn_id="nowhere")):
