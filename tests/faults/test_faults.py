@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import pytest
 
 from airflow_provider_emqx import exceptions as errors
 from airflow_provider_emqx.api import v4, v5
+from airflow_provider_emqx.client import exchange
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.client.conftest import ask
 from tests.faults.certificates import Authority
 from tests.faults.proxy import PASS, Fault, FaultyProxy, quick_faults, retry_after_forms
+from tests.operators.run import TI, execute
 
 
 @pytest.fixture(params=["5.8.9"])
@@ -244,24 +249,77 @@ def test_a_broker_that_is_away_for_a_while_is_waited_for(
     back.join()
 
 
+@pytest.fixture
+def cut_of_a_minute(
+    proxy: FaultyProxy, fake: FakeEmqx, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., threading.Timer]:
+    """
+    Take the broker away in the middle of the third write; the answer to it is lost.
+
+    Time goes a hundred times as fast: the minute, and the waits between attempts.
+    """
+    monkeypatch.setattr(exchange, "_FIRST_WAIT", exchange._FIRST_WAIT / 100)
+    monkeypatch.setattr(exchange, "_LONGEST_WAIT", exchange._LONGEST_WAIT / 100)
+
+    def prepare(attempts: int) -> threading.Timer:
+        connection = {**fake.connection(attempts=attempts), "host": proxy.url}
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+        back = threading.Timer(0.6, proxy.start)
+        writes = count(1)
+
+        def cut(request: Any) -> Fault:
+            if request.method == "POST" and next(writes) == 3:
+                proxy.stop()
+                back.start()
+            return PASS
+
+        proxy.otherwise = cut
+        return back
+
+    return prepare
+
+
+IMPORTED = [{"user_id": f"dev-{row}", "password": f"p{row}"} for row in range(5_000)]
+
+
+@BOTH
 def test_a_long_cut_during_an_import_ends_with_every_user_written_once(
-    driver: Any, proxy: FaultyProxy, fake: FakeEmqx, version: str
+    proxy: FaultyProxy, fake: FakeEmqx, version: str, caplog: pytest.LogCaptureFixture,
+    cut_of_a_minute: Callable[..., threading.Timer],
+) -> None:  # fmt: skip
+    back = cut_of_a_minute(attempts=20)
+    summary = execute(EmqxProvisionUsersOperator, source=IMPORTED)
+    back.join()
+    assert (summary["read"], summary["written"], summary["rejected"]) == (5_000, 5_000, 0)
+    assert {user_id: user.password for user_id, user in fake.users.items()} == {
+        row["user_id"]: row["password"] for row in IMPORTED
+    }
+    # while it was away, several attempts found nobody
+    assert caplog.text.count("connection refused") > 1
+    # a row was sent once, but for those of the chunk whose answer was lost
+    posts = [request for request in proxy.requests if request.method == "POST"]
+    twice = {
+        row["user_id"] for row in IMPORTED
+        if sum(f'"{row["user_id"]}"'.encode() in post.body for post in posts) > 1
+    }  # fmt: skip
+    assert 0 < len(twice) <= summary["chunks"]["most"] < 5_000
+
+
+@BOTH
+def test_a_cut_longer_than_all_attempts_is_made_good_by_the_next_try_of_the_task(
+    proxy: FaultyProxy, fake: FakeEmqx, version: str, cut_of_a_minute: Callable[..., threading.Timer]
 ) -> None:
-    made = connected(driver, proxy, version, attempts=100)
-    broker = made.identify()
-    chunks = [
-        [{"user_id": f"dev-{chunk}-{row}", "password": f"p{row}"} for row in range(50)] for chunk in range(20)
-    ]
-    proxy.order(*[PASS] * 5, Fault("reset", forward=True), Fault("reset", forward=False))
-    cut = threading.Timer(0.02, lambda: (proxy.stop(), time.sleep(0.6), proxy.start()))
-    cut.start()
-    for chunk in chunks:
-        result = made.run(v5.auth.upsert_users(broker, chunk))
-        assert (result.written, result.failed) == (50, {})
-        time.sleep(0.01)
-    cut.join()
-    assert len(fake.users) == 1000
-    assert {user.password for user in fake.users.values()} == {f"p{row}" for row in range(50)}
+    back, ti = cut_of_a_minute(attempts=4), TI()
+    with pytest.raises(errors.EmqxConnectionError, match=r"gave up after 4 attempts"):
+        execute(EmqxProvisionUsersOperator, ti, source=IMPORTED)
+    told = ti.pushed["return_value"]
+    # the chunk whose answer was lost is done, and not told to be
+    assert 0 < told["written"] < len(fake.users) < 5_000
+    assert set(fake.users) >= {row["user_id"] for row in IMPORTED[: told["written"]]}
+    back.join()
+    summary = execute(EmqxProvisionUsersOperator, source=IMPORTED)
+    assert (summary["read"], summary["written"], summary["rejected"]) == (5_000, 5_000, 0)
+    assert len(fake.users) == 5_000
 
 
 def test_a_name_that_resolves_again_is_reached(
