@@ -91,10 +91,17 @@ class World:
     A broker, a proxy before it, a hook, and a seeded source of chance.
 
     :param slow: share of faults that take time.
+    :param faults: gives those of the next call, in place of chance.
     """
 
     def __init__(
-        self, fake: FakeEmqx, proxy: FaultyProxy, hook: EmqxHook, seed: int, slow: float = 0.002
+        self,
+        fake: FakeEmqx,
+        proxy: FaultyProxy,
+        hook: EmqxHook,
+        seed: int,
+        slow: float = 0.002,
+        faults: Callable[[], list[Fault]] | None = None,
     ) -> None:
         self.fake = fake
         self.proxy = proxy
@@ -103,7 +110,8 @@ class World:
         self.v4 = fake.version.startswith("4")
         self.count = 0
         self.errors: dict[str, int] = {}
-        self._faults = quick_faults()
+        self._quick = quick_faults()
+        self._faults = faults or self._by_chance
         self._slow = slow
         self._serial = 0
         self.story: list[str] = []
@@ -117,8 +125,7 @@ class World:
 
     def call(self, what: str, function: Callable[[], Any]) -> Outcome:
         """Run one call through the next faults; nothing but a typed error may come out of it."""
-        number = self.chance.choice((0, 0, 1, 1, 1, 2, 3, 5))
-        faults = [self._fault() for _ in range(number)]
+        faults = self._faults()
         self.story = [what, *map(str, faults)]
         self.proxy.order(*faults)
         started = time.monotonic()
@@ -135,11 +142,15 @@ class World:
         self.errors[name] = self.errors.get(name, 0) + 1
         return outcome
 
+    def _by_chance(self) -> list[Fault]:
+        number = self.chance.choice((0, 0, 1, 1, 1, 2, 3, 5))
+        return [self._fault() for _ in range(number)]
+
     def _fault(self) -> Fault:
         draw = self.chance.random()
         if draw < self._slow:
             return self.chance.choice(_SLOW)
-        return PASS if draw < 0.2 else self.chance.choice(self._faults)
+        return PASS if draw < 0.2 else self.chance.choice(self._quick)
 
     def told(self, outcome: Outcome) -> str:
         return f"{' | '.join(self.story)} -> {outcome}"
@@ -155,12 +166,19 @@ class World:
 
 
 @contextmanager
-def world(version: str, driver: str, seed: int, slow: float = 0.002) -> Iterator[World]:
-    """Set the stage; afterwards every connection must be closed."""
+def world(
+    version: str,
+    driver: str,
+    seed: int,
+    slow: float = 0.002,
+    faults: Callable[[], list[Fault]] | None = None,
+    **more: Any,
+) -> Iterator[World]:
+    """Set the stage, with ``more`` extras of the connection; afterwards every connection must be closed."""
     first, exchange._FIRST_WAIT = exchange._FIRST_WAIT, 0.0005
     name = f"AIRFLOW_CONN_EMQX_{driver}_{version}".replace(".", "_").upper()
     with FakeEmqx(version, log_requests=False) as fake, FaultyProxy(fake.port) as proxy:
-        extra = {"attempts": 4, "deadline": DEADLINE, "read_timeout": 0.3, "connect_timeout": 2}
+        extra = {"attempts": 4, "deadline": DEADLINE, "read_timeout": 0.3, "connect_timeout": 2, **more}
         conn = {**fake.connection(**extra), "host": proxy.url}
         os.environ[name] = json.dumps(conn)
         hook = (AsyncHook if driver == "aiohttp" else EmqxHook)(name.removeprefix("AIRFLOW_CONN_").lower())
@@ -168,7 +186,7 @@ def world(version: str, driver: str, seed: int, slow: float = 0.002) -> Iterator
             if isinstance(hook, AsyncHook):
                 hook.open()
             assert hook.broker.version is not None
-            made = World(fake, proxy, hook, seed, slow)
+            made = World(fake, proxy, hook, seed, slow, faults)
             yield made
             hook.close()
             assert proxy.wait_closed() == 0
