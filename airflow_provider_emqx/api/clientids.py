@@ -52,7 +52,7 @@ def _subscription(topic: Any) -> Row:
                 f"a subscription has no option {name!r}; it has topic, {', '.join(_OPTIONS)}"
             )
         # templates render to text
-        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        number = int(value) if value in ("0", "1", "2") else value
         if isinstance(number, bool) or number not in allowed:
             raise EmqxConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
         if number or name == "qos":

@@ -19,6 +19,8 @@ MAX_BYTES = 4_000_000
 MAX_BODY = 7_900_000
 
 _NUMBERS = ("payload_format_indicator", "message_expiry_interval")
+#: of the longest interval
+_DIGITS = 10
 _KEYS = ("topic", "payload", "qos", "retain", "payload_encoding", "properties")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -139,7 +141,7 @@ def _properties(given: Any) -> Row:
         if check is None:
             raise EmqxConfigError(f"there is no property {name!r}; there are {', '.join(_PROPERTIES)}")
         # templates render to text
-        if name in _NUMBERS and isinstance(value, str) and value.isdecimal():
+        if name in _NUMBERS and isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS:
             properties[name] = int(value)
         if not check[0](properties[name]):
             raise EmqxConfigError(f"property {name} must be {check[1]}")
@@ -147,7 +149,10 @@ def _properties(given: Any) -> Row:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 _PROPERTIES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -156,11 +161,11 @@ _PROPERTIES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32,
         "whole seconds",
     ),
-    "response_topic": (_is_text, "text"),
-    "correlation_data": (_is_text, "text"),
-    "content_type": (_is_text, "text"),
+    "response_topic": (_is_text, "text in valid UTF-8"),
+    "correlation_data": (_is_text, "text in valid UTF-8"),
+    "content_type": (_is_text, "text in valid UTF-8"),
     "user_properties": (
         lambda value: isinstance(value, Mapping) and all(map(_is_text, [*value, *value.values()])),
-        "a dict of texts",
+        "a dict of texts in valid UTF-8",
     ),
 }

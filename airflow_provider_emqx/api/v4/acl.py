@@ -64,15 +64,14 @@ def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str,
     :raises EmqxError: if what is there afterwards is not what was written.
     """
     kind, name = read_subject(subject)
-    wanted = _expressible(read_rules(rules))
+    wanted = _writable(kind, name, rules)
     pairs = _pairs(wanted)
     for _ in range(2):
         existing = yield from _subject_rules(broker, kind, name)
         if same_rules(existing, wanted):
             return
         stale = {topic for topic, action in _pairs(existing) if (topic, action) not in pairs}
-        for topic in sorted(stale):
-            yield Request("DELETE", _rule(kind, name, topic))
+        yield from _delete(kind, name, sorted(stale))
         # two rules written in the same millisecond change places, which the second round mends
         yield from _write(kind, name, wanted)
     if not same_rules((yield from _subject_rules(broker, kind, name)), wanted):
@@ -92,6 +91,7 @@ def add_acl_rules(
     :param position: ``"first"`` or ``"last"``.
     :return: all rules of the subject afterwards.
     """
+    _writable(*read_subject(subject), rules)
     wanted = merged((yield from list_acl_rules(broker, subject)), read_rules(rules), position)
     yield from set_acl_rules(broker, subject, wanted)
     return (yield from list_acl_rules(broker, subject))
@@ -105,8 +105,7 @@ def delete_acl_rules(broker: Broker, subject: Subject) -> Operation[bool | None]
     """
     kind, name = read_subject(subject)
     topics = dict.fromkeys(rule["topic"] for rule in (yield from _subject_rules(broker, kind, name)))
-    for topic in topics:
-        yield Request("DELETE", _rule(kind, name, topic))
+    yield from _delete(kind, name, list(topics))
     return bool(topics)
 
 
@@ -130,6 +129,12 @@ def _write(kind: str, name: str, rules: Sequence[Row]) -> Operation[None]:
             "access": rule["permission"],
         }
         yield Request("POST", "/acl", json=row, repeatable=True)
+
+
+def _delete(kind: str, name: str, topics: Sequence[str]) -> Operation[None]:
+    # all are made before the first is sent: a topic that cannot stand in a path must not leave half of the rules
+    for request in [Request("DELETE", _rule(kind, name, topic)) for topic in topics]:
+        yield request
 
 
 def _all_rows(broker: Broker, kind: str) -> Operation[list[Row]]:
@@ -171,6 +176,14 @@ def _joined(rows: Sequence[Row]) -> list[Row]:
         else:
             rules.append(rule)
     return rules
+
+
+def _writable(kind: str, name: str, rules: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Check rules; refused is also what EMQX 4 would store and, as it has the topic in the path, never delete."""
+    wanted = _expressible(read_rules(rules))
+    for rule in wanted:
+        _rule(kind, name, rule["topic"])
+    return wanted
 
 
 def _expressible(rules: Sequence[Row]) -> list[Row]:

@@ -87,7 +87,8 @@ def add_acl_rules(
     :return: all rules of the subject afterwards.
     :raises EmqxError: if what is there afterwards is not what was written.
     """
-    wanted = merged((yield from list_acl_rules(broker, subject)), read_rules(rules), position)
+    added = read_rules(rules)
+    wanted = merged((yield from list_acl_rules(broker, subject)), added, position)
     yield from set_acl_rules(broker, subject, wanted)
     found = yield from list_acl_rules(broker, subject)
     if not same_rules(found, wanted):
