@@ -57,7 +57,8 @@ def read_rules(rules: Sequence[Mapping[str, Any]]) -> list[Row]:
         all) and ``retain`` (``"all"``, the default, ``True``, ``False``).
     :raises EmqxConfigError: saying which rule is wrong and why.
     """
-    if not isinstance(rules, Sequence) or isinstance(rules, str):
+    given: Any = rules
+    if not isinstance(given, (list, tuple)):
         raise EmqxConfigError(f"ACL rules must be a list of dicts, not {type(rules).__name__}")
     return [_read(rule, number) for number, rule in enumerate(rules, 1)]
 
@@ -128,7 +129,11 @@ def _qos(value: Any) -> list[int]:
     # a cell of a CSV file: "0,1"
     values = value.replace(",", " ").split() if isinstance(value, str) else value
     values = [values] if isinstance(values, int) else values
-    if not isinstance(values, (list, tuple)) or not values or any(str(item) not in ("0", "1", "2") for item in values):
+    if (
+        not isinstance(values, (list, tuple))
+        or not values
+        or any(str(item) not in ("0", "1", "2") for item in values)
+    ):
         raise EmqxConfigError(f"qos must be a list of 0, 1, 2, not {value!r}")
     return sorted({int(item) for item in values})
 

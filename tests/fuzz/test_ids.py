@@ -54,7 +54,9 @@ CALLS: dict[str, Callable[[EmqxHook, str], Any]] = {
     "delete_user": lambda hook, text: hook.delete_user(text),
     "list_acl_rules": lambda hook, text: hook.list_acl_rules({"username": text}),
     "set_acl_rules": lambda hook, text: hook.set_acl_rules({"username": text}, [RULE]),
-    "set_acl_rules_topic": lambda hook, text: hook.set_acl_rules({"username": "u"}, [{**RULE, "topic": text}]),
+    "set_acl_rules_topic": lambda hook, text: hook.set_acl_rules(
+        {"username": "u"}, [{**RULE, "topic": text}]
+    ),
     "add_acl_rules_topic": lambda hook, text: hook.add_acl_rules("all", [{**RULE, "topic": text}]),
     "add_acl_rules": lambda hook, text: hook.add_acl_rules({"clientid": text}, [RULE]),
     "delete_acl_rules": lambda hook, text: hook.delete_acl_rules({"clientid": text}),

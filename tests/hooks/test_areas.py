@@ -767,6 +767,35 @@ def test_a_topic_of_an_acl_rule_that_emqx_4_would_take_literally_is_refused_ther
 
 
 @pytest.mark.parametrize("version", [V4])
+@pytest.mark.parametrize("topic", [".", "..", "x" * 8_000])
+def test_a_rule_that_emqx_4_would_store_and_never_delete_is_refused_before_anything_is_sent(
+    broker: Any, hook: EmqxHook, topic: str
+) -> None:
+    rules = [{"topic": "a", "permission": "allow"}, {"topic": topic, "permission": "deny"}]
+    for write in (hook.set_acl_rules, hook.add_acl_rules):
+        with pytest.raises(EmqxConfigError):
+            write("username:alice", rules)
+    assert sent(broker) == []
+
+
+@pytest.mark.parametrize("version", [V4])
+def test_a_rule_of_somebody_else_that_cannot_be_deleted_leaves_all_rules_as_they_are(
+    broker: Any, hook: EmqxHook
+) -> None:
+    rules = [{"topic": "a", "permission": "allow"}, {"topic": "b", "permission": "deny"}]
+    hook.set_acl_rules("username:alice", rules)
+    hook.request("POST", "/acl", json={"username": "alice", "topic": "..", "action": "pub", "access": "deny"})
+    before = broker.acl_rules("username", "alice")
+    for write in (
+        lambda: hook.delete_acl_rules("username:alice"),
+        lambda: hook.set_acl_rules("username:alice", [{"topic": "c", "permission": "allow"}]),
+    ):
+        with pytest.raises(EmqxConfigError):
+            write()
+    assert broker.acl_rules("username", "alice") == before
+
+
+@pytest.mark.parametrize("version", [V4])
 def test_old_literal_rules_of_emqx_4_can_still_be_deleted(broker: Any, hook: EmqxHook, version: str) -> None:
     for topic in ("eq a/#", "d/${clientid}"):
         row = {"topic": topic, "action": "pub", "access": "allow"}

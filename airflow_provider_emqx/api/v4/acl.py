@@ -133,8 +133,8 @@ def _write(kind: str, name: str, rules: Sequence[Row]) -> Operation[None]:
 
 def _delete(kind: str, name: str, topics: Sequence[str]) -> Operation[None]:
     # all are made before the first is sent: a topic that cannot stand in a path must not leave half of the rules
-    for request in [Request("DELETE", _rule(kind, name, topic)) for topic in topics]:
-        yield request
+    for where in [_rule(kind, name, topic) for topic in topics]:
+        yield Request("DELETE", where)
 
 
 def _all_rows(broker: Broker, kind: str) -> Operation[list[Row]]:
