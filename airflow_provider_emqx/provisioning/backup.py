@@ -106,7 +106,7 @@ def _check(filename: str, content: bytes) -> None:
                 complete = bool(archive.getnames())
         else:
             complete = isinstance(json.loads(content), dict)
-    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError):
+    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, RecursionError):
         complete = False
     if not complete:
         raise EmqxError(

@@ -53,9 +53,7 @@ class Progress:
         self._store = store
         self._fingerprint = fingerprint
         self._saved = time.monotonic()
-        found = store.get(KEY)
-        if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
-            found = {}
+        found = _usable(store.get(KEY), fingerprint)
         #: rows that passed the check and have been sent
         self.users: int = found.get("users", 0)
         #: those of them that were written or deleted
@@ -136,6 +134,42 @@ def fingerprint(hook: EmqxHook, files: Sequence[Location], how: Format, plan: Pl
     told.append([how.name, dict(how.columns), how.delimiter, how.encoding])
     told.append([plan.mode, plan.hash_passwords, plan.shard, plan.scope])
     return hashlib.blake2b(json.dumps(told, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _usable(found: Any, fingerprint: str) -> dict[str, Any]:
+    """Give what the store holds if it belongs to this work, and is whole; otherwise the work begins anew."""
+    if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
+        return {}
+    known = all(_is_count(found.get(name)) for name in ("users", "done"))
+    others = found.get("others")
+    if (
+        known
+        and found["done"] <= found["users"]
+        and all(
+            name in found and (found[name] is None or _is_count(found[name]))
+            for name in ("created", "updated", "unchanged", "in_scope")
+        )
+        and isinstance(others, list)
+        and all(map(_is_outcome, others))
+    ):
+        return found
+    log.warning("What an earlier attempt of this task kept of its progress is damaged: beginning anew")
+    return {}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_outcome(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != len(Outcome._fields):
+        return False
+    line, user_id, *texts = value
+    return (
+        _is_count(line)
+        and (user_id is None or isinstance(user_id, str))
+        and all(isinstance(text, str) for text in texts)
+    )
 
 
 def plus(one: int | None, other: int | None) -> int | None:

@@ -103,20 +103,23 @@ class State:
     def _load(self) -> None:
         if not exists(self._location):
             return
+        damaged = EmqxConfigError(
+            f"{str(self._location)!r} is no state file, or a damaged one: delete it, and all rows are sent once more"
+        )
         with open_to_read(self._location) as file:
+            # looked at first: the path may be that of another file, larger than the memory
+            head = file.read(len(_MAGIC) + len(self._binding))
+            if len(head) < len(_MAGIC) + len(self._binding) or not head.startswith(_MAGIC):
+                raise damaged
+            if head[len(_MAGIC) :] != self._binding:
+                raise EmqxConfigError(
+                    f"the state file {str(self._location)!r} belongs to another broker or was made with another "
+                    "pepper: give each broker its own, or delete it, and all rows are sent once more"
+                )
             content = file.read()
-        head = len(_MAGIC) + len(self._binding)
-        if not content.startswith(_MAGIC) or (len(content) - head) % 16:
-            raise EmqxConfigError(
-                f"{str(self._location)!r} is no state file, or a damaged one: delete it, and all rows are sent "
-                "once more"
-            )
-        if content[len(_MAGIC) : head] != self._binding:
-            raise EmqxConfigError(
-                f"the state file {str(self._location)!r} belongs to another broker or was made with another pepper: "
-                "give each broker its own, or delete it, and all rows are sent once more"
-            )
-        pairs = array("q", content[head:])
+        if len(content) % 16:
+            raise damaged
+        pairs = array("q", content)
         if not pairs:
             # not deleted: that may need a permission that writing does not
             log.warning(
@@ -127,6 +130,9 @@ class State:
         if sys.byteorder == "big":
             pairs.byteswap()
         for at in range(0, len(pairs), 2):
+            # what a crash of the machine leaves may be zeros
+            if not pairs[at]:
+                raise damaged
             self._put(pairs[at], pairs[at + 1])
 
     def _digests(self, user: User) -> tuple[int, int]:
