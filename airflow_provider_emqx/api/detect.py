@@ -99,7 +99,7 @@ def version(broker: Broker, now: datetime) -> Operation[tuple[tuple[int, ...] | 
 
 def parse_version(text: str) -> tuple[int, ...] | None:
     """Read ``"5.8.9"``, ``"v6.1.0-rc.1"`` or ``"4.4.19"``; ``None`` for anything else."""
-    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text.strip())
+    match = re.match(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", text.strip())
     return tuple(int(part) for part in match.groups() if part is not None) if match else None
 
 

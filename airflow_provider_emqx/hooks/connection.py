@@ -76,6 +76,8 @@ def _read(conn: Connection, extras: Mapping[str, Any]) -> Settings:
             "API key and API secret are both needed: create a pair in EMQX (System > API Keys; on EMQX 4: "
             "Management > Applications; in EMQX Cloud: Deployment API)"
         )
+    _utf8("API key", conn.login)
+    _utf8("API secret", conn.password)
     if ":" in conn.login:
         raise EmqxConfigError("the API key holds a colon, which HTTP Basic authentication cannot carry")
     for what, value in (("API key", conn.login), ("API secret", conn.password)):
@@ -113,6 +115,7 @@ def _address(
 ) -> tuple[str, str, str | None, str | None]:
     """Give origin, prefix, base path and generation; the last two only where the address tells them."""
     host, schema = host.strip(), schema.strip()
+    _utf8(_label("host"), host + schema)
     if not host:
         raise EmqxConfigError(
             f"{_label('host')} is empty: give the API's address, as https://host:8443/api/v5"
@@ -227,7 +230,7 @@ def _readable(conn: Connection, extras: Any) -> None:
     else:
         try:
             is_object = isinstance(json.loads(conn.extra), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             is_object = False
     if not is_object:
         raise EmqxConfigError("its extra is no JSON object, so that no setting in it can be read")
@@ -278,7 +281,15 @@ def _text(extras: Mapping[str, Any], name: str) -> str | None:
         )
     if value is not None and not isinstance(value, str):
         raise EmqxConfigError(f"{_label(name)} must be text, not {type(value).__name__}")
+    _utf8(_label(name), value or "")
     return value
+
+
+def _utf8(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise EmqxConfigError(f"{what} holds a lone surrogate and is no valid UTF-8") from None
 
 
 def _boolean(extras: Mapping[str, Any], name: str, default: bool) -> bool:
@@ -368,6 +379,7 @@ def _is_proxy(value: str) -> bool:
     return (
         parts.scheme in ("http", "https")
         and bool(name)
+        and parts.port != 0
         and not re.search(r"\s", value)
         and _is_host_name(name)
     )
