@@ -192,7 +192,7 @@ def read_files(files: Sequence[Location], how: Format) -> Iterator[Block]:
     """
     for file in files:
         blocks = read_file(file, how)
-        yield from blocks if len(files) == 1 else (block._replace(file=str(file)) for block in blocks)
+        yield from blocks if len(files) == 1 else (block._replace(file=_named(file)) for block in blocks)
 
 
 def read_file(source: Location, how: Format) -> Iterator[Block]:
@@ -206,7 +206,7 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
         then has been given out.
     :raises EmqxError: if reading fails, or the file was changed meanwhile; the same.
     """
-    shown = str(source)
+    shown = _named(source)
     name = how.name or _format_of(shown)
     where = Where(shown)
     before = size_and_age(source)
@@ -239,6 +239,11 @@ def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:
     :return: blocks of rows; the line of a row is its position, from 1.
     """
     yield from objects(enumerate(rows, 1), how)
+
+
+def _named(file: Location) -> str:
+    """Name a file in reports and errors, which are UTF-8; the name of a local one need not be."""
+    return str(file).encode("utf-8", "backslashreplace").decode()
 
 
 def _same(location: Location) -> str:

@@ -235,3 +235,23 @@ def test_parquet_that_is_none_or_lacks_a_column(tmp_path: Path) -> None:
     path = parquet(tmp_path / "y.parquet", {"user_id": ["a"], "name": ["b"]})
     with pytest.raises(EmqxConfigError, match="no column 'password'"):
         list(read_file(path, Format()))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("operator", "content"),
+    [
+        (EmqxProvisionUsersOperator, "user_id,password\n{},p\nv,\n"),
+        (EmqxProvisionAclOperator, "username,topic,permission\n{},t,allow\nv,t,x\n"),
+    ],
+)
+def test_the_name_of_a_file_need_not_be_utf_8(
+    broker: Any, tmp_path: Path, operator: type[Any], content: str, suffix: str
+) -> None:
+    folder, report = tmp_path / "devices", tmp_path / f"report.{suffix}"
+    folder.mkdir()
+    for name in ("a\udcff.csv", "b.csv"):
+        (folder / name).write_text(content.format(name[0]))
+    summary = operator(task_id="x", source=str(folder), report=str(report)).execute({})
+    assert (summary["written"], summary["rejected"]) == (2, 2)
+    assert "a\\udcff.csv" in report.read_text().replace("\\\\", "\\")
