@@ -77,6 +77,7 @@ REQUESTS = st.builds(
     json=st.none() | st.dictionaries(st.sampled_from(["password", "payload", "x"]), JSON, max_size=3),
     accept=st.sampled_from([(), (503,), (200,), (404,)]),
     binary=st.booleans(),
+    fields=st.none() | st.lists(KEYS | ANY_TEXT, max_size=3, unique=True).map(tuple),
 )
 
 
@@ -96,6 +97,55 @@ def test_every_answer_is_a_reply_or_one_typed_error(
         assert isinstance(reply, Reply)
     assert "\n" not in told
     assert len(told) < 1_500
+
+
+@pytest.mark.parametrize(("read", "code"), [(v4.replies.read, 0), (v5.replies.read, None)], ids=["v4", "v5"])
+@MANY
+@given(
+    fields=st.lists(KEYS, min_size=1, max_size=3, unique=True).map(tuple),
+    body=JSON | NEARLY,
+    known=st.booleans(),
+)
+def test_a_listing_of_which_few_fields_are_wanted_is_read_as_a_whole_one_is(
+    read: Callable[[Request, Answer], Reply],
+    code: int | None,
+    fields: tuple[str, ...],
+    body: Any,
+    known: bool,
+) -> None:
+    if known and isinstance(body, dict):
+        body = {**body, "code": code}
+        if code is None:
+            del body["code"]
+    answer = Answer(200, "application/json", _encode(body, "utf-8"))
+    few, whole = (
+        _outcome(read, Request("GET", "/clients", fields=wanted), answer) for wanted in (fields, None)
+    )
+    if isinstance(whole, Reply) and isinstance(few, Reply) and isinstance(whole.data, list):
+        kept = [
+            {name: row[name] for name in fields if name in row} if isinstance(row, dict) else row
+            for row in whole.data
+        ]
+        assert repr(few.data) in (repr(whole.data), repr(_ordered(few.data, kept)))
+        assert repr(few.meta) == repr(whole.meta)
+    else:
+        assert repr(few) == repr(whole)
+
+
+def _ordered(rows: list[Any], kept: list[Any]) -> list[Any]:
+    """Give the kept fields in the order in which they came."""
+    assert len(rows) == len(kept)
+    return [
+        {name: good[name] for name in row} if isinstance(row, dict) and row.keys() == good.keys() else good
+        for row, good in zip(rows, kept, strict=True)
+    ]
+
+
+def _outcome(read: Callable[[Request, Answer], Reply], request: Request, answer: Answer) -> Reply | str:
+    try:
+        return read(request, answer)
+    except errors.EmqxError as error:
+        return f"{type(error).__name__} {error}"
 
 
 @MANY
