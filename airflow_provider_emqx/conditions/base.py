@@ -82,7 +82,7 @@ def number(name: str, value: Any) -> float:
         if isinstance(value, bool):
             raise TypeError
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         raise EmqxConfigError(f"{name} must be a number, not {value!r}")

@@ -38,7 +38,7 @@ def _checked(clientids: Any) -> list[str]:
         clientids = [clientids]
     if not isinstance(clientids, Iterable) or isinstance(clientids, (bytes, Mapping)):
         raise EmqxConfigError(f"clientids must be an id or a list of ids, not {type(clientids).__name__}")
-    ids = list(dict.fromkeys(clientids))
+    ids = list(clientids)
     if not ids:
         raise EmqxConfigError("clientids is empty: there is no client to wait for")
     for clientid in ids:
@@ -46,7 +46,7 @@ def _checked(clientids: Any) -> list[str]:
             raise EmqxConfigError(f"a client id must be text, not {type(clientid).__name__} {clientid!r}")
         if clientid in ("", ".", ".."):
             raise EmqxConfigError(f"{clientid!r} cannot be asked for as a client id in EMQX's HTTP API")
-    return ids
+    return list(dict.fromkeys(ids))
 
 
 def read_file(path: str) -> list[str]:
