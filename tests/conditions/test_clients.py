@@ -206,8 +206,10 @@ def test_a_long_list_of_missing_ids_is_cut_off_or_written(tmp_path: Path) -> Non
 
 def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     outcome = Outcome(True, {"missing": [f"device-{number}" for number in range(1_500)]})
+    # folders are made, but not where a file is
+    (tmp_path / "file").touch()
     with pytest.raises(EmqxError, match="missing.txt"):
-        finish(outcome, str(tmp_path / "no" / "such" / "folder" / "missing.txt"))
+        finish(outcome, str(tmp_path / "file" / "folder" / "missing.txt"))
 
 
 @pytest.mark.parametrize("kind", conditions.KINDS)
