@@ -560,3 +560,14 @@ def test_any_threshold_is_a_finite_number_or_refused(figures: tuple[Any, Any], c
         return
     assert isfinite(made["threshold"])
     assert isfinite(made.get("baseline", 0))
+
+
+@pytest.mark.parametrize("name", ["emqx-export-1.tar.gz", "emqx-export-1.json"])
+def test_a_backup_that_is_cut_short_is_refused_and_a_whole_one_kept(tmp_path: Path, name: str) -> None:
+    whole = _archive("gz") if name.endswith(".gz") else b'{"version": "4.4.19"}'
+    for content in (b"", whole[:-1], whole[: len(whole) // 2], b"[]", gzip.compress(b"")):
+        with pytest.raises(EmqxError, match="is damaged"):
+            BackupStore(str(tmp_path)).write(name, content, None)
+        assert not os.listdir(tmp_path)
+    BackupStore(str(tmp_path)).write(name, whole, len(whole))
+    assert os.listdir(tmp_path) == [name]
