@@ -271,7 +271,9 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Any:
     hook: Any = SimpleNamespace(broker=Broker("v5", (5, 8, 9)), settings=SimpleNamespace(origin="http://b"))
     path = tmp_path_factory.mktemp("state") / "state"
     state = State(path, "pepper", hook)
-    state.note([{"user_id": f"u{i}", "password": "p"} for i in range(9)])  # type: ignore[list-item]
+    users: Any = [{"user_id": f"u{i}", "password": "p"} for i in range(9)]
+    state.forget(users)
+    state.note(users)
     state.save()
     return hook, path.read_bytes()
 
