@@ -42,10 +42,17 @@ def locate(location: Location) -> str | ObjectStoragePath:
 
     :param location: local path, URL, or ObjectStoragePath.
     :return: a local path as text, everything else as an ObjectStoragePath.
-    :raises EmqxConfigError: if the file system of the URL is not known here.
+    :raises EmqxConfigError: if the path cannot be one, or the file system of the URL is not known here.
     """
     if "://" not in str(location):
-        return os.fspath(cast("str | os.PathLike[str]", location))
+        place = os.fspath(cast("str | os.PathLike[str]", location))
+        try:
+            possible = b"\0" not in os.fsencode(place)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise EmqxConfigError(f"{place!r} is no path: it holds a character that no file name can have")
+        return place
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     try:

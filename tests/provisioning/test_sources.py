@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_emqx.conditions import ids
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.files import open_to_write
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.sources import read_file, read_rows, read_source
 
@@ -471,6 +472,14 @@ def test_what_cannot_be_guessed_is_not_known(write: Write) -> None:
     assert read_source(write(b"\x1f\x8brest", "x.csv"), Format()).expected() is None
     assert read_source(iter([]), Format()).expected() is None
     assert read_source([{}, {}], Format()).expected() == 2
+
+
+@pytest.mark.parametrize("path", ["/tmp/a\0b.csv", "/tmp/a\ud800b.csv"])
+def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
+    with pytest.raises(EmqxConfigError, match="is no path"):
+        list(read_source(path, Format()).blocks)
+    with pytest.raises(EmqxConfigError, match="is no path"):
+        open_to_write(path, "report")
 
 
 @pytest.mark.parametrize("source", [None, 7, "", b"x", {"user_id": "a"}])
