@@ -92,14 +92,16 @@ def test_nothing_that_airflow_wrote_shows_a_secret(airflow: Airflow, broker: Fak
         if "traced-1" in text:
             named.append(place)
     assert {place: forms for place, forms in found.items() if forms} == {}
-    for place in (
-        "airflow.db",
-        "standalone.log",
-        "task_id=device/attempt=1.log",
-        "/taskInstances/device/logs/",
-    ):
+    for place in ("airflow.db", "standalone.log", "task_id=device/attempt=1.log"):
         assert any(place in one for one in named), (place, named)
-    for place in ("report.jsonl", "/state", "attempt=2.log", "xcomEntries/return_value"):
+    # Airflow sometimes begins an attempt more of a task that was deferred, and then shows no log of the first one
+    for place in (
+        "report.jsonl",
+        "/state",
+        "attempt=2.log",
+        "/taskInstances/device/logs/",
+        "xcomEntries/return_value",
+    ):
         assert any(place in one for one in found), place
     for name in ("report.jsonl", "state"):
         assert (airflow.home / name).stat().st_mode & 0o077 == 0
