@@ -289,3 +289,12 @@ def path(*segments: str) -> str:
             f"the path {joined[:60]}… has {len(joined)} bytes; EMQX's request line allows about {MAX_TARGET}"
         )
     return joined
+
+
+def is_utf8(text: str) -> bool:
+    """Tell whether a text can be sent: one that holds a lone surrogate is no valid UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

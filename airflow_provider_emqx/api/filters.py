@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from math import ceil, floor
 from typing import Any
 
-from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.api.base import Row, is_utf8
 from airflow_provider_emqx.api.names import matches, split_share, topic_filter, topic_name
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -140,10 +140,8 @@ def _to_second(time: datetime, to_whole: Callable[[float], int]) -> datetime:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("valid UTF-8") from None
+    if not is_utf8(value):
+        raise ValueError("valid UTF-8")
     return value
 
 

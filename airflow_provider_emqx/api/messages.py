@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow_provider_emqx.api.base import Row, flag
+from airflow_provider_emqx.api.base import Row, flag, is_utf8
 from airflow_provider_emqx.api.names import topic_name
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -120,10 +120,8 @@ def _payload(payload: Any, encoding: Any) -> tuple[str, str]:
             raise EmqxConfigError(
                 f"the payload ({type(payload).__name__}) is neither text nor bytes, nor can it be written as JSON"
             ) from None
-    try:
-        payload.encode()
-    except UnicodeEncodeError:
-        raise EmqxConfigError("the payload holds a lone surrogate and is no valid UTF-8") from None
+    if not is_utf8(payload):
+        raise EmqxConfigError("the payload holds a lone surrogate and is no valid UTF-8")
     if encoding == "base64":
         try:
             base64.b64decode(payload, validate=True)
@@ -149,10 +147,7 @@ def _properties(given: Any) -> Row:
 
 
 def _is_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+    return isinstance(value, str) and is_utf8(value)
 
 
 _PROPERTIES: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from airflow_provider_emqx.api.base import is_utf8
 from airflow_provider_emqx.api.detect import parse_version
 from airflow_provider_emqx.api.raw import check_path
 from airflow_provider_emqx.client.settings import Settings
@@ -286,10 +287,8 @@ def _text(extras: Mapping[str, Any], name: str) -> str | None:
 
 
 def _utf8(what: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise EmqxConfigError(f"{what} holds a lone surrogate and is no valid UTF-8") from None
+    if not is_utf8(text):
+        raise EmqxConfigError(f"{what} holds a lone surrogate and is no valid UTF-8")
 
 
 def _boolean(extras: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from airflow_provider_emqx.api.base import Broker, path
+from airflow_provider_emqx.api.base import Broker, is_utf8, path
 from airflow_provider_emqx.api.bulk import MAX_BODY
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
@@ -185,10 +185,7 @@ class Checker:
     def _remember(self, bad: list[Bad]) -> None:
         for row in bad:
             if isinstance(row.user_id, str):
-                try:
-                    row.user_id.encode()
-                except UnicodeEncodeError:
-                    self.unreadable += 1
+                self.unreadable += not is_utf8(row.user_id)
             # of true and false nobody knows how the id is spelled
             elif isinstance(row.user_id, int) and not isinstance(row.user_id, bool):
                 self._rejected.add_all([str(row.user_id)])
@@ -261,11 +258,7 @@ def _wrong_text(name: str, value: object) -> str | None:
         return f"{name} is {kind(value)}, not text"
     if not value:
         return f"{name} is empty"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return f"{name} is not valid UTF-8"
-    return None
+    return None if is_utf8(value) else f"{name} is not valid UTF-8"
 
 
 def _wrong_flag(flag: object) -> str | None:

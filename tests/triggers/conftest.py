@@ -92,3 +92,34 @@ async def event_of(trigger: Any, within: float = 30) -> Any:
             return (await anext(events)).payload
         finally:
             await events.aclose()
+
+
+def shift_pages(monkeypatch: pytest.MonkeyPatch, size: int, hidden: set[str], *, once: bool = False) -> None:
+    """
+    Let pages of clients shift while they are read: who moves to a page already read is on none.
+
+    :param size: rows of a page.
+    :param hidden: who is on no page.
+    :param once: only until a listing has missed somebody.
+    """
+    from airflow_provider_emqx.api.base import Page
+    from airflow_provider_emqx.api.v4 import clients as v4
+    from airflow_provider_emqx.api.v5 import clients as v5
+
+    for each in (v4, v5):
+
+        def shifting(
+            broker: Any,
+            page: int = 1,
+            limit: Any = None,
+            *rest: Any,
+            real: Any = each.list_clients,
+            **others: Any,
+        ) -> Any:
+            found = yield from real(broker, page, size, *rest, **others)
+            rows = [row for row in found.rows if row["clientid"] not in hidden]
+            if once and len(rows) < len(found.rows):
+                hidden.clear()
+            return Page(rows, found.next, found.key)
+
+        monkeypatch.setattr(each, "list_clients", shifting)

@@ -16,7 +16,7 @@ from airflow_provider_emqx.triggers import emqx as module
 from airflow_provider_emqx.triggers import events
 from airflow_provider_emqx.triggers.emqx import EmqxEventTrigger
 from tests.needs import needs
-from tests.triggers.conftest import watched_loop
+from tests.triggers.conftest import shift_pages, watched_loop
 
 
 @pytest.fixture(autouse=True)
@@ -244,22 +244,9 @@ def test_many_changes_come_in_batches(broker: FakeEmqx) -> None:
 def test_a_client_that_the_shifting_pages_hide_has_not_gone(
     broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_emqx.api.base import Page
-    from airflow_provider_emqx.api.v4 import clients as v4
-    from airflow_provider_emqx.api.v5 import clients as v5
-
     broker.connect_many(f"device-{number}" for number in range(30))
     hidden: set[str] = set()
-    for each in (v4, v5):
-        real = each.list_clients
-
-        def shifting(
-            broker: Any, page: int = 1, limit: Any = None, *rest: Any, real: Any = real, **others: Any
-        ) -> Any:
-            found = yield from real(broker, page, 20, *rest, **others)
-            return Page([row for row in found.rows if row["clientid"] not in hidden], found.next, found.key)
-
-        monkeypatch.setattr(each, "list_clients", shifting)
+    shift_pages(monkeypatch, 20, hidden)
 
     async def main() -> None:
         async with watching(trigger("client_offline")) as payloads:
@@ -277,26 +264,10 @@ def test_a_client_that_the_shifting_pages_hide_when_it_comes_is_told(
     broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It connected long before the newest one, which the next look goes on from."""
-    from airflow_provider_emqx.api.base import Page
-    from airflow_provider_emqx.api.v4 import clients as v4
-    from airflow_provider_emqx.api.v5 import clients as v5
-
     broker.connect("first", connected_at=broker.state.now() - 7200)
     hidden: set[str] = set()
-    for each in (v4, v5):
-        real = each.list_clients
-
-        def shifting(
-            broker: Any, page: int = 1, limit: Any = None, *rest: Any, real: Any = real, **others: Any
-        ) -> Any:
-            found = yield from real(broker, page, 20, *rest, **others)
-            rows = [row for row in found.rows if row["clientid"] not in hidden]
-            if len(rows) < len(found.rows):
-                # the next listing finds it in its new place
-                hidden.clear()
-            return Page(rows, found.next, found.key)
-
-        monkeypatch.setattr(each, "list_clients", shifting)
+    # the next listing finds it in its new place
+    shift_pages(monkeypatch, 20, hidden, once=True)
 
     async def main() -> None:
         async with watching(trigger("client_online")) as payloads:

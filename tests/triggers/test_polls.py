@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
 from airflow_provider_emqx.triggers.polls import _polls
-from tests.triggers.conftest import event_of, watched_loop
+from tests.triggers.conftest import event_of, shift_pages, watched_loop
 
 
 def trigger(clientid: str, **arguments: Any) -> EmqxConditionTrigger:
@@ -202,24 +202,9 @@ def test_offline_is_believed_only_after_asking_for_each_when_the_list_shifts(
     broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that moves to a page already read is on no page; it is not offline."""
-    from airflow_provider_emqx.api.base import Page
-    from airflow_provider_emqx.api.v4 import clients as v4
-    from airflow_provider_emqx.api.v5 import clients as v5
-
     ids = [f"device-{number}" for number in range(1_200)]
     broker.connect_many(ids)
-
-    for module in (v4, v5):
-        real = module.list_clients
-
-        def shifting(
-            broker: Any, page: int = 1, limit: Any = None, *rest: Any, real: Any = real, **others: Any
-        ) -> Any:
-            found = yield from real(broker, page, 700, *rest, **others)
-            rows = [row for row in found.rows if row["clientid"] != "device-7"]
-            return Page(rows, found.next, found.key)
-
-        monkeypatch.setattr(module, "list_clients", shifting)
+    shift_pages(monkeypatch, 700, {"device-7"})
     for clientid in ids:
         if clientid != "device-7":
             broker.disconnect(clientid)
