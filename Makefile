@@ -50,7 +50,7 @@ operations: $(INSTALLED) .ci/support.py ## write the table of operations in docs
 	$(BIN)/python .ci/support.py
 
 test: $(INSTALLED) ## the test suite, against a fake broker of both generations
-	$(BIN)/pytest --cov --cov-report=term $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov-fail-under=90)
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov-fail-under=90)
 
 demo: $(INSTALLED) .ci/demo.py ## a DAG provisions 10,000 device users and shows what came of every row
 	$(BIN)/python .ci/demo.py

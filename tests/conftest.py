@@ -44,6 +44,14 @@ if older("apache-airflow", "3.0"):  # which refuses its default executor on sqli
 GENERATIONS = ("4.4.19", "5.8.9")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Start two workers for each core, since tests mostly wait, and none for a chosen part of the suite."""
+    if config.args_source is config.ArgsSource.ARGS or config.option.keyword:
+        return 0  # a worker takes two seconds to start
+    return max(4, 2 * (os.cpu_count() or 1))
+
+
 @pytest.fixture(scope="session")
 def airflow_db() -> None:
     """Create Airflow's metadata database, which ``dag.test()`` needs."""
