@@ -8,6 +8,7 @@ Without further settings the broker is the bundled FakeEmqx, once as EMQX 5 and 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.testing import FakeEmqx
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,17 +34,31 @@ LOG = HOME / "airflow.log"
 
 
 def main() -> int:
-    shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir()
     url, key, secret = (os.environ.get(name, "") for name in ("EMQX_URL", "EMQX_KEY", "EMQX_SECRET"))
     if any((url, key, secret)) and not all((url, key, secret)):
         print("For a broker of your own set all three: EMQX_URL, EMQX_KEY and EMQX_SECRET.", file=sys.stderr)
         return 2
-    prepare_airflow()
+    HOME.mkdir(exist_ok=True)
+    with (HOME / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(
+                f"Another demo is running in {HOME.relative_to(ROOT)}/; wait until it has ended.",
+                file=sys.stderr,
+            )
+            return 2
+        return run(url, key, secret)
+
+
+def run(url: str, key: str, secret: str) -> int:
+    empty_home()
+    set_environment()
     if url:
         extra = {"allow_http": True} if url.startswith("http://") else {}
         connection = {"conn_type": "emqx", "host": url, "login": key, "password": secret, "extra": extra}
         return against_a_real_broker(connection)
+    prepare_database()
     from airflow_provider_emqx.testing import FakeEmqx
 
     for version in ("5.8.9", "4.4.19"):
@@ -53,6 +69,15 @@ def main() -> int:
             command_a_device("sensor-00042", FakeDevice(fake))
     where_to_look()
     return 0
+
+
+def empty_home() -> None:
+    """Remove what an earlier demo left, except the lock that this one holds."""
+    for path in HOME.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
 
 
 # ---------------------------------------------------------------- the three nights
@@ -113,6 +138,8 @@ def provision(source: Path, report: Path, mode: str = "upsert") -> dict[str, Any
 # ---------------------------------------------------------------- one device
 
 SECONDS_UNTIL_ONLINE = 3.0
+#: how long the sensor waits before the demo says that the device did not come online
+SECONDS_TO_WAIT = 60.0
 
 
 def command_a_device(clientid: str, device: FakeDevice | RealDevice) -> None:
@@ -123,13 +150,17 @@ def command_a_device(clientid: str, device: FakeDevice | RealDevice) -> None:
     with quiet():
         from example_dags.command_device import dag
 
+        dag.get_task("online").timeout = SECONDS_TO_WAIT
         run = dag.test(run_conf={"clientid": clientid, "topic": topic, "payload": command})
         result = {task.task_id: task.xcom_pull(task_ids=task.task_id) for task in run.get_task_instances()}
     coming.join()
     received, gone = device.received(clientid), not device.connected(clientid)
     device.close()
     if run.state != "success" or received != [command] or not gone:
-        raise SystemExit(f"run {run.state}, device received {received}, gone {gone}; the log is {LOG}")
+        raise SystemExit(
+            f"The DAG run ended as {run.state}; the device received {received} and "
+            f"{'was' if gone else 'was not'} disconnected. {device.problem()}The log is {LOG}."
+        )
     told = ", ".join(f"{count} {status}" for status, count in result["command"]["counts"].items() if count)
     print(
         f"\n  {clientid} came online after {SECONDS_UNTIL_ONLINE:g} s, and the sensor went on."
@@ -153,6 +184,9 @@ class FakeDevice:
     def connected(self, clientid: str) -> bool:
         return clientid in self._fake.clients
 
+    def problem(self) -> str:
+        return ""
+
     def close(self) -> None:
         pass
 
@@ -167,13 +201,23 @@ class RealDevice:
         self._make = lambda clientid: Client(CallbackAPIVersion.VERSION2, client_id=clientid)
         self._client: Any = None
         self._received: list[str] = []
+        self._refused = ""
 
     def connect(self, clientid: str, topic: str) -> None:
         lines = (HOME / "devices-changed.csv").read_bytes().decode(errors="replace").splitlines()
         password = next(line.split(",")[1] for line in lines if line.startswith(f"{clientid},"))
         client = self._client = self._make(clientid)
         client.username_pw_set(clientid, password)
-        client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+
+        def on_connect(client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+            if reason.is_failure:
+                self._refused = (
+                    f"The MQTT listener at {self._at[0]}:{self._at[1]} refused the device: {reason}. "
+                )
+            else:
+                client.subscribe(topic, 1)
+
+        client.on_connect = on_connect
         client.on_message = lambda _client, _data, message: self._received.append(message.payload.decode())
         # a kicked device would come back at once
         client.on_disconnect = lambda client, *_: client.disconnect()
@@ -186,21 +230,49 @@ class RealDevice:
     def connected(self, clientid: str) -> bool:
         return bool(self._client and self._client.is_connected())
 
+    def problem(self) -> str:
+        return self._refused
+
     def close(self) -> None:
         if self._client:
             self._client.loop_stop()
 
 
-def mqtt_address(url: str) -> tuple[str, int] | None:
-    """Give host and port of the broker's MQTT listener: EMQX_MQTT, or port 1883 of the API's host."""
-    given = os.environ.get("EMQX_MQTT") or f"{urlsplit(url if '//' in url else '//' + url).hostname}:1883"
+def mqtt_address(hook: EmqxHook) -> tuple[str, int] | None:
+    """Return host and port of the broker's plain MQTT listener: EMQX_MQTT, or what the broker says of its listeners."""
+    given = os.environ.get("EMQX_MQTT") or listener_address(hook)
+    if given is None:
+        return None
     host, _, port = given.rpartition(":")
     try:
         socket.create_connection((host, int(port)), 5).close()
     except (OSError, ValueError):
-        print(f"\n  No MQTT listener at {given}, so no device is shown: set EMQX_MQTT=host:port.")
+        print(f"\n  No device is shown: no MQTT listener answers at {given}. Set EMQX_MQTT=host:port.")
         return None
     return host, int(port)
+
+
+def listener_address(hook: EmqxHook) -> str | None:
+    """Return ``host:port`` of a running listener for plain TCP."""
+    from airflow_provider_emqx.exceptions import EmqxError
+
+    host = urlsplit(hook.settings.origin).hostname
+    try:
+        listeners = list(hook.list_listeners())
+    except EmqxError as error:
+        print(
+            f"\n  The listeners could not be read ({error}); trying port 1883. Otherwise set EMQX_MQTT=host:port."
+        )
+        return f"{host}:1883"
+    for listener in listeners:
+        # a bind is a port, or an address and a port
+        if listener["type"] == "tcp" and listener["enable"] is not False:
+            return f"{host}:{str(listener['bind']).rpartition(':')[2]}"
+    found = ", ".join(str(listener["id"]) for listener in listeners) or "no listener"
+    print(
+        f"\n  No device is shown: the broker has {found}, but none for plain MQTT over TCP. Set EMQX_MQTT=host:port."
+    )
+    return None
 
 
 # ---------------------------------------------------------------- a broker of one's own
@@ -217,6 +289,7 @@ def against_a_real_broker(connection: dict[str, Any]) -> int:
     print(line)
     if not works:
         return 1
+    prepare_database()
     try:
         hook.run(hook.api.auth.user_id_type(hook.broker))
     except EmqxError as error:
@@ -226,7 +299,7 @@ def against_a_real_broker(connection: dict[str, Any]) -> int:
     try:
         show(f"{hook.broker} at {connection['host']}, ids {prefix}…", nights(prefix))
         check([row["user_id"] for row in hook.list_users() if row["user_id"].startswith(prefix)], prefix)
-        if address := mqtt_address(connection["host"]):
+        if address := mqtt_address(hook):
             command_a_device(f"{prefix}00042", RealDevice(*address))
     finally:
         if (HOME / "devices.csv").exists():
@@ -240,8 +313,8 @@ def against_a_real_broker(connection: dict[str, Any]) -> int:
 # ---------------------------------------------------------------- Airflow
 
 
-def prepare_airflow() -> None:
-    """Make an Airflow of the demo's own below .demo; its environment is set before its first import."""
+def set_environment() -> None:
+    """Point Airflow to a home of the demo's own below .demo, before its first import."""
     os.environ.update(
         {
             "AIRFLOW_HOME": str(HOME / "airflow"),
@@ -253,6 +326,10 @@ def prepare_airflow() -> None:
     )
     (HOME / "airflow").mkdir()
     sys.path.insert(0, str(ROOT))
+
+
+def prepare_database() -> None:
+    """Create Airflow's database, which takes a while: after what can be found wrong without it."""
     with quiet():
         from airflow.utils.db import initdb
 
@@ -304,7 +381,9 @@ def show(title: str, runs: list[dict[str, Any]]) -> None:
     rejected = HOME / "rejected-1.jsonl"
     print(f"\n  Rows that did not make it, as in {rejected.relative_to(ROOT)}:\n")
     for row in map(json.loads, rejected.read_text().splitlines()):
-        print(f"    line {row['line']:>5}  {row['id'] or '–':34} {row['reason']}")
+        # bytes that are not UTF-8 are lone surrogates here, which no terminal can show
+        name = (row["id"] or "–").encode("utf-8", "backslashreplace").decode()
+        print(f"    line {row['line']:>5}  {name:34} {row['reason']}")
 
 
 def _count(value: int | None) -> str:
