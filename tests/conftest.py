@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.hangs import tasks_of_all_loops
 from tests.needs import cannot_hold, older
 
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-provider-emqx-"))
@@ -136,6 +138,21 @@ def broker(version: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with FakeEmqx(version=version) as fake:
         monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(fake.connection()))
         yield fake
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Show the tasks of all event loops beside the threads when a test takes too long, before they are cancelled."""
+    done = yield
+    fail = signal.getsignal(signal.SIGALRM)
+    if callable(fail):
+
+        def show(number: int, frame: Any) -> None:
+            item.add_report_section("call", "tasks", tasks_of_all_loops())
+            fail(number, frame)
+
+        signal.signal(signal.SIGALRM, show)
+    return done
 
 
 @pytest.hookimpl(wrapper=True)
