@@ -15,13 +15,15 @@ import threading
 from airflow_provider_emqx.testing import FakeEmqx
 
 DAY = 86_400
+#: the scope of the example DAGs: names that no fleet of one's own has
+SCOPE = "example-sensor-"
 NODES = ["emqx@10.0.0.1", "emqx@10.0.0.2"]
 DEVICES = [f"dev-{number}" for number in range(1, 21)]
-USERS = [f"sensor-{number}" for number in range(1, 2_001)]
+USERS = [f"{SCOPE}{number}" for number in range(1, 2_001)]
 #: they connect one after another, a minute between them, and then anew
 SENSORS = USERS[:50]
 #: users and clients that the file of devices no longer names
-RETIRED = ["sensor-2001", "sensor-2002", "sensor-2003"]
+RETIRED = [f"{SCOPE}{number}" for number in (2001, 2002, 2003)]
 
 
 def main() -> None:
@@ -30,11 +32,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--key", default="key")
     parser.add_argument("--secret", default="secret")
+    parser.add_argument("--files-only", action="store_true", help="write the files and start no broker")
     arguments = parser.parse_args()
+    write_files()
+    if arguments.files_only:
+        return
     ended = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: ended.set())
-    write_files()
     # evacuating a node needs Enterprise
     broker = FakeEmqx(
         arguments.version,
@@ -57,13 +62,13 @@ def main() -> None:
 def write_files() -> None:
     """Write what the DAGs read: devices, with a few rows that cannot be right, rules, and the ids of a fleet."""
     rows = [f"{user},pw-of-{user}" for user in USERS]
-    for place, bad in ((300, "..,pw"), (900, "sensor-7,second-row"), (1500, "sensor-no-password,")):
+    for place, bad in ((300, "..,pw"), (900, f"{SCOPE}7,second-row"), (1500, f"{SCOPE}no-password,")):
         rows.insert(place, bad)
     rules = [
         "username,topic,permission,action",
-        "alice,site/7/#,allow,subscribe",
-        "alice,#,deny,all",
-        "sensor-1,sensors/all,allow,publish",
+        "example-alice,site/7/#,allow,subscribe",
+        "example-alice,#,deny,all",
+        f"{SCOPE}1,sensors/all,allow,publish",
     ]
     files = {
         "devices.csv": ["user_id,password", *rows],

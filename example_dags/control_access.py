@@ -5,9 +5,11 @@ Purpose: the file says who may do what; every row gets an outcome, and a user wi
 rules that he has. Client ids in ``offenders`` are banned and kicked.
 
 Needs: the Airflow connection ``emqx_default``, and a file with the columns ``username`` or ``clientid``, ``topic``,
-``permission``, ``action`` that the worker can read.
+``permission``, ``action`` that the worker can read. Rules are written and
+bans ended only when the parameter ``dry_run`` is turned off.
 
-Run: ``airflow dags test emqx_control_access --conf '{"rules": "/data/acl.csv", "offenders": ["dev-666"]}'``.
+Run: ``airflow dags test emqx_control_access --conf '{"rules": "/data/acl.csv", "offenders": ["dev-666"],
+"dry_run": false}'``.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from airflow_provider_emqx.operators.auth import EmqxBanOperator, EmqxProvisionA
 with DAG(
     "emqx_control_access",
     schedule=None,
-    params={"rules": "acl.csv", "offenders": []},
+    params={"rules": "acl.csv", "offenders": [], "max_affected": 100, "dry_run": True},
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:
-    rules = EmqxProvisionAclOperator(task_id="rules", source="{{ params.rules }}", on_rejected="fail")
+    rules = EmqxProvisionAclOperator(
+        task_id="rules", source="{{ params.rules }}", on_rejected="fail", dry_run="{{ params.dry_run }}"
+    )
     ban = EmqxBanOperator(
         task_id="ban",
         kind="clientid",
@@ -37,7 +41,8 @@ with DAG(
         task_id="unban",
         reason="banned by {{ dag.dag_id }}",
         older_than=7 * 86_400,
-        max_affected=100,
+        max_affected="{{ params.max_affected }}",
+        dry_run="{{ params.dry_run }}",
     )
 
     ban >> unban

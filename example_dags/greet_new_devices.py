@@ -7,7 +7,7 @@ connects again.
 
 Needs: Airflow 3.0 or newer, with a triggerer that reaches the broker, and the Airflow connection ``emqx_default``.
 
-Run: unpause ``emqx_greet_new_devices``, and let a device connect whose client id begins with ``sensor-``.
+Run: unpause ``emqx_greet_new_devices``, and let a device connect whose client id begins with ``example-sensor-``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ came_online = Asset(
     watchers=[
         AssetWatcher(
             name="online",
-            trigger=EmqxEventTrigger(event="client_online", clientid="sensor-*", poll_interval=30),
+            trigger=EmqxEventTrigger(event="client_online", clientid="example-sensor-*", poll_interval=30),
         )
     ],
 )

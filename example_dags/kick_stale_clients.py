@@ -4,10 +4,10 @@ End the sessions of clients that have been away for long.
 Purpose: the broker keeps the session of a client that asked for it, with its subscriptions and queued messages, until
 it expires. Sessions of devices that are gone for good cost memory, and this ends them, every night.
 
-Needs: the Airflow connection ``emqx_default``. Begin with the parameter ``dry_run``: the result of the task names who
-would be kicked.
+Needs: the Airflow connection ``emqx_default``. Its parameter ``dry_run`` is on until you turn it off: the result of the
+task names who would be kicked.
 
-Run: ``airflow dags test emqx_kick_stale_clients --conf '{"dry_run": true}'``.
+Run: ``airflow dags test emqx_kick_stale_clients --conf '{"dry_run": false}'``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator, Emq
 with DAG(
     "emqx_kick_stale_clients",
     schedule=None,
-    params={"days": 30, "keep": ["gateway-*"], "dry_run": False, "report": "kicked.jsonl"},
+    params={
+        "days": 30,
+        "keep": ["gateway-*"],
+        "max_affected": "10%",
+        "dry_run": True,
+        "report": "kicked.jsonl",
+    },
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:
@@ -28,7 +34,7 @@ with DAG(
         disconnected_for="{{ params.days * 86400 }}",
         exclude="{{ params.keep | tojson }}",
         # if more than a tenth of all clients seems to be gone, something else is wrong
-        max_affected="10%",
+        max_affected="{{ params.max_affected }}",
         dry_run="{{ params.dry_run }}",
         report="{{ params.report }}",
         retries=2,

@@ -4,10 +4,12 @@ Measure topics from day to day, and clear retained messages that nobody needs.
 Purpose: the counters of each day of some topics go into a history file, then begin at 0 again; the retained messages of
 topics that are no longer in use are deleted.
 
-Needs: the Airflow connection ``emqx_default``; on EMQX 4 its module ``topic_metrics``. The topics are parameters. On
-EMQX 5 and newer the operator can also select retained messages by ``topic_filter`` and ``older_than``.
+Needs: the Airflow connection ``emqx_default``; on EMQX 4 its module ``topic_metrics``. The topics are parameters;
+nothing is deleted until the parameter ``dry_run`` is turned off.
+On EMQX 5 and newer the operator can also select retained messages by ``topic_filter`` and ``older_than``.
 
-Run: ``airflow dags test emqx_look_after_topics --conf '{"measured": ["sensors/all"], "unused": ["old/state"]}'``.
+Run: ``airflow dags test emqx_look_after_topics --conf '{"measured": ["sensors/all"], "unused": ["old/state"],
+"dry_run": false}'``.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ from airflow_provider_emqx.operators.topics import EmqxClearRetainedOperator, Em
 with DAG(
     "emqx_look_after_topics",
     schedule=None,
-    params={"measured": ["sensors/all"], "unused": ["old/state"], "history": "topics.jsonl"},
+    params={
+        "measured": ["sensors/all"],
+        "unused": ["old/state"],
+        "max_affected": 1_000,
+        "history": "topics.jsonl",
+        "dry_run": True,
+    },
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:
@@ -32,7 +40,10 @@ with DAG(
     )
     reset = EmqxTopicMetricsOperator(task_id="reset", action="reset", topics="{{ params.measured | tojson }}")
     clear = EmqxClearRetainedOperator(
-        task_id="clear", topics="{{ params.unused | tojson }}", max_affected=1_000
+        task_id="clear",
+        topics="{{ params.unused | tojson }}",
+        max_affected="{{ params.max_affected }}",
+        dry_run="{{ params.dry_run }}",
     )
 
     register >> snapshot >> reset

@@ -6,9 +6,11 @@ is deleted and disconnected. Too many deletions at once stop the run before the 
 
 Needs: the Airflow connection ``emqx_default``; a file with the columns ``user_id`` and ``password`` that the worker can
 read; devices whose client id is their user id; and a pool, so that no two jobs burden the broker at the same time:
-``airflow pools set emqx 1 "jobs that write to EMQX"``.
+``airflow pools set emqx 1 "jobs that write to EMQX"``. Its parameter ``dry_run`` is on until you turn
+it off, and it has no schedule until you set one.
 
-Run: ``airflow dags test emqx_nightly_devices --conf '{"source": "s3://fleet/devices.csv.gz", "scope": "sensor-"}'``.
+Run: ``airflow dags test emqx_nightly_devices --conf '{"source": "s3://fleet/devices.csv.gz", "scope": "sensor-",
+"dry_run": false}'``.
 """
 
 from __future__ import annotations
@@ -24,13 +26,20 @@ from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
 
 with DAG(
     "emqx_nightly_devices",
-    schedule="30 2 * * *",
+    # "30 2 * * *" runs it every night
+    schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     # two runs would undo each other's work
     max_active_runs=1,
     default_args={"pool": "emqx", "retries": 3, "retry_delay": timedelta(minutes=5)},
-    params={"source": "devices.csv", "scope": "sensor-", "report": "nightly.jsonl"},
+    params={
+        "source": "devices.csv",
+        "scope": "example-sensor-",
+        "max_deletes": "5%",
+        "report": "nightly.jsonl",
+        "dry_run": True,
+    },
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:
@@ -39,9 +48,10 @@ with DAG(
         source="{{ params.source }}",
         mode="sync",
         scope="{{ params.scope }}",
-        max_deletes="5%",
+        max_deletes="{{ params.max_deletes }}",
         max_rejected="1%",
         report="{{ params.report }}",
+        dry_run="{{ params.dry_run }}",
     )
 
     @task
@@ -53,4 +63,6 @@ with DAG(
         return [row["id"] for row in rows if row["outcome"] == "pruned"]
 
     # a connection outlives its user
-    kick = EmqxKickClientsOperator(task_id="kick", clientids=gone(cast("Any", provision.output)))
+    kick = EmqxKickClientsOperator(
+        task_id="kick", clientids=gone(cast("Any", provision.output)), dry_run="{{ params.dry_run }}"
+    )

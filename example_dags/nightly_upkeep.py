@@ -1,8 +1,9 @@
 """
 The nightly round of a broker: a backup, the day's figures, a tidy list of alarms; who listens hears if it fails.
 
-Purpose: seven backups are kept in a directory or bucket and two on the broker; the figures of each night are appended
-to a history; the history of past alarms is cleared. A failure is published to ``airflow/upkeep``.
+Purpose: seven backups are kept in a directory or bucket; the figures of each night are appended to a history. With
+``keep_on_broker`` older backups are deleted on the broker too, with ``clear_alarms`` its history of past alarms.
+A failure is published to ``airflow/upkeep``.
 
 Needs: the Airflow connection ``emqx_default``; for the backup EMQX 5.4 or newer, or EMQX 4. A backup holds secrets: the
 place must be safe.
@@ -24,7 +25,14 @@ from airflow_provider_emqx.operators.cluster import (
 with DAG(
     "emqx_nightly_upkeep",
     schedule=None,
-    params={"backups": "backups", "history": "figures.csv"},
+    params={
+        "backups": "backups",
+        "keep": 7,
+        "history": "figures.csv",
+        # the broker's own backups and alarms are left alone until you say otherwise
+        "keep_on_broker": 1_000,
+        "clear_alarms": False,
+    },
     default_args={
         "on_failure_callback": EmqxPublishNotifier(
             topic="airflow/upkeep",
@@ -36,13 +44,18 @@ with DAG(
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:
-    backup = EmqxBackupOperator(task_id="backup", target="{{ params.backups }}", keep=7, keep_on_broker=2)
+    backup = EmqxBackupOperator(
+        task_id="backup",
+        target="{{ params.backups }}",
+        keep="{{ params.keep }}",
+        keep_on_broker="{{ params.keep_on_broker }}",
+    )
     figures = EmqxMetricsSnapshotOperator(
         task_id="figures",
         names=["stats.live_connections.count", "stats.sessions.count", "metrics.messages.received"],
         output_path="{{ params.history }}",
     )
-    alarms = EmqxClearAlarmsOperator(task_id="alarms")
+    alarms = EmqxClearAlarmsOperator(task_id="alarms", history="{{ params.clear_alarms }}")
 
     # the history of alarms is in the backup
     backup >> alarms

@@ -26,7 +26,7 @@ def test_the_night_brings_the_broker_to_the_file_and_disconnects_who_left(
     # one left, one is new
     rows = [f"sensor-{number},new" for number in range(1, 41)]
     source.write_text("\n".join(["user_id,password", *rows]))
-    conf = {"source": str(source), "report": str(report), "scope": "sensor-"}
+    conf = {"source": str(source), "report": str(report), "scope": "sensor-", "dry_run": False}
     run = run_dag(dag, run_conf=conf)
     assert run.state == "success"
     assert set(broker.users) == {f"sensor-{number}" for number in range(1, 41)} | {"gateway-1"}
@@ -152,13 +152,13 @@ def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: 
         while not broker.requests:  # noqa: ASYNC110 the broker is in another thread
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
-        broker.connect("sensor-7")
-        broker.subscribe("sensor-7", "settings/sensor-7", 1)
+        broker.connect("example-sensor-7")
+        broker.subscribe("example-sensor-7", "settings/example-sensor-7", 1)
         broker.connect("other-7")
         return await asyncio.wait_for(watching, 30)
 
     payload = asyncio.run(watch())
-    assert payload["clientids"] == ["sensor-7"]
+    assert payload["clientids"] == ["example-sensor-7"]
 
     event = SimpleNamespace(
         asset=came_online, source_aliases=[], extra={"from_trigger": True, "payload": payload}
@@ -166,4 +166,6 @@ def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: 
     events: Any = TriggeringAssetEventsAccessor.build([event])
     messages = dag.get_task("settings").python_callable(triggering_asset_events=events)
     EmqxPublishOperator(task_id="greet", messages=messages).execute({})
-    assert [json.loads(message.payload) for message in broker.received("sensor-7")] == [{"report_every": 60}]
+    assert [json.loads(message.payload) for message in broker.received("example-sensor-7")] == [
+        {"report_every": 60}
+    ]

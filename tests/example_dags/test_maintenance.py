@@ -40,7 +40,7 @@ def test_topics_are_measured_and_unused_retained_messages_deleted(
     from example_dags.look_after_topics import dag
 
     history = tmp_path / "topics.jsonl"
-    conf = {"history": str(history), "measured": ["sensors/all"], "unused": ["old/state"]}
+    conf = {"dry_run": False, "history": str(history), "measured": ["sensors/all"], "unused": ["old/state"]}
     broker.publish("old/state", b"x", retain=True)
     assert run_dag(dag, run_conf=conf).state == "success"
     assert not broker.retained
@@ -65,7 +65,7 @@ def test_access_follows_the_file_and_offenders_are_kept_out(
     broker.connect("dev-666", reconnects=True)
     with EmqxHook() as hook:
         hook.ban("clientid", "by-hand", "infinity", "other")
-        run = run_dag(dag, run_conf={"rules": str(rules), "offenders": ["dev-666"]})
+        run = run_dag(dag, run_conf={"dry_run": False, "rules": str(rules), "offenders": ["dev-666"]})
         assert run.state == "success"
         assert [rule["topic"] for rule in hook.list_acl_rules("username:alice")] == ["a/#", "#"]
         assert sorted(ban["who"] for ban in hook.list_bans()) == ["by-hand", "dev-666"]
@@ -78,7 +78,12 @@ def test_the_nightly_round_leaves_backup_and_figures(broker: Any, run_dag: Any, 
     broker.raise_alarm("high_cpu_usage")
     broker.end_alarm("high_cpu_usage")
     history = tmp_path / "figures.csv"
-    conf = {"backups": str(tmp_path / "backups"), "history": str(history)}
+    conf = {
+        "clear_alarms": True,
+        "keep_on_broker": 2,
+        "backups": str(tmp_path / "backups"),
+        "history": str(history),
+    }
     for _ in range(2):
         assert run_dag(dag, run_conf=conf).state == "success"
         broker.advance(86_400)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.needs import needs
 
@@ -98,6 +99,43 @@ def test_a_dag_runs_with_its_own_parameters(
 def test_the_night_finds_something_to_do(
     living: FakeEmqx, world: Any, pools: None, run_dag: Callable[..., Any]
 ) -> None:
-    assert run_dag(load(ROOT / "example_dags" / "nightly_devices.py").dag).state == "success"
+    dag = load(ROOT / "example_dags" / "nightly_devices.py").dag
+    assert run_dag(dag, run_conf={"dry_run": False}).state == "success"
     assert set(living.users) == set(world.USERS)
     assert not set(world.RETIRED) & set(living.clients)
+
+
+DESTRUCTIVE = [
+    "control_access",
+    "kick_stale_clients",
+    "look_after_topics",
+    "nightly_devices",
+    "nightly_upkeep",
+]
+
+
+@pytest.mark.parametrize("name", DESTRUCTIVE)
+def test_a_destructive_dag_takes_nothing_away_unless_it_is_told_to(
+    name: str, living: FakeEmqx, world: Any, pools: None, run_dag: Callable[..., Any]
+) -> None:
+    dag = load(ROOT / "example_dags" / f"{name}.py").dag
+
+    def kept() -> tuple[set[str], set[str], int]:
+        with EmqxHook() as hook:
+            history = len(list(hook.list_alarms(activated=False)))
+        return set(living.users), set(living.retained), history
+
+    before = kept()
+    assert dag.schedule is None
+    assert run_dag(dag).state == "success"
+    assert kept() == before
+    assert {"dev-lost", "gateway-1", *world.RETIRED} <= set(living.clients)
+
+
+def test_the_files_are_made_without_a_broker(
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ui_broker.py", "--files-only"])
+    world.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["acl.csv", "devices.csv", "fleet.txt"]
