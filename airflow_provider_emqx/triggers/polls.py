@@ -103,9 +103,9 @@ class Poll:
     async def close(self) -> None:
         """End the rounds and the session."""
         if self._task is not None:
-            # once: a second time would cut its own ending short, as gather() would if we are cancelled meanwhile
-            if not self._task.cancelling():
-                self._task.cancel()
+            # Once, as the poll has one last user. Not unless `cancelling()`: a timeout that expires cancels its own
+            # task too, and takes that back. Waited for in a way that does not hand on a cancellation of our own.
+            self._task.cancel()
             await asyncio.wait({self._task})
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -317,3 +317,21 @@ def test_the_event_loop_goes_on_while_a_file_is_slow_to_read_or_write(
 
     assert asyncio.run(main()) > 20
     assert len(missing.read_text().split()) == 9_999
+
+
+def test_a_wait_ends_although_its_deadline_and_the_next_look_come_due_together(broker: FakeEmqx) -> None:
+    async def hold() -> Any:
+        deadline = time.time() + 1.0
+        waiting = asyncio.create_task(
+            event_of(trigger("away", poll_interval=0.4, deadline=deadline), within=60)
+        )
+        # the last look is half an interval before the deadline, the next would be half an interval after it
+        await asyncio.sleep(deadline - 0.05 - time.time())
+        (poll,) = _polls.values()
+        # what this holds up is what the test is about: both timers are due when the loop goes on
+        time.sleep(0.6)  # noqa: ASYNC251
+        return await waiting, poll
+
+    event, poll = asyncio.run(asyncio.wait_for(hold(), 10))
+    assert event["status"] == "timeout"
+    assert poll._task.done()
