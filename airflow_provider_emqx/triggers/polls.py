@@ -64,6 +64,8 @@ class Poll:
         self._phase = crc32(emqx_conn_id.encode()) / 2**32
         self._watches: set[Watch] = set()
         self._task: asyncio.Task[None] | None = None
+        #: whether the task has been ended and closes what it opened, which a second cancellation would cut short
+        self._ending = False
         self._asking: set[asyncio.Task[EmqxError | None]] = set()
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(OTHERS_IN_FLIGHT)
@@ -89,6 +91,7 @@ class Poll:
         self._schedule(watch, None)
         if self._task is None or self._task.done():
             # without the context of the first wait, whose log the others' business is not
+            self._ending = False
             self._task = asyncio.create_task(self._work(), context=contextvars.Context())
             self._task.add_done_callback(self._ended)
         try:
@@ -103,9 +106,10 @@ class Poll:
     async def close(self) -> None:
         """End the rounds and the session."""
         if self._task is not None:
-            # Once, as the poll has one last user. Not unless `cancelling()`: a timeout that expires cancels its own
-            # task too, and takes that back. Waited for in a way that does not hand on a cancellation of our own.
-            self._task.cancel()
+            # `cancelling()` would not do: a timeout that expires cancels its own task too, and takes that back
+            if not self._ending:
+                self._task.cancel()
+            # not gather(), which would hand on a cancellation of our own and cut the ending short
             await asyncio.wait({self._task})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -136,6 +140,7 @@ class Poll:
                 if not self._asking:
                     await self._session.close_retired()
         finally:
+            self._ending = True
             for task in self._asking:
                 task.cancel()
             await asyncio.gather(*self._asking, return_exceptions=True)
