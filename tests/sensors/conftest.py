@@ -8,6 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_emqx.client import exchange
+from airflow_provider_emqx.testing import FakeEmqx
 
 #: how a sensor can wait
 MODES: dict[str, dict[str, Any]] = {
@@ -15,6 +16,20 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"mode": "reschedule"},
     "deferred": {"deferrable": True},
 }
+
+
+def before_question(broker: FakeEmqx, number: int, action: Callable[[], Any]) -> None:
+    """Change the world right before the broker is asked for a single client for so many times."""
+    asked = 0
+
+    def count(method: str, path: str) -> None:
+        nonlocal asked
+        if "/clients/" in path:
+            asked += 1
+            if asked == number:
+                action()
+
+    broker.before_each_request(count)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +49,7 @@ def wait(run_dag: Callable[..., Any], request: pytest.FixtureRequest) -> Callabl
 
     def wait(sensor: type, **arguments: Any) -> tuple[str, Any]:
         with DAG("wait", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-            sensor(task_id="sensor", **{"poke_interval": 0.2, "timeout": 30, **arguments})
+            sensor(task_id="sensor", **{"poke_interval": 0.1, "timeout": 30, **arguments})
         task = run_dag(dag).get_task_instance("sensor")
         return task.state, task.xcom_pull(task_ids="sensor")
 

@@ -12,12 +12,13 @@ from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
 from airflow_provider_emqx.sensors.clients import EmqxClientOfflineSensor, EmqxClientOnlineSensor
 from airflow_provider_emqx.testing import FakeEmqx
+from tests.sensors.conftest import before_question
 
 
 def test_a_wait_goes_on_when_the_device_comes_online(
     wait: Any, mode: dict[str, Any], broker: FakeEmqx
 ) -> None:
-    broker.connect_later("dev/1 ü", 1)
+    before_question(broker, 3, lambda: broker.connect("dev/1 ü"))
     state, result = wait(EmqxClientOnlineSensor, clientids="dev/1 ü", **mode)
     assert state == "success"
     assert result == {"awaited": 1, "needed": 1, "online": 1, "missing_count": 0, "missing": []}
@@ -35,7 +36,7 @@ def test_the_result_is_the_same_in_all_modes_if_the_device_is_online_already(
 def test_a_kept_session_is_not_online(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
     broker.connect("dev-1", clean_start=False, session_expiry=3600)
     broker.disconnect("dev-1")
-    state, _ = wait(EmqxClientOnlineSensor, clientids="dev-1", timeout=1, soft_fail=True, **mode)
+    state, _ = wait(EmqxClientOnlineSensor, clientids="dev-1", timeout=0.3, soft_fail=True, **mode)
     assert state == "skipped"
     state, result = wait(EmqxClientOfflineSensor, clientids="dev-1", **mode)
     assert (state, result["offline"]) == ("success", 1)
@@ -43,8 +44,8 @@ def test_a_kept_session_is_not_online(wait: Any, mode: dict[str, Any], broker: F
 
 def test_a_wait_goes_on_when_devices_go_offline(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
     broker.connect_many(["a", "b"])
-    broker.disconnect_later("a", 0.5)
-    broker.disconnect_later("b", 1)
+    broker.disconnect_later("a", 0.2)
+    broker.disconnect_later("b", 0.4)
     state, result = wait(EmqxClientOfflineSensor, clientids=["a", "b", "never"], **mode)
     assert state == "success"
     assert result == {"awaited": 3, "needed": 3, "offline": 3, "missing_count": 0, "missing": []}
@@ -62,7 +63,7 @@ def test_stable_means_connected_for_so_long(wait: Any, mode: dict[str, Any], bro
         EmqxClientOnlineSensor,
         clientids=["fresh", "old"],
         stable_for=timedelta(minutes=5),
-        timeout=1,
+        timeout=0.3,
         soft_fail=True,
         **mode,
     )
@@ -89,7 +90,7 @@ def test_ids_come_from_a_file(
     file = tmp_path / "fleet.txt"
     file.write_text("\ufeffdev-1\r\n\ndev-2\ndev-1\n", encoding="utf-8")
     broker.connect("dev-1")
-    broker.connect_later("dev-2", 1)
+    broker.connect_later("dev-2", 0.3)
     given: dict[str, Any] = (
         {"clientids_path": str(file)} if how == "path" else {"clientids": ObjectStoragePath(f"file://{file}")}
     )
@@ -102,7 +103,7 @@ def test_the_timeout_fails_the_task_and_tells_what_is_missing(
 ) -> None:
     broker.connect("a")
     with caplog.at_level(logging.INFO):
-        state, result = wait(EmqxClientOnlineSensor, clientids=["a", "ghost"], timeout=1, retries=0, **mode)
+        state, result = wait(EmqxClientOnlineSensor, clientids=["a", "ghost"], timeout=0.3, retries=0, **mode)
     assert (state, result) == ("failed", None)
 
 
@@ -111,7 +112,7 @@ def test_the_timeout_fails_the_task_and_tells_what_is_missing(
 def test_soft_fail_and_never_fail_skip_at_every_ending(
     wait: Any, mode: dict[str, Any], broker: FakeEmqx, flag: str, ending: str
 ) -> None:
-    arguments: dict[str, Any] = {"clientids": "ghost", "timeout": 1, flag: True}
+    arguments: dict[str, Any] = {"clientids": "ghost", "timeout": 0.3, flag: True}
     if ending == "wrong key":
         broker.remove_key("key")
     if ending == "bad argument":
@@ -150,9 +151,9 @@ def test_sensors_map_over_devices(
     run_dag: Callable[..., Any], broker: FakeEmqx, mode: dict[str, Any]
 ) -> None:
     broker.connect_many(["a", "b"])
-    broker.connect_later("c", 1)
+    broker.connect_later("c", 0.3)
     with DAG("mapped", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-        EmqxClientOnlineSensor.partial(task_id="sensor", poke_interval=0.2, timeout=30, **mode).expand(
+        EmqxClientOnlineSensor.partial(task_id="sensor", poke_interval=0.1, timeout=30, **mode).expand(
             clientids=["a", ["b", "c"]]
         )
     run = run_dag(dag)

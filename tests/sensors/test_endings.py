@@ -17,17 +17,18 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxSer
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.needs import older
+from tests.sensors.conftest import before_question
 
 HTML = {"Content-Type": "text/html"}
 PAGE = "<html><h1>Please stand by</h1></html>"
 
 
 def fault(kind: str, times: int = 8, **arguments: Any) -> Callable[[FakeEmqx], None]:
-    """Let the coming questions for the client go wrong, then let it come online."""
+    """Let the coming questions for the client go wrong; after one that goes well it comes online."""
 
     def begin(broker: FakeEmqx) -> None:
         broker.order_fault(kind, match="/clients/", times=times, **arguments)
-        broker.connect_later("dev-1", 0.5)
+        before_question(broker, times + 2, lambda: broker.connect("dev-1"))
 
     return begin
 
@@ -36,13 +37,15 @@ def outage(broker: FakeEmqx) -> None:
     def stop() -> None:
         broker.stop()
         broker.connect("dev-1")
-        threading.Timer(1, broker.start).start()
+        # long enough that looks fail: nobody sees them
+        threading.Timer(0.5, broker.start).start()
 
-    threading.Timer(0.4, stop).start()
+    # a function of the broker cannot stop it
+    before_question(broker, 3, threading.Thread(target=stop).start)
 
 
 def refuse_key(broker: FakeEmqx) -> None:
-    threading.Timer(0.5, broker.remove_key, ["key"]).start()
+    before_question(broker, 3, lambda: broker.remove_key("key"))
 
 
 class Case(NamedTuple):
@@ -81,11 +84,11 @@ CASES = {
     "broken_soft": Case(BROKEN, "skipped", {"max_failures": 1, "timeout": 2, "soft_fail": True}),
     "broken_never": Case(BROKEN, "skipped", {"max_failures": 1, "timeout": 2, "never_fail": True}),
     "broken_silent": Case(
-        BROKEN, "AirflowSensorTimeout", {"max_failures": 1, "timeout": 2, "silent_fail": True}
+        BROKEN, "AirflowSensorTimeout", {"max_failures": 1, "timeout": 0.5, "silent_fail": True}
     ),
-    "late": Case(lambda broker: None, "AirflowSensorTimeout", {"timeout": 1}),
-    "late_soft": Case(lambda broker: None, "skipped", {"timeout": 1, "soft_fail": True}),
-    "late_never": Case(lambda broker: None, "skipped", {"timeout": 1, "never_fail": True}),
+    "late": Case(lambda broker: None, "AirflowSensorTimeout", {"timeout": 0.3}),
+    "late_soft": Case(lambda broker: None, "skipped", {"timeout": 0.3, "soft_fail": True}),
+    "late_never": Case(lambda broker: None, "skipped", {"timeout": 0.3, "never_fail": True}),
 }
 
 
@@ -118,7 +121,7 @@ def test_waits_end_alike_in_every_mode(
                     clientids="dev-1",
                     on_execute_callback=begin,
                     on_failure_callback=failed,
-                    **{"poke_interval": 0.2, "timeout": 20, **case.arguments},
+                    **{"poke_interval": 0.1, "timeout": 60, **case.arguments},
                     **mode,
                 )
         run = run_dag(dag)

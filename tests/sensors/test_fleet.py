@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 from airflow_provider_emqx.testing import FakeEmqx
+from tests.sensors.conftest import before_question
 
 
 def test_a_fleet_of_ten_thousand_is_waited_for(
@@ -17,7 +18,7 @@ def test_a_fleet_of_ten_thousand_is_waited_for(
     file = tmp_path / "fleet.txt"
     file.write_text("\n".join(ids))
     broker.connect_many(ids[:9_000])
-    coming = threading.Timer(1.5, broker.connect_many, [ids[9_000:9_905]])
+    coming = threading.Timer(0.5, broker.connect_many, [ids[9_000:9_905]])
     coming.start()
     state, result = wait(
         EmqxClientOnlineSensor, clientids_path=str(file), quorum="99%", timeout=120, poke_interval=1, **mode
@@ -36,7 +37,7 @@ def test_missing_ids_go_to_a_file(wait: Any, mode: dict[str, Any], broker: FakeE
     ids = [f"device-{number:05}" for number in range(3_000)]
     file, missing = tmp_path / "fleet.txt", tmp_path / "missing.txt"
     file.write_text("\n".join(ids))
-    coming = threading.Timer(1.5, broker.connect, [ids[0]])
+    coming = threading.Timer(0.5, broker.connect, [ids[0]])
     coming.start()
     arguments = {"clientids_path": str(file), "quorum": "any", "missing_path": str(missing)}
     state, result = wait(EmqxClientOnlineSensor, **arguments, **mode)
@@ -57,28 +58,25 @@ def test_a_broker_that_is_down_for_a_while_is_outlived(
     def outage() -> None:
         broker.stop()
         broker.connect("dev-1")
-        threading.Timer(2, broker.start).start()
+        threading.Timer(0.5, broker.start).start()
 
-    going = threading.Timer(1, outage)
-    going.start()
+    # a function of the broker cannot stop it
+    before_question(broker, 3, threading.Thread(target=outage).start)
     assert wait(EmqxClientOnlineSensor, clientids="dev-1", **mode)[0] == "success"
-    going.join()
 
 
 def test_a_key_that_is_refused_meanwhile_ends_the_wait(
     wait: Any, mode: dict[str, Any], broker: FakeEmqx
 ) -> None:
-    going = threading.Timer(1, broker.remove_key, ["key"])
-    going.start()
+    before_question(broker, 3, lambda: broker.remove_key("key"))
     assert wait(EmqxClientOnlineSensor, clientids="dev-1", **mode)[0] == "failed"
     refused = [
         request for request in broker.requests if request.status == 401 and "/clients/" in request.path
     ]
     assert len(refused) == 1
-    going.join()
 
 
 def test_stalls_are_outlived(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
-    broker.order_fault("stall", seconds=1, times=2)
-    broker.connect_later("dev-1", 2)
+    broker.order_fault("stall", seconds=0.5, times=2)
+    broker.connect_later("dev-1", 1)
     assert wait(EmqxClientOnlineSensor, clientids="dev-1", **mode)[0] == "success"

@@ -300,7 +300,7 @@ def test_the_same_comes_out_in_every_mode(
                 met[name] = datetime.now(UTC)
                 cases[name].meet(broker)
 
-            timers.append(threading.Timer(0.4, meet))
+            timers.append(threading.Timer(0.2, meet))
             timers[-1].start()
 
     def failed(context: Any) -> None:
@@ -310,8 +310,8 @@ def test_the_same_comes_out_in_every_mode(
         for name, case in cases.items():
             case.sensor(
                 task_id=name,
-                poke_interval=0.2,
-                timeout=20,
+                poke_interval=0.1,
+                timeout=60,
                 retries=2,
                 on_execute_callback=begin,
                 on_failure_callback=failed,
@@ -367,7 +367,7 @@ def test_every_condition_can_be_watched(
             event="condition_met",
             kind=condition.kind,
             parameters=dict(condition.parameters),
-            poll_interval=0.2,
+            poll_interval=0.1,
         )
         watcher.asset_state_store = stores[name]
         async for event in watcher.run():

@@ -175,7 +175,8 @@ def test_nothing_is_left_of_a_broker_that_was_stopped() -> None:
             connection.request("GET", "/status")
             connection.getresponse().read()
         connection.close()
-    assert set(threading.enumerate()) == threads
+    # a thread of an earlier test may have ended meanwhile
+    assert set(threading.enumerate()) - threads == set()
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
 
 
