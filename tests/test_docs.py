@@ -74,7 +74,8 @@ def test_the_addresses_of_the_table_mean_what_it_says() -> None:
 
 
 def test_every_extra_is_on_the_page_under_its_label() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE, flags=re.MULTILINE)
+    # other tables have fewer columns
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \| .+ \|$", PAGE, flags=re.MULTILINE)
     assert dict(rows) == {name: field["label"] for name, field in FIELDS.items()}
 
 
