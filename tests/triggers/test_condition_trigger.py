@@ -19,7 +19,7 @@ from tests.triggers.conftest import event_of
 def online(*clientids: str, **arguments: Any) -> EmqxConditionTrigger:
     parameters = {"clientids": list(clientids), "quorum": arguments.pop("quorum", "all")}
     return EmqxConditionTrigger(
-        **{"kind": "clients_online", "parameters": parameters, "poll_interval": 0.2, **arguments}
+        **{"kind": "clients_online", "parameters": parameters, "poll_interval": 0.1, **arguments}
     )
 
 
@@ -47,7 +47,7 @@ def test_a_restarted_triggerer_makes_the_same_trigger_of_its_arguments() -> None
 
 
 def test_the_event_comes_when_the_device_is_online(broker: FakeEmqx) -> None:
-    broker.connect_later("dev-1", 0.5)
+    broker.connect_later("dev-1", 0.2)
     event = asyncio.run(event_of(online("dev-1")))
     assert event["status"] == "met"
     assert event["details"]["online"] == 1
@@ -165,9 +165,11 @@ def test_a_missing_connection_is_an_error_event(airflow_db: None) -> None:
 def test_a_broker_that_is_down_for_a_while_is_outlived(broker: FakeEmqx) -> None:
     async def main() -> Any:
         waiting = asyncio.create_task(event_of(online("dev-1", poll_interval=0.1)))
-        await asyncio.sleep(0.5)
+        while not broker.requests:  # noqa: ASYNC110 the broker is in another thread
+            await asyncio.sleep(0.02)
         await asyncio.to_thread(broker.stop)
-        await asyncio.sleep(1)
+        # several looks, which nobody sees
+        await asyncio.sleep(0.5)
         broker.connect("dev-1")
         await asyncio.to_thread(broker.start)
         return await waiting
