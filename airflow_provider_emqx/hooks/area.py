@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: up to so many operations an event loop of their own would cost more time than it saves
+#: up to so many operations the thread and the connections of run_many() cost more time than they save
 _FEW = 8
 
 
@@ -51,7 +51,7 @@ class Area:
         """Walk a listing operation."""
         raise NotImplementedError
 
-    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Generator[T | EmqxError]:
+    def run_many(self, operations: Iterable[Operation[T]]) -> Generator[T | EmqxError]:
         """Run many operations, several at a time."""
         raise NotImplementedError
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_emqx.client.aio import AsyncClient
+    from airflow_provider_emqx.client.background import Background
     from airflow_provider_emqx.client.settings import Settings
     from airflow_provider_emqx.client.sync import SyncClient
     from airflow_provider_emqx.provisioning.outcomes import Outcome
@@ -77,6 +78,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         self.rate_limit = rate_limit
         self.retry_unsafe = retry_unsafe
         self._client: SyncClient | None = None
+        self._background: Background | None = None
 
     def __enter__(self) -> EmqxHook:
         return self
@@ -86,6 +88,9 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     def close(self) -> None:
         """Close the session's connections. The next call opens a new one."""
+        if self._background is not None:
+            self._background.close()
+            self._background = None
         if self._client is not None:
             self._client.close()
 
@@ -208,29 +213,22 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         """
         return self.get_conn().rows(operation)
 
-    def run_many(self, operations: Iterable[Operation[T]], in_flight: int = 32) -> Generator[T | EmqxError]:
+    def run_many(self, operations: Iterable[Operation[T]]) -> Generator[T | EmqxError]:
         """
-        Run many operations, several at a time.
+        Run many operations, 32 at a time, over connections that the hook keeps. Works in a running event loop too,
+        which it holds up as every method of the hook does.
 
         :param operations: any number of operations; read as they are run.
-        :param in_flight: requests under way at once.
         :return: results in the order of the operations; an error stands in its result's place. A generator: close it if
             it is not read to its end.
         """
-        import asyncio
+        from airflow_provider_emqx.client.background import Background
 
-        from airflow_provider_emqx.client.aio import AsyncClient
-
-        settings = self.settings
         waiting = iter(operations)
-        with asyncio.Runner() as runner:
-            client = AsyncClient(settings, in_flight)
-            client.adopt(self.broker, self.get_conn().base)
-            try:
-                while block := list(islice(waiting, _BLOCK)):
-                    yield from runner.run(client.run_many(block))
-            finally:
-                runner.run(client.close())
+        while block := list(islice(waiting, _BLOCK)):
+            if self._background is None:
+                self._background = Background(self.settings, self.broker, self.get_conn().base)
+            yield from self._background.run_many(block)
 
     # ------------------------------------------------------------------ connection test and raw requests
 

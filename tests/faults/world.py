@@ -53,7 +53,7 @@ class AsyncHook(EmqxHook):
 
         return iter(self._runner.run(walk()))
 
-    def run_many(self, operations: Any, in_flight: int = 32) -> Any:
+    def run_many(self, operations: Any) -> Any:
         return iter(self._runner.run(self._aio.run_many(list(operations))))
 
     def close(self) -> None:

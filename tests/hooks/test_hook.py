@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -161,6 +162,48 @@ def test_run_many_keeps_the_order_and_gives_errors_as_values(broker: Any) -> Non
 def test_run_many_runs_nothing_that_is_not_asked_for(broker: Any) -> None:
     with EmqxHook() as hook:
         assert list(hook.run_many([])) == []
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 50])
+def test_run_many_works_in_a_running_event_loop(broker: Any, count: int) -> None:
+    ids = [f"u{number}" for number in range(count)]
+
+    async def task() -> list[Any]:
+        with EmqxHook() as hook:
+            return hook.run_all(hook.api.auth.create_user(hook.broker, user_id, "pw") for user_id in ids)
+
+    assert len(asyncio.run(task())) == count
+    assert set(broker.users) == set(ids)
+
+
+def test_a_run_in_a_running_event_loop_provisions_its_users(broker: Any) -> None:
+    rows = [{"user_id": f"u{number}", "password": "pw"} for number in range(20)]
+    for row in rows:
+        broker.add_user(f"old-{row['user_id']}", "pw")
+
+    async def task() -> list[Any]:
+        with EmqxHook() as hook:
+            return list(hook.provision_users(rows, mode="sync", scope="*"))
+
+    assert len(asyncio.run(task())) >= len(rows)
+    assert set(broker.users) == {row["user_id"] for row in rows}
+
+
+def test_run_many_keeps_its_thread_and_client_until_the_hook_is_closed(broker: Any) -> None:
+    def threads() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "emqx-run-many"]
+
+    with EmqxHook() as hook:
+        before = threads()
+        for start in (0, 50):
+            ids = [f"u{number}" for number in range(start, start + 50)]
+            assert (
+                len(list(hook.run_many(hook.api.auth.create_user(hook.broker, i, "pw") for i in ids))) == 50
+            )
+            opened = [thread for thread in threads() if thread not in before]
+            assert len(opened) == 1
+    assert not opened[0].is_alive()
+    assert len(broker.users) == 100
 
 
 def test_the_async_client_needs_no_blocking_lookup(broker: Any) -> None:
