@@ -16,6 +16,7 @@ __all__ = [
     "EmqxError",
     "EmqxForbiddenError",
     "EmqxNotFoundError",
+    "EmqxNotReadyError",
     "EmqxOutcomeUnknownError",
     "EmqxRateLimitError",
     "EmqxServerError",
@@ -193,3 +194,12 @@ class EmqxServerError(EmqxApiError):
         super().__init__(status, code, reason, request, hint)
         self.args = (status, code, reason, request, hint, retry_after)
         self.retry_after = retry_after
+
+
+class EmqxNotReadyError(EmqxServerError):
+    """
+    The broker is starting: its port answers, but it does not serve this yet, and has done nothing.
+
+    EMQX 5 and 6 answer every path with HTTP 404 until their routes are set up, then users with HTTP 400
+    ``not_initialized``. The same request is repeated until the connection's ``deadline``.
+    """

@@ -114,6 +114,10 @@ def _provoke(connect: Callable[..., EmqxHook]) -> Iterator[Callable[[], object]]
         yield faulty(lambda: slow.get_client("dev-1"), "stall", 1, seconds=1.0)
     quiet = connect(access, extra={"attempts": 1, "emqx_version": "5.8.9", "api_version": "v5"})
     yield lambda: quiet.get_client("dev-1")
+    with FakeEmqx("5.8.9") as broker:
+        broker.restart(boot_seconds=3600)
+        starting = connect(broker.connection(deadline=0.2, emqx_version="5.8.9", api_version="v5"))
+        yield lambda: starting.get_client("dev-1")
     with FakeEmqx("5.8.9", authenticator=False, authorization=False) as broker:
         hook = connect(broker.connection())
         yield lambda: list(hook.list_users())

@@ -13,7 +13,6 @@ from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxConfigError,
     EmqxForbiddenError,
-    EmqxNotFoundError,
     EmqxServerError,
     EmqxUnsupportedError,
 )
@@ -90,7 +89,7 @@ def version(broker: Broker, now: datetime) -> Operation[tuple[tuple[int, ...] | 
     list_nodes: Any = v5.cluster.list_nodes if broker.generation == "v5" else v4.nodes.list_brokers
     try:
         nodes = yield from list_nodes(broker)
-    except (EmqxAuthError, EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError):
+    except (EmqxAuthError, EmqxForbiddenError, EmqxUnsupportedError):
         return None, 0
     versions = [found for node in nodes if (found := parse_version(str(node.get("version", ""))))]
     clocks = [_utc_offset(str(node.get("datetime", "")), now) for node in nodes]

@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Operation, Params, Reply, Request
-from airflow_provider_emqx.api.v5.replies import NODE_FAILURES
+from airflow_provider_emqx.api.v5.replies import NODE_FAILURES, PathNotFound
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxConnectionError,
     EmqxError,
+    EmqxNotReadyError,
     EmqxOutcomeUnknownError,
     EmqxRateLimitError,
     EmqxServerError,
     EmqxTimeoutError,
+    EmqxUnsupportedError,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ MAX_IDLE_UNREPEATABLE = 1.0
 
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
+#: a broker that starts is asked again after so many seconds at the latest: it needs a few seconds
+_LONGEST_WAIT_FOR_START = 2.0
 _TRANSIENT_CODES = NODE_FAILURES | {"101"}
 #: what an operation raises over a reply of an unexpected shape (OSError: a time too far away for the system)
 _STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError)
@@ -210,6 +214,9 @@ class Exchange:
 
     def worth_retrying(self, error: BaseException) -> bool:
         """Tell whether the same request may and should be sent again after this error."""
+        if isinstance(error, EmqxNotReadyError):
+            # nothing was done, and starting takes longer than the attempts do: until the deadline
+            return True
         if not isinstance(error, EmqxError) or self._attempt >= self.settings.attempts:
             return False
         repeatable = self.request.may_repeat
@@ -247,18 +254,18 @@ class Exchange:
         error = _error(state)
         asked: float | None = getattr(error, "retry_after", None)
         # half fixed, half random, so that mapped tasks that failed together do not come back together
-        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (self._attempt - 1))
+        most = _LONGEST_WAIT_FOR_START if isinstance(error, EmqxNotReadyError) else _LONGEST_WAIT
+        # the exponent is bounded: a float has no room for 2 to the power of thousands
+        longest = min(most, _FIRST_WAIT * 2.0 ** min(self._attempt - 1, 16))
         if asked is None:
             return longest / 2 + random.uniform(0, longest / 2)
         return asked + random.uniform(0, _FIRST_WAIT / 2)
 
     def _announce(self, state: RetryCallState) -> None:
+        error = _error(state)
+        most = "" if isinstance(error, EmqxNotReadyError) else f" of {self.settings.attempts}"
         log.warning(
-            "Attempt %d of %d failed, next in %.1f s. %s",
-            self._attempt,
-            self.settings.attempts,
-            state.upcoming_sleep,
-            _error(state),
+            "Attempt %d%s failed, next in %.1f s. %s", self._attempt, most, state.upcoming_sleep, error
         )
 
     def final(self, error: EmqxError) -> EmqxError:
@@ -295,6 +302,8 @@ def _lost(error: BaseException) -> bool:
 
 def _maybe_applied(error: BaseException) -> bool:
     """Tell whether a failed attempt may have done its work: also where a handler or a node failed half-way."""
+    if isinstance(error, EmqxNotReadyError):
+        return False
     if isinstance(error, EmqxServerError):
         return error.status not in _NOT_NOW_STATUSES
     return _lost(error)
@@ -362,6 +371,24 @@ def tls_error(error: BaseException, settings: Settings, asked: str, sent: bool) 
             False,
         )
     return EmqxConnectionError(f"TLS with {settings.origin} was interrupted", asked, sent)
+
+
+def signs_of_life(base: str) -> tuple[Request, Request]:
+    """Make what is asked to see whether API v5 is served: ``GET /status``, or a listing where a gateway hides it."""
+    return (
+        Request("GET", f"{base}/status", {"format": "json"}, raw=True, accept=(503,)),
+        Request("GET", f"{base}/clients", {"limit": 1}, raw=True),
+    )
+
+
+def not_ready(error: PathNotFound) -> EmqxNotReadyError:
+    """Make the error of a path that is missing while paths that every broker has are missing too."""
+    return EmqxNotReadyError(404, "NOT_FOUND", "the broker is still starting", error.request)
+
+
+def unsupported(error: PathNotFound) -> EmqxUnsupportedError:
+    """Make the error of a path that a running broker does not have."""
+    return EmqxUnsupportedError(error.message, error.request)
 
 
 def proceed(operation: Operation[Any], request: Request, reply: Reply) -> Request:

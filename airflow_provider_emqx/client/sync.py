@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
+from airflow_provider_emqx.api.v5.replies import PathNotFound
 from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Listing
@@ -88,7 +89,7 @@ class SyncClient:
         exchange = wire.Exchange(request, self.settings)
         try:
             try:
-                return self._attempt(exchange)
+                return self._asked(exchange)
             except EmqxError as error:
                 # outside tenacity so far: its loop would cost every call that succeeds
                 if not exchange.worth_retrying(error):
@@ -109,9 +110,36 @@ class SyncClient:
         def attempt() -> Reply:
             if failures:
                 raise failures.pop()
-            return self._attempt(exchange)
+            return self._asked(exchange)
 
         return Retrying(**exchange.policy())(attempt)
+
+    def _asked(self, exchange: wire.Exchange) -> Reply:
+        """Attempt an exchange; a path that the broker does not know is final only if the broker is up."""
+        try:
+            return self._attempt(exchange)
+        except PathNotFound as error:
+            missing = error
+        if not self.settings.serverless:
+            if not self._is_up():
+                raise wire.not_ready(missing)
+            try:
+                # it may have started between the two
+                return self._attempt(exchange)
+            except PathNotFound as error:
+                missing = error
+        raise wire.unsupported(missing)
+
+    def _is_up(self) -> bool:
+        """Return whether the broker serves its API: whether a path that every broker has is known to it."""
+        for request in wire.signs_of_life(self.base):
+            try:
+                reply = self._attempt(wire.Exchange(request, self.settings))
+            except EmqxError:
+                return False
+            if reply.status != 404:
+                return reply.status < 500
+        return False
 
     def _attempt(self, exchange: wire.Exchange) -> Reply:
         from http.client import HTTPException

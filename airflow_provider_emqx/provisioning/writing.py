@@ -106,6 +106,22 @@ class Writer:
         :param users: of one chunk.
         :return: does the rest.
         """
+        work = self._prepared(users)
+        return lambda: self._believed(work())
+
+    def _believed(self, result: Result) -> Result:
+        """
+        Believe that rows are refused, all for one reason, only from a broker that serves its users.
+
+        :raises EmqxError: if it does not: then the broker is at fault, and not the rows.
+        """
+        if not result.done and len(result.others) > 1 and len(set(result.others.values())) == 1:
+            (outcome, _), *_ = result.others.values()
+            if outcome == REJECTED:
+                self._hook.run(self._hook.api.auth.list_users(self._hook.broker, limit=1))
+        return result
+
+    def _prepared(self, users: list[User]) -> Callable[[], Result]:
         write = self._write
         if not users:
             return partial(Result, 0, created=0, updated=0, unchanged=0)

@@ -138,6 +138,25 @@ class FakeEmqx:
         """
         self._server.stop()
 
+    def restart(self, boot_seconds: float = 0.0, database_seconds: float = 0.0) -> None:
+        """Go down and come up again as EMQX does: the port opens first.
+
+        Connections of clients end, and their sessions; users, rules and retained messages are kept. API v4 is served
+        at once.
+
+        :param boot_seconds: For so long every path, ``/status`` too, answers 404; EMQX 5 and 6.
+        :param database_seconds: For so long after that users answer 400 ``not_initialized`` and ACL rules 500; EMQX 5.
+        """
+        self.stop()
+        with self.state.lock:
+            for clientid in list(self.state.mqtt.clients):
+                self.state.mqtt.remove(clientid)
+            self.state.routes_at = self.state.now() + boot_seconds
+            self.state.databases_at = self.state.routes_at
+            if not self.state.at_least(6, 0):
+                self.state.databases_at += database_seconds
+        self.start()
+
     def __enter__(self) -> FakeEmqx:
         return self.start()
 

@@ -187,12 +187,12 @@ class Dispatcher:
         except ValueError:
             return Answer(400)
         state = self.state
-        if segments == ["status"] and not state.serverless:
+        if segments == ["status"] and not state.serverless and state.now() >= state.routes_at:
             return v5_cluster.get_status(state, request)
         if segments[: len(self._base)] != self._base:
             return v5.not_found_page(request)
         found = self._router.find(segments[len(self._base) :])
-        if found is None:
+        if found is None or state.now() < state.routes_at:
             return v5.not_found_page(request)
         methods, values = found
         route = methods.get(request.method)
@@ -204,6 +204,8 @@ class Dispatcher:
             if len(request.body) > MAX_BODY and not _reads_in_a_loop(state, request):
                 return Answer(500)
             _check_content_type(request, route)
+        if state.now() < state.databases_at:
+            _refuse_before_databases(route)
         request.route = route.pattern
         return route.handler(state, request, *values)
 
@@ -227,6 +229,16 @@ class Dispatcher:
             message = "You don't have permission to access this resource"
             raise v5.error(403, "UNAUTHORIZED_ROLE", message)
         return key
+
+
+def _refuse_before_databases(route: Route) -> None:
+    """Answer as EMQX 5 does when its routes are set up and its built-in databases are not yet."""
+    if route.pattern.startswith("/authentication/{id}/users"):
+        raise v5.bad_request("User error: not_initialized")
+    if route.pattern == "/authentication/{id}/import_users":
+        raise v5.bad_request("not_initialized")
+    if route.pattern.startswith("/authorization/sources/built_in_database/rules"):
+        raise HttpError(Answer(500))
 
 
 def _check_content_type(request: Request, route: Route) -> None:

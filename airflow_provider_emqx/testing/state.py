@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import re
 import threading
 import time
@@ -166,6 +167,9 @@ class State:
         self.offset = 0.0  # by how much a test has moved the clock
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._dues = 0
+
+        self.routes_at = -math.inf  # when a restarted broker serves its paths
+        self.databases_at = -math.inf  # when it serves its users and rules
 
         started = self.now()
         names = nodes or ["emqx@127.0.0.1"]

@@ -67,12 +67,17 @@ def test_a_v4_brokers_clock_tells_its_time_zone(local: str, minutes: int) -> Non
     [
         errors.EmqxAuthError(401),
         errors.EmqxForbiddenError(403),
-        errors.EmqxNotFoundError(404),
         errors.EmqxUnsupportedError("x"),
     ],
 )
 def test_a_version_that_the_key_may_not_see_is_unknown(error: Exception) -> None:
     assert play(detect.version(Broker("v5"), NOW), error)[0] == (None, 0)
+
+
+@pytest.mark.parametrize("error", [errors.EmqxNotFoundError(404), errors.EmqxNotReadyError(404)])
+def test_no_other_failure_makes_the_version_unknown(error: errors.EmqxError) -> None:
+    with pytest.raises(type(error)):
+        play(detect.version(Broker("v5"), NOW), error)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxForbiddenError,
     EmqxNotFoundError,
+    EmqxNotReadyError,
     EmqxRateLimitError,
     EmqxServerError,
     EmqxUnsupportedError,
@@ -23,6 +24,16 @@ from airflow_provider_emqx.exceptions import (
 
 #: codes for a node that could not do it at the moment, whatever the status: some come with 400
 NODE_FAILURES = frozenset({"NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
+#: what a part of the broker that has not started yet is recognised by in EMQX's own words, whatever the status
+_NOT_STARTED = ("not_initialized", "noproc", "unknown_authz_source_type")
+
+
+class PathNotFound(EmqxUnsupportedError):
+    """
+    The broker does not know the path: for good, or because it is starting.
+
+    What it means is known only after another question: ``GET /status``.
+    """
 
 
 def read(request: Request, answer: Answer) -> Reply:
@@ -86,11 +97,14 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     code = code if isinstance(code, str) else ""
     message = body.get("message", "")
     if status == 404 and (not code or message == "Request Path Not Found"):
-        return EmqxUnsupportedError(
+        # without a code it is no EMQX that answers, and asking again does not help
+        return (PathNotFound if code else EmqxUnsupportedError)(
             "no such endpoint at this address (HTTP 404). The broker's version or edition may lack it, a gateway "
             "before it may hide it, or it is an EMQX 4, whose API is /api/v4",
             asked,
         )
+    if status in (400, 500) and (sign := _sign_of_start(message)):
+        return EmqxNotReadyError(status, code, f"the broker is still starting ({sign})", asked)
     reason = _reason(request, answer, code, message)
     if status == 401:
         return EmqxAuthError(status, code, reason, asked, _AUTH_HINTS.get(code or reason, _WRONG_KEY))
@@ -112,6 +126,11 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
         return EmqxServerError(status, code, reason, asked, retry_after=answer.retry_after)
     hint = "EMQX knows no such value there." if "unable_to_convert_to_enum_symbol" in reason else ""
     return EmqxBadRequestError(status, code, reason, asked, hint)
+
+
+def _sign_of_start(message: Any) -> str | None:
+    text = message if isinstance(message, str) else ""
+    return next((sign for sign in _NOT_STARTED if sign in text), None)
 
 
 def _reason(request: Request, answer: Answer, code: str, message: Any) -> str:
