@@ -89,7 +89,7 @@ def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path, monkeypatch:
     source.write_text("user_id,password\n" + "".join(f"sensor-{i},p{i}\n" for i in range(100)))
     for number in range(4):
         broker.add_user(f"sensor-gone-{number}", "p")
-    run = run_dag(dag, run_conf={"source": str(source), "scope": "sensor-"})
+    run = run_dag(dag, run_conf={"source": str(source), "scope": "sensor-", "dry_run": False})
     assert run.state == "success"
     assert set(broker.users) == {f"sensor-{i}" for i in range(100)}
     assert broker.verify("sensor-7", "p7")
