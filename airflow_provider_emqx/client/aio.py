@@ -219,7 +219,7 @@ class AsyncClient:
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v5.replies.read if self.base.endswith("/v5") else v4.replies.read
-        return read(request, answer)
+        return wire.read(read, request, answer, settings)
 
     def _open(self, request: Request) -> ClientSession:
         """Give the session for repeatable requests, or the one whose idle connections are dropped sooner."""

@@ -175,7 +175,7 @@ class SyncClient:
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v4.replies.read if self._is_v4 else v5.replies.read
-        return read(request, answer)
+        return wire.read(read, request, answer, settings)
 
     @property
     def _is_v4(self) -> bool:

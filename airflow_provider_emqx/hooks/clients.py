@@ -66,20 +66,35 @@ class ClientMethods(Area):
             also ``"changed"``: who no longer passed them.
         :raises EmqxConfigError: for an id that cannot be one, or an unknown filter; nobody is kicked then.
         """
+        result: dict[str, list[str]] = {"kicked": [], "absent": [], "still_connected": []}
+        if filters is not None:
+            result["changed"] = []
+        for part in self.kick_in_parts(clientids, filters):
+            for outcome, found in part.items():
+                if found:
+                    result[outcome] += found
+        return result
+
+    def kick_in_parts(
+        self, clientids: str | Sequence[str], filters: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, list[str]]]:
+        """
+        Do what :meth:`kick_clients` does, and yield what became of each part of at most 1,000 clients as soon as it is
+        done, so that what was done before a failure is known.
+
+        :param clientids: as of :meth:`kick_clients`.
+        :param filters: as of :meth:`kick_clients`.
+        :return: an iterator over results as of :meth:`kick_clients`; clients are kicked only as it is advanced.
+        :raises EmqxConfigError: for an id that cannot be one, or an unknown filter; nobody is kicked then.
+        """
         from airflow_provider_emqx.api.clientids import client_ids
         from airflow_provider_emqx.api.filters import CLIENT_FILTERS, read_filters
 
         wanted = read_filters(CLIENT_FILTERS, filters)
         ids = client_ids(clientids)
-        result: dict[str, list[str]] = {"kicked": [], "absent": [], "still_connected": []}
-        if filters is not None:
-            result["changed"] = []
-        # look, kick and look again by chunks, so that no look is old when the kick comes
+        # look, kick and look again by parts, so that no look is old when the kick comes
         for start in range(0, len(ids), _KICK_CHUNK):
-            for outcome, found in self._kick(ids[start : start + _KICK_CHUNK], wanted).items():
-                if found:
-                    result[outcome] += found
-        return result
+            yield self._kick(ids[start : start + _KICK_CHUNK], wanted)
 
     def _kick(self, ids: list[str], wanted: dict[str, Any]) -> dict[str, list[str]]:
         from airflow_provider_emqx.api.filters import CLIENT_FILTERS, kept

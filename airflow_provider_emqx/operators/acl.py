@@ -63,7 +63,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         "encoding",
         "on_rejected",
         "max_rejected",
-        "dry_run",
+        "plan_only",
         *BaseEmqxOperator.template_fields,
     )
 
@@ -92,7 +92,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self.encoding = encoding
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
-        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
+        self.plan_only = dry_run
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, check, write."""
@@ -101,7 +101,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
 
         plan = AclPlan(
             mode=self.mode,
-            dry_run=is_dry_run(self.dry_run),
+            dry_run=is_dry_run(self.plan_only),
             report=self.report or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,

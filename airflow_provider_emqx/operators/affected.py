@@ -29,7 +29,7 @@ class BaseSelectingOperator(BaseEmqxOperator):
     template_fields: Sequence[str] = (
         "exclude",
         "max_affected",
-        "dry_run",
+        "plan_only",
         "report",
         *BaseEmqxOperator.template_fields,
     )
@@ -46,7 +46,7 @@ class BaseSelectingOperator(BaseEmqxOperator):
         super().__init__(**kwargs)
         self.exclude = exclude
         self.max_affected = max_affected
-        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
+        self.plan_only = dry_run
         self.report = report
 
     def without_excluded(self, found: Sequence[T], name: Callable[[T], str] = str) -> list[T]:

@@ -112,7 +112,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "encoding",
         "on_rejected",
         "max_rejected",
-        "dry_run",
+        "plan_only",
         "scope",
         "protect",
         "max_deletes",
@@ -159,7 +159,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.encoding = encoding
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
-        self.dry_run = dry_run  # type: ignore[method-assign, assignment]
+        self.plan_only = dry_run
         self.scope = scope
         self.protect = protect
         self.max_deletes = max_deletes
@@ -190,7 +190,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
 
         plan = Plan(
             mode=self.mode,
-            dry_run=is_dry_run(self.dry_run),
+            dry_run=is_dry_run(self.plan_only),
             report=self.report or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,

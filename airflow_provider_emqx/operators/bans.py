@@ -169,7 +169,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             )
         # an empty list, as from another task, names nobody; it is not a filter that is missing
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
-        dry_run = is_dry_run(self.dry_run)
+        dry_run = is_dry_run(self.plan_only)
         with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
             bans = list(hook.list_bans())
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]

@@ -196,7 +196,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         given = None if self.clientids is None else named("clientids", self.clientids)
         if (given is None) == (not filters):
             raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
-        dry_run = is_dry_run(self.dry_run)
+        dry_run = is_dry_run(self.plan_only)
         outcomes = ("kicked", "absent", "still_connected", "changed")
         with self.hook() as hook, Affected("clientid", outcomes, self.report) as affected:
             ids = self._select(hook, given, filters)
@@ -206,8 +206,14 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
                 self.log.info("Dry run: %d clients would be kicked", len(chosen))
                 affected.add("kicked", chosen)
             else:
-                for outcome, clientids in hook.kick_clients(chosen, filters or None).items():
-                    affected.add(outcome, clientids)
+                try:
+                    for part in hook.kick_in_parts(chosen, filters or None):
+                        for outcome, clientids in part.items():
+                            affected.add(outcome, clientids)
+                except EmqxError:
+                    self.log.error("Ended early. Of %d clients: %s", len(chosen), affected.words())
+                    keep_result(context, affected.result(len(ids), len(chosen), dry_run))
+                    raise
                 self.log.info("Of %d clients: %s", len(chosen), affected.words())
         return affected.result(len(ids), len(chosen), dry_run)
 

@@ -218,7 +218,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             raise EmqxConfigError(
                 "older_than goes with topic_filter; named topics are deleted whatever their age"
             )
-        dry_run = is_dry_run(self.dry_run)
+        dry_run = is_dry_run(self.plan_only)
         with (
             self.hook() as hook,
             Affected("topic", ("deleted", "absent", "changed"), self.report) as affected,

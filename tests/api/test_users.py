@@ -157,6 +157,35 @@ def test_a_refused_import_is_halved_down_to_the_bad_row() -> None:
     ]
 
 
+def test_users_that_the_broker_counts_as_failed_are_found_and_the_others_are_counted_once() -> None:
+    def counts(total: int, success: int, failed: int, skipped: int) -> Reply:
+        data = {"total": total, "success": success, "failed": failed, "override": 0, "skipped": skipped}
+        return Reply(200, data)
+
+    result, requests = play(
+        v5.auth.upsert_users(V5, [user("a"), user("b"), user("c")]),
+        counts(3, 2, 1, 0),
+        counts(1, 0, 0, 1),
+        counts(2, 0, 1, 1),
+        counts(1, 0, 1, 0),
+        counts(1, 0, 0, 1),
+    )
+    reason = "EMQX counts this user as failed and does not say why"
+    assert result == BulkResult(2, 2, 0, 0, failed={1: reason})
+    assert [len(sent(request)) for request in requests] == [3, 1, 2, 1, 1]
+
+
+def test_a_superuser_in_a_namespace_is_not_sent_where_the_broker_takes_none() -> None:
+    broker = Broker("v5", (6, 1, 4), namespace="tenant-1")
+    result, [request] = play(
+        v5.auth.upsert_users(broker, [user("a"), user("root", is_superuser=True)]),
+        Reply(200, {"total": 1, "success": 1, "failed": 0, "override": 0, "skipped": 0}),
+    )
+    assert [row["user_id"] for row in sent(request)] == ["a"]
+    assert result.written == 1
+    assert "namespace" in result.failed[1]
+
+
 def test_hashes_and_plain_passwords_go_in_separate_imports() -> None:
     hashed = {"user_id": "h", "password_hash": "ab", "salt": "cd", "is_superuser": False}
     one = Reply(200, {"total": 1, "success": 0, "override": 0, "skipped": 1})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import pickle
 import time
 from typing import Any
@@ -349,3 +350,32 @@ def test_a_listing_that_does_not_advance_ends_as_an_error(driver: Any, fake: Any
     with pytest.raises(errors.EmqxError, match="does not advance"):
         made.rows(page(0))
     assert len(fake.requests) == 4
+
+
+@pytest.mark.parametrize("body", ['{{"code": {code}, "message": "no {secret} here"}}', "{secret}"])
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 500, 503])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_what_the_broker_says_never_shows_the_connections_secret(
+    driver: Any, fake: Any, version: str, body: str, status: int, encoded: bool
+) -> None:
+    secret = "key:secret-of-the-connection"
+    shown = base64.b64encode(secret.encode()).decode() if encoded else secret.partition(":")[2]
+    generation = "v4" if version.startswith("4") else "v5"
+    code = "102" if generation == "v4" else '"BAD_REQUEST"'
+    text = body.format(code=code, secret=shown)
+    json_type = {"Content-Type": "application/json"}
+    fake.order_fault("status", status=status, body=text, times=9, headers=json_type)
+    made = driver(
+        fake.url,
+        generation=generation,
+        base=f"/api/{generation}",
+        version=(5, 8, 9),
+        secret=secret.partition(":")[2],
+        attempts=1,
+    )
+    told = ""
+    try:
+        made.run(ask("GET", "/clients"))
+    except errors.EmqxError as error:
+        told = f"{error} {error!r} {error.args} {error.__context__} {error.__cause__}"
+    assert shown not in told

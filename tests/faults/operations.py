@@ -48,6 +48,15 @@ def get_client(w: World) -> None:
         assert outcome.value is None or outcome.value["clientid"] == clientid, w.told(outcome)
 
 
+def kick_in_parts(w: World) -> None:
+    connect_some(w)
+    ids, before = w.chance.sample(IDS, 2), clients(w)
+    outcome = w.call(f"kick_in_parts {ids}", lambda: list(w.hook.kick_in_parts(ids)))
+    assert before - set(ids) <= clients(w) <= before, w.told(outcome)
+    if outcome.done:
+        assert not clients(w) & set(ids), w.told(outcome)
+
+
 def kick_clients(w: World) -> None:
     connect_some(w)
     ids, before = w.chance.sample(IDS, 2), clients(w)
@@ -454,7 +463,7 @@ OPERATIONS: dict[str, Callable[[World], None]] = {
     **{
         function.__name__: function
         for function in (
-            list_clients, get_client, kick_clients, subscribe, unsubscribe, list_client_subscriptions,
+            list_clients, get_client, kick_clients, kick_in_parts, subscribe, unsubscribe, list_client_subscriptions,
             list_subscriptions, publish, get_retained, delete_retained, register_topic_metrics,
             unregister_topic_metrics, reset_topic_metrics, list_users, get_user, create_user, update_user, delete_user,
             provision_users, list_acl_rules, set_acl_rules, add_acl_rules, delete_acl_rules, ban, unban, list_bans,

@@ -37,6 +37,7 @@ def sent(broker: Any) -> list[str]:
 TAKE_AN_ID = {
     "get_client": lambda hook, x: hook.get_client(x),
     "kick_clients": lambda hook, x: hook.kick_clients([x]),
+    "kick_in_parts": lambda hook, x: list(hook.kick_in_parts([x])),
     "list_client_subscriptions": lambda hook, x: list(hook.list_client_subscriptions(x)),
     "subscribe": lambda hook, x: hook.subscribe(x, "t"),
     "unsubscribe": lambda hook, x: hook.unsubscribe(x, "t"),

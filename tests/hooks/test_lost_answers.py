@@ -21,6 +21,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 RULES = [{"topic": "a", "permission": "allow"}, {"topic": "b", "permission": "deny"}]
 CALLS: dict[str, Callable[[EmqxHook], Any]] = {
     "kick_clients": lambda hook: hook.kick_clients(["d", "ghost"]),
+    "kick_in_parts": lambda hook: list(hook.kick_in_parts(["d", "ghost"])),
     "subscribe": lambda hook: hook.subscribe("d", ["t/1", "t/2"]),
     "unsubscribe": lambda hook: hook.unsubscribe("d", "old"),
     "clean_authorization_cache": lambda hook: hook.clean_authorization_cache("d"),

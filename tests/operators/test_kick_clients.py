@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxServerError
 from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
-from tests.operators.run import execute, sent
+from tests.operators.run import TI, execute, sent
 
 V4, V5 = "4.4.19", "5.8.9"
 NASTY = ["a/b", "dev %25", "#?", "ümlaut", "a..b", "..a"]
@@ -233,3 +233,17 @@ def test_a_filter_without_a_value_selects_nobody(broker: Any, arguments: dict[st
     with pytest.raises(EmqxConfigError, match="has no value"):
         kick(**arguments)
     assert set(broker.clients) == {"dev-1"}
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_who_was_kicked_before_a_failure_is_in_report_and_result(broker: Any, tmp_path: Path) -> None:
+    ids = [f"dev-{number}" for number in range(2_500)]
+    broker.connect_many(ids)
+    broker.order_fault("status", match="POST /api/v5/clients/kickout/bulk", after=2, times=9, status=500)
+    report, ti = tmp_path / "kicked.jsonl", TI()
+    with pytest.raises(EmqxServerError):
+        execute(EmqxKickClientsOperator, ti, clientids=ids, report=str(report))
+    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [row["outcome"] for row in rows] == ["kicked"] * 2_000
+    assert {row["clientid"] for row in rows} == set(ids) - set(broker.clients)
+    assert ti.pushed["return_value"]["counts"]["kicked"] == 2_000

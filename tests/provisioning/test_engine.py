@@ -454,3 +454,23 @@ def test_the_hook_takes_a_file_hashes_and_sets_rules_for_all(
     assert broker.verify("d1", "p1")
     assert not any(b"p1" in request.body for request in broker.requests)
     assert hook.list_acl_rules("all")[0]["topic"] == rule["topic"]
+
+
+@pytest.mark.parametrize("version", ["6.3.0-beta.2"])
+def test_a_superuser_in_a_namespace_is_rejected_and_the_others_are_written(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(namespace="tenant-1")))
+    rows = [{"user_id": f"dev-{n}", "password": "pw", "is_superuser": n == 3} for n in range(6)]
+    with EmqxHook() as hook:
+        outcomes = list(hook.provision_users(rows))
+        assert [row.outcome for row in outcomes] == ["written"] * 3 + ["rejected"] + ["written"] * 2
+        assert "cannot be a superuser" in outcomes[3].reason
+        # the broker itself refuses the same
+        reply = hook.request(
+            "POST",
+            "/authentication/password_based:built_in_database/import_users",
+            params={"type": "plain"},
+            json=[{"user_id": "x", "password": "x", "namespace": "tenant-1", "is_superuser": True}],
+        )
+    assert (reply["failed"], reply["success"]) == (1, 0)

@@ -51,6 +51,8 @@ __all__ = [
     "user_id_type",
 ]
 
+_NO_SUPERUSER = "a user in a namespace cannot be a superuser on EMQX 6.1.4 and newer"
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -227,9 +229,12 @@ def upsert_users(broker: Broker, users: Sequence[Row]) -> Operation[BulkResult]:
     one_each(users)
     if not has_bulk_upsert(broker):
         return (yield from _one_by_one(broker, users, upsert_user))
-    result = BulkResult()
+    refused: dict[int, str] = {}
+    if broker.namespace and broker.at_least(6, 1, 4):
+        refused = {index: _NO_SUPERUSER for index, user in enumerate(users) if user.get("is_superuser")}
+    result = BulkResult(failed=dict(refused))
     for kind, field in (("plain", "password"), ("hash", "password_hash")):
-        indexes = [index for index, user in enumerate(users) if field in user]
+        indexes = [index for index, user in enumerate(users) if field in user and index not in refused]
         if indexes:
             result.add((yield from _import(broker, users, indexes, kind)))
     return result
@@ -292,21 +297,37 @@ def _import(broker: Broker, users: Sequence[Row], indexes: Sequence[int], kind: 
     except EmqxBadRequestError as error:
         if len(indexes) == 1:
             return BulkResult(failed={indexes[0]: error.reason or error.code})
-        middle = len(indexes) // 2
-        result = yield from _import(broker, users, indexes[:middle], kind)
-        result.add((yield from _import(broker, users, indexes[middle:], kind)))
-        return result
+        return (yield from _import_halves(broker, users, indexes, kind))
     counts = reply.data
     if not isinstance(counts, dict) or "total" not in counts:
         return BulkResult(len(indexes), None, None, None)
     created, updated, unchanged = (counts.get(name, 0) for name in ("success", "override", "skipped"))
-    if created + updated + unchanged != len(indexes):
+    failed = counts.get("failed", 0)
+    if created + updated + unchanged + failed != len(indexes):
         raise EmqxError(
-            f"of {len(indexes)} users sent, the broker says it created {created}, replaced {updated} and left "
-            f"{unchanged} unchanged: the sum does not match, so that no row's outcome is known",
+            f"of {len(indexes)} users sent, the broker says it created {created}, replaced {updated}, left "
+            f"{unchanged} unchanged and failed on {failed}: the sum does not match, so that no row's outcome is known",
             str(request),
         )
-    return BulkResult(len(indexes), created, updated, unchanged)
+    if not failed:
+        return BulkResult(len(indexes), created, updated, unchanged)
+    if len(indexes) == 1:
+        return BulkResult(failed={indexes[0]: "EMQX counts this user as failed and does not say why"})
+    # the good ones are written: sending them once more finds which are not
+    found = (yield from _import_halves(broker, users, indexes, kind)).failed
+    if len(found) != failed:
+        return BulkResult(len(indexes) - len(found), None, None, None, failed=found)
+    return BulkResult(len(indexes) - failed, created, updated, unchanged, failed=found)
+
+
+def _import_halves(
+    broker: Broker, users: Sequence[Row], indexes: Sequence[int], kind: str
+) -> Operation[BulkResult]:
+    """Import each half by itself, so that the users who are refused are found."""
+    middle = len(indexes) // 2
+    result = yield from _import(broker, users, indexes[:middle], kind)
+    result.add((yield from _import(broker, users, indexes[middle:], kind)))
+    return result
 
 
 def _users(broker: Broker, *user_id: str) -> str:

@@ -149,6 +149,7 @@ def create_user(state: State, request: Request, name: str) -> Answer:
     if user_id == "" or isinstance(user_id, (dict, list)):
         raise bad_request("User error: invalid_user_id")
     namespace = body.get("namespace") if state.at_least(6, 1) else None
+    _refuse_superuser(state, namespace, body)
     users = found.users_of(namespace)
     if user_id in users:
         raise error(409, "ALREADY_EXISTS", "User already exists")
@@ -190,6 +191,7 @@ def update_user(state: State, request: Request, name: str, user_id: str) -> Answ
     flag = body.get("is_superuser", False)
     _check_password(body["password"], flag)
     users, namespace = _user(state, request, name, user_id)
+    _refuse_superuser(state, namespace, body)
     users[user_id] = User(body["password"], flag)
     return ok(_user_row(state, user_id, users[user_id], namespace))
 
@@ -245,12 +247,25 @@ def _import(state: State, found: Authenticator, rows: list[dict[str, Any]], plai
     read: list[tuple[Table[User], dict[Any, User]]] = []
     for namespace, some in by_namespace.items():
         users = found.users_of(namespace)
+        if namespace is not None and state.at_least(6, 1, 4):
+            allowed = [row for row in some if not _wants_superuser(row)]
+            counts["failed"] += len(some) - len(allowed)
+            some = allowed
         new, outcomes = _read_plain(users, some) if plain else _read_hashes(state, users, some)
         counts.update(outcomes)
         read.append((users, new))
     for users, new in read:  # only now: it is one transaction
         users.update(new)
     return counts
+
+
+def _wants_superuser(row: dict[str, Any]) -> bool:
+    return row.get("is_superuser") in (True, "true")
+
+
+def _refuse_superuser(state: State, namespace: str | None, row: dict[str, Any]) -> None:
+    if namespace is not None and state.at_least(6, 1, 4) and _wants_superuser(row):
+        raise bad_request("is_superuser cannot be true for a namespaced user")
 
 
 def _read_plain(users: Table[User], rows: list[dict[str, Any]]) -> tuple[dict[Any, User], dict[str, int]]:
