@@ -95,7 +95,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
-        "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "dry_run", "report", "rejected_rows"}``.
+        "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "listing_moved", "dry_run", "report",
+        "rejected_rows"}``.
         ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not tell. It is pushed to XCom
         also when the task fails because of rejected rows or a source that breaks off.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from airflow_provider_emqx.client.idset import IdSet
+from airflow_provider_emqx.client.listing import Listing
+from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.provisioning.check import User
 from airflow_provider_emqx.provisioning.plan import PRUNING
 
@@ -16,13 +19,21 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.provisioning.plan import Plan
 
+log = logging.getLogger(__name__)
+
 #: users looked at, or deleted, at a time
 _BLOCK = 1_000
+#: how often the users are listed, at most, before a listing that never stands still is told
+_LISTINGS = 5
 
 
 class Inventory:
     """
-    List the broker's users once, in little memory.
+    List the broker's users before the first write, in little memory.
+
+    While others delete users, rows move to pages that were read already, and a listing of several pages misses them.
+    So whoever is absent from one is asked for by id before that decides anything, and where users are deleted the
+    listing is read until it is the same twice.
 
     Of those that a synchronisation might delete the ids wait in a temporary file.
 
@@ -35,24 +46,57 @@ class Inventory:
         self._plan = plan
         self._ids: IdSet | None = None
         self._prunable: IO[str] | None = None
+        # whether a user that is not among the ids was absent for certain when they were listed
+        self._complete = False
+        #: whether the users were not the same in two listings, so that some may have been missed
+        self.moved = False
         #: users inside the scope, before anything was written
         self.in_scope = 0
 
     def read(self) -> IdSet:
-        """List the users, once."""
-        if self._ids is None:
-            self._ids = IdSet()
-            users = self._hook.list_users()
-            while block := list(islice(users, _BLOCK)):
-                self._ids.add_all([user["user_id"] for user in block])
-                if self._plan.mode in PRUNING:
-                    self._note(block)
-        return self._ids
+        """List the users, unless that is done."""
+        if self._ids is not None:
+            return self._ids
+        ids = IdSet()
+        before, pages = self._list(ids)
+        self._complete = pages == 1
+        if self._plan.mode in PRUNING and not self._complete:
+            for _ in range(_LISTINGS - 1):
+                last, before = before, self._list(ids)[0]
+                self._complete = before == last
+                if self._complete:
+                    break
+            else:
+                self.moved = True
+                log.warning(
+                    "The users changed while they were listed, %s times in a row: some that no row names may be left. "
+                    "Run again when fewer users come and go",
+                    _LISTINGS,
+                )
+        self._ids = ids
+        return ids
 
     def among(self, users: list[User]) -> set[int]:
-        """Give the indexes of those users that the broker has."""
+        """Return the indexes of those users that were listed."""
         ids = self.read()
         return {index for index, user in enumerate(users) if user["user_id"] in ids}
+
+    def existing(self, users: list[User]) -> set[int]:
+        """
+        Return the indexes of those users that the broker has.
+
+        :raises EmqxError: if the broker fails to tell.
+        """
+        there = self.among(users)
+        absent = [] if self._complete else [index for index in range(len(users)) if index not in there]
+        get, broker = self._hook.api.auth.get_user, self._hook.broker
+        answers = list(self._hook.run_many(get(broker, users[index]["user_id"]) for index in absent))
+        for index, answer in zip(absent, answers, strict=True):
+            if isinstance(answer, EmqxError):
+                raise answer
+            if answer is not None:
+                there.add(index)
+        return there
 
     def prunable(self, named: Callable[[str], bool]) -> Iterator[list[str]]:
         """
@@ -69,6 +113,25 @@ class Inventory:
             ids = [user_id for user_id in map(json.loads, lines) if not named(user_id)]
             if ids:
                 yield ids
+
+    def _list(self, ids: IdSet) -> tuple[tuple[int, int], int]:
+        """
+        Read the listing, once.
+
+        :param ids: of the users met so far; the others are added.
+        :return: what only a listing of the same users has, and the number of pages.
+        """
+        listing = Listing(self._hook.api.auth.list_users(self._hook.broker))
+        count = total = pages = 0
+        while listing.next is not None:
+            users = self._hook.run(listing.page())
+            pages += 1
+            names = [user["user_id"] for user in users]
+            count, total = count + len(names), total + sum(map(hash, names))
+            known = set(ids.add_all(names))
+            if self._plan.mode in PRUNING:
+                self._note([user for index, user in enumerate(users) if index not in known])
+        return (count, total), pages
 
     def _note(self, users: list[User]) -> None:
         if self._prunable is None:

@@ -112,6 +112,7 @@ def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
         "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
         "chunks": {"count": len(run.chunks), "rows": _median(run.chunks), "most": max(run.chunks, default=0)},
         "acl_changed": run.acl_changed,
+        "listing_moved": run.inventory.moved,
         "dry_run": plan.dry_run,
         "report": str(plan.report) if plan.report else None,
         "rejected_rows": rejected_rows(tally, plan),

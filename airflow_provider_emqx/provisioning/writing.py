@@ -190,8 +190,8 @@ class Writer:
         return result
 
     def _absent_only(self, write: Write, users: list[User]) -> Result:
-        """Write only users that the broker did not have when it was asked, at the first chunk."""
-        there = self._inventory.among(users)
+        """Write only users that the broker did not have when it was asked."""
+        there = self._inventory.existing(users)
         absent = [index for index in range(len(users)) if index not in there]
         result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
         result.sent = len(absent)
@@ -230,11 +230,11 @@ class Writer:
         return result
 
     def _would_write(self, users: list[User]) -> Result:
-        there = len(self._inventory.among(users))
+        there = len(self._inventory.existing(users))
         return Result(len(users), created=len(users) - there, updated=there)
 
     def _would_delete(self, users: list[User]) -> Result:
-        there = self._inventory.among(users)
+        there = self._inventory.existing(users)
         absent = (index for index in range(len(users)) if index not in there)
         return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
 
