@@ -4,7 +4,6 @@ import csv
 import json
 import stat
 import tarfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -261,10 +260,17 @@ def on_node(broker: Any, node: str) -> int:
 
 def test_a_node_is_evacuated_until_it_is_empty(cluster: Any) -> None:
     assert on_node(cluster, "emqx@n1") > 0
-    finish = threading.Timer(0.5, cluster.finish_evacuation, ["emqx@n1"])
-    finish.start()
+    looks = 0
+
+    def empty_at_the_third_look(method: str, path: str) -> None:
+        nonlocal looks
+        looks += bool(sent(cluster)) and method == "GET"
+        if looks == 3:
+            cluster.finish_evacuation("emqx@n1")
+
+    cluster.before_each_request(empty_at_the_third_look)
     result = execute(EmqxEvacuateNodeOperator, node="emqx@n1", poll_interval=0.1)
-    finish.join()
+    assert looks >= 3
     assert result["stopped"] is False
     assert on_node(cluster, "emqx@n1") == 0
     assert [line.rpartition("/")[2] for line in sent(cluster)] == ["start"]
