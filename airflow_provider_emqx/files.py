@@ -318,7 +318,11 @@ def _os_errors() -> Iterator[None]:
 def _not_opened(error: OSError, location: Location) -> EmqxError:
     shown = repr(str(location))
     if isinstance(error, FileNotFoundError):
-        return EmqxConfigError(f"there is no file {shown}")
+        relative = "://" not in shown and not os.path.isabs(str(location))
+        return EmqxConfigError(
+            f"file {shown} not found"
+            + (f" in the task's working directory {os.getcwd()!r}" if relative else "")
+        )
     if isinstance(error, IsADirectoryError):
         return EmqxConfigError(f"{shown} is a directory, not a file")
     if isinstance(error, PermissionError) and "://" not in shown:

@@ -199,7 +199,7 @@ def test_json_that_breaks_in_the_middle_fails_after_the_rows_before_it(broker: A
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": "/none/x.csv"}, "there is no file"),
+        ({"source": "/none/x.csv"}, "not found"),
         ({"source": ""}, "source has no value"),
         ({"source": None}, "source has no value"),
         ({"source": 5}, "source must be"),

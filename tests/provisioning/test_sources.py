@@ -219,8 +219,10 @@ def test_a_file_without_readable_rows_is_refused(write: Write, content: bytes | 
 
 
 def test_a_missing_file_a_directory_and_an_unknown_file_system(tmp_path: Path) -> None:
-    with pytest.raises(EmqxConfigError, match="there is no file"):
+    with pytest.raises(EmqxConfigError, match=r"none\.csv' not found$"):
         read(str(tmp_path / "none.csv"))
+    with pytest.raises(EmqxConfigError, match="file 'none.csv' not found in the task's working directory '/"):
+        read("none.csv")
     (tmp_path / "dir.csv").mkdir()
     with pytest.raises(EmqxConfigError, match="is a directory"):
         read(str(tmp_path / "dir.csv"))
