@@ -198,8 +198,9 @@ class EmqxServerError(EmqxApiError):
 
 class EmqxNotReadyError(EmqxServerError):
     """
-    The broker is starting: its port answers, but it does not serve this yet, and has done nothing.
+    The broker is starting: its port answers, but it does not serve this yet.
 
     EMQX 5 and 6 answer every path with HTTP 404 until their routes are set up, then users with HTTP 400
-    ``not_initialized``. The same request is repeated until the connection's ``deadline``.
+    ``not_initialized`` and users and rules with crashes (HTTP 500). The same request is repeated until the
+    connection's ``deadline``; after a crash, which may come after the work, only if it may be repeated.
     """

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
-from airflow_provider_emqx.api.v5.replies import PathNotFound
 from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Listing
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 T = TypeVar("T")
-
-#: bytes of a body that any network takes at once
-_SMALL = 16_384
 
 
 class AsyncClient:
@@ -40,7 +36,7 @@ class AsyncClient:
         self.connections = connections
         self._broker: Broker | None = None
         self.base = settings.base or ""
-        self._sessions: dict[bool, ClientSession] = {}
+        self._sessions: dict[float, ClientSession] = {}
         self._headers = wire.headers(settings)
         self._rate = wire.RateLimit(settings.rate_limit)
         self._identifying = asyncio.Lock()
@@ -79,11 +75,14 @@ class AsyncClient:
 
         :raises EmqxError: as the operation says.
         """
+        return await self._run(operation, self._exchange)
+
+    async def _run(self, operation: Operation[T], send: Callable[[Request], Awaitable[Reply]]) -> T:
         try:
             request = next(operation)
             while True:
                 try:
-                    reply = await self._exchange(request)
+                    reply = await send(request)
                 except EmqxError as error:
                     request = operation.throw(error)
                 else:
@@ -152,31 +151,14 @@ class AsyncClient:
         return await AsyncRetrying(**exchange.policy())(attempt)
 
     async def _asked(self, exchange: wire.Exchange) -> Reply:
-        """Attempt an exchange; a path that the broker does not know is final only if the broker is up."""
+        """Attempt an exchange; a failure that a starting broker causes too is final only if the broker is up."""
         try:
             return await self._attempt(exchange)
-        except PathNotFound as error:
-            missing = error
-        if not self.settings.serverless:
-            if not await self._is_up():
-                raise wire.not_ready(missing)
-            try:
-                # it may have started between the two
-                return await self._attempt(exchange)
-            except PathNotFound as error:
-                missing = error
-        raise wire.unsupported(missing)
-
-    async def _is_up(self) -> bool:
-        """Return whether the broker serves its API: whether a path that every broker has is known to it."""
-        for request in wire.signs_of_life(self.base):
-            try:
-                reply = await self._attempt(wire.Exchange(request, self.settings))
-            except EmqxError:
-                return False
-            if reply.status != 404:
-                return reply.status < 500
-        return False
+        except EmqxError as error:
+            if not wire.is_doubtful(exchange, error):
+                raise
+            resolving = wire.resolve(exchange, error, self.base)
+        return await self._run(resolving, lambda request: self._attempt(exchange.question(request)))
 
     async def _attempt(self, exchange: wire.Exchange) -> Reply:
         import aiohttp
@@ -192,12 +174,12 @@ class AsyncClient:
         body = wire.body(request)
         headers = {"Content-Type": request.content_type} if body is not None else None
         patience, left = request.timeout or settings.read_timeout, exchange.remaining
-        if request.method == "GET" or (body is not None and len(body) > _SMALL):
+        if request.method == "GET" or (body is not None and len(body) > wire.SMALL):
             timeout = aiohttp.ClientTimeout(left, sock_connect=settings.connect_timeout, sock_read=patience)
         else:
             # all of it is sent and answered in a few bytes: waiting for the first one is waiting for the last
             timeout = aiohttp.ClientTimeout(min(patience, left), sock_connect=settings.connect_timeout)
-        session = self._open(request)
+        session = self._open(wire.max_idle(request, body))
         failure: EmqxError | None = None
         try:
             async with session.request(
@@ -221,15 +203,16 @@ class AsyncClient:
         read = v5.replies.read if self.base.endswith("/v5") else v4.replies.read
         return wire.read(read, request, answer, settings)
 
-    def _open(self, request: Request) -> ClientSession:
-        """Give the session for repeatable requests, or the one whose idle connections are dropped sooner."""
-        session = self._sessions.get(request.may_repeat)
+    def _open(self, max_idle: float) -> ClientSession:
+        """Return the session whose connections are dropped when they were idle for that many seconds."""
+        session = self._sessions.get(max_idle)
         if session is None:
             from aiohttp import ClientSession, DummyCookieJar, TCPConnector
 
             connector = TCPConnector(
                 limit=self.connections,
-                keepalive_timeout=wire.MAX_IDLE if request.may_repeat else wire.MAX_IDLE_UNREPEATABLE,
+                # aiohttp takes no timeout of 0, but has another word for it
+                **({"keepalive_timeout": max_idle} if max_idle else {"force_close": True}),
                 ssl=tls_context(self.settings.verify) if self.settings.origin.startswith("https:") else True,
             )
             session = ClientSession(
@@ -237,7 +220,7 @@ class AsyncClient:
             )
             # aiohttp would repeat a DELETE behind our back, and the second answer ("not there") be taken for the first
             session._retry_connection = False
-            self._sessions[request.may_repeat] = session
+            self._sessions[max_idle] = session
         return session
 
 

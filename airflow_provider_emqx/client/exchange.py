@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 MAX_IDLE = 4.0
 #: the same for requests that must not be repeated: a connection that dies under one leaves its outcome unknown
 MAX_IDLE_UNREPEATABLE = 1.0
+#: bytes of a body that any network and broker takes at once
+SMALL = 16_384
 
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
@@ -224,12 +226,21 @@ class Exchange:
         self._clock = clock
         self._started = clock()
         self._attempt = 1
+        self._not_ready = 0  # how many attempts only found out that the broker is starting
         #: whether an attempt so far may have been carried out without our learning it
         self.maybe_applied = False
 
     def put_off(self, seconds: float) -> None:
         """Move the deadline by what our own rate limit made the request wait."""
         self._started += seconds
+
+    def question(self, request: Request) -> Exchange:
+        """Return the exchange of a request that is part of this one: it keeps the same deadline."""
+        if request is self.request:
+            return self
+        part = Exchange(request, self.settings, self._clock)
+        part._started = self._started
+        return part
 
     @property
     def elapsed(self) -> float:
@@ -242,12 +253,12 @@ class Exchange:
 
     def worth_retrying(self, error: BaseException) -> bool:
         """Tell whether the same request may and should be sent again after this error."""
-        if isinstance(error, EmqxNotReadyError):
-            # nothing was done, and starting takes longer than the attempts do: until the deadline
-            return True
-        if not isinstance(error, EmqxError) or self._attempt >= self.settings.attempts:
-            return False
         repeatable = self.request.may_repeat
+        if isinstance(error, EmqxNotReadyError):
+            # starting takes longer than the attempts do: until the deadline
+            return repeatable or not _maybe_applied(error)
+        if not isinstance(error, EmqxError) or self._turn(error) >= self.settings.attempts:
+            return False
         if isinstance(error, EmqxConnectionError):
             return error.transient and (repeatable or not error.sent)
         if isinstance(error, EmqxRateLimitError):
@@ -259,7 +270,7 @@ class Exchange:
         if _lost(error):
             return repeatable
         # a crashed handler: once more
-        return repeatable and self._attempt < 2
+        return repeatable and self._turn(error) < 2
 
     def policy(self) -> dict[str, Any]:
         """Give tenacity's ``Retrying`` and ``AsyncRetrying`` their arguments."""
@@ -274,8 +285,10 @@ class Exchange:
     def _note(self, state: RetryCallState) -> bool:
         if state.outcome is None or not state.outcome.failed:
             return False
+        error = _error(state)
         self._attempt = state.attempt_number
-        self.maybe_applied = self.maybe_applied or _maybe_applied(_error(state))
+        self._not_ready += isinstance(error, EmqxNotReadyError)
+        self.maybe_applied = self.maybe_applied or _maybe_applied(error)
         return True
 
     def _pause(self, state: RetryCallState) -> float:
@@ -284,16 +297,22 @@ class Exchange:
         # half fixed, half random, so that mapped tasks that failed together do not come back together
         most = _LONGEST_WAIT_FOR_START if isinstance(error, EmqxNotReadyError) else _LONGEST_WAIT
         # the exponent is bounded: a float has no room for 2 to the power of thousands
-        longest = min(most, _FIRST_WAIT * 2.0 ** min(self._attempt - 1, 16))
+        longest = min(most, _FIRST_WAIT * 2.0 ** min(self._turn(error) - 1, 16))
         if asked is None:
             return longest / 2 + random.uniform(0, longest / 2)
         return asked + random.uniform(0, _FIRST_WAIT / 2)
+
+    def _turn(self, error: BaseException) -> int:
+        """Return the number of the attempt that this error ended; waiting for the start uses up none of the others."""
+        return (
+            self._not_ready or 1 if isinstance(error, EmqxNotReadyError) else self._attempt - self._not_ready
+        )
 
     def _announce(self, state: RetryCallState) -> None:
         error = _error(state)
         most = "" if isinstance(error, EmqxNotReadyError) else f" of {self.settings.attempts}"
         log.warning(
-            "Attempt %d%s failed, next in %.1f s. %s", self._attempt, most, state.upcoming_sleep, error
+            "Attempt %d%s failed, next in %.1f s. %s", self._turn(error), most, state.upcoming_sleep, error
         )
 
     def final(self, error: EmqxError) -> EmqxError:
@@ -331,7 +350,7 @@ def _lost(error: BaseException) -> bool:
 def _maybe_applied(error: BaseException) -> bool:
     """Tell whether a failed attempt may have done its work: also where a handler or a node failed half-way."""
     if isinstance(error, EmqxNotReadyError):
-        return False
+        return error.status >= 500
     if isinstance(error, EmqxServerError):
         return error.status not in _NOT_NOW_STATUSES
     return _lost(error)
@@ -401,22 +420,69 @@ def tls_error(error: BaseException, settings: Settings, asked: str, sent: bool) 
     return EmqxConnectionError(f"TLS with {settings.origin} was interrupted", asked, sent)
 
 
-def signs_of_life(base: str) -> tuple[Request, Request]:
-    """Make what is asked to see whether API v5 is served: ``GET /status``, or a listing where a gateway hides it."""
-    return (
+def is_doubtful(exchange: Exchange, error: EmqxError) -> bool:
+    """Tell whether a failure may mean that the broker is starting, which :func:`resolve` finds out."""
+    if isinstance(error, PathNotFound):
+        return True
+    # a booting EMQX 5 answers so to rules; so does a handler that crashes over a request
+    bare = isinstance(error, EmqxServerError) and (error.status, error.code) == (500, "")
+    return bare and exchange.request.path.startswith("/authorization/")
+
+
+def resolve(exchange: Exchange, error: EmqxError, base: str) -> Operation[Reply]:
+    """
+    Find out whether the broker is starting; if it is up, and may have come up just now, ask once more.
+
+    :param exchange: whose attempt failed.
+    :param error: what it failed with, one that :func:`is_doubtful`.
+    :param base: path of API v5.
+    :raises EmqxNotReadyError: if the broker is starting.
+    :raises EmqxError: what the failure means if it is up.
+    """
+    asked = str(exchange.request)
+    if not isinstance(error, PathNotFound):
+        try:
+            yield Request("GET", "/authorization/sources")
+        except EmqxNotReadyError:
+            raise EmqxNotReadyError(500, "", "the broker is still starting", asked) from None
+        except EmqxError:
+            pass
+        raise error
+    if not exchange.settings.serverless:
+        if not (yield from _is_up(base)):
+            raise EmqxNotReadyError(404, "NOT_FOUND", "the broker is still starting", asked)
+        try:
+            return (yield exchange.request)
+        except PathNotFound as again:
+            error = again
+    raise EmqxUnsupportedError(error.message, error.request)
+
+
+def _is_up(base: str) -> Operation[bool]:
+    """Ask for a path that every broker has: ``/status``, or a listing where a gateway hides it."""
+    for request in (
         Request("GET", f"{base}/status", {"format": "json"}, raw=True, accept=(503,)),
         Request("GET", f"{base}/clients", {"limit": 1}, raw=True),
-    )
+    ):
+        try:
+            reply = yield request
+        except EmqxError:
+            return False
+        if reply.status != 404:
+            return reply.status < 500
+    return False
 
 
-def not_ready(error: PathNotFound) -> EmqxNotReadyError:
-    """Make the error of a path that is missing while paths that every broker has are missing too."""
-    return EmqxNotReadyError(404, "NOT_FOUND", "the broker is still starting", error.request)
+def max_idle(request: Request, body: bytes | None) -> float:
+    """
+    Return for how many seconds a connection may have been idle to carry a request; 0 for a fresh one.
 
-
-def unsupported(error: PathNotFound) -> EmqxUnsupportedError:
-    """Make the error of a path that a running broker does not have."""
-    return EmqxUnsupportedError(error.message, error.request)
+    Connections that were used before left large bodies unread for a minute at a real broker. What must not be repeated
+    would be lost then, so bulk POSTs of that kind take a fresh one whatever their size.
+    """
+    if body is not None and (len(body) > SMALL or (not request.may_repeat and body.startswith(b"["))):
+        return 0.0
+    return MAX_IDLE if request.may_repeat else MAX_IDLE_UNREPEATABLE
 
 
 def proceed(operation: Operation[Any], request: Request, reply: Reply) -> Request:

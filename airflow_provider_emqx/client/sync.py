@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
-from airflow_provider_emqx.api.v5.replies import PathNotFound
 from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Listing
@@ -59,11 +58,14 @@ class SyncClient:
 
         :raises EmqxError: as the operation says.
         """
+        return self._run(operation, self._exchange)
+
+    def _run(self, operation: Operation[T], send: Callable[[Request], Reply]) -> T:
         try:
             request = next(operation)
             while True:
                 try:
-                    reply = self._exchange(request)
+                    reply = send(request)
                 except EmqxError as error:
                     request = operation.throw(error)
                 else:
@@ -115,31 +117,14 @@ class SyncClient:
         return Retrying(**exchange.policy())(attempt)
 
     def _asked(self, exchange: wire.Exchange) -> Reply:
-        """Attempt an exchange; a path that the broker does not know is final only if the broker is up."""
+        """Attempt an exchange; a failure that a starting broker causes too is final only if the broker is up."""
         try:
             return self._attempt(exchange)
-        except PathNotFound as error:
-            missing = error
-        if not self.settings.serverless:
-            if not self._is_up():
-                raise wire.not_ready(missing)
-            try:
-                # it may have started between the two
-                return self._attempt(exchange)
-            except PathNotFound as error:
-                missing = error
-        raise wire.unsupported(missing)
-
-    def _is_up(self) -> bool:
-        """Return whether the broker serves its API: whether a path that every broker has is known to it."""
-        for request in wire.signs_of_life(self.base):
-            try:
-                reply = self._attempt(wire.Exchange(request, self.settings))
-            except EmqxError:
-                return False
-            if reply.status != 404:
-                return reply.status < 500
-        return False
+        except EmqxError as error:
+            if not wire.is_doubtful(exchange, error):
+                raise
+            resolving = wire.resolve(exchange, error, self.base)
+        return self._run(resolving, lambda request: self._attempt(exchange.question(request)))
 
     def _attempt(self, exchange: wire.Exchange) -> Reply:
         from http.client import HTTPException
@@ -152,7 +137,7 @@ class SyncClient:
             exchange.put_off(wait)
         request, settings = exchange.request, self.settings
         prepared = self._prepare(request)
-        adapter = self._open(request)
+        adapter = self._open(wire.max_idle(request, prepared.body))  # type: ignore[arg-type] # bytes, never str
         proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else {}
         left = exchange.remaining
         self._watch.begin(request.timeout or settings.read_timeout, left)
@@ -199,15 +184,14 @@ class SyncClient:
         prepared.headers = headers
         return prepared
 
-    def _open(self, request: Request) -> HTTPAdapter:
+    def _open(self, max_idle: float) -> HTTPAdapter:
         """
-        Give the pool of connections; those that the broker may have closed by now are dropped first.
+        Return the pool of connections; those that were idle for that many seconds are dropped first.
 
         The adapter is what a ``requests.Session`` sends with. Without the session there are no redirects, no ``.netrc``
         (which would replace our Authorization header), no proxies of the environment and no cookies.
         """
-        longest = wire.MAX_IDLE if request.may_repeat else wire.MAX_IDLE_UNREPEATABLE
-        if self._session is not None and time.monotonic() - self._last_used > longest:
+        if self._session is not None and time.monotonic() - self._last_used >= max_idle:
             self._session.close()
         if self._session is None:
             https = self.settings.origin.startswith("https:")

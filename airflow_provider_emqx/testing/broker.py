@@ -145,7 +145,8 @@ class FakeEmqx:
         at once.
 
         :param boot_seconds: For so long every path, ``/status`` too, answers 404; EMQX 5 and 6.
-        :param database_seconds: For so long after that users answer 400 ``not_initialized`` and ACL rules 500; EMQX 5.
+        :param database_seconds: For so long after that users answer 400 ``not_initialized``, ACL rules and
+            the list of authorization sources 500; EMQX 5.
         """
         self.stop()
         with self.state.lock:

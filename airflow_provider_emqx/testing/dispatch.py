@@ -231,6 +231,12 @@ class Dispatcher:
         return key
 
 
+#: how the crash begins that EMQX 5.8.9 tells while it boots
+_UNKNOWN_SOURCE = (
+    'throw, {unknown_authz_source_type,<<"built_in_database">>}, [{emqx_authz_source_registry,get,1,[]}]'
+)
+
+
 def _refuse_before_databases(route: Route) -> None:
     """Answer as EMQX 5 does when its routes are set up and its built-in databases are not yet."""
     if route.pattern.startswith("/authentication/{id}/users"):
@@ -239,6 +245,8 @@ def _refuse_before_databases(route: Route) -> None:
         raise v5.bad_request("not_initialized")
     if route.pattern.startswith("/authorization/sources/built_in_database/rules"):
         raise HttpError(Answer(500))
+    if (route.method, route.pattern) == ("GET", "/authorization/sources"):
+        raise v5.error(500, "INTERNAL_ERROR", _UNKNOWN_SOURCE)
 
 
 def _check_content_type(request: Request, route: Route) -> None:

@@ -24,8 +24,10 @@ from airflow_provider_emqx.exceptions import (
 
 #: codes for a node that could not do it at the moment, whatever the status: some come with 400
 NODE_FAILURES = frozenset({"NODE_DOWN", "RPC_ERROR", "BAD_RPC", "SERVICE_UNAVAILABLE"})
-#: what a part of the broker that has not started yet is recognised by in EMQX's own words, whatever the status
-_NOT_STARTED = ("not_initialized", "noproc", "unknown_authz_source_type")
+#: what users answer while their database has not started
+_NOT_INITIALIZED = frozenset({"not_initialized", "User error: not_initialized"})
+#: what crashes of users and rules are recognised by while their databases have not started
+_NOT_STARTED = ("noproc", "unknown_authz_source_type")
 
 
 class PathNotFound(EmqxUnsupportedError):
@@ -103,7 +105,7 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
             "before it may hide it, or it is an EMQX 4, whose API is /api/v4",
             asked,
         )
-    if status in (400, 500) and (sign := _sign_of_start(message)):
+    if sign := _sign_of_start(request, status, message):
         return EmqxNotReadyError(status, code, f"the broker is still starting ({sign})", asked)
     reason = _reason(request, answer, code, message)
     if status == 401:
@@ -128,9 +130,13 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     return EmqxBadRequestError(status, code, reason, asked, hint)
 
 
-def _sign_of_start(message: Any) -> str | None:
-    text = message if isinstance(message, str) else ""
-    return next((sign for sign in _NOT_STARTED if sign in text), None)
+def _sign_of_start(request: Request, status: int, message: Any) -> str | None:
+    """Return what shows that users or rules have not started yet; elsewhere the same words mean something else."""
+    if not isinstance(message, str) or not request.path.startswith(("/authentication/", "/authorization/")):
+        return None
+    if status == 400:
+        return "not_initialized" if message in _NOT_INITIALIZED else None
+    return next((sign for sign in _NOT_STARTED if sign in message), None) if status == 500 else None
 
 
 def _reason(request: Request, answer: Answer, code: str, message: Any) -> str:
