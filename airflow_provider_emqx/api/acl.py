@@ -15,8 +15,10 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 
 Subject = str | Mapping[str, str] | tuple[str, str]
 
-#: the broker's own limit for one subject, unless configured otherwise
-_FIELDS = ("topic", "permission", "action", "qos", "retain")
+#: limits of a rule to some clients, which EMQX has since 5.9
+CONDITIONS = ("username_re", "clientid_re", "ipaddr", "zone", "zone_re", "listener", "listener_re")
+#: what a rule may hold
+FIELDS = ("topic", "permission", "action", "qos", "retain", *CONDITIONS)
 _ALL_QOS = [0, 1, 2]
 
 
@@ -54,7 +56,9 @@ def read_rules(rules: Sequence[Mapping[str, Any]]) -> list[Row]:
     :param rules: dicts of ``topic`` (a filter; ``eq a/#`` means the filter itself; ``${clientid}`` and ``${username}``
         are filled in; EMQX 4 has no ``eq``, and fills in whole levels only), ``permission`` (``allow``, ``deny``), and
         optionally ``action`` (``publish``, ``subscribe``, ``all``, the default), ``qos`` (list of 0, 1, 2; by default
-        all) and ``retain`` (``"all"``, the default, ``True``, ``False``).
+        all) and ``retain`` (``"all"``, the default, ``True``, ``False``). On EMQX 5.9 and newer a rule may be
+        limited to some clients: ``username_re`` and ``clientid_re`` (regular expressions), ``ipaddr`` (an address or
+        ``10.0.0.0/8``), ``zone``, ``zone_re``, ``listener`` (``tcp:default``) and ``listener_re``.
     :raises EmqxConfigError: saying which rule is wrong and why.
     """
     given: Any = rules
@@ -71,9 +75,9 @@ def read_rule(rule: Mapping[str, Any]) -> Row:
     """
     if not isinstance(rule, Mapping):
         raise EmqxConfigError(f"must be a dict with topic and permission, not {type(rule).__name__}")
-    unknown = [name for name in rule if name not in _FIELDS]
+    unknown = [name for name in rule if name not in FIELDS]
     if unknown:
-        raise EmqxConfigError(f"has no field {unknown[0]!r}; there are {', '.join(_FIELDS)}")
+        raise EmqxConfigError(f"has an unknown field {unknown[0]!r}; expected {', '.join(FIELDS)}")
     topic = rule.get("topic")
     plain = topic.removeprefix("eq ") if isinstance(topic, str) else topic
     topic_filter(plain)
@@ -85,7 +89,13 @@ def read_rule(rule: Mapping[str, Any]) -> Row:
         "action": action,
         "qos": _qos(rule.get("qos")),
         "retain": _retain(rule.get("retain")),
+        **{name: _condition(name, rule[name]) for name in CONDITIONS if rule.get(name) is not None},
     }
+
+
+def limited(rules: Sequence[Row]) -> Row | None:
+    """Return the first rule that is limited to some clients, ``None`` if all are for everybody they name."""
+    return next((rule for rule in rules if any(name in rule for name in CONDITIONS)), None)
 
 
 def merged(existing: Sequence[Row], added: Sequence[Row], position: str) -> list[Row]:
@@ -96,18 +106,8 @@ def merged(existing: Sequence[Row], added: Sequence[Row], position: str) -> list
     """
     if position not in ("first", "last"):
         raise EmqxConfigError(f"position must be 'first' or 'last', not {position!r}")
-    others = [rule for rule in existing if _core(rule) not in [_core(new) for new in added]]
+    others = [rule for rule in existing if rule not in added]
     return [*added, *others] if position == "first" else [*others, *added]
-
-
-def same_rules(one: Sequence[Row], other: Sequence[Row]) -> bool:
-    """Tell whether two lists hold the same rules in the same order."""
-    return [_core(rule) for rule in one] == [_core(rule) for rule in other]
-
-
-def _core(rule: Row) -> Row:
-    """Give a rule without what a newer broker may add to it."""
-    return {name: rule.get(name) for name in _FIELDS}
 
 
 def _read(rule: Any, number: int) -> Row:
@@ -115,6 +115,12 @@ def _read(rule: Any, number: int) -> Row:
         return read_rule(rule)
     except EmqxConfigError as error:
         raise EmqxConfigError(f"ACL rule {number}: {error.message}") from None
+
+
+def _condition(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise EmqxConfigError(f"{name} must be text that is not empty, not {value!r}")
+    return value
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:

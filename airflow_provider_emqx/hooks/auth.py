@@ -95,7 +95,8 @@ class AuthMethods(Area):
 
         :param subject: ``{"username": "alice"}``, ``{"clientid": "dev-1"}``, the same as ``"username:alice"`` and
             ``"clientid:dev-1"``, or ``"all"``.
-        :return: dicts of ``topic``, ``permission``, ``action``, ``qos``, ``retain``.
+        :return: dicts of ``topic``, ``permission``, ``action``, ``qos``, ``retain``, and on EMQX 5.9 and newer what
+            limits a rule to some clients.
         """
         rules: list[Row] = self.run(self.api.auth.list_acl_rules(self.broker, subject))
         return rules
@@ -121,8 +122,11 @@ class AuthMethods(Area):
         :param subject: as of :meth:`list_acl_rules`.
         :param rules: in order, dicts of ``topic`` (``${clientid}`` and ``${username}`` are filled in, on EMQX 4 as
             levels of their own), ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``,
-            ``subscribe``, ``all``), and on EMQX 5 ``qos`` (list) and ``retain``. None at all deletes.
+            ``subscribe``, ``all``), and on EMQX 5 ``qos`` (list) and ``retain``. On EMQX 5.9 and newer
+            ``username_re``, ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener`` and ``listener_re`` limit
+            a rule to some clients. None at all deletes.
         :raises EmqxConfigError: for a rule that cannot be right; nothing is changed.
+        :raises EmqxUnsupportedError: for a rule that this broker cannot hold.
         """
         self.run(self.api.auth.set_acl_rules(self.broker, subject, rules))
 

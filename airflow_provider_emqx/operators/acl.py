@@ -27,7 +27,9 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         patterns in it: then all those files are read, in the order of their names; or a list of dicts (templated).
         Columns: ``username`` or ``clientid``, or ``all`` with ``true`` for all clients, ``topic``, ``permission``
         (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``, ``all``), and on EMQX 5 ``qos``
-        (as ``0,1``) and ``retain``. A row that says nobody is rejected, and so is any other column.
+        (as ``0,1``) and ``retain``, on 5.9 and newer what limits a rule to some clients (``username_re``,
+        ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener``, ``listener_re``). A row that says nobody is
+        rejected, and so is any other column.
     :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules
         (templated).
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from airflow_provider_emqx.api.acl import read_rule, read_subject
+from airflow_provider_emqx.api.acl import FIELDS, read_rule, read_subject
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import (
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 _SUBJECTS = ("username", "clientid")
-_RULE = ("topic", "permission", "action", "qos", "retain")
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 _LOOK = "SELECT kind, name, line, file, rule FROM rows ORDER BY kind, name, rowid"
 
@@ -40,7 +39,7 @@ _LOOK = "SELECT kind, name, line, file, rule FROM rows ORDER BY kind, name, rowi
 class RulesFormat(Format):
     """How a file of rules is to be read; without the topic (``ids_only``) a row says only whose rules are meant."""
 
-    fields: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "all", *_RULE)
+    fields: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "all", *FIELDS)
     strict: ClassVar[bool] = True
 
     def needs(self, name: str, header: Sequence[str]) -> bool:
@@ -119,7 +118,7 @@ class Rows:
             try:
                 subject = _subject(username, clientid, everybody)
                 given = {
-                    name: value for name, value in zip(_RULE, values, strict=True) if value not in (None, "")
+                    name: value for name, value in zip(FIELDS, values, strict=True) if value not in (None, "")
                 }
                 rule = read_rule(given) if self._with_rules else {}
             except EmqxConfigError as error:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.api.acl import read_rules, same_rules
+from airflow_provider_emqx.api.acl import read_rules
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxConfigError,
@@ -49,7 +49,7 @@ def ensure_for_all(hook: EmqxHook, rules: Sequence[Mapping[str, Any]]) -> bool:
     """
     wanted = read_rules(rules)
     there = hook.list_acl_rules("all")
-    if same_rules(there[: len(wanted)], wanted):
+    if there[: len(wanted)] == wanted:
         return False
     hook.add_acl_rules("all", wanted, "first")
     return True

@@ -862,3 +862,84 @@ def test_the_licence_tells_when_it_ends(hook: EmqxHook, broker: Any) -> None:
     licence = hook.get_license()
     assert licence["expiry"] is False
     assert licence["expiry_at"] > datetime.now(UTC).date().isoformat()
+
+
+@pytest.mark.parametrize("version", ["5.9.0", "6.3.0"])
+def test_rules_limited_to_some_clients_are_others_than_rules_for_all(broker: Any, hook: EmqxHook) -> None:
+    """A rule that denies guests must not pass for one that denies everybody, nor be lost beside it."""
+    guests = {"topic": "#", "permission": "deny", "username_re": "^guest-"}
+    near = {
+        "topic": "#",
+        "permission": "allow",
+        "ipaddr": "10.0.0.0/8",
+        "zone": "z",
+        "listener": "tcp:default",
+    }
+    everybody = {"topic": "#", "permission": "deny"}
+    hook.set_acl_rules("all", [guests, near])
+    found = hook.list_acl_rules("all")
+    assert [
+        {name: rule.get(name) for name in given} for rule, given in zip(found, [guests, near], strict=True)
+    ] == [
+        guests,
+        near,
+    ]
+    hook.set_acl_rules("all", found)
+    assert hook.list_acl_rules("all") == found
+    added = hook.add_acl_rules("all", [everybody], "last")
+    assert added[:2] == found
+    assert [rule.get("username_re") for rule in added] == ["^guest-", None, None]
+    # the same one again is moved and not kept twice
+    assert hook.add_acl_rules("all", [guests], "last") == [*added[1:], added[0]]
+
+
+@pytest.mark.parametrize("version", ["6.3.0"])
+def test_a_field_of_a_rule_that_only_the_broker_knows_survives(broker: Any, hook: EmqxHook) -> None:
+    from airflow_provider_emqx.api import v5
+    from airflow_provider_emqx.api.base import Broker, Reply
+
+    new = {
+        "topic": "a",
+        "permission": "deny",
+        "action": "all",
+        "qos": [0, 1, 2],
+        "retain": "all",
+        "colour": "red",
+    }
+    operation = v5.auth.add_acl_rules(Broker("v5", (7, 0, 0)), "all", [{"topic": "a", "permission": "deny"}])
+    next(operation)
+    written = operation.send(Reply(200, {"rules": [new]}))
+    assert written.json["rules"][1] == new
+    assert "colour" not in written.json["rules"][0]
+
+
+@pytest.mark.parametrize("version", [V4, V5])
+@pytest.mark.parametrize(
+    "name", ["username_re", "clientid_re", "ipaddr", "zone", "zone_re", "listener", "listener_re"]
+)
+def test_rules_limited_to_some_clients_are_refused_where_the_broker_cannot_limit_them(
+    broker: Any, hook: EmqxHook, name: str
+) -> None:
+    hook.set_acl_rules("all", [{"topic": "kept", "permission": "deny"}])
+    before = len(broker.requests)
+    rules = [{"topic": "#", "permission": "deny", name: "x"}]
+    for write in (hook.set_acl_rules, hook.add_acl_rules):
+        with pytest.raises(EmqxUnsupportedError, match="limit"):
+            write("all", rules)
+    assert all(request.method == "GET" for request in broker.requests[before:])
+    with pytest.raises(EmqxConfigError, match=f"{name} must be text"):
+        hook.set_acl_rules("all", [{"topic": "#", "permission": "deny", name: ""}])
+
+
+@pytest.mark.parametrize("version", ["6.1.0", "6.3.0"])
+def test_rules_in_a_namespace_name_it_in_the_query_only(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = [{"topic": "t", "permission": "deny"}]
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(namespace="ns1")))
+    subjects = ("username:u", "clientid:d", "all")
+    with EmqxHook() as hook:
+        for subject in subjects:
+            hook.set_acl_rules(subject, rule)
+            assert len(hook.add_acl_rules(subject, [{"topic": "u", "permission": "allow"}])) == 2
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+    with EmqxHook() as hook:
+        assert [hook.list_acl_rules(subject) for subject in subjects] == [[], [], []]

@@ -442,3 +442,16 @@ def test_a_row_that_names_nobody_is_not_for_everybody(broker: Any, row: dict[str
 def test_a_failure_outside_of_a_dag_run_tells_its_reason(broker: Any) -> None:
     with pytest.raises(EmqxConfigError, match="all 1 rows of the source were rejected"):
         EmqxProvisionAclOperator(task_id="t", source=[{"topic": "#", "permission": "allow"}]).execute({})
+
+
+@pytest.mark.parametrize("version", ["5.8.9", "6.3.0"])
+def test_a_file_may_limit_rules_to_some_clients_where_the_broker_can(
+    broker: Any, tmp_path: Path, version: str
+) -> None:
+    path = tmp_path / "acl.csv"
+    path.write_text("all,username,topic,permission,ipaddr\ntrue,,#,deny,10.0.0.0/8\n,alice,a,allow,\n")
+    summary = EmqxProvisionAclOperator(task_id="x", source=path).execute({})
+    can = version == "6.3.0"
+    assert (summary["written"], summary["rejected"]) == ((2, 0) if can else (1, 1))
+    assert [rule["ipaddr"] for rule in broker.acl_rules("all")] == (["10.0.0.0/8"] if can else [])
+    assert [rule["topic"] for rule in broker.acl_rules("username", "alice")] == ["a"]

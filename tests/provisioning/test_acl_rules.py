@@ -40,6 +40,15 @@ def test_one_rule_for_all_is_put_first_once(broker: Any) -> None:
     assert not [request for request in broker.requests if "acl" in request.path and request.method != "GET"]
 
 
+@pytest.mark.parametrize("version", ["6.3.0"])
+def test_a_rule_that_denies_guests_only_does_not_pass_for_one_that_denies_all(broker: Any) -> None:
+    with EmqxHook() as hook:
+        hook.set_acl_rules("all", [{**LAST, "username_re": "^guest-"}])
+    assert execute(users(1), acl_rules=[LAST])["acl_changed"] is True
+    assert [rule.get("username_re") for rule in broker.acl_rules("all")] == [None, "^guest-"]
+    assert execute(users(1), acl_rules=[LAST])["acl_changed"] is False
+
+
 def test_a_dry_run_changes_no_rules(broker: Any) -> None:
     rows = [{**users(1)[0], "acl": ONE}]
     assert execute(rows, acl_rules=[OWN], dry_run=True)["acl_changed"] is False

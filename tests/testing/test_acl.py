@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
@@ -172,3 +174,45 @@ def test_v5_rules_of_a_namespace_are_its_own_since_6_1() -> None:
         assert call(broker, "GET", RULES + "/users/u").status == 404
         assert call(broker, "GET", RULES + "/all").body == {"rules": []}
         assert len(call(broker, "GET", RULES + "/all?ns=n").body["rules"]) == 1
+
+
+def test_v5_refuses_fields_of_rules_that_its_version_lacks_as_recorded() -> None:
+    for version, unmatched in (("5.8.9", "qos,retain"), ("6.3.0", "clientid_re,ipaddr,...")):
+        with FakeEmqx(version) as broker:
+            rules = [{"topic": "#", "permission": "deny", "action": "all", "colour": "red"}]
+            refused = call(broker, "POST", RULES + "/all", {"rules": rules})
+            assert refused.status == 400
+            assert json.loads(refused.body["message"]) == {
+                "unmatched": unmatched,
+                "unknown": "colour",
+                "reason": "unknown_fields",
+                "path": "root.rules.1",
+                "kind": "validation_error",
+            }
+            assert call(broker, "GET", RULES + "/all").body == {"rules": []}
+
+
+@pytest.mark.parametrize("field", ["username_re", "clientid_re", "ipaddr", "zone", "listener"])
+def test_v5_limits_rules_to_some_clients_since_5_9(field: str) -> None:
+    rule = {"topic": "#", "permission": "deny", "action": "all", field: "x"}
+    for version, status in (("5.8.9", 400), ("6.3.0", 204)):
+        with FakeEmqx(version) as broker:
+            assert call(broker, "POST", RULES + "/all", {"rules": [rule]}).status == status
+            kept = call(broker, "GET", RULES + "/all").body["rules"]
+            assert kept == ([] if status == 400 else [{**rule, "qos": [0, 1, 2], "retain": "all"}])
+
+
+def test_v5_refuses_a_namespace_in_the_body_of_rules_as_recorded() -> None:
+    row = {"username": "n1", "namespace": "tenant1", "rules": [RULE]}
+    with FakeEmqx("6.3.0") as broker:
+        refused = call(broker, "POST", RULES + "/users", [row])
+        assert refused.status == 400
+        assert json.loads(refused.body["message"]) == {
+            "unmatched": "none",
+            "unknown": "namespace",
+            "reason": "unknown_fields",
+            "path": "root.1",
+            "kind": "validation_error",
+        }
+        assert call(broker, "PUT", RULES + "/users/n1?ns=tenant1", row).status == 400
+        assert call(broker, "GET", RULES + "/users/n1?ns=tenant1").status == 404

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow_provider_emqx.api.acl import Subject, merged, read_rules, read_subject, same_rules
+from airflow_provider_emqx.api.acl import Subject, limited, merged, read_rules, read_subject
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
@@ -59,7 +59,8 @@ def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str,
 
     :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
     :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
-    :raises EmqxUnsupportedError: for rules that tell QoS or retain apart, which EMQX 4 cannot, and for topics that it
+    :raises EmqxUnsupportedError: for rules that tell QoS or retain apart or are limited to some clients, which EMQX 4
+        cannot, and for topics that it
         would take for something else: ``eq …``, and placeholders that are not levels of their own.
     :raises EmqxError: if what is there afterwards is not what was written.
     """
@@ -68,13 +69,13 @@ def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str,
     pairs = _pairs(wanted)
     for _ in range(2):
         existing = yield from _subject_rules(broker, kind, name)
-        if same_rules(existing, wanted):
+        if existing == wanted:
             return
         stale = {topic for topic, action in _pairs(existing) if (topic, action) not in pairs}
         yield from _delete(kind, name, sorted(stale))
         # two rules written in the same millisecond change places, which the second round mends
         yield from _write(kind, name, wanted)
-    if not same_rules((yield from _subject_rules(broker, kind, name)), wanted):
+    if (yield from _subject_rules(broker, kind, name)) != wanted:
         raise EmqxError(
             "the ACL rules are not those just written: somebody else changed them at the same time"
         )
@@ -190,6 +191,11 @@ def _expressible(rules: Sequence[Row]) -> list[Row]:
     """Give the rules as EMQX 4 can hold them: of each topic and action the first, which is the one that counts."""
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
+    if (rule := limited(rules)) is not None:
+        raise EmqxUnsupportedError(
+            f"EMQX 4 cannot limit an ACL rule to some clients of a subject; leave the rule for {rule['topic']!r} out, "
+            "or give it to these usernames or client ids themselves"
+        )
     for rule in rules:
         if rule["qos"] != [0, 1, 2] or rule["retain"] != "all":
             raise EmqxUnsupportedError(

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.api.acl import Subject, merged, read_rules, read_subject, same_rules
+from airflow_provider_emqx.api.acl import CONDITIONS, Subject, limited, merged, read_rules, read_subject
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxNotFoundError
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxError,
+    EmqxNotFoundError,
+    EmqxUnsupportedError,
+)
 
 _PLACES = {"username": "users", "clientid": "clients", "all": "all"}
 
@@ -19,7 +24,8 @@ def list_acl_rules(broker: Broker, subject: Subject) -> Operation[list[Row]]:
     List the ACL rules of one subject in their order: ``GET …/built_in_database/rules/users/{username}`` and so on.
 
     :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
-    :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; none where there are no rules.
+    :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``, and whatever else the broker keeps of a
+        rule (since 5.9 ``username_re``, ``ipaddr`` and others limit it to some clients); none where there are no rules.
     """
     kind, name = read_subject(subject)
     try:
@@ -58,20 +64,9 @@ def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str,
 
     :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
     :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
+    :raises EmqxUnsupportedError: for rules limited to some clients, on EMQX older than 5.9.
     """
-    kind, name = read_subject(subject)
-    wanted = read_rules(rules)
-    if not wanted:
-        yield from delete_acl_rules(broker, subject)
-        return
-    body: Row = {"rules": wanted} if kind == "all" else {kind: name, "rules": wanted}
-    if broker.namespace:
-        body["namespace"] = broker.namespace
-    method = "POST" if kind == "all" else "PUT"
-    try:
-        yield Request(method, _rules(kind, name), _namespace(broker), json=body, repeatable=True)
-    except EmqxNotFoundError as error:
-        raise _no_source(error) from error
+    yield from _replace(broker, subject, _writable(broker, rules))
 
 
 def add_acl_rules(
@@ -87,11 +82,11 @@ def add_acl_rules(
     :return: all rules of the subject afterwards.
     :raises EmqxError: if what is there afterwards is not what was written.
     """
-    added = read_rules(rules)
+    added = _writable(broker, rules)
     wanted = merged((yield from list_acl_rules(broker, subject)), added, position)
-    yield from set_acl_rules(broker, subject, wanted)
+    yield from _replace(broker, subject, wanted)
     found = yield from list_acl_rules(broker, subject)
-    if not same_rules(found, wanted):
+    if found != wanted:
         raise EmqxError(
             "the ACL rules are not those just written: somebody else changed them at the same time"
         )
@@ -113,6 +108,32 @@ def delete_acl_rules(broker: Broker, subject: Subject) -> Operation[bool | None]
         _require_source(error)
         return error.maybe_applied
     return True
+
+
+def _writable(broker: Broker, rules: Sequence[Mapping[str, Any]]) -> list[Row]:
+    wanted = read_rules(rules)
+    rule = limited(wanted)
+    if rule is not None and broker.version is not None and not broker.at_least(5, 9):
+        raise EmqxUnsupportedError(
+            f"the ACL rule for {rule['topic']!r} is limited to some clients, which needs EMQX 5.9 or newer; this is "
+            f"{broker}. Leave its fields {', '.join(name for name in CONDITIONS if name in rule)} out, or give the "
+            "rule to the users themselves"
+        )
+    return wanted
+
+
+def _replace(broker: Broker, subject: Subject, wanted: Sequence[Row]) -> Operation[None]:
+    """Write rules as they are: those that the broker had may hold fields that only the broker knows."""
+    kind, name = read_subject(subject)
+    if not wanted:
+        yield from delete_acl_rules(broker, subject)
+        return
+    body: Row = {"rules": wanted} if kind == "all" else {kind: name, "rules": wanted}
+    method = "POST" if kind == "all" else "PUT"
+    try:
+        yield Request(method, _rules(kind, name), _namespace(broker), json=body, repeatable=True)
+    except EmqxNotFoundError as error:
+        raise _no_source(error) from error
 
 
 def _in_full(rules: Sequence[Row]) -> list[Row]:

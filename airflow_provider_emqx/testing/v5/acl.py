@@ -12,6 +12,7 @@ from airflow_provider_emqx.testing.tables import Table
 from airflow_provider_emqx.testing.v5.replies import (
     bad_request,
     check_enum,
+    check_fields,
     check_object,
     check_union,
     error,
@@ -28,6 +29,9 @@ from airflow_provider_emqx.testing.v5.replies import (
 _KEYS = {"users": "username", "clients": "clientid"}
 _NAMES = {"users": "User", "clients": "Client"}
 _LABELS = {"users": "Username", "clients": "ClientID"}
+
+_FIELDS = ("topic", "permission", "action", "qos", "retain")
+_CONDITIONS = ("username_re", "clientid_re", "ipaddr", "zone", "zone_re", "listener", "listener_re")
 
 _FILE_SOURCE = {
     "enable": True,
@@ -69,6 +73,7 @@ def _read_rules(state: State, rules: Any, path: str, of: str = "") -> list[Rule]
     for number, rule in enumerate(rules, 1):
         where = f"{path}.{number}"
         check_object(rule, where, ("topic", "permission", "action"))
+        check_fields(rule, where, (*_FIELDS, *_CONDITIONS) if state.at_least(5, 9) else _FIELDS)
         check_enum(rule["permission"], ("allow", "deny"), f"{where}.permission")
         check_enum(rule["action"], ("publish", "subscribe", "all"), f"{where}.action")
         qos = rule.get("qos", [0, 1, 2])
@@ -96,6 +101,7 @@ def create_rules(kind: str, state: State, request: Request) -> Answer:
     key, table = _KEYS[kind], _table(state, request, kind)
     rows = read_array(request, key, "rules")
     for number, row in enumerate(rows, 1):
+        check_fields(row, f"root.{number}", (key, "rules"))
         if not isinstance(row[key], str):
             raise invalid(f"root.{number}.{key}", "unable_to_convert_to_string", row[key])
     read = [
@@ -127,6 +133,7 @@ def put_rules(kind: str, state: State, request: Request, name: str) -> Answer:
     """``PUT …/rules/users/{username}`` and ``…/rules/clients/{clientid}``: replaces the whole list."""
     key, table = _KEYS[kind], _table(state, request, kind)
     body = read_object(request, key, "rules")
+    check_fields(body, "root", (key, "rules"))
     rules = _read_rules(state, body["rules"], "root.rules")
     if body[key] != name:
         raise Crash("function_clause")
@@ -150,7 +157,9 @@ def get_rules_for_all(state: State, request: Request) -> Answer:
 
 def set_rules_for_all(state: State, request: Request) -> Answer:
     """``POST …/rules/all``: replaces the whole list."""
-    rules = _read_rules(state, read_object(request, "rules")["rules"], "root.rules")
+    body = read_object(request, "rules")
+    check_fields(body, "root", ("rules",))
+    rules = _read_rules(state, body["rules"], "root.rules")
     _for_all(state, request)["all"] = rules
     return no_content()
 

@@ -119,6 +119,25 @@ def check_object(value: Any, path: str, required: Iterable[str]) -> None:
         raise bad_request(dump(missing[0] if len(missing) == 1 else missing).decode())
 
 
+def check_fields(value: dict[str, Any], path: str, known: Iterable[str]) -> None:
+    """Refuse an object with a field that EMQX's schema lacks."""
+    unknown = sorted(value.keys() - set(known))
+    if unknown:
+        problem = {
+            "unmatched": _some(sorted(set(known) - value.keys())),
+            "unknown": _some(unknown),
+            "reason": "unknown_fields",
+            "path": path,
+            "kind": "validation_error",
+        }
+        raise bad_request(dump(problem).decode())
+
+
+def _some(names: list[str]) -> str:
+    """Name fields as EMQX does: two of them, and dots where there are more."""
+    return ",".join(names if len(names) <= 2 else [*names[:2], "..."]) or "none"
+
+
 def check_enum(value: Any, allowed: Iterable[Any], path: str) -> None:
     """Refuse a value outside an enumeration."""
     if value not in tuple(allowed):
