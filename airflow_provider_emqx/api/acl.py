@@ -6,6 +6,7 @@ The rules of one subject are an ordered list; the first that matches topic and a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,11 @@ Subject = str | Mapping[str, str] | tuple[str, str]
 CONDITIONS = ("username_re", "clientid_re", "ipaddr", "zone", "zone_re", "listener", "listener_re")
 #: what a rule may hold
 FIELDS = ("topic", "permission", "action", "qos", "retain", *CONDITIONS)
+#: EMQX 4's placeholders; %c3 is a percent-encoded character
+_OLD_PLACEHOLDER = re.compile(r"%([cu])(?![0-9A-Za-z])")
+_PLACEHOLDERS = {"c": "${clientid}", "u": "${username}"}
+#: what EMQX fills in; anything else between ${ and } it takes for plain text, which matches nothing
+_FILLED_IN = re.compile(r"\$\{(clientid|username|cert_common_name|zone|client_attrs\.[^{}]+)\}")
 _ALL_QOS = [0, 1, 2]
 
 
@@ -54,11 +60,12 @@ def read_rules(rules: Sequence[Mapping[str, Any]]) -> list[Row]:
     Check ACL rules and write each one out in full.
 
     :param rules: dicts of ``topic`` (a filter; ``eq a/#`` means the filter itself; ``${clientid}`` and ``${username}``
-        are filled in; EMQX 4 has no ``eq``, and fills in whole levels only), ``permission`` (``allow``, ``deny``), and
-        optionally ``action`` (``publish``, ``subscribe``, ``all``, the default), ``qos`` (list of 0, 1, 2; by default
-        all) and ``retain`` (``"all"``, the default, ``True``, ``False``). On EMQX 5.9 and newer a rule may be
-        limited to some clients: ``username_re`` and ``clientid_re`` (regular expressions), ``ipaddr`` (an address or
-        ``10.0.0.0/8``), ``zone``, ``zone_re``, ``listener`` (``tcp:default``) and ``listener_re``.
+        are filled in, and ``%c`` and ``%u`` are taken for them; EMQX 4 has no ``eq``, and fills in whole levels only),
+        ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``, ``all``, the
+        default), ``qos`` (list of 0, 1, 2; by default all) and ``retain`` (``"all"``, the default, ``True``,
+        ``False``). On EMQX 5.9 and newer a rule may be limited to some clients: ``username_re`` and ``clientid_re``
+        (regular expressions), ``ipaddr`` (an address or ``10.0.0.0/8``), ``zone``, ``zone_re``, ``listener``
+        (``tcp:default``) and ``listener_re``.
     :raises EmqxConfigError: saying which rule is wrong and why.
     """
     given: Any = rules
@@ -79,8 +86,9 @@ def read_rule(rule: Mapping[str, Any]) -> Row:
     if unknown:
         raise EmqxConfigError(f"has an unknown field {unknown[0]!r}; expected {', '.join(FIELDS)}")
     topic = rule.get("topic")
-    plain = topic.removeprefix("eq ") if isinstance(topic, str) else topic
-    topic_filter(plain)
+    plain = topic_filter(topic.removeprefix("eq ") if isinstance(topic, str) else topic)
+    if plain == topic:
+        topic = _with_placeholders(plain)
     permission = _one_of("permission", rule.get("permission"), ("allow", "deny"))
     action = _one_of("action", rule.get("action") or "all", ("publish", "subscribe", "all"))
     return {
@@ -115,6 +123,18 @@ def _read(rule: Any, number: int) -> Row:
         return read_rule(rule)
     except EmqxConfigError as error:
         raise EmqxConfigError(f"ACL rule {number}: {error.message}") from None
+
+
+def _with_placeholders(topic: str) -> str:
+    """Write EMQX 4's placeholders as the newer ones, and refuse those that no broker fills in."""
+    topic = _OLD_PLACEHOLDER.sub(lambda found: _PLACEHOLDERS[found[1]], topic)
+    if "${" in _FILLED_IN.sub("", topic):
+        raise EmqxConfigError(
+            f"topic {topic[:80]!r} has a placeholder that EMQX does not fill in, so that the rule would match nobody; "
+            "expected ${clientid}, ${username}, ${cert_common_name}, ${zone} or ${client_attrs.name}. "
+            "'eq ' before a topic takes it as it is"
+        )
+    return topic
 
 
 def _condition(name: str, value: Any) -> str:

@@ -753,6 +753,42 @@ def test_placeholders_of_acl_rules_mean_the_same_on_both_generations(
     assert broker.acl_rules(*subject.split(":")) == []
 
 
+def test_placeholders_of_emqx_4_are_taken_for_the_newer_ones(
+    broker: Any, hook: EmqxHook, version: str
+) -> None:
+    """EMQX 5 and 6 store %c and %u as they are, and such a rule matches nobody."""
+    hook.set_acl_rules("all", [{"topic": "d/%c/%u/%c3%a9/#", "permission": "deny"}])
+    stored = "d/%c/%u/%c3%a9/#" if version == V4 else "d/${clientid}/${username}/%c3%a9/#"
+    assert {rule["topic"] for rule in broker.acl_rules("all")} == {stored}
+    assert [rule["topic"] for rule in hook.list_acl_rules("all")] == ["d/${clientid}/${username}/%c3%a9/#"]
+    part = [{"topic": "dev-%c/#", "permission": "deny"}]
+    if version == V4:
+        with pytest.raises(EmqxUnsupportedError, match="level of its own"):
+            hook.set_acl_rules("all", part)
+    else:
+        hook.set_acl_rules("all", part)
+        assert [rule["topic"] for rule in hook.list_acl_rules("all")] == ["dev-${clientid}/#"]
+
+
+@pytest.mark.parametrize(
+    "topic", ["d/${client_id}/#", "${clientId}", "${user}/a", "d-${", "${client_attrs}/x", "${}"]
+)
+def test_a_placeholder_that_no_broker_fills_in_is_refused_before_anything_is_sent(
+    broker: Any, hook: EmqxHook, topic: str
+) -> None:
+    for write in (hook.set_acl_rules, hook.add_acl_rules):
+        with pytest.raises(EmqxConfigError, match=r"ACL rule 2: .*expected \$\{clientid\}, \$\{username\}"):
+            write("all", [{"topic": "a", "permission": "allow"}, {"topic": topic, "permission": "deny"}])
+    assert sent(broker) == []
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_a_topic_taken_as_it_is_may_look_like_a_placeholder(broker: Any, hook: EmqxHook) -> None:
+    topics = ["eq d/%c", "eq d/${client_id}"]
+    hook.set_acl_rules("all", [{"topic": topic, "permission": "deny"} for topic in topics])
+    assert [rule["topic"] for rule in broker.acl_rules("all")] == topics
+
+
 @pytest.mark.parametrize("topic", ["eq a/#", "d/dev-${clientid}", "${client_attrs.group}/#"])
 def test_a_topic_of_an_acl_rule_that_emqx_4_would_take_literally_is_refused_there(
     broker: Any, hook: EmqxHook, version: str, topic: str
