@@ -168,7 +168,8 @@ class AuthMethods(Area):
         """
         Ban a client, or change the ban that there is: v4 and v5 ``POST /banned``.
 
-        A live connection stays; kick the client to end it.
+        A ban of a client id ends its session at once, also a connected one. Bans of other kinds leave sessions and
+        connections as they are; :meth:`kick_clients` ends them.
 
         :param kind: ``clientid``, ``username``, ``peerhost``; since EMQX 5.6 also ``clientid_re``, ``username_re``,
             ``peerhost_net``.

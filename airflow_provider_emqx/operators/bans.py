@@ -28,8 +28,9 @@ class EmqxBanOperator(BaseEmqxOperator):
     :param duration: in place of ``until``, seconds from now, or a ``timedelta`` (templated).
     :param reason: shown in the broker's listing (templated).
     :param by: shown in the broker's listing (templated).
-    :param kick: also end the connections of those banned by client id or username (templated); a ban alone leaves
-        them open.
+    :param kick: also end the sessions of those banned by username, and tell whose sessions ended (templated). A ban of
+        a client id ends its session by itself; one of any other kind leaves them open. Goes with ``clientid`` and
+        ``username``.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …]}``, of each list 1,000 at most.
@@ -84,19 +85,32 @@ class EmqxBanOperator(BaseEmqxOperator):
             raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
         with self.hook() as hook:
             auth = hook.api.auth
+            there = self._there(hook, names) if kick else []
             bans = hook.run_all(
                 auth.ban(hook.broker, self.kind, who, until, self.reason, self.by) for who in names
             )
             self.log.info("Banned %d by %s", len(bans), self.kind)
-            kicked = self._kick(hook, names) if kick else []
+            kicked = self._kick(hook, names, there) if kick else []
             if kick:
                 self.log.info("Kicked %d clients", len(kicked))
         banned = [{name: row[name] for name in ("as", "who", "until")} for row in bans[:1_000]]
         return {"banned": banned, "kicked": kicked[:1_000]}
 
-    def _kick(self, hook: EmqxHook, names: list[str]) -> list[str]:
+    def _there(self, hook: EmqxHook, names: list[str]) -> list[str]:
+        """Return whose sessions a ban of client ids ends by itself: afterwards nobody can tell."""
+        from airflow_provider_emqx.api.clientids import client_ids
+
+        if self.kind != "clientid":
+            return []
+        ids = client_ids(names)
+        found = hook.run_all(hook.api.clients.get_client(hook.broker, clientid) for clientid in ids)
+        return [clientid for clientid, row in zip(ids, found, strict=True) if row is not None]
+
+    def _kick(self, hook: EmqxHook, names: list[str], there: list[str]) -> list[str]:
         if self.kind == "clientid":
-            return hook.kick_clients(names)["kicked"]
+            done = hook.kick_clients(names)
+            absent = set(done["absent"])
+            return [*done["kicked"], *(clientid for clientid in there if clientid in absent)]
         rows = (row for name in names for row in hook.list_clients(username=name, fields=["clientid"]))
         return hook.kick_clients([row["clientid"] for row in rows])["kicked"]
 

@@ -217,7 +217,13 @@ class Dispatcher:
                 raise v5.error(401, "BAD_API_KEY_OR_SECRET", "Check api_key/api_secret")
             if header.startswith("Bearer "):
                 raise v5.error(401, "BAD_TOKEN", "Get a token by POST /login")
-            message = "Support authorization: basic/bearer "
+            message = (
+                "Missing authorization header. Use Basic auth with API key/secret, or Bearer token from POST "
+                "/api/v5/login. API keys can be bootstrapped from config (api_key.bootstrap_file) or created via "
+                "POST /api/v5/api_key"
+                if self.state.at_least(6, 3)
+                else "Support authorization: basic/bearer "
+            )
             raise v5.error(401, "AUTHORIZATION_HEADER_ERROR", message)
         if key.role == "viewer":
             allowed = request.method == "GET"

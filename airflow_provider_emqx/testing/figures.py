@@ -124,6 +124,19 @@ METRICS_V5 = (
     "overload_protection.new_conn",
     "session.takenover",
 )
+#: Counters of API v5 that the recorded 6.3 has besides; it lacks ``packets.publish.dropped``.
+METRICS_SINCE_6_3 = (
+    "actions.executed",
+    "actions.messages",
+    "client.post_authn",
+    "delivery.dropped.filter",
+    "messages.dropped.quota_exceeded",
+    "messages.dropped.receive_maximum",
+    "messages.retained",
+    "packets.publish.quota_exceeded",
+    "rules.matched",
+    "session.disconnected",
+)
 #: Gauges of API v4; each is shown as ``.count`` and ``.max``.
 STATS_V4 = (
     "channels",

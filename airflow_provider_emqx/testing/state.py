@@ -295,6 +295,8 @@ class State:
         if self.version >= (5, 8):
             config["bootstrap_file"] = "${EMQX_ETC_DIR}/auth-built-in-db-bootstrap.csv"
             config["bootstrap_type"] = "plain"
+        if self.version >= (6, 3):
+            config["precondition"] = ""
         return config
 
     def _built_in_now(self) -> dict[str, Any]:
@@ -331,6 +333,13 @@ class State:
         """Return the bans that have not lapsed, oldest first."""
         now = self.now()
         return [ban for ban in self.bans.values() if ban.until is None or ban.until > now]
+
+    def ban(self, ban: Ban) -> None:
+        """Put a ban in force, as the newest; one of a client id ends that client's session, other kinds end none."""
+        self.bans.pop((ban.kind, ban.who), None)
+        self.bans[ban.kind, ban.who] = ban
+        if ban.kind == "clientid":
+            self.kick(ban.who)
 
     def banned(self, clientid: str, username: str | None, ip_address: str) -> bool:
         """Tell whether a ban keeps a device out."""

@@ -248,6 +248,18 @@ def test_a_banned_client_is_kicked_and_stays_out(broker: Any) -> None:
     assert "mallory" not in broker.clients
 
 
+def test_a_ban_of_a_client_id_ends_its_session_and_of_a_username_does_not(broker: Any) -> None:
+    broker.connect("d1", username="u1")
+    broker.connect("d2", username="u2", session_expiry=3_600)
+    broker.connect("d3", username="u3")
+    assert execute(EmqxBanOperator, kind="username", who="u1", duration=60)["kicked"] == []
+    assert execute(EmqxBanOperator, who=["d2", "ghost"], duration=60)["kicked"] == []
+    assert sorted(broker.clients) == ["d1", "d3"]
+    assert execute(EmqxBanOperator, kind="username", who="u1", duration=60, kick=True)["kicked"] == ["d1"]
+    assert execute(EmqxBanOperator, who=["d3", "ghost"], duration=60, kick=True)["kicked"] == ["d3"]
+    assert not broker.clients
+
+
 def test_a_ban_lasts_as_long_as_is_said_and_is_changed_by_banning_again(broker: Any) -> None:
     execute(EmqxBanOperator, kind="username", who=["alice", "bob"], until="infinity")
     result = execute(
@@ -379,7 +391,7 @@ def test_a_template_without_a_value_does_not_end_well_with_nothing_done(
 @pytest.mark.parametrize("guard", ["exclude", "max_affected", "dry_run"])
 def test_a_template_without_a_value_takes_no_guard_away(broker: Any, guard: str) -> None:
     broker.connect("d")
-    execute(EmqxBanOperator, who="d", until="infinity")
+    execute(EmqxBanOperator, kind="username", who="u", until="infinity")
     broker.requests.clear()
     arguments: dict[str, Any] = {guard: ""}
     for call in (

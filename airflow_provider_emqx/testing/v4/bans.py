@@ -62,7 +62,7 @@ def create_ban(state: State, request: Request) -> Answer:
     at, until = body.get("at", now), body.get("until", now + DEFAULT_LENGTH)
     if not isinstance(at, int) or not isinstance(until, int):
         raise Crash("badarg")
-    state.bans[kind, who] = Ban(kind, who, body.get("by", "user"), body["reason"], at, until)
+    state.ban(Ban(kind, who, body.get("by", "user"), body["reason"], at, until))
     return data({name: body[name] for name in ("who", "as", "reason", "by", "at", "until") if name in body})
 
 

@@ -236,7 +236,10 @@ def source_status(state: State, request: Request, kind: str) -> Answer:
 def get_settings(state: State, request: Request) -> Answer:
     """``GET /authorization/settings``."""
     cache: dict[str, Any] = {"enable": True, "excludes": [], "max_size": 32, "ttl": "1m"}
-    return ok({"cache": cache, "deny_action": "ignore", "no_match": "allow"})
+    row: dict[str, Any] = {"cache": cache, "deny_action": "ignore", "no_match": "allow"}
+    if state.at_least(6, 3):
+        row.update(ignore_backend_failures=False, include_mountpoint=False)
+    return ok(row)
 
 
 def clean_caches(state: State, request: Request) -> Answer:

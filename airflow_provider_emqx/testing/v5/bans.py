@@ -107,11 +107,14 @@ def _read_who(kind: str, who: Any) -> str:
     return who
 
 
-def _expired(now: float, until: float) -> HttpError:
+def _expired(state: State, until: float) -> HttpError:
+    now = int(state.now())
+    if state.at_least(6, 3):
+        return bad_request(f"Cannot create expired banned, {now} to {int(until)}")
     # What Erlang makes of "Cannot create expired banned, "A" to "B"" when it prints the list as numbers.
     words = [",".join(map(str, b"Cannot create expire")), ",".join(map(str, b"d banned, "))]
     to = ",".join(map(str, b" to "))
-    return bad_request(f'[{words[0]},\n {words[1]},"{int(now)}",{to},"{int(until)}"]')
+    return bad_request(f'[{words[0]},\n {words[1]},"{now}",{to},"{int(until)}"]')
 
 
 def create_ban(state: State, request: Request) -> Answer:
@@ -124,15 +127,14 @@ def create_ban(state: State, request: Request) -> Answer:
     at = _read_time(state, body, "at", now)
     until = _read_time(state, body, "until", None if state.at_least(5, 8) else now + _YEAR)
     if until is not None and until <= now:
-        raise _expired(now, until)
+        raise _expired(state, until)
     old = state.bans.get((kind, who))
     if old is not None and (old.until is None or old.until > now):
         shown = _row(old)
         message = dump({name: shown[name] for name in ("who", "until", "reason", "by", "at", "as")})
         raise error(400, "ALREADY_EXISTS", message.decode())
     ban = Ban(kind, who, body.get("by", "mgmt_api"), body.get("reason", ""), at or now, until)
-    state.bans.pop((kind, who), None)
-    state.bans[kind, who] = ban
+    state.ban(ban)
     return ok(_row(ban))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, parse_time, pick, rfc3339
@@ -95,22 +96,26 @@ _AWAY: dict[str, Callable[[Client], Any]] = {
     "disconnected_at": lambda client: rfc3339(client.disconnected_at or 0, True),
     "disconn_props": lambda client: {},
 }
-FIELDS = frozenset([*_CONSTANT, *_VARIABLE, *_AWAY])
+_SINCE_6_3: dict[str, Any] = {"impl": "emqx_session_mem", "total_payload_bytes": 0}
 
 
-def client_row(client: Client) -> dict[str, Any]:
+def _constant(state: State) -> dict[str, Any]:
+    return {**_CONSTANT, **_SINCE_6_3} if state.at_least(6, 3) else _CONSTANT
+
+
+def client_row(state: State, client: Client) -> dict[str, Any]:
     """Return a client as the API shows it."""
-    row = {**_CONSTANT, **{name: of(client) for name, of in _VARIABLE.items()}}
+    row = {**_constant(state), **{name: of(client) for name, of in _VARIABLE.items()}}
     if not client.connected:
         row.update({name: of(client) for name, of in _AWAY.items()})
     return row
 
 
-def _few_fields(names: list[str]) -> Callable[[Client], dict[str, Any]]:
+def _few_fields(state: State, names: list[str]) -> Callable[[Client], dict[str, Any]]:
     """Return a function that makes a row of these fields only."""
     variable = [(name, of) for name, of in _VARIABLE.items() if name in names]
     away = [(name, of) for name, of in _AWAY.items() if name in names]
-    constant = pick(_CONSTANT, names)
+    constant = pick(_constant(state), names)
 
     def row(client: Client) -> dict[str, Any]:
         found = {name: of(client) for name, of in variable}
@@ -123,15 +128,16 @@ def _few_fields(names: list[str]) -> Callable[[Client], dict[str, Any]]:
     return row
 
 
-def _row_of(state: State, request: Request) -> Callable[[Client], dict[str, Any]]:
+def _fields(state: State, request: Request) -> list[str] | None:
+    """Return the fields that a listing asks for; ``None`` is all of them."""
     text = request.arg("fields")
     if text is None or text == "all" or not state.at_least(5, 6):
-        return client_row
+        return None
     names = text.split(",")
     for name in names:
-        if name not in FIELDS:
+        if name not in {*_constant(state), *_VARIABLE, *_AWAY}:
             raise invalid("fields", "unable_to_convert_to_enum_symbol", name)
-    return _few_fields(names)
+    return names
 
 
 def _time_arg(request: Request, name: str) -> float | None:
@@ -221,11 +227,12 @@ def list_clients(state: State, request: Request) -> Answer:
     """``GET /clients``."""
     clients = state.mqtt.clients
     page, limit = page_args(state, request)
-    row = _row_of(state, request)
+    fields = _fields(state, request)
+    row = partial(client_row, state) if fields is None else _few_fields(state, fields)
     ids, fuzzy, scanned = _select(state, request)
     answer = listing(state, request, ids, lambda clientid: row(clients[clientid]), fuzzy=fuzzy)
     shown = max(0, min(limit, len(ids) - (page - 1) * limit))
-    per_row = ALL_FIELDS_COST if row is client_row else FEW_FIELDS_COST
+    per_row = ALL_FIELDS_COST if fields is None else FEW_FIELDS_COST
     answer.read = shown * per_row + scanned * SCAN_COST
     return answer
 
@@ -246,7 +253,7 @@ def list_clients_v2(state: State, request: Request) -> Answer:
     meta: dict[str, Any] = {"count": len(shown)}
     if start + limit < len(ids):
         meta["cursor"] = base64.urlsafe_b64encode(f"fake:{start + limit}".encode()).decode()
-    answer = ok({"data": [client_row(clients[clientid]) for clientid in shown], "meta": meta})
+    answer = ok({"data": [client_row(state, clients[clientid]) for clientid in shown], "meta": meta})
     answer.read = len(shown) * ALL_FIELDS_COST
     return answer
 
@@ -260,7 +267,7 @@ def _client(state: State, clientid: str) -> Client:
 
 def get_client(state: State, request: Request, clientid: str) -> Answer:
     """``GET /clients/{clientid}``."""
-    answer = ok(client_row(_client(state, clientid)))
+    answer = ok(client_row(state, _client(state, clientid)))
     answer.cost = ONE_CLIENT_COST
     return answer
 
@@ -403,7 +410,7 @@ def set_keepalive(state: State, request: Request, clientid: str) -> Answer:
     interval = check_range(body["interval"], 0, 65535, "root.interval")
     client = _client(state, clientid)
     client.keepalive = interval
-    return ok(client_row(client))
+    return ok(client_row(state, client))
 
 
 def list_queue(state: State, request: Request, clientid: str) -> Answer:

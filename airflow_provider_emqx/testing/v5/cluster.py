@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_emqx.testing.figures import METRICS_V5, STATS_V5, count_on, stats_row
+from airflow_provider_emqx.testing.figures import METRICS_SINCE_6_3, METRICS_V5, STATS_V5, count_on, stats_row
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, pick, rfc3339, text_answer
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import Alarm, NodeInfo, State
@@ -72,20 +72,26 @@ def get_node(state: State, request: Request, name: str) -> Answer:
 
 def get_cluster(state: State, request: Request) -> Answer:
     """``GET /cluster``."""
-    return ok(
-        {"name": state.cluster_name, "nodes": [info.name for info in state.running()], "self": state.node}
-    )
+    names = [info.name for info in state.running()]
+    row: dict[str, Any] = {"name": state.cluster_name, "nodes": names, "self": state.node}
+    if state.at_least(6, 3):
+        row["description"] = ""
+    return ok(row)
 
 
 def get_stats(state: State, request: Request) -> Answer:
     """``GET /stats``: a node that does not answer is left out."""
     if bool_arg(request, "aggregate"):
-        return ok(stats_row(count_on(state, None), STATS_V5))
+        return ok(stats_row(count_on(state, None), _gauges(state)))
     return ok([{**_node_stats(state, info), "node": info.name} for info in state.running()])
 
 
+def _gauges(state: State) -> tuple[str, ...]:
+    return (*STATS_V5, "routes") if state.at_least(6, 3) else STATS_V5
+
+
 def _node_stats(state: State, info: NodeInfo) -> dict[str, int]:
-    return stats_row(count_on(state, info.name), STATS_V5)
+    return stats_row(count_on(state, info.name), _gauges(state))
 
 
 def get_node_stats(state: State, request: Request, name: str) -> Answer:
@@ -101,11 +107,17 @@ def get_metrics(state: State, request: Request) -> Answer:
 
 
 def _metrics(state: State) -> dict[str, int]:
-    return {name: state.mqtt.metrics[name] for name in METRICS_V5}
+    return {name: state.mqtt.metrics[name] for name in _counters(state)}
+
+
+def _counters(state: State) -> list[str]:
+    if not state.at_least(6, 3):
+        return list(METRICS_V5)
+    return [name for name in (*METRICS_V5, *METRICS_SINCE_6_3) if name != "packets.publish.dropped"]
 
 
 def _node_metrics(state: State, info: NodeInfo) -> dict[str, int]:
-    return _metrics(state) if info.name == state.node else dict.fromkeys(METRICS_V5, 0)
+    return _metrics(state) if info.name == state.node else dict.fromkeys(_counters(state), 0)
 
 
 def get_node_metrics(state: State, request: Request, name: str) -> Answer:
@@ -125,8 +137,15 @@ def get_node_monitor(state: State, request: Request, name: str) -> Answer:
 
 def _monitor(state: State, node: str | None) -> Answer:
     counts = count_on(state, node)
+    since_6_3 = {
+        "actions_executed_rate": 0,
+        "actions_messages_rate": 0,
+        "license_quota": 10_000_000,
+        "rules_matched_rate": 0,
+    }
     return ok(
         {
+            **(since_6_3 if state.at_least(6, 3) else {}),
             "connections": counts["connections"],
             "disconnected_durable_sessions": 0,
             "dropped_msg_rate": 0,

@@ -93,7 +93,17 @@ def get_retainer(state: State, request: Request) -> Answer:
             "msg_clear_interval": "0s",
             "msg_expiry_interval": "0s",
             "stop_publish_clear_msg": False,
-            "backend": {"type": "built_in_database", "storage_type": "ram", "max_retained_messages": 0},
+            "allow_never_expire": True,
+            "delivery_rate": "1000/s",
+            "max_publish_rate": "1000/s",
+            "msg_expiry_interval_override": "disabled",
+            "backend": {
+                "type": "built_in_database",
+                "storage_type": "ram",
+                "max_retained_messages": 0,
+                "enable": True,
+                "index_specs": [[1, 2, 3], [1, 3], [2, 3], [3]],
+            },
         }
     )
 
@@ -126,12 +136,12 @@ def _delayed_row(state: State, msgid: str) -> dict[str, Any]:
         "node": state.node,
         "topic": message.topic,
         "qos": message.qos,
-        "publish_at": rfc3339(message.at),
-        "expected_at": rfc3339(due),
+        "publish_at": rfc3339(message.at, True),
+        "expected_at": rfc3339(due, True),
         "delayed_interval": round(due - message.at),
         "delayed_remaining": max(0, round(due - state.now())),
         "from_clientid": message.from_clientid,
-        "from_username": message.from_username,
+        "from_username": message.from_username or "undefined",
     }
 
 

@@ -175,6 +175,8 @@ def _send(state: State, message: Message) -> tuple[int, dict[str, Any]]:
     delivered = state.mqtt.publish(message)
     if delivered < 0:
         delivered = int(state.at_least(5, 9))  # before that a delayed message counted as one that nobody got
+    elif state.at_least(6, 3) and state.mqtt.delays and message.topic.startswith("$delayed/"):
+        delivered = 1  # one whose interval cannot be read is dropped, and the answer is that of a good one
     if delivered or state.version == (5, 0, 0):
         return 200, {"id": message.msgid}
     return 202, {"message": "no_matching_subscribers", "reason_code": 16}
@@ -242,7 +244,8 @@ def add_topic_metrics(state: State, request: Request) -> Answer:
     if topic == "":
         raise bad_request("Topic can not be empty")
     if has_wildcard(topic):
-        raise error(400, "BAD_TOPIC", "Wildcard topic is not supported")
+        told = f"Wildcard topic filters are not allowed for topic metrics: {topic}"
+        raise error(400, "BAD_TOPIC", told if state.at_least(6, 3) else "Wildcard topic is not supported")
     if topic in state.mqtt.topic_metrics:
         raise error(400, "BAD_TOPIC", "Topic already registered")
     if len(state.mqtt.topic_metrics) >= MAX_TOPIC_METRICS:

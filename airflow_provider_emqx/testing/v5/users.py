@@ -111,11 +111,8 @@ def authenticator_status(state: State, request: Request, name: str) -> Answer:
 # users
 
 
-def _user_row(state: State, user_id: Any, user: User, namespace: str | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"user_id": user_id, "is_superuser": user.is_superuser}
-    if state.at_least(6, 1):
-        row["namespace"] = namespace
-    return row
+def _user_row(user_id: Any, user: User) -> dict[str, Any]:
+    return {"user_id": user_id, "is_superuser": user.is_superuser}
 
 
 def list_users(state: State, request: Request, name: str) -> Answer:
@@ -131,9 +128,7 @@ def list_users(state: State, request: Request, name: str) -> Answer:
     flag = bool_arg(request, "is_superuser")
     if flag is not None:
         ids = [user_id for user_id in ids if users[user_id].is_superuser is flag]
-    answer = listing(
-        state, request, ids, lambda key: _user_row(state, key, users[key], namespace), fuzzy=part is not None
-    )
+    answer = listing(state, request, ids, lambda key: _user_row(key, users[key]), fuzzy=part is not None)
     answer.read = answer.body.count(b'"user_id"') * LISTED_USER_COST
     return answer
 
@@ -155,7 +150,10 @@ def create_user(state: State, request: Request, name: str) -> Answer:
         raise error(409, "ALREADY_EXISTS", "User already exists")
     _check_quota(state, len(users) + 1)
     users[user_id] = User(password, flag)
-    return json_answer(201, _user_row(state, user_id, users[user_id], namespace))
+    row = _user_row(user_id, users[user_id])
+    if state.at_least(6, 1):
+        row["namespace"] = namespace
+    return json_answer(201, row)
 
 
 def _check_password(password: object, flag: object) -> None:
@@ -180,8 +178,8 @@ def _user(state: State, request: Request, name: str, user_id: str) -> tuple[Tabl
 
 def get_user(state: State, request: Request, name: str, user_id: str) -> Answer:
     """``GET /authentication/{id}/users/{user_id}``."""
-    users, namespace = _user(state, request, name, user_id)
-    row = _user_row(state, user_id, users[user_id], namespace)
+    users, _ = _user(state, request, name, user_id)
+    row = _user_row(user_id, users[user_id])
     return ok({"data": row} if state.serverless else row)
 
 
@@ -193,7 +191,7 @@ def update_user(state: State, request: Request, name: str, user_id: str) -> Answ
     users, namespace = _user(state, request, name, user_id)
     _refuse_superuser(state, namespace, body)
     users[user_id] = User(body["password"], flag)
-    return ok(_user_row(state, user_id, users[user_id], namespace))
+    return ok(_user_row(user_id, users[user_id]))
 
 
 def delete_user(state: State, request: Request, name: str, user_id: str) -> Answer:
