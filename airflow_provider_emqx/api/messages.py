@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,12 +62,18 @@ def batches(rows: Sequence[Row]) -> list[list[int]]:
     return found
 
 
+def is_delayed(topic: str) -> bool:
+    """Tell whether a message waits for its time: ``$delayed/{seconds}/{topic}``."""
+    return topic.startswith("$delayed/")
+
+
 def published(topic: str, status: str, message_id: str | None = None, reason: str | None = None) -> Row:
     """
     Write down what became of one message.
 
     :param status: ``"delivered"`` (somebody subscribed to it), ``"no_subscribers"`` (nobody did, or a rule held it
-        back; a retained message is stored all the same), ``"accepted"`` (EMQX 4 does not tell), ``"failed"``.
+        back; a retained message is stored all the same), ``"delayed"`` (``$delayed/…``: it waits for its time; who will
+        get it is not known yet), ``"accepted"`` (EMQX 4 does not tell), ``"failed"``.
     """
     return {"topic": topic, "status": status, "id": message_id, "reason": reason}
 
@@ -82,8 +89,14 @@ def _row(message: Any) -> Row:
     if message.get("payload") is None:
         raise EmqxConfigError("a message needs a payload; '' is an empty one")
     payload, encoding = _payload(message["payload"], message.get("payload_encoding") or "plain")
+    topic = topic_name(message.get("topic"))
+    if is_delayed(topic) and not re.fullmatch(r"\$delayed/[0-9]+/.+", topic, re.DOTALL):
+        raise EmqxConfigError(
+            f"topic {topic[:100]!r} names no delay; expected $delayed/{{seconds}}/{{topic}}. EMQX "
+            "drops such a message without a word"
+        )
     row: Row = {
-        "topic": topic_name(message.get("topic")),
+        "topic": topic,
         "payload": payload,
         "payload_encoding": encoding,
         "qos": qos(message.get("qos", 0)),

@@ -59,8 +59,8 @@ class TopicMethods(Area):
             ``user_properties``).
         :return: per message ``{"topic", "status", "id", "reason"}`` with the status ``delivered`` (somebody has
             subscribed), ``no_subscribers`` (nobody has, or a rule held it back; a retained message is stored all the
-            same), ``accepted`` (EMQX 4 does not tell), ``failed``, ``unknown`` (the answer was lost) or ``not_sent``
-            (an earlier request failed).
+            same), ``delayed`` (``$delayed/…``: it waits for its time), ``accepted`` (EMQX 4 does not
+            tell), ``failed``, ``unknown`` (the answer was lost) or ``not_sent`` (an earlier request failed).
         :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer to the only request was lost.
         """

@@ -49,7 +49,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
         ``response_topic``, ``correlation_data``, ``content_type``, ``user_properties`` (templated).
     :param messages: in place of all these, a list of dicts of the same names, and ``payload_encoding`` (``"base64"``
         if a text payload is base64 of the real one) (templated).
-    :param require_subscribers: fail if a message reached nobody (templated); EMQX 5 and newer.
+    :param require_subscribers: fail if a message reached nobody (templated); EMQX 5 and newer, not with ``$delayed/…``.
     :param retry_unsafe: send a message again that the broker says it could not pass on at the moment; it may arrive
         twice (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
@@ -101,8 +101,17 @@ class EmqxPublishOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Publish."""
-        messages = self._given()
+        from airflow_provider_emqx.api.messages import is_delayed
+
+        messages: Sequence[Any] = self._given()
         demanding = boolean("require_subscribers", self.require_subscribers)
+        if demanding and any(
+            isinstance(message, Mapping) and is_delayed(str(message.get("topic"))) for message in messages
+        ):
+            raise EmqxConfigError(
+                "require_subscribers does not go with $delayed/…: who gets such a message shows only when its time has "
+                "come. Nothing was sent"
+            )
         with self.hook(retry_unsafe=boolean("retry_unsafe", self.retry_unsafe)) as hook:
             if demanding and hook.api_version == "v4":
                 raise EmqxUnsupportedError(

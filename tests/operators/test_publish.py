@@ -310,3 +310,30 @@ def test_several_messages_that_a_proxy_did_not_pass_on_are_not_unknown(broker: A
     broker.order_fault("status", match="POST", status=503, body=body)
     assert publish(messages=messages, retry_unsafe=True)["counts"] == {"no_subscribers": 2}
     assert len(sent(broker)) == 3
+
+
+@pytest.mark.parametrize("version", [V5, "6.3.0-beta.2"])
+def test_a_message_that_waits_is_delayed_and_neither_lost_nor_delivered(broker: Any) -> None:
+    broker.connect("d")
+    broker.subscribe("d", "later")
+    assert publish(topic="$delayed/30/later", payload="x")["results"][0]["status"] == "delayed"
+    messages = [{"topic": "$delayed/30/later", "payload": "y"}, {"topic": "later", "payload": "z"}]
+    assert publish(messages=messages)["counts"] == {"delayed": 1, "delivered": 1}
+    assert payloads(broker, "d") == [b"z"]
+    broker.advance(31)
+    assert sorted(payloads(broker, "d")) == [b"x", b"y", b"z"]
+
+
+@pytest.mark.parametrize("version", [V5, "6.3.0-beta.2"])
+def test_subscribers_of_a_message_that_waits_are_not_required(broker: Any) -> None:
+    messages = [{"topic": "later", "payload": "x"}, {"topic": "$delayed/30/later", "payload": "y"}]
+    with pytest.raises(EmqxConfigError, match="does not go with"):
+        publish(messages=messages, require_subscribers=True)
+    assert sent(broker) == []
+
+
+@pytest.mark.parametrize("topic", ["$delayed/abc/x", "$delayed/30", "$delayed//x", "$delayed/30/"])
+def test_a_delay_that_the_broker_cannot_read_is_refused(broker: Any, topic: str) -> None:
+    with pytest.raises(EmqxConfigError, match="names no delay"):
+        publish(topic=topic, payload="x")
+    assert sent(broker) == []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request, Row
-from airflow_provider_emqx.api.messages import message_row, published
+from airflow_provider_emqx.api.messages import is_delayed, message_row, published
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxOutcomeUnknownError
 
 #: nobody has subscribed
@@ -79,9 +79,11 @@ def _outcomes(request: Request, reply: Reply, rows: list[Row]) -> list[Any]:
 
 
 def _result(row: Row, outcome: Row) -> Row:
+    # EMQX 5.0 to 5.8 say of a message that waits that nobody has subscribed, later versions what they say of a delivery
+    waits = is_delayed(row["topic"])
     if "id" in outcome:
-        return published(row["topic"], "delivered", outcome["id"])
+        return published(row["topic"], "delayed" if waits else "delivered", outcome["id"])
     # without it this is no answer of EMQX, and "failed" would invite to publish again what may have been published
     if outcome["reason_code"] == _NO_SUBSCRIBERS:
-        return published(row["topic"], "no_subscribers")
+        return published(row["topic"], "delayed" if waits else "no_subscribers")
     return published(row["topic"], "failed", reason=str(outcome.get("message", "refused"))[:200])
