@@ -97,6 +97,7 @@ class Answer:
     :param body: the bytes.
     :param retry_after: seconds to wait that the answer asked for, ``None`` where it did not say.
     :param location: origin of a redirect's target.
+    :param secrets: of the connection; no error may repeat them.
     """
 
     status: int
@@ -104,6 +105,7 @@ class Answer:
     body: bytes = field(repr=False)
     retry_after: float | None = None
     location: str = ""
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 Operation = Generator[Request, Reply, T]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from airflow_provider_emqx.api.base import Request
@@ -16,15 +17,16 @@ _CREDENTIALS = re.compile(r"\b(Basic|Bearer)\s+[\w+/=.-]{4,}", re.IGNORECASE)
 _CHARLIST = re.compile(r"\[(?:\d{1,3},\s*)+\d{1,3}\]")
 
 
-def clean(message: Any, request: Request) -> str:
+def clean(message: Any, request: Request, secrets: Collection[str] = ()) -> str:
     """
     Make the broker's message fit for a log.
 
     EMQX quotes rejected values (``{"value":…}``, Erlang terms, whole stacks), and a rejected value may be a password.
-    What is quoted is left out; if a secret of the request still shows, so is the whole message.
+    What is quoted is left out; if a secret of the request or of the connection still shows, so is the whole message.
 
     :param message: ``message`` of an error body, or a text body.
     :param request: the request that was refused.
+    :param secrets: of the connection.
     :return: one line of at most 300 characters.
     """
     try:
@@ -35,9 +37,16 @@ def clean(message: Any, request: Request) -> str:
         # before it is shortened, so that no beginning of a secret is left at the end
         if any(_shows(secret, text) for secret in _secrets(request)):
             return "(the broker's words repeat a secret of the request and are withheld)"
+        if repeats_any(text, secrets):
+            return "(the broker's words repeat a secret of the connection and are withheld)"
     except RecursionError:
         return "(the broker's words are nested too deeply to be read)"
     return text if len(text) <= _LIMIT else text[: _LIMIT - 1] + "…"
+
+
+def repeats_any(text: str, secrets: Collection[str]) -> bool:
+    """Return whether a text shows a secret, as it is or as JSON writes it."""
+    return any(_shows(form, text) for secret in secrets for form in _forms(secret))
 
 
 def _schema_error(text: str) -> str:
@@ -89,11 +98,12 @@ def _collect(value: Any, found: set[str]) -> None:
             if isinstance(item, (dict, list)):
                 _collect(item, found)
             elif name in _SECRET_FIELDS and item not in ("", None):
-                # as it is, and as JSON within the message writes it
-                found |= {
-                    str(item),
-                    *(json.dumps(str(item), ensure_ascii=way)[1:-1] for way in (True, False)),
-                }
+                found |= _forms(str(item))
+
+
+def _forms(secret: str) -> set[str]:
+    """Return a secret as it is, and as JSON within the message writes it."""
+    return {secret, *(json.dumps(secret, ensure_ascii=way)[1:-1] for way in (True, False))}
 
 
 def _shows(secret: str, text: str) -> bool:

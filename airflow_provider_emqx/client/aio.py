@@ -197,7 +197,7 @@ class AsyncClient:
         if failure is not None:
             # raised here, because as the context of an error aiohttp's own would show our headers
             raise failure
-        answer = wire.answer(response.status, response.headers, content)
+        answer = wire.answer(response.status, response.headers, content, settings.secrets)
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v5.replies.read if self.base.endswith("/v5") else v4.replies.read

@@ -131,7 +131,9 @@ def body(request: Request) -> bytes | None:
         ) from None
 
 
-def answer(status: int, header: Mapping[str, str], content: bytes) -> Answer:
+def answer(
+    status: int, header: Mapping[str, str], content: bytes, secrets: frozenset[str] = frozenset()
+) -> Answer:
     """Make the answer that a reader gets from what came over the wire."""
     retry_after = header.get("Retry-After")
     location = header.get("Location", "") if 300 <= status < 400 else ""
@@ -141,6 +143,7 @@ def answer(status: int, header: Mapping[str, str], content: bytes) -> Answer:
         content,
         _seconds(retry_after) if retry_after else None,
         _origin(location) if location else "",
+        secrets,
     )
 
 

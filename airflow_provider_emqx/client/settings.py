@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,13 @@ class Settings:
     proxy: str | None = field(default=None, repr=False)
     read_only: bool = False
     retry_unsafe: bool = False
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What no error may repeat of the connection: key, secret, what the header carries, the proxy's password."""
+        proxy = unquote(urlsplit(self.proxy or "").password or "")
+        pair = self.authorization.removeprefix("Basic ")
+        return frozenset(text for text in (self.key, self.secret, pair, proxy) if text)
 
     @property
     def authorization(self) -> str:

@@ -156,7 +156,7 @@ class SyncClient:
             # raised here, because as the context of an error the libraries' own would show headers
             raise failure
         self._last_used = time.monotonic()
-        answer = wire.answer(response.status_code, response.headers, content)
+        answer = wire.answer(response.status_code, response.headers, content, settings.secrets)
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v4.replies.read if self._is_v4 else v5.replies.read

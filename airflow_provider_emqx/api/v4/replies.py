@@ -56,18 +56,18 @@ def read(request: Request, answer: Answer) -> Reply:
         if body["code"] == 0:
             meta = body.get("meta")
             return Reply(200, body.get("data"), meta if isinstance(meta, dict) else {})
-        raise _refusal(request, body["code"], body.get("message", ""))
+        raise _refusal(request, answer, body["code"], body.get("message", ""))
     if isinstance(body, dict) and "message" in body and not isinstance(body.get("code"), str):
-        raise _refusal(request, None, body["message"])
+        raise _refusal(request, answer, None, body["message"])
     if 200 in request.accept:
         return Reply(200, body)
     raise _is_not_v4(request)
 
 
-def _refusal(request: Request, code: int | None, message: Any) -> EmqxError:
+def _refusal(request: Request, answer: Answer, code: int | None, message: Any) -> EmqxError:
     """HTTP 200 with a code other than 0, or with a message and no code at all."""
     asked, text = str(request), "" if code is None else str(code)
-    reason = clean(message, request) if message else MEANINGS.get(code or 0, "")
+    reason = clean(message, request, answer.secrets) if message else MEANINGS.get(code or 0, "")
     if message == "existed":
         return EmqxAlreadyExistsError(200, text, reason, asked)
     if message == "module_not_loaded":
@@ -86,7 +86,7 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     # beyond these it may be a gateway that says so for the moment
     if isinstance(body.get("code"), str) and "message" in body and status in (400, 401, 403, 404, 405):
         return _is_not_v4(request)
-    words = clean(body.get("message", ""), request) or _text(answer)
+    words = clean(body.get("message", "") or _text(answer), request, answer.secrets)
     if 300 <= status < 400:
         return redirected(request, answer)
     if status == 401:
@@ -126,7 +126,7 @@ def _is_not_v4(request: Request) -> EmqxConfigError:
 
 def _text(answer: Answer) -> str:
     """EMQX 4's own texts (``Bad Request``, ``UNAUTHORIZED``) are short; anything long is a proxy's page or a stack."""
-    words = answer.body[:41].decode("ascii", "replace").strip()
+    words = answer.body.decode("utf-8", "replace").strip()
     if 0 < len(words) <= 40 and "<" not in words and words.isprintable():
         return words
     return describe(answer)

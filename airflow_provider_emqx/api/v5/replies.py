@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.answers import describe, json_object, listing, no_json, redirected
 from airflow_provider_emqx.api.base import Answer, Reply, Request
-from airflow_provider_emqx.api.reason import clean
+from airflow_provider_emqx.api.reason import clean, repeats_any
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
     EmqxAuthError,
@@ -96,7 +96,7 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     if type(body.get("code")) is int:
         return _is_v4(request)
     code = body.get("code", "") or str(body.get("reason_code", ""))
-    code = code if isinstance(code, str) else ""
+    code = code if isinstance(code, str) and not repeats_any(code, answer.secrets) else ""
     message = body.get("message", "")
     if status == 404 and (not code or message == "Request Path Not Found"):
         # without a code it is no EMQX that answers, and asking again does not help
@@ -144,7 +144,7 @@ def _reason(request: Request, answer: Answer, code: str, message: Any) -> str:
         # the message is an Erlang stack, which may hold the request's arguments
         return "the broker's handler crashed; its log has the details"
     if message:
-        return clean(message, request)
+        return clean(message, request, answer.secrets)
     if code:
         return ""
     if answer.status == 405:
