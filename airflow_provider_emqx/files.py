@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,32 @@ def is_location(given: object) -> bool:
     """
     # an ObjectStoragePath is a PathLike only where it is local
     return (isinstance(given, str | os.PathLike) or hasattr(given, "protocol")) and bool(str(given))
+
+
+#: what stands for a template before it is rendered
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|/|~|\.\.?/|[A-Za-z]:[\\/]")
+_RELATIVE = re.compile(r"[\w.*?\[\]#+@=-]*/[\w./*?\[\]#+@=-]*|[\w .*?\[\]#+@=()-]+\.\w{2,8}(?:\.\w{2,4})?")
+#: a password or a signature in a URL
+_CREDENTIALS = re.compile(r"://[^/@]*:[^/]*@|[?&][^/=]+=")
+
+
+def is_plainly_location(given: object) -> bool:
+    """
+    Return whether something is the path or the URL of a file and nothing but that, so that it may be shown.
+
+    Text that could as well be rows (CSV, JSON, a list that a template has turned into text), and a URL with a password
+    or a signature in it, are not. A template counts as one word of the text around it.
+
+    :param given: what an operator was given.
+    """
+    if not isinstance(given, str):
+        return is_location(given) and not _CREDENTIALS.search(str(given))
+    text = _TEMPLATE.sub("x", given)
+    # rows have separators or quotes
+    if re.search(r"""[,;|"'{}<>]|[^\S ]""", text) or _CREDENTIALS.search(text):
+        return False
+    return _ABSOLUTE.match(text) is not None or _RELATIVE.fullmatch(text) is not None
 
 
 def locate(location: Location) -> str | ObjectStoragePath:

@@ -64,24 +64,23 @@ class RendersHidden:
             value = content.value
             if callable(value):
                 env = jinja_env or self.get_template_env()  # type: ignore[attr-defined]
-                return type(content)(value(context=context, jinja_env=env))
-            return type(content)(render(value, context, jinja_env, seen_oids))
+                return Hidden(value(context=context, jinja_env=env))
+            return Hidden(render(value, context, jinja_env, seen_oids))
         except Exception as error:
             reason = _reason(error)
         # not while the other one is handled: Airflow logs both, and Jinja's repeats the line of the template
         raise EmqxError(f"a template in a field that is not shown could not be rendered: {reason}")
 
 
-def hide(value: Any, kind: type[Hidden] = Hidden) -> Any:
+def hide(value: Any) -> Any:
     """
     Wrap a value for a template field; one that waits for another task stays visible to Airflow until it is there.
 
     :param value: the value.
-    :param kind: how it is wrapped.
     """
     if value is None or isinstance(value, Hidden) or any(XComArg.iter_xcom_references(value)):
         return value
-    return kind(value)
+    return Hidden(value)
 
 
 def plain(value: Any) -> Any:

@@ -33,6 +33,7 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
     template_fields: Sequence[str] = ("topic", "payload", "properties", "emqx_conn_id")
 
     payload = HiddenField()
+    properties = HiddenField()
 
     def __init__(
         self,
@@ -85,7 +86,8 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
     def _message(self) -> dict[str, Any]:
         payload = plain(self.payload)
         message = {"topic": self.topic, "payload": payload, "qos": self.qos, "retain": self.retain}
-        return {**message, "properties": self.properties} if self.properties else message
+        properties = plain(self.properties)
+        return {**message, "properties": properties} if properties else message
 
     def _failed(self, error: Exception) -> None:
         # texts of other errors could hold what is being sent

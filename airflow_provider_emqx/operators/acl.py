@@ -6,7 +6,14 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, is_dry_run, keep_result, mapping
+from airflow_provider_emqx.hidden import plain
+from airflow_provider_emqx.operators.base import (
+    BaseEmqxOperator,
+    SourceField,
+    is_dry_run,
+    keep_result,
+    mapping,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -69,6 +76,8 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         *BaseEmqxOperator.template_fields,
     )
 
+    source = SourceField()
+
     def __init__(
         self,
         *,
@@ -115,6 +124,6 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             delimiter=self.delimiter,
             encoding=self.encoding,
         )
-        source = read_source(self.source, how)
+        source = read_source(plain(self.source), how)
         with self.hook() as hook:
             return provision(hook, source, plan, lambda summary: keep_result(context, summary))

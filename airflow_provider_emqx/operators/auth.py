@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.hidden import Hidden, hide, plain
+from airflow_provider_emqx.hidden import plain
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
+    SourceField,
     boolean,
     is_dry_run,
     keep_result,
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
-
-
-class _InlineRows(Hidden):
-    """Rows that were given as a list."""
-
-    def serialize(self) -> str:
-        """Give what Airflow may store and show."""
-        return f"{len(self.value)} rows given in the DAG"
 
 
 class EmqxProvisionUsersOperator(BaseEmqxOperator):
@@ -126,10 +119,12 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         *BaseEmqxOperator.template_fields,
     )
 
+    source = SourceField()
+
     def __init__(
         self,
         *,
-        source: str | os.PathLike[str] | list[dict[str, Any]] | XComArg,
+        source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | XComArg,
         mode: str = "upsert",
         report: str | os.PathLike[str] | None = None,
         format: str | None = None,
@@ -170,16 +165,6 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.shard = shard
         self.acl_rules = acl_rules
         self.user_id_type = user_id_type
-
-    @property
-    def source(self) -> Any:
-        """Path, URL or rows; rows are wrapped so that Airflow does not show them."""
-        return self._source
-
-    @source.setter
-    def source(self, value: Any) -> None:
-        listed = isinstance(value, Sequence) and not isinstance(value, str)
-        self._source = hide(value, _InlineRows) if listed else value
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
@@ -223,7 +208,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         """Open the source."""
         from airflow_provider_emqx.provisioning.sources import read_source
 
-        return read_source(plain(self._source), how)
+        return read_source(plain(self.source), how)
 
     def _format(self) -> Format:
         from airflow_provider_emqx.provisioning.blocks import Format

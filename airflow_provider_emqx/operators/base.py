@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.hidden import RendersHidden
+from airflow_provider_emqx.files import is_plainly_location
+from airflow_provider_emqx.hidden import HiddenField, RendersHidden, hide, plain
 from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 _LONGEST = 100 * 365.25 * 86_400
 #: entries of one list in a result; the rest is in the file, if one is asked for
 MOST_LISTED = 1_000
+
+
+class SourceField(HiddenField):
+    """Attribute for a template field that holds rows, or the path or URL of a file of them: only those are shown."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        # decided again after rendering: a template may turn into rows
+        value = plain(value)
+        setattr(instance, self._name, value if is_plainly_location(value) else hide(value))
 
 
 class BaseEmqxOperator(RendersHidden, BaseOperator):

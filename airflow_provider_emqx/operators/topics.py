@@ -75,6 +75,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
 
     payload = HiddenField()
     messages = HiddenField()
+    properties = HiddenField()
 
     def __init__(
         self,
@@ -149,13 +150,14 @@ class EmqxPublishOperator(BaseEmqxOperator):
                 "qos": self.qos,
                 "retain": self.retain,
             }
-            return [{**message, "properties": self.properties} if self.properties else message]
+            properties = plain(self.properties)
+            return [{**message, "properties": properties} if properties else message]
         if self.topic is not None or plain(self.payload) is not None:
             raise EmqxConfigError("give either topic and payload, or messages, not both")
         own = {
             "qos": (self.qos, 0),
             "retain": (self.retain, False),
-            "properties": (self.properties or None, None),
+            "properties": (plain(self.properties) or None, None),
         }
         for name, (value, default) in own.items():
             if str(value).lower() != str(default).lower():

@@ -21,6 +21,7 @@ from airflow_provider_emqx.files import (
     files_in,
     is_directory,
     is_location,
+    is_plainly_location,
     locate,
     open_to_read,
     size_and_age,
@@ -94,20 +95,28 @@ def read_source(given: Any, how: Format) -> Source:
     :param how: its format.
     :raises EmqxConfigError: if it is none of these, or there are no files.
     """
-    if isinstance(given, str) and re.match(r"\s*\[?\s*\{\s*['\"]", given):
+    if isinstance(given, str) and given and not _is_place(given):
         # not shown: there may be passwords in it
         raise EmqxConfigError(
-            "source is the text of a list, as a template makes it of rows: give the list itself (the task's output "
+            "source is text, but neither a URL nor a path that exists here; it is not shown, because it may hold rows. "
+            "If it is the text of a list, as a template makes it of rows, give the list itself (the task's output "
             "instead of a template), or write the rows to a file"
         )
     if is_location(given):
         files = find(given, how)
         return Source(read_files(files, how), files, lambda: estimate(files, how), partial(takes, given, how))
-    if given is None or given == "":
+    if given is None or (isinstance(given, str) and not given):
         raise EmqxConfigError("source has no value: give a path, a URL or a list of rows")
+    if hasattr(given, "columns") and callable(getattr(given, "to_dict", None)):
+        # a pandas DataFrame; what iterates over it gets the names of its columns
+        given = given.to_dict("records")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
     return Source(read_rows(given, how), (), lambda: len(given) if isinstance(given, Sized) else None)
+
+
+def _is_place(text: str) -> bool:
+    return "://" in text[:20] or is_plainly_location(text) or ("\0" not in text and os.path.exists(text))
 
 
 def estimate(files: Sequence[Location], how: Format) -> int | None:

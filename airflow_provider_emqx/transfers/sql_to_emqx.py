@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.operators.base import whole
 
@@ -47,6 +48,9 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
 
+    # it may hold the key with which the query decrypts passwords
+    parameters = HiddenField()
+
     def __init__(
         self,
         *,
@@ -67,4 +71,4 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         from airflow_provider_emqx.transfers.reading import read_sql
 
         size = whole("fetch_size", self.fetch_size) or 1_000
-        return Source(read_sql(self.sql_conn_id, self.sql, self.parameters, how, size))
+        return Source(read_sql(self.sql_conn_id, self.sql, plain(self.parameters), how, size))
