@@ -201,7 +201,7 @@ class AsyncClient:
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v5.replies.read if self.base.endswith("/v5") else v4.replies.read
-        return wire.read(read, request, answer, settings)
+        return read(request, answer)
 
     def _open(self, max_idle: float) -> ClientSession:
         """Return the session whose connections are dropped when they were idle for that many seconds."""

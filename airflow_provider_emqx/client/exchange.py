@@ -54,8 +54,6 @@ _STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError
 #: the request was not taken on: by the broker, or by a proxy that waited for it in vain
 _NOT_NOW_STATUSES = frozenset({408, 425, 503})
 
-_WITHHELD = "(the broker's words repeat a secret of the connection and are withheld)"
-
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -145,32 +143,6 @@ def answer(
         _origin(location) if location else "",
         secrets,
     )
-
-
-def read(
-    reader: Callable[[Request, Answer], Reply], request: Request, answer: Answer, settings: Settings
-) -> Reply:
-    """
-    Read an answer; where the broker's words repeat the connection's own secret, withhold them.
-
-    :param reader: of the API's generation.
-    :raises EmqxError: the one typed error that the answer means.
-    """
-    try:
-        return reader(request, answer)
-    except EmqxError as error:
-        failure = _without_secrets(error, settings)
-    # raised here, because its context would be the error that shows the secret
-    raise failure
-
-
-def _without_secrets(error: EmqxError, settings: Settings) -> EmqxError:
-    secrets = [text for text in (settings.secret, settings.authorization.partition(" ")[2]) if text]
-    withheld = [
-        _WITHHELD if isinstance(arg, str) and any(secret in arg for secret in secrets) else arg
-        for arg in error.args
-    ]
-    return error if withheld == list(error.args) else type(error)(*withheld)
 
 
 def is_raw(request: Request, answer: Answer) -> bool:

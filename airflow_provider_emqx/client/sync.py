@@ -160,7 +160,7 @@ class SyncClient:
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
         read = v4.replies.read if self._is_v4 else v5.replies.read
-        return wire.read(read, request, answer, settings)
+        return read(request, answer)
 
     @property
     def _is_v4(self) -> bool:
