@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
 from airflow_provider_emqx.files import open_to_write
+
+#: how names of files end that hold rows, and how a row is told from an id
+_ROWS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+_ROW = re.compile(r"""[\[{"]|.*[,;\t]""")
 
 
 def given(clientids: Any, path: Any) -> dict[str, Any]:
@@ -29,9 +34,10 @@ def given(clientids: Any, path: Any) -> dict[str, Any]:
 
 def _checked(clientids: Any) -> list[str]:
     if isinstance(clientids, str):
-        if clientids[:1] + clientids[-1:] == "[]" and clientids[1:2] in ("'", '"', "]"):
+        if clientids[:1] + clientids[-1:] == "[]" and clientids[1:2] in ("'", '"', "]", "{"):
+            # not shown: it may be of rows with passwords
             raise EmqxConfigError(
-                f"clientids is the text {clientids[:40]!r}…, a list that a template has turned into text: give the "
+                "clientids is the text of a list, as a template makes it of one: give the "
                 "task's output itself, or set render_template_as_native_obj on the DAG (an id that really looks "
                 "like this is given as a list of one)"
             )
@@ -43,7 +49,7 @@ def _checked(clientids: Any) -> list[str]:
         raise EmqxConfigError("clientids is empty: there is no client to wait for")
     for clientid in ids:
         if not isinstance(clientid, str):
-            raise EmqxConfigError(f"a client id must be text, not {type(clientid).__name__} {clientid!r}")
+            raise EmqxConfigError(f"a client id must be text, not {type(clientid).__name__}")
         if clientid in ("", ".", ".."):
             raise EmqxConfigError(f"{clientid!r} cannot be asked for as a client id in EMQX's HTTP API")
     return list(dict.fromkeys(ids))
@@ -54,7 +60,7 @@ def read_file(path: str) -> list[str]:
     Read client ids, one per line; blank lines and repeated ids are passed over. Blocks.
 
     :param path: anything ``ObjectStoragePath`` can open: a local path, ``s3://bucket/fleet.txt``.
-    :raises EmqxConfigError: if there is no such file, it may not be read, is no UTF-8 text or holds no id.
+    :raises EmqxConfigError: if there is no such file, it may not be read, is no UTF-8 text, holds no id, or holds rows.
     :raises EmqxConnectionError: if the storage failed otherwise.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -84,6 +90,17 @@ def read_file(path: str) -> list[str]:
         ) from error
     if not ids:
         raise EmqxConfigError(f"the file of client ids {path} is empty: there is no client to wait for")
+    if path.lower().removesuffix(".gz").endswith(_ROWS) or any(map(_ROW.match, ids)):
+        # no line is shown: a row may hold a password
+        raise EmqxConfigError(
+            f"the file of client ids {path} holds rows (CSV or JSON), not one client id per line: write the ids alone "
+            "to a .txt file. Ids with a comma, a semicolon, a tab or braces are given as a list, in clientids"
+        )
+    if all(" " in line for line in ids):
+        raise EmqxConfigError(
+            f"every line of the file of client ids {path} holds a space, as if something followed the id: write the "
+            "ids alone. Ids with spaces are given as a list, in clientids"
+        )
     return _checked(ids)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_emqx.conditions import ids
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hidden import Hidden, plain
 from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
@@ -148,3 +149,37 @@ def test_what_else_users_send_is_hidden() -> None:
     for hidden in (query.parameters, publish.properties, notifier.properties):
         assert isinstance(hidden, Hidden)
         assert PASSWORD not in repr(hidden)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("fleet.txt", f"clientid,password\ndev-1,{PASSWORD}\n"),
+        ("fleet.txt", f"dev-0\ndev-1;{PASSWORD}\n"),
+        ("fleet.txt", f"dev-1\t{PASSWORD}\n"),
+        ("fleet.txt", f"dev-1 {PASSWORD}\ndev-2 {PASSWORD}\n"),
+        ("fleet.txt", json.dumps({"clientid": "dev-1", "password": PASSWORD})),
+        ("fleet.txt", json.dumps([{"clientid": "dev-1", "password": PASSWORD}], indent=1)),
+        ("fleet.csv", f"password\n{PASSWORD}\n"),
+        ("fleet.CSV.gz", f"{PASSWORD}\n"),
+    ],
+)
+def test_a_file_of_rows_is_no_file_of_client_ids(name: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(EmqxConfigError, match="fleet.*write the ids alone") as caught:
+        ids.read_file(str(file))
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_file_of_client_ids_may_hold_spaces_and_braces_within_ids(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.txt"
+    file.write_text("dev-1\nsite 7/dev{2}\n\ndev-1\n")
+    assert ids.read_file(str(file)) == ["dev-1", "site 7/dev{2}"]
+
+
+@pytest.mark.parametrize("clientids", [str([ROW]), json.dumps([ROW]), [ROW], [(PASSWORD,)]], ids=str)
+def test_rows_in_place_of_client_ids_are_refused_without_being_shown(clientids: Any) -> None:
+    with pytest.raises(EmqxConfigError) as caught:
+        ids.given(clientids, None)
+    assert PASSWORD not in str(caught.value)
