@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import re
@@ -110,11 +111,11 @@ def exists(location: Location) -> bool:
     place = locate(location)
     if isinstance(place, str):
         return os.path.exists(place)
-    with _os_errors():
-        try:
+    try:
+        with _os_errors():
             return bool(cast("Any", place).exists())
-        except OSError as error:
-            raise _not_opened(error, location) from error
+    except OSError as error:
+        raise _not_opened(error, location) from error
 
 
 def size_and_age(location: Location) -> tuple[int, float] | None:
@@ -133,51 +134,76 @@ def size_and_age(location: Location) -> tuple[int, float] | None:
         return None
 
 
-def entries(directory: str) -> list[str]:
+def is_directory(location: Location) -> bool:
     """
-    List what is in a local directory.
+    Tell whether a place is a directory, or has files below it.
 
-    :param directory: its path.
-    :raises EmqxConfigError: if it may not be read.
+    :param location: local path, URL, or ObjectStoragePath.
+    :raises EmqxError: if that cannot be told.
     """
+    place = locate(location)
+    if isinstance(place, str):
+        return os.path.isdir(place)
     try:
-        return [os.path.join(directory, name) for name in os.listdir(directory)]
+        with _os_errors():
+            return bool(cast("Any", place).is_dir())
+    except OSError as error:
+        raise _not_opened(error, location) from error
+
+
+def files_in(directory: Location) -> tuple[list[Location], list[Location]]:
+    """
+    List what stands right in a directory.
+
+    :param directory: local path, URL, or ObjectStoragePath.
+    :return: its files and its directories, each in the order of their names; none if there is no such directory.
+    :raises EmqxError: if it cannot be listed.
+    """
+    place: Any = locate(directory)
+    local = isinstance(place, str)
+    files: list[Location] = []
+    others: list[Location] = []
+    try:
+        with _os_errors():
+            found = [os.path.join(place, name) for name in os.listdir(place)] if local else place.iterdir()
+            for one in sorted(found, key=str):
+                (files if _is_file(one) else others).append(one)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        raise _not_opened(error, directory) from error
+    return files, others
+
+
+def files_like(pattern: str, directory: Location) -> list[Location]:
+    """
+    List the files whose path below a directory is like a shell pattern.
+
+    :param pattern: of the part of the path below the directory; ``**`` is any number of directories.
+    :param directory: local path, URL, or ObjectStoragePath, whose own name is no pattern.
+    :return: in the order of their names; none if there is no such directory.
+    :raises EmqxError: if it cannot be listed.
+    """
+    place: Any = locate(directory)
+    try:
+        with _os_errors():
+            if isinstance(place, str):
+                names = glob.glob(pattern, root_dir=place, recursive=True)
+                found: list[Any] = [os.path.join(place, name) for name in names]
+            else:
+                base = place.path.rstrip("/")
+                names = place.fs.glob(f"{glob.escape(base)}/{pattern}")
+                found = [place.joinpath(name.removeprefix(base).lstrip("/")) for name in names]
+            return sorted(filter(_is_file, found), key=str)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise _not_opened(error, directory) from error
 
 
-def files_in(location: Location, pattern: str = "") -> list[ObjectStoragePath]:
-    """
-    List the files of a directory that is not a local one.
-
-    :param location: URL, or ObjectStoragePath.
-    :param pattern: shell pattern of the files below it; by default all that stand right in it.
-    :return: in the order of their names; none if there is no such directory.
-    :raises EmqxError: if it cannot be listed.
-    """
-    place = cast("Any", locate(location))
-    try:
-        with _os_errors():
-            paths = place.glob(pattern) if pattern else place.iterdir()
-            return sorted((path for path in paths if path.is_file()), key=str)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise _not_opened(error, location) from error
-
-
-def is_directory(location: ObjectStoragePath) -> bool:
-    """
-    Tell whether there are files below a place that is not a local one.
-
-    :param location: the place.
-    :raises EmqxError: if that cannot be told.
-    """
-    try:
-        with _os_errors():
-            return bool(cast("Any", location).is_dir())
-    except OSError as error:
-        raise _not_opened(error, location) from error
+def _is_file(found: Any) -> bool:
+    # a link that leads nowhere is a file that is missing, which opening it tells
+    return not os.path.isdir(found) if isinstance(found, str) else bool(found.is_file())
 
 
 def open_to_read(location: Location) -> IO[bytes]:

@@ -44,7 +44,8 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
         dict.
     :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"``; by default
-        told by the source's suffix. Gzipped files are recognised by their content (templated).
+        told by the source's suffix. Files packed with gzip, bz2, xz or Zstandard are recognised by their
+        content (templated).
     :param columns: the source's own names, where they differ: ``{"clientid": "device"}`` (templated).
     :param delimiter: of CSV (templated).
     :param encoding: of the file (templated).
@@ -55,10 +56,10 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param dry_run: read and check everything, write nothing (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "rejected_rows": [{"id",
-        "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a subject
-        that has a rejected one; rejected rows, the first 100 of them listed where there is no report; subjects done.
-        ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "rejected_rows":
+        [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a subject
+        that has a rejected one; rejected rows, the first 100 of them listed where there is no report; subjects done;
+        in ``unread`` the first 100 directories and files beside those of a directory that are not read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
 

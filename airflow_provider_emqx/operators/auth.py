@@ -52,7 +52,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         rejected, and per user that was pruned: id, line, outcome, reason. Never a password. A local file may be read
         by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
     :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"`` (needs the
-        extra ``parquet``); by default told by the source's suffix. Gzipped files are recognised by their content.
+        extra ``parquet``); by default told by the source's suffix. Files packed with gzip, bz2, xz, or Zstandard (needs
+        the extra ``parquet``), are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``.
     :param delimiter: of CSV.
     :param encoding: of the file.
@@ -89,7 +90,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
         "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "listing_moved", "dry_run", "report",
-        "rejected_rows"}``.
+        "rejected_rows", "unread"}``. ``unread`` names the first 100 directories and files beside those of a
+        directory that are not read.
         ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not tell. It is pushed to XCom
         also when the task fails because of rejected rows or a source that breaks off.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.

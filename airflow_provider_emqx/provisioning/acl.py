@@ -25,7 +25,16 @@ from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import REJECTED, SKIPPED, WRITTEN, Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Terms
-from airflow_provider_emqx.provisioning.report import Report, Tally, failed, judge, rejected_rows, tell
+from airflow_provider_emqx.provisioning.report import (
+    SHOWN,
+    Report,
+    Tally,
+    failed,
+    judge,
+    rejected_rows,
+    tell,
+    tell_unread,
+)
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
@@ -159,7 +168,8 @@ def provision(
     :param source: of the rows. All are read before anything is written.
     :param plan: what to do with them.
     :param push: given the summary before the task fails.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "rejected_rows"}``.
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "rejected_rows",
+        "unread"}``.
     :raises EmqxConfigError: if the source breaks off; nothing is written then. If too many rows were rejected.
     :raises EmqxError: if the broker fails; subjects before that are done.
     """
@@ -175,6 +185,7 @@ def provision(
             "dry_run": plan.dry_run,
             "report": str(plan.report) if plan.report else None,
             "rejected_rows": rejected_rows(tally, plan),
+            "unread": list(source.unread[:SHOWN]),
         }
 
     def account(outcomes: list[Outcome]) -> None:
@@ -183,10 +194,13 @@ def provision(
             report.add(outcomes)
 
     source.spare(report=plan.report)
-    report = Report(plan.report, len(source.files) > 1) if plan.report else None
+    report = Report(plan.report, len(source.files) + len(source.unread) > 1) if plan.report else None
     with closing(Rows(plan)) as rows:
         try:
+            tell_unread(source.unread)
             with closing(source), report or nullcontext():
+                if report is not None:
+                    report.add_unread(source.unread)
                 for block in source.blocks:
                     account(rows.add(block))
                     tally.progress(rows.read)

@@ -51,7 +51,7 @@ class Format:
     How a file is to be read.
 
     :param name: ``"csv"``, ``"json"`` (one array of objects), ``"jsonl"`` (one object per line), ``"parquet"``, or
-        ``None`` to tell by the file's suffix. Whether it is gzipped is told by its content.
+        ``None`` to tell by the file's suffix. Whether it is compressed is told by its content.
     :param columns: name of the source's column for each field that is called otherwise there.
     :param ids_only: whether a source needs no column but the ids.
     :param delimiter: of CSV, one character.

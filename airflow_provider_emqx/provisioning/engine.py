@@ -335,7 +335,7 @@ def _outcomes(run: Run, source: Source) -> Iterator[Outcome]:
             good += sum(outcome.outcome != REJECTED for outcome in outcomes)
             yield from outcomes
     if run.plan.mode in PRUNING:
-        withheld = run.withheld() or ("" if good else "every row was rejected")
+        withheld = source.withheld() or run.withheld() or ("" if good else "every row was rejected")
         if withheld:
             log.warning("Nobody is deleted: %s", withheld)
             return

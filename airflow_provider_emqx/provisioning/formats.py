@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import re
 import zlib
 from collections import deque
@@ -43,8 +44,8 @@ class Where:
 
     def failed(self, error: Exception) -> EmqxError:
         """Make the error for reading that failed."""
-        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
-            return self.broken("the gzip archive is damaged or cut off")
+        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile | lzma.LZMAError):
+            return self.broken("the compressed file is damaged or cut off")
         if isinstance(error, UnicodeError):
             return self.broken("the text is not of the encoding that was given")
         what = error.strerror if isinstance(error, OSError) else None
@@ -54,7 +55,7 @@ class Where:
 
 
 #: what reading a file can raise
-FAILURES = (OSError, EOFError, zlib.error, UnicodeError)
+FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError)
 
 
 # ---------------------------------------------------------------------- CSV

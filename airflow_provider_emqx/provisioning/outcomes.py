@@ -11,6 +11,7 @@ from airflow_provider_emqx.provisioning.chunks import Chunk
 
 WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
 PRUNED = "pruned"
+UNREAD = "unread"
 EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
 MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
 

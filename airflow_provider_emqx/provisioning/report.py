@@ -8,13 +8,22 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location, locate, open_to_write
-from airflow_provider_emqx.provisioning.outcomes import DELETED, PRUNED, REJECTED, Done, Outcome, shown
+from airflow_provider_emqx.provisioning.outcomes import (
+    DELETED,
+    PRUNED,
+    REJECTED,
+    UNREAD,
+    Done,
+    Outcome,
+    shown,
+)
 from airflow_provider_emqx.provisioning.plan import Terms, limit
 from airflow_provider_emqx.provisioning.progress import Progress, plus
 
@@ -177,7 +186,8 @@ class Report:
     """
     File with one line per row that was not written or deleted: id, line, outcome, reason. Never a password.
 
-    Users that a synchronisation deleted are in it too, as ``pruned``.
+    Users that a synchronisation deleted are in it too, as ``pruned``; so are files and directories that stand beside
+    those of the source, as ``unread``.
 
     Where the source is several files, each line tells its ``file`` as well.
 
@@ -233,6 +243,17 @@ class Report:
             ]
         )
 
+    def add_unread(self, files: Sequence[str]) -> None:
+        """
+        Write files and directories that stand beside those of the source.
+
+        :param files: their names.
+        """
+        reason = "not read: a directory, or a name that tells no format"
+        self._write(
+            [{"id": None, "line": None, "outcome": UNREAD, "reason": reason, "file": file} for file in files]
+        )
+
     def _write(self, rows: list[dict[str, Any]]) -> None:
         if self._file is None or not rows:
             return
@@ -271,6 +292,22 @@ def rejected_rows(tally: Tally, terms: Terms) -> list[dict[str, Any]]:
         return []
     rows = map(row, tally.rejected_rows)
     return [{name: value for name, value in told.items() if name != "file" or value} for told in rows]
+
+
+def tell_unread(files: Sequence[str]) -> None:
+    """
+    Log which files and directories stand beside those of the source.
+
+    :param files: their names.
+    """
+    if files:
+        log.warning(
+            "%s directories, or files whose names tell no format, are not read: %s%s. A pattern or format= says which "
+            "files are meant",
+            f"{len(files):,}",
+            ", ".join(map(repr, files[:SHOWN])),
+            ", …" if len(files) > SHOWN else "",
+        )
 
 
 def tell(tally: Tally, read: int, terms: Terms) -> None:

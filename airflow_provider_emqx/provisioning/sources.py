@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import fnmatch
-import glob
 import gzip
 import io
+import lzma
 import os
 import re
 import zlib
@@ -17,12 +18,12 @@ from typing import IO, Any, NamedTuple, cast
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import (
     Location,
-    entries,
+    exists,
     files_in,
+    files_like,
     is_directory,
     is_location,
     is_plainly_location,
-    locate,
     open_to_read,
     size_and_age,
 )
@@ -40,6 +41,14 @@ from airflow_provider_emqx.provisioning.formats import (
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _READERS = {"csv": read_csv, "json": read_json_array, "jsonl": read_json_lines}
 _GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zstd")
+#: what the store of a URL takes off the end of a name itself; anything else there is part of the name
+_NO_NAME = {
+    **dict.fromkeys(("http", "https"), re.compile(r"[?#].*")),
+    **dict.fromkeys(("s3", "s3a"), re.compile(r"\?versionId=.*")),
+    **dict.fromkeys(("gs", "gcs"), re.compile(r"#\d+\Z")),
+}
 
 
 class Source(NamedTuple):
@@ -50,12 +59,25 @@ class Source(NamedTuple):
     :param files: that they are in, if any.
     :param expected: tells how many rows there will be, about; ``None`` if that cannot be known without reading them.
     :param takes: tells whether a file would be one of them if it were there.
+    :param unread: files and directories that stand beside them, and are not read.
+    :param chosen: whether a pattern or a format says which files are meant.
     """
 
     blocks: Iterator[Block]
     files: Sequence[Location] = ()
     expected: Callable[[], int | None] = lambda: None
     takes: Callable[[Location], bool] = lambda target: False
+    unread: Sequence[str] = ()
+    chosen: bool = False
+
+    def withheld(self) -> str:
+        """Tell why nobody may be deleted for having no row here, empty if there is no reason."""
+        if self.chosen or not self.unread:
+            return ""
+        return (
+            f"{len(self.unread):,} files or directories of the source are not read, {self.unread[0]!r} for one: "
+            "users that they name would go. Say which files are meant by a pattern, as 'devices/*.csv', or give format="
+        )
 
     def spare(self, **targets: Location | None) -> None:
         """
@@ -103,8 +125,16 @@ def read_source(given: Any, how: Format) -> Source:
             "instead of a template), or write the rows to a file"
         )
     if is_location(given):
-        files = find(given, how)
-        return Source(read_files(files, how), files, lambda: estimate(files, how), partial(takes, given, how))
+        found = find(given, how)
+        files = found.files
+        return Source(
+            read_files(files, how),
+            files,
+            lambda: estimate(files, how),
+            found.takes,
+            found.unread,
+            chosen=found.chosen,
+        )
     if given is None or (isinstance(given, str) and not given):
         raise EmqxConfigError("source has no value: give a path, a URL or a list of rows")
     if hasattr(given, "columns") and callable(getattr(given, "to_dict", None)):
@@ -140,54 +170,65 @@ def estimate(files: Sequence[Location], how: Format) -> int | None:
     return round(rows / len(start) * sum(found[0] for found in sizes if found))
 
 
-def find(source: Location, how: Format) -> Sequence[Location]:
+class Found(NamedTuple):
+    """
+    The files that a source stands for.
+
+    :param files: in the order of their names.
+    :param unread: files and directories that stand beside them, and are not read.
+    :param chosen: whether a pattern or a format says which files are meant.
+    :param takes: tells whether another file would be one of them if it were there.
+    """
+
+    files: Sequence[Location]
+    unread: Sequence[str] = ()
+    chosen: bool = False
+    takes: Callable[[Location], bool] = lambda target: False
+
+
+def find(source: Location, how: Format) -> Found:
     """
     Find the files that a source stands for.
 
     :param source: path or URL of a file, of a directory, or with shell patterns in it.
+        A name that exists is no pattern.
     :param how: its ``name``: without one, a directory's files are those whose suffix tells their format.
-    :return: the file, or the directory's or pattern's files in the order of their names.
     :raises EmqxConfigError: if a directory or pattern has no files.
     """
-    place = locate(source)
-    files: Sequence[Any]
-    if isinstance(place, str):
-        if os.path.isdir(place):
-            found = entries(place)
-        elif _is_pattern(place) and not os.path.exists(place):
-            found = glob.glob(place, recursive=True)
-        else:
-            return [place]
-        # a link that leads nowhere is a file that is missing, which opening it tells
-        files = sorted(name for name in found if not os.path.isdir(name))
+    directory, pattern = _split_pattern(source)
+    unread: list[Location] = []
+    if pattern:
+        files = files_like(pattern, directory)
+    elif str(source).endswith("/") or is_directory(source):
+        files, unread = files_in(source)
     else:
-        url = str(source)
-        if _is_pattern(url):
-            files = files_in(*_split_pattern(url))
-        elif url.endswith("/") or is_directory(place):
-            files = files_in(place)
-        else:
-            return [source]
-    files = [file for file in files if _has_rows(source, how, str(file))]
-    if not files:
+        return Found([source])
+    meant: list[Location] = []
+    for file in files:
+        (meant if pattern or how.name or _known(str(file)) else unread).append(file)
+    meant = [file for file in meant if not _is_hidden(str(file))]
+    if not meant:
         raise EmqxConfigError(f"there are no files of rows at {str(source)!r}")
-    return files
+    names = sorted(_named(one) for one in unread if not _is_hidden(str(one)))
+    return Found(meant, names, bool(pattern or how.name), partial(takes, directory, pattern, how))
 
 
-def takes(source: Location, how: Format, target: Location) -> bool:
+def takes(directory: Location, pattern: str, how: Format, target: Location) -> bool:
     """
     Tell whether a file would be among those that a directory or a pattern stands for.
 
-    :param source: path or URL of the directory, or with shell patterns in it.
+    :param directory: its path or URL.
+    :param pattern: shell pattern of the files below it, empty for all that stand right in it.
     :param how: as for :func:`find`.
     :param target: path or URL of the file, which need not be there.
     """
-    given, name = _same(source), _same(target)
-    if _is_pattern(given) and not os.path.exists(given):
-        inside = _matches(name.split("/"), given.split("/"))
-    else:
-        inside = os.path.dirname(name) == given
-    return inside and _has_rows(source, how, name)
+    base, name = _same(directory).rstrip("/"), _same(target)
+    if not name.startswith(f"{base}/") or _is_hidden(name):
+        return False
+    parts = name.removeprefix(f"{base}/").split("/")
+    if pattern:
+        return _matches(parts, pattern.split("/"))
+    return len(parts) == 1 and (how.name is not None or _known(name) is not None)
 
 
 def read_files(files: Sequence[Location], how: Format) -> Iterator[Block]:
@@ -223,7 +264,7 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
         if name == "parquet":
             yield from read_parquet(raw, how, where)
         else:
-            with _plain(raw) as plain:
+            with _plain(raw, where) as plain:
                 _check_is_text(plain, how, where)
                 text = io.TextIOWrapper(
                     cast("IO[bytes]", plain),
@@ -274,25 +315,24 @@ def _matches(names: list[str], patterns: list[str]) -> bool:
     return fnmatch.fnmatchcase(name, pattern) and _matches(names[1:], rest)
 
 
-def _has_rows(source: Location, how: Format, file: str) -> bool:
-    """Tell whether a file that was found is meant."""
-    # hidden files, and those that Hadoop and Spark put beside theirs
-    if os.path.basename(file)[:1] in (".", "_"):
-        return False
-    return how.name is not None or _is_pattern(str(source)) or _known(file) is not None
+def _is_hidden(file: str) -> bool:
+    """Tell whether a name is that of a hidden file, or of one that Hadoop and Spark put beside theirs."""
+    return os.path.basename(file.rstrip("/"))[:1] in (".", "_")
 
 
 def _known(source: str) -> str | None:
-    stem = re.sub(r"[?#].*", "", source) if "://" in source else source
-    return _SUFFIXES.get(os.path.splitext(stem.lower().removesuffix(".gz"))[1])
+    """Tell the format by the end of a name, ``None`` where it tells none."""
+    no_name = _NO_NAME.get(source.partition("://")[0])
+    stem, suffix = os.path.splitext((no_name.sub("", source) if no_name else source).lower())
+    return _SUFFIXES.get(os.path.splitext(stem)[1] if suffix in _PACKED else suffix)
 
 
 def _format_of(source: str) -> str:
     name = _known(source)
     if name is None:
         raise EmqxConfigError(
-            f"{source}: the name does not tell the format (.csv, .json, .jsonl, each also with .gz, or .parquet): "
-            "give format="
+            f"{source}: the name does not tell the format (.csv, .json, .jsonl, also with .gz, .bz2, .xz or .zst; "
+            ".parquet): give format="
         )
     return name
 
@@ -301,19 +341,77 @@ def _is_pattern(text: str) -> bool:
     return any(mark in text for mark in "*?[")
 
 
-def _split_pattern(url: str) -> tuple[str, str]:
-    """Split a URL before the first part that has a shell pattern."""
-    parts = url.split("/")
-    at = next(index for index, part in enumerate(parts) if _is_pattern(part))
-    return "/".join(parts[:at]) + "/", "/".join(parts[at:])
+def _split_pattern(source: Location) -> tuple[Location, str]:
+    """Split a path before the first part that is a shell pattern, if one is; what exists is none."""
+    parts = str(source).split("/")
+    for at, part in enumerate(parts):
+        if _is_pattern(part) and not exists("/".join(parts[: at + 1])):
+            return "".join(f"{part}/" for part in parts[:at]), "/".join(parts[at:])
+    return source, ""
 
 
-def _plain(raw: IO[bytes]) -> io.BufferedReader[Any]:
-    """Undo gzip, if the file's first bytes say so."""
-    buffered: io.BufferedReader[Any] = io.BufferedReader(cast("io.RawIOBase", raw), 1 << 18)
-    if buffered.peek(2)[:2] == _GZIP:
-        return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=buffered)), 1 << 18)
-    return buffered
+def _plain(raw: IO[bytes], where: Where) -> io.BufferedReader[Any]:
+    """Undo a compression, if the file's first bytes say so."""
+    packed: io.BufferedReader[Any] = io.BufferedReader(cast("io.RawIOBase", raw), 1 << 18)
+    start = packed.peek(6)
+    plain: Any
+    if start[:2] == _GZIP:
+        plain = gzip.GzipFile(fileobj=packed)
+    elif start[:3] == b"BZh":
+        plain = _Streams(packed, bz2.BZ2Decompressor)
+    elif start[:6] == b"\xfd7zXZ\x00":
+        plain = _Streams(packed, lzma.LZMADecompressor)
+    elif start[:4] == _ZSTD:
+        plain = _unzstd(packed, where)
+    else:
+        return packed
+    return io.BufferedReader(plain, 1 << 18)
+
+
+class _Streams(io.RawIOBase):
+    """
+    Decompress one stream after the other. BZ2File and LZMAFile do too, but take a damaged one for the end of the file.
+
+    :param packed: the streams.
+    :param start: makes the decompressor of one.
+    """
+
+    def __init__(self, packed: io.BufferedReader[Any], start: Callable[[], Any]) -> None:
+        self._packed = packed
+        self._start = start
+        self._stream = start()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            data = b""
+            if self._stream.eof:
+                # zeros may pad an xz file
+                data = self._stream.unused_data.lstrip(b"\0") or self._packed.read1().lstrip(b"\0")
+                if not data:
+                    if not self._packed.peek(1):
+                        return 0
+                    continue
+                self._stream = self._start()
+            elif self._stream.needs_input:
+                data = self._packed.read1()
+                if not data:
+                    raise EOFError
+            if plain := self._stream.decompress(data, len(buffer)):
+                buffer[: len(plain)] = plain
+                return len(plain)
+
+
+def _unzstd(packed: io.BufferedReader[Any], where: Where) -> Any:
+    try:
+        from pyarrow import CompressedInputStream  # type: ignore[import-untyped]
+    except ImportError:
+        raise where.broken(
+            "Zstandard needs airflow-provider-emqx[parquet] on the workers; gzip, bz2 and xz need nothing"
+        ) from None
+    return CompressedInputStream(packed, "zstd")
 
 
 def _check_is_text(plain: io.BufferedReader[Any], how: Format, where: Where) -> None:

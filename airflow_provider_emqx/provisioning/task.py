@@ -11,7 +11,16 @@ from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.outcomes import KEPT, Done, Outcome
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
-from airflow_provider_emqx.provisioning.report import Report, Tally, failed, judge, rejected_rows, tell
+from airflow_provider_emqx.provisioning.report import (
+    SHOWN,
+    Report,
+    Tally,
+    failed,
+    judge,
+    rejected_rows,
+    tell,
+    tell_unread,
+)
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
@@ -42,9 +51,12 @@ def provision(
     source.spare(report=plan.report, state=plan.state)
     run = Run(hook, plan, source.expected)
     tally = Tally()
-    report = Report(plan.report, len(source.files) > 1) if plan.report else None
+    report = Report(plan.report, len(source.files) + len(source.unread) > 1) if plan.report else None
     try:
+        tell_unread(source.unread)
         with closing(source), report or nullcontext():
+            if report is not None:
+                report.add_unread(source.unread)
             confirmed = _resume(progress, tally, report, plan)
             for done in run(source.blocks, confirmed):
                 not_done = tally.add(done)
@@ -56,7 +68,7 @@ def provision(
             tally.check(run.read)
             failure = judge(tally, run.read, plan)
             if plan.mode in PRUNING:
-                withheld = failure or run.withheld()
+                withheld = failure or source.withheld() or run.withheld()
                 if withheld:
                     log.warning("Nobody is deleted: %s", withheld)
                 else:
@@ -67,9 +79,9 @@ def provision(
         if progress is not None:
             progress.save()
         tally.ended_early(run.read)
-        push(_summary(run, tally, plan))
+        push(_summary(run, source, tally, plan))
         raise
-    summary = _summary(run, tally, plan)
+    summary = _summary(run, source, tally, plan)
     tell(tally, run.read, plan)
     if failure is not None:
         push(summary)
@@ -106,7 +118,7 @@ def _prune(run: Run, tally: Tally, report: Report | None, in_scope: int | None) 
         tally.progress(run.read)
 
 
-def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
+def _summary(run: Run, source: Source, tally: Tally, plan: Plan) -> dict[str, Any]:
     return {
         **tally.summary(run.read),
         "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
@@ -116,6 +128,7 @@ def _summary(run: Run, tally: Tally, plan: Plan) -> dict[str, Any]:
         "dry_run": plan.dry_run,
         "report": str(plan.report) if plan.report else None,
         "rejected_rows": rejected_rows(tally, plan),
+        "unread": list(source.unread[:SHOWN]),
     }
 
 

@@ -58,6 +58,7 @@ def test_rows_become_the_rules_of_their_subjects_in_order(broker: Any, tmp_path:
         "dry_run": False,
         "report": None,
         "rejected_rows": [],
+        "unread": [],
     }
     assert rules("username:alice") == [("a/#", "allow", "publish"), ("a/secret", "deny", "all")]
     assert rules({"clientid": "dev-1"}) == [("b", "deny", "all")]

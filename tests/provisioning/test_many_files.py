@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator, EmqxProvisionUsersOperator
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.sources import Source, find, read_file, takes
+from airflow_provider_emqx.provisioning.sources import Source, _known, find, read_file, takes
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(source: Any, folder: Path) -> list[str]:
-    return [str(file).removeprefix("file://").removeprefix(f"{folder}/") for file in find(source, Format())]
+    return [
+        str(file).removeprefix("file://").removeprefix(f"{folder}/") for file in find(source, Format()).files
+    ]
 
 
 def test_a_directory_stands_for_its_files_of_rows(folder: Path) -> None:
@@ -60,6 +62,114 @@ def test_a_file_that_is_missing_is_not_left_out_in_silence(broker: Any, folder: 
             EmqxProvisionUsersOperator(task_id="x", source=source, mode="sync", scope="*").execute({})
 
 
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A directory of files whose names look like patterns and web addresses."""
+    odd = tmp_path / "[odd] #1?"
+    odd.mkdir()
+    for at, name in enumerate(("batch 1.csv", "batch #2.csv", "batch 3?.csv", "[x] 4.csv", "5%20.csv")):
+        rows = "".join(f"d{at}-{i},p\n" for i in range(20))
+        (odd / name).write_text(f"user_id,password\n{rows}")
+    return odd
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("url", ["", "file://"])
+@pytest.mark.parametrize("place", ["", "/", "/*.csv", "/*"])
+def test_names_are_neither_web_addresses_nor_patterns(broker: Any, odd: Path, url: str, place: str) -> None:
+    operator = EmqxProvisionUsersOperator(
+        task_id="x", source=f"{url}{odd}{place}", mode="sync", scope="d", report=odd.parent / "r.jsonl"
+    )
+    assert operator.execute({})["written"] == len(broker.users) == 100
+    assert operator.execute({})["pruned"] == 0
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("url", ["", "file://"])
+def test_a_file_that_exists_is_read_whatever_its_name(broker: Any, odd: Path, url: str) -> None:
+    for file in odd.iterdir():
+        (odd.parent / "[odd] #1?x").mkdir(exist_ok=True)
+        source = f"{url}{file}"
+        assert find(source, Format()).files == [source]
+        assert EmqxProvisionUsersOperator(task_id="x", source=source).execute({})["written"] == 20
+    assert len(broker.users) == 100
+
+
+def test_only_what_a_store_takes_off_a_name_is_no_part_of_it() -> None:
+    for url in (
+        "https://example.com/x.csv?token=a.b",
+        "https://example.com/x.csv#part",
+        "s3://fleet/x.csv?versionId=a.b",
+        "gs://fleet/x.csv#1700000000000000",
+    ):
+        assert _known(url) == "csv"
+    for url in ("s3://fleet/x.csv?v=1", "s3://fleet/x.csv#1", "gs://fleet/x.csv?v", "file:///x.csv?y"):
+        assert _known(url) is None
+    assert _known("s3://fleet/a?b#c.jsonl.zst") == "jsonl"
+
+
+def unread(folder: Path) -> list[str]:
+    return [f"{folder}/README.md", f"{folder}/sub"]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize("url", ["", "file://"])
+@pytest.mark.parametrize("report", ["r.jsonl", "r.csv"])
+def test_what_is_not_read_is_told_and_keeps_all_users(
+    broker: Any, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, url: str, report: str
+) -> None:
+    broker.add_user("gone", "p")
+    for mode in ("sync", "prune"):
+        caplog.clear()
+        operator = EmqxProvisionUsersOperator(
+            task_id="x", source=f"{url}{folder}", mode=mode, scope="*", report=tmp_path / report
+        )
+        summary = operator.execute({})
+        assert [name.removeprefix("file://") for name in summary["unread"]] == unread(folder)
+        assert (summary["pruned"], "gone" in broker.users) == (0, True)
+        told = (tmp_path / report).read_text()
+        assert told.count("unread") == 2
+        for name in unread(folder):
+            assert name in told
+            assert name in caplog.text
+        assert "Nobody is deleted: 2 files or directories of the source are not read" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize(
+    ("place", "how", "named"),
+    [
+        ("/*.csv", {}, []),
+        ("/sub", {}, []),
+        ("", {"format": "csv"}, ["sub"]),
+        ("/sub/", {"format": "csv"}, []),
+    ],
+)
+def test_a_pattern_or_a_format_says_which_files_are_meant(
+    broker: Any, folder: Path, place: str, how: dict[str, str], named: list[str]
+) -> None:
+    for name in ("README.md", "a.jsonl", "c.json.gz"):
+        (folder / name).write_text("user_id,password\nx,p\n")
+    broker.add_user("gone", "p")
+    operator = EmqxProvisionUsersOperator(
+        task_id="x", source=f"{folder}{place}", mode="sync", scope="*", max_rejected="90%", **how
+    )
+    summary = operator.execute({})
+    assert summary["unread"] == [f"{folder}/{name}" for name in named]
+    assert (summary["pruned"], "gone" in broker.users) == (1, False)
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_rules_of_files_that_are_not_read_are_told(broker: Any, folder: Path, tmp_path: Path) -> None:
+    (folder / "b.csv").write_text("username,topic,permission\na,t,allow\n")
+    for name in ("a.jsonl", "c.json.gz"):
+        (folder / name).unlink()
+    report = tmp_path / "r.jsonl"
+    summary = EmqxProvisionAclOperator(task_id="x", source=folder, report=report).execute({})
+    assert (summary["written"], summary["unread"]) == (1, unread(folder))
+    assert [json.loads(line)["file"] for line in report.read_text().splitlines()] == unread(folder)
+
+
 def test_no_files_are_an_error(tmp_path: Path) -> None:
     for source in (tmp_path, f"{tmp_path}/*.csv", f"file://{tmp_path}/", f"file://{tmp_path}/*.csv"):
         with pytest.raises(EmqxConfigError, match="no files of rows"):
@@ -69,6 +179,8 @@ def test_no_files_are_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["r.jsonl", "r.csv"])
 def test_rejected_rows_tell_their_file(broker: Any, folder: Path, tmp_path: Path, name: str) -> None:
     report = tmp_path / name
+    (folder / "README.md").unlink()
+    (folder / "sub").rename(folder / "_sub")
     operator = EmqxProvisionUsersOperator(task_id="x", source=str(folder), report=report)
     summary = operator.execute({})
     assert sorted(broker.users) == ["a1", "b1", "c1"]
@@ -185,10 +297,10 @@ def test_the_connection_in_a_url_makes_no_other_file() -> None:
         source.spare(report="s3://aws@fleet/a@b.csv")
     with pytest.raises(EmqxConfigError, match="report and state are both"):
         source.spare(report="s3://aws@fleet/r.csv", state="s3://fleet/r.csv")
-    assert takes("s3://aws@fleet/", Format(), "s3://fleet/r.csv")
-    assert takes("s3://aws@fleet/in/*/*.csv", Format(), "s3://fleet/in/x/r.csv")
-    assert not takes("s3://aws@fleet/", Format(), "s3://fleet/in/r.csv")
-    assert not takes("s3://aws@fleet/in/", Format(), "s3://fleet/r.csv")
+    assert takes("s3://aws@fleet/", "", Format(), "s3://fleet/r.csv")
+    assert takes("s3://aws@fleet/in/", "*/*.csv", Format(), "s3://fleet/in/x/r.csv")
+    assert not takes("s3://aws@fleet/", "", Format(), "s3://fleet/in/r.csv")
+    assert not takes("s3://aws@fleet/in/", "", Format(), "s3://fleet/r.csv")
 
 
 def test_parquet(broker: Any, tmp_path: Path) -> None:

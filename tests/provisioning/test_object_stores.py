@@ -128,6 +128,33 @@ def test_a_file_of_every_format_is_read(broker: Any, bucket: Bucket, name: str, 
     assert broker.verify("d2999", "p2999")
 
 
+@pytest.mark.parametrize("kind", ["url", "path"])
+@pytest.mark.parametrize("place", ["[odd] #1?", "[odd] #1?/", "[odd] #1?/*.csv", "*odd*/*"])
+def test_keys_are_neither_web_addresses_nor_patterns(
+    broker: Any, bucket: Bucket, place: str, kind: str
+) -> None:
+    names = ("1.csv", "#2.csv", "3?.csv", "[x] 4.csv", "%205.csv")
+    bucket.put(**{f"[odd] #1?/{name}": f"user_id,password\n{name},p\n" for name in names})
+    source: Any = (
+        f"{BUCKET}/{place}" if kind == "url" else ObjectStoragePath(f"s3://fleet/{place}", conn_id="aws")
+    )
+    summary = execute(source, mode="sync", scope="*")
+    assert (summary["written"], summary["unread"]) == (5, [])
+    assert set(broker.users) == set(names)
+    for name in names:
+        assert execute(f"{BUCKET}/[odd] #1?/{name}")["read"] == 1
+
+
+def test_what_is_not_read_of_a_bucket_is_told_and_keeps_all_users(broker: Any, bucket: Bucket) -> None:
+    broker.add_user("gone", "p")
+    row = "user_id,password\na,p\n"
+    bucket.put(**{"in/x.csv": row, "in/part-0": row, "in/deep/y.csv": row, "in/_SUCCESS": b""})
+    summary = execute(f"{BUCKET}/in/", mode="sync", scope="*")
+    assert summary["unread"] == [f"{BUCKET}/in/deep", f"{BUCKET}/in/part-0"]
+    assert (summary["pruned"], set(broker.users)) == (0, {"a", "gone"})
+    assert execute(f"{BUCKET}/in/*.csv", mode="sync", scope="*")["pruned"] == 1
+
+
 @pytest.mark.parametrize(
     ("place", "users"),
     [

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import re
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -275,6 +278,48 @@ def test_of_a_gzip_archive_that_is_cut_off_the_first_rows_are_read(write: Write,
     assert "damaged or cut off" in str(error)
 
 
+def zstd(content: bytes) -> bytes:
+    arrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    return bytes(arrow.compress(content, "zstd", asbytes=True))
+
+
+@pytest.mark.parametrize(
+    ("pack", "suffix"), [(gzip.compress, "gz"), (bz2.compress, "bz2"), (lzma.compress, "xz"), (zstd, "zst")]
+)
+def test_compressed_files_are_recognised_by_content(
+    write: Write, pack: Callable[[bytes], bytes], suffix: str
+) -> None:
+    halves = ("user_id,password\n" + "".join(f"d{i},p{i}\n" for i in range(700)), "e,f\n")
+    # as parallel packers write it, and as cat puts it together
+    content = b"".join(pack(half.encode()) for half in halves)
+    for name in (f"Devices.CSV.{suffix.upper()}", "x.csv"):
+        rows, bad = read(write(content, name))
+        assert (len(rows), rows[-1], bad) == (701, (702, "e", "f", None), [])
+    damaged = (
+        content[: len(content) - 5],
+        # in the head of the second stream
+        content[: -len(pack(b"e,f\n"))] + b"XYZ" + pack(b"e,f\n")[3:],
+        content + b"XYZ",
+    )
+    for packed in damaged:
+        read_until_error(write(packed))
+
+
+def test_zeros_after_an_xz_stream_are_padding(write: Write) -> None:
+    one, two = lzma.compress(b"user_id,password\na,b\n"), lzma.compress(b"c,d\n")
+    rows, bad = read(write(one + bytes(4 * 70_000) + two + bytes(8)))
+    assert ([row[1] for row in rows], bad) == (["a", "c"], [])
+
+
+def test_zstandard_without_its_library_is_refused_in_our_words(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(zstd(b"user_id,password\na,b\n"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(EmqxConfigError, match=r"Zstandard needs airflow-provider-emqx\[parquet\]"):
+        read(path)
+
+
 def test_the_format_is_told_by_the_suffix_or_given(write: Write) -> None:
     line = '{"user_id": "a", "password": "1"}\n'
     expected = [(1, "a", "1", None)]
@@ -509,4 +554,4 @@ def test_rows_that_became_text_are_refused_and_not_shown(text: str) -> None:
 def test_a_pattern_may_begin_with_a_bracket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("user_id,password\na,1\n")
-    assert read_source("[ab].csv", Format()).files == ["a.csv"]
+    assert list(read_source("[ab].csv", Format()).files) == ["a.csv"]
