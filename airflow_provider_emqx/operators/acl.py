@@ -48,6 +48,8 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         content (templated).
     :param columns: the source's own names, where they differ: ``{"clientid": "device"}`` (templated).
     :param delimiter: of CSV (templated).
+    :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
+        ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other (templated).
     :param encoding: of the file (templated).
     :param on_rejected: ``"report"`` ends the task well with a warning, ``"fail"`` ends it as failed after the good
         subjects are done (templated). If no row could be done, it always fails.
@@ -57,9 +59,10 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "rejected_rows":
-        [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a subject
-        that has a rejected one; rejected rows, the first 100 of them listed where there is no report; subjects done;
-        in ``unread`` the first 100 directories and files beside those of a directory that are not read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
+        [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a
+        subject that has a rejected one; rejected rows, the first 100 of them listed where there is no report;
+        subjects done; in ``unread`` the first 100 directories and files beside those of a directory that are not
+        read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
 
@@ -70,6 +73,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         "format",
         "columns",
         "delimiter",
+        "quoting",
         "encoding",
         "on_rejected",
         "max_rejected",
@@ -88,6 +92,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         format: str | None = None,
         columns: dict[str, str] | None = None,
         delimiter: str = ",",
+        quoting: str = "standard",
         encoding: str = "utf-8",
         on_rejected: str = "report",
         max_rejected: float | str | None = None,
@@ -101,6 +106,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self.format = format
         self.columns = columns
         self.delimiter = delimiter
+        self.quoting = quoting
         self.encoding = encoding
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
@@ -123,6 +129,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             columns=mapping("columns", self.columns or None),
             ids_only=self.mode == "delete",
             delimiter=self.delimiter,
+            quoting=self.quoting,
             encoding=self.encoding,
         )
         source = read_source(plain(self.source), how)

@@ -56,6 +56,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         the extra ``parquet``), are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``.
     :param delimiter: of CSV.
+    :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
+        ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other.
     :param encoding: of the file.
     :param on_rejected: ``"report"`` ends the task well with a warning; ``"fail"`` ends it as failed after the good rows
         are done. A source of which every row was rejected always fails.
@@ -105,6 +107,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "format",
         "columns",
         "delimiter",
+        "quoting",
         "encoding",
         "on_rejected",
         "max_rejected",
@@ -132,6 +135,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         format: str | None = None,
         columns: dict[str, str] | None = None,
         delimiter: str = ",",
+        quoting: str = "standard",
         encoding: str = "utf-8",
         on_rejected: str = "report",
         max_rejected: float | str | None = None,
@@ -154,6 +158,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.format = format
         self.columns = columns
         self.delimiter = delimiter
+        self.quoting = quoting
         self.encoding = encoding
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
@@ -221,6 +226,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             columns=mapping("columns", self.columns or None),
             ids_only=self.mode in IDS_ONLY,
             delimiter=self.delimiter,
+            quoting=self.quoting,
             encoding=self.encoding,
         )
 

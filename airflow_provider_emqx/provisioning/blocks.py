@@ -10,6 +10,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 
 #: fields that a row may have, in the order in which rows of every source give them
 FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "acl")
+QUOTINGS = ("standard", "none")
 FORMATS = ("csv", "json", "jsonl", "parquet")
 
 
@@ -55,6 +56,8 @@ class Format:
     :param columns: name of the source's column for each field that is called otherwise there.
     :param ids_only: whether a source needs no column but the ids.
     :param delimiter: of CSV, one character.
+    :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or ``"none"``,
+        where ``"`` is a character as any other.
     :param encoding: of the text; a byte order mark is accepted in UTF-8.
     """
 
@@ -62,6 +65,7 @@ class Format:
     columns: Mapping[str, Any] = field(default_factory=dict)
     ids_only: bool = False
     delimiter: str = ","
+    quoting: str = "standard"
     encoding: str = "utf-8"
 
     #: what rows may have, in the order in which blocks give it
@@ -84,6 +88,8 @@ class Format:
             raise EmqxConfigError(
                 f"delimiter must be one character, as ',' or ';' or a tab, not {self.delimiter!r}"
             )
+        if self.quoting not in QUOTINGS:
+            raise EmqxConfigError(f"unknown quoting {self.quoting!r}; expected one of {', '.join(QUOTINGS)}")
         try:
             # base64 is an encoding too, but of no text
             " ".encode(self.encoding)

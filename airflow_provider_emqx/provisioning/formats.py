@@ -10,11 +10,12 @@ import lzma
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from operator import itemgetter
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.blocks import Bad, Block, Format, kind
@@ -23,6 +24,10 @@ from airflow_provider_emqx.provisioning.blocks import Bad, Block, Format, kind
 BLOCK = 500
 #: characters of the longest row: more than fits into one request
 LONGEST = 8_000_000
+_QUOTE = (
+    "a quote is opened and not closed before the next row, or closed too early; if the writer of the file quotes "
+    "nothing, give quoting='none'"
+)
 _TOO_LONG = f"the line has more than {LONGEST:,} characters"
 
 
@@ -74,12 +79,18 @@ def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Bloc
     # the limit is the process's; it is only ever raised
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
     lines = _Lines(text, where)
-    header = _header(lines, how, where)
+    read = partial(
+        csv.reader,
+        delimiter=how.delimiter,
+        quoting=csv.QUOTE_NONE if how.quoting == "none" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    header = _header(lines, read, how, where)
     positions = _positions(header, how, where, how.delimiter)
     width = len(header)
     while taken := lines.take(BLOCK):
         try:
-            rows = [] if _is_cut(taken[-1]) else list(csv.reader(taken, delimiter=how.delimiter, strict=True))
+            rows = [] if _is_cut(taken[-1]) else list(read(taken))
         except csv.Error:
             rows = []
         bad: list[Bad] = []
@@ -87,13 +98,16 @@ def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Bloc
         if len(rows) != len(taken):
             # a field with a line break, a stray quote, a line without end: each row for itself
             lines.put_back(taken)
-            numbers, rows, bad = _careful(lines, how)
+            numbers, rows, bad = _careful(lines, read, how.delimiter, width)
         if set(map(len, rows)) != {width}:
             numbers, rows = _only_of_width(width, numbers, rows, bad)
         columns = tuple(
             [None] * len(rows) if at is None else list(map(itemgetter(at), rows)) for at in positions
         )
         yield Block(numbers, columns, bad)
+
+
+_Reader: TypeAlias = "Callable[[Iterable[str]], Iterator[list[str]]]"
 
 
 class _Cut(str):
@@ -147,34 +161,49 @@ class _Lines:
         self._again.extendleft(reversed(lines))
         self._where.line -= len(lines)
 
-    def rows(self, delimiter: str) -> Iterator[tuple[int, list[str] | Bad]]:
-        """Give each row's line number and values; of a broken row only the first line is lost."""
+    def rows(
+        self, read: _Reader, delimiter: str, width: int | None = None
+    ) -> Iterator[tuple[int, list[str] | Bad]]:
+        """
+        Give each row's line number and values; of a broken row only the first line is lost.
+
+        :param read: makes a reader of lines.
+        :param delimiter: between fields.
+        :param width: fields of a row, if that is known.
+        """
         used: list[str] = []
+
+        def is_row(line: str) -> bool:
+            return width is not None and line.count(delimiter) + 1 >= width
 
         def feed() -> Iterator[str]:
             while line := self.take(1):
                 used.extend(line)
-                if _is_cut(line[0]):
+                # of a writer who quotes nothing, every line is a row, also the one whose quote takes in others
+                taken_in = len(used) > 1 and is_row(used[0]) and is_row(used[-1])
+                if len(used) > 2 and is_row(used[-2]) and '"' not in used[-2]:
+                    taken_in = True
+                if taken_in or _is_cut(line[0]):
                     raise csv.Error
                 yield line[0]
 
-        reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+        reader = read(feed())
         while True:
             first = self._where.line + 1
             used.clear()
             try:
                 row = next(reader)
+                # a row that is rejected takes no other line with it
+                if len(used) > 1 and width not in (None, len(row)):
+                    raise csv.Error
             except StopIteration:
                 return
             except csv.Error:
-                if len(used) == 1 and _is_cut(used[0]):
-                    reason = _TOO_LONG
-                else:
-                    reason = "a quote is opened and never closed, or closed too early"
+                reason = _TOO_LONG if len(used) == 1 and _is_cut(used[0]) else _QUOTE
                 bad = Bad(first, None, reason, tuple(re.split(rf'["\r\n{re.escape(delimiter)}]', used[0])))
                 self.put_back(used[1:])
                 # the old one has seen the end of the file, or half of a row
-                reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+                reader = read(feed())
                 yield first, bad
             else:
                 yield first, row
@@ -184,10 +213,13 @@ def _is_cut(line: str) -> bool:
     return isinstance(line, _Cut)
 
 
-def _header(lines: _Lines, how: Format, where: Where) -> list[str]:
-    for number, row in lines.rows(how.delimiter):
+def _header(lines: _Lines, read: _Reader, how: Format, where: Where) -> list[str]:
+    for number, row in lines.rows(read, how.delimiter):
         if isinstance(row, Bad):
             raise where.broken(f"the header cannot be read: {row.reason}", number)
+        taken_in = (line for name in row for line in name.splitlines()[1:])
+        if any(line.count(how.delimiter) + 1 >= len(row) for line in taken_in):
+            raise where.broken(f"the header cannot be read: {_QUOTE}", number)
         if row:
             return row
     raise where.broken("the file is empty")
@@ -230,10 +262,12 @@ def _missing(header: Sequence[str], column: str, delimiter: str) -> str:
     return f"{text}. The first line must name the columns; other names can be mapped with columns="
 
 
-def _careful(lines: _Lines, how: Format) -> tuple[list[int], list[list[str]], list[Bad]]:
+def _careful(
+    lines: _Lines, read: _Reader, delimiter: str, width: int
+) -> tuple[list[int], list[list[str]], list[Bad]]:
     numbers, rows, bad = [], [], []
     size = 0
-    for number, row in islice(lines.rows(how.delimiter), BLOCK):
+    for number, row in islice(lines.rows(read, delimiter, width), BLOCK):
         if isinstance(row, Bad):
             bad.append(row)
         else:

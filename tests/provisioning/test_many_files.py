@@ -349,6 +349,25 @@ def test_parquet_that_is_none_or_lacks_a_column(tmp_path: Path) -> None:
         list(read_file(path, Format()))
 
 
+@pytest.mark.parametrize("version", ["5.8.9"])
+@pytest.mark.parametrize(
+    ("operator", "content"),
+    [
+        (EmqxProvisionUsersOperator, 'user_id,password\na,"p\nb,"q"\nc,r"\n'),
+        (EmqxProvisionAclOperator, 'username,topic,permission\n"a,t,allow\n"b",t,allow\nc",t,allow\n'),
+    ],
+)
+def test_a_file_whose_writer_quotes_nothing_is_read_as_it_is(
+    broker: Any, tmp_path: Path, operator: type[Any], content: str
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    assert operator(task_id="x", source=path, quoting="none").execute({})["written"] == 3
+    if operator is EmqxProvisionUsersOperator:
+        assert broker.verify("a", '"p')
+        assert broker.verify("b", '"q"')
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize(
     ("operator", "content"),

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 import re
 import sys
 import tracemalloc
@@ -156,6 +157,59 @@ def test_stray_quotes_cost_their_own_rows_only(write: Write) -> None:
     assert [line for line, *_ in bad] == [2, 4]
 
 
+def test_a_quote_takes_in_no_line_that_looks_like_a_row(write: Write) -> None:
+    rows, bad = read(write('user_id,password\ndev-1,"abc\ndev-2,def\ndev-3,ghi"\ndev-4,jkl\n'))
+    assert rows == [(3, "dev-2", "def", None), (4, "dev-3", 'ghi"', None), (5, "dev-4", "jkl", None)]
+    [(line, user_id, reason)] = bad
+    assert (line, user_id) == (2, None)
+    assert "quoting='none'" in reason
+    # the last line that is taken in is whole, too
+    rows, bad = read(write('user_id,password\ndev-1,"abc\ndev-2,def"\n'))
+    assert (rows, bad[0][0]) == ([(3, "dev-2", 'def"', None)], 2)
+    # and nothing is taken in by a line that is no row itself
+    rows, bad = read(write('user_id,password\n"abc\ndev-2,def"\ndev-3,"x\nz\n",1\ndev-4,p\n'))
+    assert [row[1] for row in rows] == ["dev-2", "dev-4"]
+    assert sorted(one[0] for one in bad) == [2, 4, 5, 6]
+    rows, bad = read(write('user_id\n"dev-1\ndev-2"\n'), ids_only=True)
+    assert ([row[1] for row in rows], [one[0] for one in bad]) == (['dev-2"'], [2])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'user_id,password\na,"p\n\nq"\n',
+        'password,user_id\n"p\n\nq",a\n',
+        'user_id,note,password\na,"one\ntwo, or three","p\n\nq"\n',
+        'user_id,"note\n(optional, short)",password\na,n,"p\n\nq"\n',
+    ],
+)
+def test_a_field_over_lines_that_are_no_rows_is_believed(write: Write, text: str) -> None:
+    rows, bad = read(write(text))
+    assert ([row[1:3] for row in rows], bad) == ([("a", "p\n\nq")], [])
+
+
+def test_a_header_takes_in_no_row(write: Write) -> None:
+    with pytest.raises(EmqxConfigError, match=r"line 1: the header cannot be read: a quote .*quoting='none'"):
+        read(write('user_id,password,"note\ndev-1,p,x"\ndev-2,p,x\n'))
+
+
+def test_no_line_of_a_writer_who_quotes_nothing_is_lost(write: Write) -> None:
+    choose = random.Random(1)
+    printable = [chr(code) for code in range(33, 127)]
+    passwords = ["".join(choose.choices(printable, k=12)) for _ in range(20_000)]
+    path = write("user_id,password\n" + "".join(f"d{i},{one}\n" for i, one in enumerate(passwords)))
+    rows, bad = read(path)
+    assert sorted([row[0] for row in rows] + [one[0] for one in bad]) == list(range(2, 20_002))
+    quoted = {i for i, one in enumerate(passwords) if one[0] == one[-1] == '"'}
+    assert {row[1]: row[2] for row in rows if int(row[1][1:]) not in quoted}.items() <= {
+        f"d{i}": one for i, one in enumerate(passwords)
+    }.items()
+    rows, bad = read(path, quoting="none")
+    right = [(i + 2, f"d{i}", one, None) for i, one in enumerate(passwords) if "," not in one]
+    assert rows == right
+    assert len(bad) == 20_000 - len(right)
+
+
 def test_line_numbers_after_many_blocks_and_multi_line_fields(write: Write) -> None:
     text = "user_id,password\n" + "".join(
         f'd{i},"p\n{i}"\n' if i % 700 == 3 else f"d{i},p\n" for i in range(3_000)
@@ -249,6 +303,7 @@ def test_a_source_of_ids_needs_no_other_column(write: Write) -> None:
         ({"columns": {"username": "x"}}, "unknown key 'username'"),
         ({"columns": {"user_id": 1}}, "both text"),
         ({"delimiter": ";;"}, "delimiter must be one character"),
+        ({"quoting": "all"}, "unknown quoting 'all'; expected one of standard, none"),
         ({"encoding": "utf-9"}, "no encoding 'utf-9'"),
         ({"encoding": "base64"}, "no encoding 'base64'"),
     ],
