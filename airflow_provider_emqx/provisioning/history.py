@@ -34,12 +34,15 @@ class History:
         """
         Append one row.
 
-        A CSV file keeps the columns of its header; what has no column is left out with a warning.
+        A CSV file keeps the columns of its header, the first line that is not blank; what has no column is left out
+        with a warning. A last line that was not ended is ended first.
 
         :param row: figures by name.
         """
-        old = self._read_start()
+        old, unended = self._read()
         line = self._csv_line(row, old) if self._csv else json.dumps(row, ensure_ascii=False) + "\n"
+        if unended:
+            line = "\n" + line
         if isinstance(self._place, str):
             os.makedirs(os.path.dirname(os.path.abspath(self._place)), exist_ok=True)
             try:
@@ -51,15 +54,21 @@ class History:
         with open_to_write(self.output, "output") as raw:
             raw.write(old + line.encode())
 
-    def _read_start(self) -> bytes:
-        """Give a local file's header, or the whole of an object, which cannot be appended to."""
+    def _read(self) -> tuple[bytes, bool]:
+        """Read a local file's header, or the whole of an object; tell whether the last line lacks its end."""
         if not exists(self.output):
-            return b""
+            return b"", False
         with open_to_read(self.output) as raw:
-            return raw.readline() if isinstance(self._place, str) else raw.read()
+            if not isinstance(self._place, str):
+                old = raw.read()
+                return old, _is_unended(old)
+            header = next(filter(bytes.strip, raw), b"")
+            raw.seek(max(0, raw.seek(0, os.SEEK_END) - 1))
+            return header, _is_unended(raw.read())
 
     def _csv_line(self, row: dict[str, Any], old: bytes) -> str:
-        header = next(csv.reader(io.StringIO(old.decode("utf-8-sig"), newline="")), None) if old else None
+        lines = csv.reader(io.StringIO(old.decode("utf-8-sig"), newline=""))
+        header = next((row for row in lines if any(map(str.strip, row))), None)
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         if header is None:
@@ -70,3 +79,7 @@ class History:
             )
         writer.writerow(row.get(name) for name in header or row)
         return text.getvalue()
+
+
+def _is_unended(content: bytes) -> bool:
+    return bool(content) and not content.endswith((b"\n", b"\r"))
