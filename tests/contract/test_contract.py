@@ -34,15 +34,6 @@ _NOT_YET: dict[str, dict[str, str]] = {
     "the recorded listing shows a client right after it was ended; a later one does not": {
         "5.8.9-more": "odd-client-gone-1",
     },
-    "the double takes fields of ACL rules that the broker refuses": {
-        "5.8.9-more": (
-            "rule-condition-username_re rule-condition-read-username_re rule-condition-clientid_re "
-            "rule-condition-read-clientid_re rule-condition-ipaddr rule-condition-read-ipaddr "
-            "rule-condition-zone rule-condition-read-zone rule-condition-listener "
-            "rule-condition-read-listener rule-bad-condition"
-        ),
-        "6.3.0-beta.2-more": "rule-bad-condition",
-    },
     "the double does not serve this path": {
         "5.8.9-more": "get-slow_subscriptions get-trace get-gateways get-configs-global_zone",
         "6.3.0-beta.2-more": (
@@ -74,9 +65,6 @@ _NOT_YET: dict[str, dict[str, str]] = {
         "6.3.0-beta.2-more": (
             "get-queues get-streams get-mqtt-topic_metrics2 queue-create queues-list tm2-create tm2-list"
         ),
-    },
-    "the double takes a namespace in the body of ACL rules, which the broker refuses": {
-        "6.3.0-beta.2-more": "ns-rules",
     },
 }
 NOT_YET = {
