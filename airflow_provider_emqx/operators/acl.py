@@ -43,10 +43,12 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         rejected: id (as ``username:alice``), line, outcome, reason (templated). Of a dry run it has every row. A local
         file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
         dict.
-    :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"``; by default
-        told by the source's suffix. Files packed with gzip, bz2, xz or Zstandard are recognised by their
+    :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``; by
+        default told by the source's suffix. Files packed with gzip, bz2, xz or Zstandard are recognised by their
         content (templated).
-    :param columns: the source's own names, where they differ: ``{"clientid": "device"}`` (templated).
+    :param columns: the source's own names, where they differ: ``{"clientid": "device"}``, of JSON also dotted:
+        ``"device.id"`` (templated).
+    :param rows: of JSON: name of the array in an object, as ``"data.items"`` (templated).
     :param delimiter: of CSV (templated).
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
         ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other (templated).
@@ -72,6 +74,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         "report",
         "format",
         "columns",
+        "rows",
         "delimiter",
         "quoting",
         "encoding",
@@ -91,6 +94,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         report: str | os.PathLike[str] | None = None,
         format: str | None = None,
         columns: dict[str, str] | None = None,
+        rows: str | None = None,
         delimiter: str = ",",
         quoting: str = "standard",
         encoding: str = "utf-8",
@@ -105,6 +109,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self.report = report
         self.format = format
         self.columns = columns
+        self.rows = rows
         self.delimiter = delimiter
         self.quoting = quoting
         self.encoding = encoding
@@ -128,6 +133,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             name=self.format or None,
             columns=mapping("columns", self.columns or None),
             ids_only=self.mode == "delete",
+            rows=self.rows or "",
             delimiter=self.delimiter,
             quoting=self.quoting,
             encoding=self.encoding,

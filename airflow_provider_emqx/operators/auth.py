@@ -51,10 +51,12 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
         rejected, and per user that was pruned: id, line, outcome, reason. Never a password. A local file may be read
         by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
-    :param format: ``"csv"``, ``"json"`` (one array), ``"jsonl"`` (one object per line) or ``"parquet"`` (needs the
-        extra ``parquet``); by default told by the source's suffix. Files packed with gzip, bz2, xz, or Zstandard (needs
-        the extra ``parquet``), are recognised by their content.
-    :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``.
+    :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
+        the extra ``parquet``); by default told by the source's suffix. Files packed with gzip, bz2, xz, or Zstandard
+        (needs the extra ``parquet``), are recognised by their content.
+    :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``; of
+        JSON also dotted, as ``"auth.secret"``, for what stands inside of an object.
+    :param rows: of JSON: name of the array in an object, as ``"data.items"``.
     :param delimiter: of CSV.
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
         ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other.
@@ -106,6 +108,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "report",
         "format",
         "columns",
+        "rows",
         "delimiter",
         "quoting",
         "encoding",
@@ -134,6 +137,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         report: str | os.PathLike[str] | None = None,
         format: str | None = None,
         columns: dict[str, str] | None = None,
+        rows: str | None = None,
         delimiter: str = ",",
         quoting: str = "standard",
         encoding: str = "utf-8",
@@ -157,6 +161,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.report = report
         self.format = format
         self.columns = columns
+        self.rows = rows
         self.delimiter = delimiter
         self.quoting = quoting
         self.encoding = encoding
@@ -225,6 +230,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             name=self.format or None,
             columns=mapping("columns", self.columns or None),
             ids_only=self.mode in IDS_ONLY,
+            rows=self.rows or "",
             delimiter=self.delimiter,
             quoting=self.quoting,
             encoding=self.encoding,

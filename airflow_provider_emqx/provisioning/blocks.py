@@ -51,9 +51,12 @@ class Format:
     """
     How a file is to be read.
 
-    :param name: ``"csv"``, ``"json"`` (one array of objects), ``"jsonl"`` (one object per line), ``"parquet"``, or
+    :param name: ``"csv"``, ``"json"`` (an array of objects, or objects one after the other), ``"jsonl"``
+        (objects in lines), ``"parquet"``, or
         ``None`` to tell by the file's suffix. Whether it is compressed is told by its content.
-    :param columns: name of the source's column for each field that is called otherwise there.
+    :param columns: name of the source's column for each field that is called otherwise there; of objects also dotted,
+        as ``"auth.secret"``, for what stands inside of another.
+    :param rows: of JSON: dotted name of the array in an object, as ``"data.items"``.
     :param ids_only: whether a source needs no column but the ids.
     :param delimiter: of CSV, one character.
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or ``"none"``,
@@ -66,6 +69,7 @@ class Format:
     ids_only: bool = False
     delimiter: str = ","
     quoting: str = "standard"
+    rows: str = ""
     encoding: str = "utf-8"
 
     #: what rows may have, in the order in which blocks give it
@@ -88,6 +92,8 @@ class Format:
             raise EmqxConfigError(
                 f"delimiter must be one character, as ',' or ';' or a tab, not {self.delimiter!r}"
             )
+        if self.rows and not all(self.rows.split(".")):
+            raise EmqxConfigError(f"rows must be the name of an array, as 'data.items', not {self.rows!r}")
         if self.quoting not in QUOTINGS:
             raise EmqxConfigError(f"unknown quoting {self.quoting!r}; expected one of {', '.join(QUOTINGS)}")
         try:
@@ -102,9 +108,19 @@ class Format:
         """Tell what a field is called in the source."""
         return str(self.columns.get(name, name))
 
+    def value(self, row: Mapping[Any, Any], column: str) -> Any:
+        """Take a column out of an object; a dotted name reaches into others, unless one of the object is so called."""
+        if column in row or "." not in column:
+            return row.get(column)
+        found: Any = row
+        for part in column.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return found
+
     def unknown(self, names: Iterable[Any]) -> str | None:
         """Tell which name of a source means nothing, if that matters; misspelt it would go unseen."""
-        known = {self.column(name) for name in self.fields} if self.strict else set(names)
+        columns = {self.column(name) for name in self.fields}
+        known = {*columns, *(column.partition(".")[0] for column in columns)} if self.strict else set(names)
         other = next((name for name in names if name not in known), None)
         return (
             None

@@ -28,6 +28,7 @@ _QUOTE = (
     "a quote is opened and not closed before the next row, or closed too early; if the writer of the file quotes "
     "nothing, give quoting='none'"
 )
+_NOT_SPACE = re.compile(r"[ \t\r\n]*[^ \t\r\n]")
 _TOO_LONG = f"the line has more than {LONGEST:,} characters"
 
 
@@ -348,7 +349,7 @@ def _values(column: Any) -> list[Any]:
 
 def read_json_lines(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Block]:
     """
-    Read one JSON object per line.
+    Read JSON objects line by line; a line may hold several.
 
     :param text: opened without translation of line ends.
     :param how: its format.
@@ -358,23 +359,40 @@ def read_json_lines(text: io.TextIOWrapper, how: Format, where: Where) -> Iterat
     """
     lines = _Lines(text, where)
     decode = json.JSONDecoder().decode
+    several = json.JSONDecoder().raw_decode
     while taken := lines.take(BLOCK):
         numbers, items, bad = [], [], []
         for number, line in enumerate(taken, where.line - len(taken) + 1):
             try:
-                items.append(decode(line))
+                found = [decode(line)]
             except (ValueError, RecursionError):
-                if not line.isspace():
+                if line.isspace():
+                    continue
+                found = [] if _is_cut(line) else _objects_in(line, several)
+                if not found:
                     reason = _TOO_LONG if _is_cut(line) else "the line is no JSON"
                     bad.append(Bad(number, None, reason, _pieces(line)))
-            else:
-                numbers.append(number)
+            items += found
+            numbers += [number] * len(found)
         yield _block(numbers, items, bad, how)
+
+
+def _objects_in(line: str, decode: Callable[[str, int], tuple[Any, int]]) -> list[Any]:
+    """Take objects that stand one after the other in a line; none if anything else does."""
+    found, at = [], 0
+    with suppress(ValueError, RecursionError):
+        while mark := _NOT_SPACE.match(line, at):
+            item, at = decode(line, mark.end() - 1)
+            if not isinstance(item, dict):
+                return []
+            found.append(item)
+        return found
+    return []
 
 
 def read_json_array(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Block]:
     """
-    Read one JSON array of objects.
+    Read a JSON array of objects, which may stand in an object, or objects one after the other.
 
     :param text: opened without translation of line ends.
     :param how: its format.
@@ -382,12 +400,12 @@ def read_json_array(text: io.TextIOWrapper, how: Format, where: Where) -> Iterat
     :return: blocks of rows.
     :raises EmqxError: if the text is broken, after the rows before that.
     """
-    yield from objects(_Array(text, where).items(), how)
+    yield from objects(_Array(text, where).items(how), how)
 
 
 class _Array:
     """
-    Takes one item after the other off a JSON array, reading on as needed.
+    Takes one item after the other off a JSON array, or off a row of objects, reading on as needed.
 
     :param text: opened without translation of line ends.
     :param where: told the line of each item.
@@ -408,12 +426,29 @@ class _Array:
         self._ended = False
         where.line = 1
 
-    def items(self) -> Iterator[tuple[int, Any]]:
+    def items(self, how: Format) -> Iterator[tuple[int, Any]]:
         start = self._next_character()
-        if start == "{":
-            raise self._broken("a JSON array is expected; for one object per line give format='jsonl'")
-        if start != "[":
+        if how.rows:
+            yield from self._items_of(how.rows.split("."))
+        elif start == "[":
+            yield from self._items()
+        elif start == "{":
+            line, item = self._current_line(), self._item()
+            if all(how.value(item, how.column(name)) is None for name in how.fields):
+                raise self._where.broken(
+                    "this object is no row; a JSON array is expected, or one row after the other. For an array in an "
+                    "object give its name, as rows='data.items'",
+                    line,
+                )
+            yield line, item
+            while self._next_character() == "{":
+                yield self._current_line(), self._item()
+        else:
             raise self._broken("a JSON array is expected: it must begin with [")
+        if self._next_character():
+            raise self._broken("something follows the end of the JSON")
+
+    def _items(self) -> Iterator[tuple[int, Any]]:
         self._at += 1
         if self._next_character() != "]":
             while True:
@@ -427,8 +462,42 @@ class _Array:
                 self._at += 1
                 self._next_character()
         self._at += 1
-        if self._next_character():
-            raise self._broken("something follows the end of the JSON array")
+
+    def _items_of(self, names: list[str]) -> Iterator[tuple[int, Any]]:
+        """Take the items of an array inside of an object, and see that the object is whole."""
+        if not names:
+            if self._next_character() != "[":
+                raise self._broken("what rows names is no array")
+            yield from self._items()
+            return
+        if self._next_character() != "{":
+            raise self._broken(f"an object with the field {names[0]!r} is expected, as rows says")
+        found = False
+        mark = ""
+        while mark != "}":
+            self._at += 1
+            if self._next_character() == "}" and not mark:
+                break
+            key = self._item() if self._next_character() == '"' else None
+            if key is None or self._next_character() != ":":
+                raise self._broken("the JSON breaks here: a name and a colon are expected")
+            self._at += 1
+            self._next_character()
+            if key != names[0]:
+                self._item()
+            elif found:
+                raise self._broken(f"the object has the field {key!r} twice")
+            else:
+                found = True
+                yield from self._items_of(names[1:])
+            mark = self._next_character()
+            if mark not in ("}", ","):
+                raise self._broken("the JSON breaks here: a comma or } is expected")
+        self._at += 1
+        if not found:
+            raise self._where.broken(
+                f"the object has no field {names[0]!r}, which rows names", self._current_line()
+            )
 
     def _item(self) -> Any:
         while True:
@@ -495,7 +564,7 @@ class _Array:
         line = self._current_line() + self._breaks(self._at, at)
         byte = self._byte + len(self._buffer[:at].encode("utf-8", "surrogateescape"))
         if self._ended and at >= len(self._buffer.rstrip()):
-            what = "the file ends in the middle of the JSON array"
+            what = "the file ends in the middle of the JSON"
         return self._where.broken(f"{what} (byte {byte:,})", line)
 
 
@@ -528,8 +597,35 @@ def _block(numbers: list[int], items: list[Any], bad: list[Bad], how: Format) ->
         bad += [Bad(numbers[at], None, reason, _texts(items[at])) for at, reason in wrong.items()]
         for at in reversed(wrong):
             del numbers[at], items[at]
-    columns = tuple([item.get(column) for item in items] for column in map(how.column, how.fields))
+    columns = tuple(_column(items, how.column(name), how) for name in how.fields)
+    # the rules of a subject tell of themselves what they lack
+    if how.columns and not how.strict and (wrong := _lacking(items, columns, how)):
+        bad += [Bad(numbers[at], columns[0][at], reason, _texts(items[at])) for at, reason in wrong.items()]
+        numbers = [number for at, number in enumerate(numbers) if at not in wrong]
+        columns = tuple([value for at, value in enumerate(values) if at not in wrong] for values in columns)
     return Block(numbers, columns, bad)
+
+
+def _column(items: list[Any], column: str, how: Format) -> list[Any]:
+    if "." in column:
+        return [how.value(item, column) for item in items]
+    return [item.get(column) for item in items]
+
+
+def _lacking(items: list[Any], columns: tuple[list[Any], ...], how: Format) -> dict[int, str]:
+    """Tell which rows have nothing in a column that they need and that was mapped."""
+    wrong: dict[int, str] = {}
+    for name, column in how.columns.items():
+        for at, value in enumerate(columns[how.fields.index(name)]):
+            if value is None:
+                has = [
+                    how.column(field)
+                    for field, values in zip(how.fields, columns, strict=True)
+                    if values[at] is not None
+                ]
+                if how.needs(name, has):
+                    wrong.setdefault(at, f"{name} is missing: the row has no {column!r}")
+    return wrong
 
 
 def _wrong(item: object, how: Format) -> str | None:

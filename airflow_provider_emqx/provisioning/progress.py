@@ -131,7 +131,7 @@ def fingerprint(hook: EmqxHook, files: Sequence[Location], how: Format, plan: Pl
         told.append([str(file), *found])
     broker, settings = hook.broker, hook.settings
     told.append([settings.origin, broker.authenticator, broker.user_id_type, broker.namespace])
-    told.append([how.name, dict(how.columns), how.delimiter, how.quoting, how.encoding])
+    told.append([how.name, dict(how.columns), how.delimiter, how.quoting, how.rows, how.encoding])
     told.append([plan.mode, plan.hash_passwords, plan.shard, plan.scope])
     return hashlib.blake2b(json.dumps(told, default=str).encode(), digest_size=16).hexdigest()
 

@@ -142,6 +142,8 @@ def read_source(given: Any, how: Format) -> Source:
         given = given.to_dict("records")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
+    if how.rows:
+        raise EmqxConfigError("rows names the array in a JSON file, but source is a list: leave it out")
     return Source(read_rows(given, how), (), lambda: len(given) if isinstance(given, Sized) else None)
 
 
@@ -164,7 +166,11 @@ def estimate(files: Sequence[Location], how: Format) -> int | None:
         text = zlib.decompressobj(31).decompress(start) if start[:2] == _GZIP else start
     except zlib.error:
         return None
-    rows = text.count(b"\n") if name == "csv" else text.count(f'"{how.column("user_id")}"'.encode())
+    rows = (
+        text.count(b"\n")
+        if name == "csv"
+        else text.count(f'"{how.column("user_id").rpartition(".")[2]}"'.encode())
+    )
     if not rows or name == "parquet" or None in sizes:
         return None
     return round(rows / len(start) * sum(found[0] for found in sizes if found))
@@ -258,6 +264,8 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
     """
     shown = _named(source)
     name = how.name or _format_of(shown)
+    if how.rows and name != "json":
+        raise EmqxConfigError(f"rows names the array in a JSON file, but {shown} is {name}: leave it out")
     where = Where(shown)
     before = size_and_age(source)
     with open_to_read(source) as raw:

@@ -42,7 +42,7 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         *(
             name
             for name in EmqxProvisionUsersOperator.template_fields
-            if name not in ("source", "format", "delimiter", "quoting", "encoding")
+            if name not in ("source", "format", "rows", "delimiter", "quoting", "encoding")
         ),
     )
     template_ext: Sequence[str] = (".sql",)

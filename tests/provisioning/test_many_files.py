@@ -368,6 +368,21 @@ def test_a_file_whose_writer_quotes_nothing_is_read_as_it_is(
         assert broker.verify("b", '"q"')
 
 
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_rows_and_fields_may_stand_inside_of_objects(broker: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    device = {"device": {"id": "a"}, "password": "p", "topic": "t", "permission": "allow"}
+    path.write_text(json.dumps({"data": {"items": [device]}}))
+    for operator, field in ((EmqxProvisionUsersOperator, "user_id"), (EmqxProvisionAclOperator, "clientid")):
+        if operator is EmqxProvisionAclOperator:
+            del device["password"]
+            path.write_text(json.dumps({"data": {"items": [device]}}))
+        made = operator(task_id="x", source=path, rows="data.items", columns={field: "device.id"})
+        assert {"rows", "quoting"} <= set(made.template_fields)
+        assert made.execute({})["written"] == 1
+    assert broker.verify("a", "p")
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize(
     ("operator", "content"),

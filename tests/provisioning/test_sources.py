@@ -11,6 +11,7 @@ import re
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -502,9 +503,100 @@ def test_the_byte_where_json_breaks_counts_bytes_of_the_file(write: Write) -> No
     )
 
 
-def test_an_object_in_place_of_an_array_is_refused(write: Write) -> None:
-    with pytest.raises(EmqxConfigError, match="format='jsonl'"):
-        read(write('{"user_id": "a"}', "x.json"))
+@pytest.mark.parametrize("between", ["", " ", "\n", "\r\n\r\n"])
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_objects_one_after_the_other_are_rows(write: Write, name: str, between: str) -> None:
+    objects = [json.dumps({"user_id": f"d{i}", "password": "{}"}) for i in range(3_000)]
+    rows, bad = read(write(between.join(objects), name))
+    assert ([row[1:3] for row in rows], bad) == ([(f"d{i}", "{}") for i in range(3_000)], [])
+
+
+def test_objects_may_go_over_lines(write: Write) -> None:
+    text = "\n".join(json.dumps({"user_id": f"d{i}", "password": "p"}, indent=1) for i in range(3))
+    assert read(write(text, "x.json"))[0] == [(1 + 4 * i, f"d{i}", "p", None) for i in range(3)]
+
+
+def test_a_line_of_json_lines_that_is_more_than_objects_is_rejected_whole(write: Write) -> None:
+    good = '{"user_id": "a", "password": "p"}'
+    rows, bad = read(write(f"{good} 5\n{good},{good}\n{good}[]\n{good}{{\n{good}\n", "x.jsonl"))
+    assert [row[0] for row in rows] == [5]
+    assert [one[0] for one in bad] == [1, 2, 3, 4]
+
+
+WRAPPED = {
+    "meta": {"items": [1], "}": "]"},
+    "data": {"n": 2, "items": [{"user_id": "a", "password": "p"}] * 2},
+    "end": None,
+}
+
+
+def test_rows_names_the_array_in_an_object(write: Write) -> None:
+    text = json.dumps(WRAPPED)
+    rows, bad = read(write(text, "x.json"), rows="data.items")
+    assert (rows, bad) == ([(1, "a", "p", None)] * 2, [])
+    assert read(write('{"items":[]}', "x.json"), rows="items") == ([], [])
+    with pytest.raises(EmqxConfigError, match=r"rows='data\.items'"):
+        read(write(text, "x.json"))
+    for end in range(len(text)):
+        read_until_error(write(text[:end], "x.json"), rows="data.items")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "message"),
+    [
+        ('{"data": {}}', "data.items", "the object has no field 'items', which rows names"),
+        ("{}", "data", "the object has no field 'data'"),
+        ('{"data": 5}', "data", "what rows names is no array"),
+        ("[]", "data", "an object with the field 'data' is expected"),
+        ('{"data": [], "data": [{}]}', "data", "the object has the field 'data' twice"),
+        ('{"data": [],}', "data", "a name and a colon are expected"),
+        ('{"data": [] 5}', "data", "a comma or } is expected"),
+        ('{"data": []} {}', "data", "something follows the end"),
+    ],
+)
+def test_a_document_without_the_array_that_rows_names_is_refused(
+    write: Write, text: str, rows: str, message: str
+) -> None:
+    with pytest.raises(EmqxConfigError, match=re.escape(message)):
+        read(write(text, "x.json"), rows=rows)
+
+
+def test_rows_is_for_json_files(write: Write) -> None:
+    with pytest.raises(EmqxConfigError, match="rows names the array in a JSON file"):
+        read(write("user_id,password\n"), rows="data")
+    with pytest.raises(EmqxConfigError, match="rows names the array in a JSON file"):
+        read_source([{"user_id": "a"}], Format(rows="data"))
+    with pytest.raises(EmqxConfigError, match="rows must be the name of an array"):
+        Format(rows="data..items")
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_dotted_columns_reach_into_objects(write: Write, name: str) -> None:
+    columns = {"user_id": "device.id", "password": "auth.secret"}
+    items = [
+        {"device": {"id": "a"}, "auth": {"secret": "p"}},
+        {"device.id": "b", "device": 5, "auth": {"secret": "q"}},
+        {"device": {"id": "c"}, "auth": "r"},
+        {"device": {"id": "d"}, "auth": {"secret": None}},
+        {"password": "s", "auth": {"secret": "t"}},
+    ]
+    text = json.dumps(items) if name == "x.json" else "\n".join(map(json.dumps, items))
+    rows, bad = read(write(text, name), columns=columns)
+    assert [row[1:3] for row in rows] == [("a", "p"), ("b", "q")]
+    assert [one[1:] for one in sorted(bad, key=itemgetter(2))] == [
+        ("c", "password is missing: the row has no 'auth.secret'"),
+        ("d", "password is missing: the row has no 'auth.secret'"),
+        (None, "user_id is missing: the row has no 'device.id'"),
+    ]
+
+
+def test_a_row_with_a_hash_needs_no_mapped_password() -> None:
+    given = [{"user_id": "a", "password_hash": "x"}, {"user_id": "b"}]
+    rows, bad = take(read_rows(given, Format(columns={"password": "key"})))
+    assert ([row[1] for row in rows], [one[1] for one in bad]) == (["a"], ["b"])
+
+
+def test_text_in_place_of_an_array_is_refused(write: Write) -> None:
     with pytest.raises(EmqxConfigError, match="must begin with"):
         read(write('"text"', "x.json"))
 
