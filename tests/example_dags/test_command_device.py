@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
+
+from tests.sensors.conftest import before_question
 
 
 def test_a_device_that_comes_later_gets_its_command_and_is_kicked(
@@ -14,10 +15,8 @@ def test_a_device_that_comes_later_gets_its_command_and_is_kicked(
         broker.connect("dev-7")
         broker.subscribe("dev-7", "cmd/dev-7", 1)
 
-    coming = threading.Timer(1.0, come_online)
-    coming.start()
+    before_question(broker, 2, come_online)
     run = run_dag(dag, run_conf={"clientid": "dev-7", "topic": "cmd/dev-7", "payload": "blink"})
-    coming.join()
 
     assert run.state == "success"
     assert [message.payload for message in broker.received("dev-7")] == [b"blink"]

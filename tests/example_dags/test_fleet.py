@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.needs import needs
+from tests.triggers.conftest import looks
 
 
 def test_the_night_brings_the_broker_to_the_file_and_disconnects_who_left(
@@ -149,9 +150,7 @@ def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: 
     async def watch() -> dict[str, Any]:
         watching = asyncio.create_task(first_event())
         # the first look only remembers what is there
-        while not broker.requests:  # noqa: ASYNC110 the broker is in another thread
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.5)
+        await looks(broker)
         broker.connect("example-sensor-7")
         broker.subscribe("example-sensor-7", "settings/example-sensor-7", 1)
         broker.connect("other-7")

@@ -196,6 +196,7 @@ def test_a_body_that_the_network_takes_slowly_is_not_cut_at_the_connect_timeout(
         head = b""
         while b"\r\n\r\n" not in head:
             head += connection.recv(65536)
+        # long enough for the client to fill every buffer between the two
         time.sleep(0.5)
         total = len(head.partition(b"\r\n\r\n")[2])
         while total < 7_000_000:
@@ -243,6 +244,7 @@ def test_a_broker_that_is_away_for_a_while_is_waited_for(
 ) -> None:
     made = connected(driver, proxy, version, attempts=100)
     proxy.stop()
+    # several attempts, which nobody sees
     back = threading.Timer(0.5, proxy.start)
     back.start()
     assert made.run(ask("GET", "/clients")).data == []
@@ -264,6 +266,7 @@ def cut_of_a_minute(
     def prepare(attempts: int) -> threading.Timer:
         connection = {**fake.connection(attempts=attempts), "host": proxy.url}
         monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+        # the minute
         back = threading.Timer(0.6, proxy.start)
         writes = count(1)
 

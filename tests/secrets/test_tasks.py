@@ -211,12 +211,13 @@ def test_no_trigger_shows_a_secret(
     async def watch_all(broker: FakeEmqx) -> None:
         triggers = list(every.triggers())
         tasks = [asyncio.create_task(watch(trigger)) for trigger in triggers]
+        # between the changes every watcher looks, whatever goes wrong with it: what they ask differs by trouble
         await asyncio.sleep(1)
         broker.disconnect("dev-1")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # as above
         broker.connect("dev-1")
         broker.raise_alarm("again")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # as above
         assert not any(task.done() for task in tasks[:4]), "a watcher never ends"
         assert shown(f"{triggers!r} {[trigger.serialize() for trigger in triggers]!r} {tasks!r}") == []
         for task in tasks:

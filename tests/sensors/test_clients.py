@@ -44,8 +44,8 @@ def test_a_kept_session_is_not_online(wait: Any, mode: dict[str, Any], broker: F
 
 def test_a_wait_goes_on_when_devices_go_offline(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
     broker.connect_many(["a", "b"])
-    broker.disconnect_later("a", 0.2)
-    broker.disconnect_later("b", 0.4)
+    broker.disconnect_later("a", 0.1)
+    broker.disconnect_later("b", 0.2)
     state, result = wait(EmqxClientOfflineSensor, clientids=["a", "b", "never"], **mode)
     assert state == "success"
     assert result == {"awaited": 3, "needed": 3, "offline": 3, "missing_count": 0, "missing": []}
@@ -90,7 +90,7 @@ def test_ids_come_from_a_file(
     file = tmp_path / "fleet.txt"
     file.write_text("\ufeffdev-1\r\n\ndev-2\ndev-1\n", encoding="utf-8")
     broker.connect("dev-1")
-    broker.connect_later("dev-2", 0.3)
+    broker.connect_later("dev-2", 0.2)
     given: dict[str, Any] = (
         {"clientids_path": str(file)} if how == "path" else {"clientids": ObjectStoragePath(f"file://{file}")}
     )
@@ -151,7 +151,7 @@ def test_sensors_map_over_devices(
     run_dag: Callable[..., Any], broker: FakeEmqx, mode: dict[str, Any]
 ) -> None:
     broker.connect_many(["a", "b"])
-    broker.connect_later("c", 0.3)
+    broker.connect_later("c", 0.2)
     with DAG("mapped", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
         EmqxClientOnlineSensor.partial(task_id="sensor", poke_interval=0.1, timeout=30, **mode).expand(
             clientids=["a", ["b", "c"]]

@@ -37,7 +37,7 @@ def broker(version: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEmqx]:
 
 
 @contextmanager
-def later(action: Callable[[], Any], seconds: float = 0.3) -> Iterator[None]:
+def later(action: Callable[[], Any], seconds: float = 0.2) -> Iterator[None]:
     """Do something while a sensor waits."""
     timer = threading.Timer(seconds, action)
     timer.start()
@@ -247,7 +247,7 @@ def test_a_connector_is_connected(wait: Any, mode: dict[str, Any], broker: FakeE
         else:
             broker.add_connector(name, status=status)
 
-    with later(lambda: add("disconnected"), 0.3), later(lambda: add("connected"), 0.6):
+    with later(lambda: add("disconnected"), 0.1), later(lambda: add("connected"), 0.2):
         state, result = wait(EmqxRuleHealthSensor, connector_id=name, **mode)
     assert (state, result) == ("success", {"states": {f"connector {name}": "connected"}})
 

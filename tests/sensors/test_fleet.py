@@ -18,7 +18,7 @@ def test_a_fleet_of_ten_thousand_is_waited_for(
     file = tmp_path / "fleet.txt"
     file.write_text("\n".join(ids))
     broker.connect_many(ids[:9_000])
-    coming = threading.Timer(0.5, broker.connect_many, [ids[9_000:9_905]])
+    coming = threading.Timer(0.2, broker.connect_many, [ids[9_000:9_905]])
     coming.start()
     state, result = wait(
         EmqxClientOnlineSensor, clientids_path=str(file), quorum="99%", timeout=120, poke_interval=1, **mode
@@ -37,7 +37,7 @@ def test_missing_ids_go_to_a_file(wait: Any, mode: dict[str, Any], broker: FakeE
     ids = [f"device-{number:05}" for number in range(3_000)]
     file, missing = tmp_path / "fleet.txt", tmp_path / "missing.txt"
     file.write_text("\n".join(ids))
-    coming = threading.Timer(0.5, broker.connect, [ids[0]])
+    coming = threading.Timer(0.2, broker.connect, [ids[0]])
     coming.start()
     arguments = {"clientids_path": str(file), "quorum": "any", "missing_path": str(missing)}
     state, result = wait(EmqxClientOnlineSensor, **arguments, **mode)
@@ -58,6 +58,7 @@ def test_a_broker_that_is_down_for_a_while_is_outlived(
     def outage() -> None:
         broker.stop()
         broker.connect("dev-1")
+        # long enough that looks fail: nobody sees them
         threading.Timer(0.5, broker.start).start()
 
     # a function of the broker cannot stop it
@@ -77,6 +78,6 @@ def test_a_key_that_is_refused_meanwhile_ends_the_wait(
 
 
 def test_stalls_are_outlived(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
-    broker.order_fault("stall", seconds=0.5, times=2)
-    broker.connect_later("dev-1", 1)
+    broker.order_fault("stall", seconds=0.2, times=2)
+    broker.connect_later("dev-1", 0.2)
     assert wait(EmqxClientOnlineSensor, clientids="dev-1", **mode)[0] == "success"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.client import exchange
+from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.polls import _polls
 
 
@@ -92,6 +93,24 @@ async def event_of(trigger: Any, within: float = 30) -> Any:
             return (await anext(events)).payload
         finally:
             await events.aclose()
+
+
+async def until(check: Any, seconds: float = 15) -> None:
+    async with asyncio.timeout(seconds):
+        while not check():  # noqa: ASYNC110 it is a thread that changes
+            await asyncio.sleep(0.02)
+
+
+async def looks(broker: FakeEmqx, count: int = 3) -> None:
+    """Wait until so many more requests have come, and one look at the least has ended."""
+    before = len(broker.requests)
+
+    def done() -> bool:
+        new = [served.path.split("?")[0] for served in broker.requests[before:]]
+        # what identifies the broker is asked once
+        return len(new) >= count and len(set(new)) < len(new) - 1
+
+    await until(done)
 
 
 def shift_pages(monkeypatch: pytest.MonkeyPatch, size: int, hidden: set[str], *, once: bool = False) -> None:

@@ -13,7 +13,7 @@ from airflow_provider_emqx import conditions, exceptions
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, error_event, error_of
 from airflow_provider_emqx.triggers.polls import Watch
-from tests.triggers.conftest import event_of
+from tests.triggers.conftest import event_of, looks
 
 
 def online(*clientids: str, **arguments: Any) -> EmqxConditionTrigger:
@@ -59,7 +59,7 @@ def test_nothing_is_asked_before_half_the_interval_has_passed(broker: FakeEmqx) 
 
     async def main() -> None:
         waiting = asyncio.create_task(event_of(online("dev-1", poll_interval=60)))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         assert broker.request_count == 0
         assert not waiting.done()
         waiting.cancel()
@@ -84,7 +84,7 @@ def test_the_deadline_holds_across_restarts_of_the_triggerer(broker: FakeEmqx) -
 
     async def main() -> Any:
         first = asyncio.create_task(event_of(online("ghost", deadline=deadline)))
-        await asyncio.sleep(0.7)
+        await looks(broker)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         restarted = EmqxConditionTrigger(**online("ghost", deadline=deadline).serialize()[1])
@@ -98,8 +98,8 @@ def test_the_deadline_holds_across_restarts_of_the_triggerer(broker: FakeEmqx) -
 
 
 def test_the_last_look_is_just_before_the_deadline(broker: FakeEmqx) -> None:
-    broker.connect_later("dev-1", 1)
-    event = asyncio.run(event_of(online("dev-1", poll_interval=60, deadline=time.time() + 4)))
+    broker.connect_later("dev-1", 0.2)
+    event = asyncio.run(event_of(online("dev-1", poll_interval=60, deadline=time.time() + 3)))
     assert event["status"] == "met"
 
 
@@ -180,7 +180,7 @@ def test_a_broker_that_is_down_for_a_while_is_outlived(broker: FakeEmqx) -> None
 @pytest.mark.parametrize("kind", ["status", "reset", "truncated", "garbage", "wrong_length", "close"])
 def test_faults_are_outlived(broker: FakeEmqx, kind: str) -> None:
     broker.order_fault(kind, status=500, times=6)
-    broker.connect_later("dev-1", 0.5)
+    broker.connect_later("dev-1", 0.2)
     assert asyncio.run(event_of(online("dev-1")))["status"] == "met"
     assert broker.pending_faults == 0 or kind == "close"
 
@@ -195,11 +195,11 @@ def test_too_many_failures_in_a_row_end_the_wait_with_the_last_one(broker: FakeE
 def test_a_key_that_is_refused_after_an_hour_ends_the_wait_without_hammering(broker: FakeEmqx) -> None:
     async def main() -> tuple[Any, int]:
         waiting = asyncio.create_task(event_of(online("dev-1", poll_interval=0.1)))
-        await asyncio.sleep(0.6)
+        await looks(broker)
         broker.remove_key("key")
         before = broker.request_count
         event = await waiting
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         return event, broker.request_count - before
 
     event, requests = asyncio.run(main())
@@ -210,12 +210,12 @@ def test_a_key_that_is_refused_after_an_hour_ends_the_wait_without_hammering(bro
 def test_a_key_that_was_replaced_is_taken_over(broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> Any:
         waiting = asyncio.create_task(event_of(online("dev-1", poll_interval=0.1)))
-        await asyncio.sleep(0.5)
+        await looks(broker)
         replaced = {**broker.connection(), "login": "new", "password": "newer"}
         monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(replaced))
         broker.add_key("new", "newer")
         broker.remove_key("key")
-        await asyncio.sleep(0.5)
+        await looks(broker)
         broker.connect("dev-1")
         return await waiting
 

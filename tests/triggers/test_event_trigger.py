@@ -16,7 +16,7 @@ from airflow_provider_emqx.triggers import emqx as module
 from airflow_provider_emqx.triggers import events
 from airflow_provider_emqx.triggers.emqx import EmqxEventTrigger
 from tests.needs import needs
-from tests.triggers.conftest import shift_pages, watched_loop
+from tests.triggers.conftest import looks, shift_pages, until, watched_loop
 
 
 @pytest.fixture(autouse=True)
@@ -74,24 +74,6 @@ async def watching(trigger: EmqxEventTrigger, store: Any = None) -> AsyncIterato
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(check: Any, seconds: float = 15) -> None:
-    async with asyncio.timeout(seconds):
-        while not check():  # noqa: ASYNC110 it is a thread that changes
-            await asyncio.sleep(0.02)
-
-
-async def looks(broker: FakeEmqx, count: int = 3) -> None:
-    """Wait until so many more requests have come, and one look at the least has ended."""
-    before = len(broker.requests)
-
-    def done() -> bool:
-        new = [served.path.split("?")[0] for served in broker.requests[before:]]
-        # what identifies the broker is asked once
-        return len(new) >= count and len(set(new)) < len(new) - 1
-
-    await until(done)
 
 
 def trigger(event: str, **arguments: Any) -> EmqxEventTrigger:
@@ -191,8 +173,9 @@ def test_the_event_loop_is_not_held_while_ten_thousand_clients_are_watched(
     async def main() -> float:
         store = Store()
         async with watched_loop() as held, watching(trigger(event), store):
-            # the first look sees all of them, and the second one compares
+            # the first look sees all of them
             await until(lambda: store.changes, 60)
+            # the second one, of a broker in another process, compares
             await asyncio.sleep(1)
         return held.longest
 
@@ -458,7 +441,7 @@ def test_an_event_that_airflow_may_not_have_stored_yet_is_told_again(
             await until(lambda: store.values)
             broker.connect("a")
             await until(lambda: ids(payloads) == ["a"])
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
         async with watching(trigger("client_online"), store) as payloads:
             await until(lambda: ids(payloads) == ["a"])
 
@@ -502,6 +485,7 @@ def test_a_broker_that_is_down_is_outlived(broker: FakeEmqx) -> None:
         async with watching(trigger("client_online")) as payloads:
             await looks(broker)
             await asyncio.to_thread(broker.stop)
+            # several looks, which nobody sees
             await asyncio.sleep(0.5)
             broker.connect("a")
             await asyncio.to_thread(broker.start)

@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
 from airflow_provider_emqx.triggers.polls import _polls
-from tests.triggers.conftest import event_of, shift_pages, watched_loop
+from tests.triggers.conftest import event_of, looks, shift_pages, watched_loop
 
 
 def trigger(clientid: str, **arguments: Any) -> EmqxConditionTrigger:
@@ -111,7 +111,7 @@ def test_waits_of_ten_connections_are_ten_polls(broker: FakeEmqx, monkeypatch: p
 def test_a_cancelled_wait_leaves_the_others_alone(broker: FakeEmqx) -> None:
     async def main() -> Any:
         waits = [asyncio.create_task(event_of(trigger("a", poll_interval=0.2))) for _ in range(20)]
-        await asyncio.sleep(0.5)
+        await looks(broker)
         for wait in waits[:19]:
             wait.cancel()
         await asyncio.gather(*waits[:19], return_exceptions=True)
@@ -124,11 +124,12 @@ def test_a_cancelled_wait_leaves_the_others_alone(broker: FakeEmqx) -> None:
 def test_when_all_are_cancelled_nothing_is_asked_any_more(broker: FakeEmqx) -> None:
     async def main() -> int:
         waits = [asyncio.create_task(event_of(trigger("a", poll_interval=0.2))) for _ in range(20)]
-        await asyncio.sleep(0.5)
+        await looks(broker)
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
         before = broker.request_count
+        # three intervals, in which a round that goes on would ask
         await asyncio.sleep(0.6)
         # whoever comes later begins anew
         broker.connect("a")
@@ -148,7 +149,7 @@ def test_a_session_is_closed_however_the_waits_end(broker: FakeEmqx, ending: str
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         waits = [asyncio.create_task(event_of(trigger(name, poll_interval=0.2))) for name in "abc"]
-        await asyncio.sleep(0.5)
+        await looks(broker)
         broker.order_fault("stall", seconds=60, times=10)
         while sum(poll._in_flight for poll in _polls.values()) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -181,7 +182,7 @@ def test_waits_with_other_options_stay_apart(broker: FakeEmqx) -> None:
     async def main() -> None:
         others = [asyncio.create_task(event_of(one)) for one in (old, offline)]
         assert (await event_of(trigger("a", poll_interval=0.2)))["status"] == "met"
-        await asyncio.sleep(0.5)
+        await looks(broker)
         assert not any(other.done() for other in others)
         broker.disconnect("a")
         assert (await others[1])["details"]["offline"] == 1
@@ -215,7 +216,7 @@ def test_offline_is_believed_only_after_asking_for_each_when_the_list_shifts(
 
     async def main() -> Any:
         wait = asyncio.create_task(event_of(waiting))
-        await asyncio.sleep(2)
+        await looks(broker, 12)
         assert not wait.done()
         broker.disconnect("device-7")
         return await wait
@@ -244,7 +245,7 @@ def test_an_empty_page_in_the_middle_of_a_listing_makes_nobody_offline(broker: F
         wait = asyncio.create_task(event_of(waiting))
         while broker.pending_faults:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        await asyncio.sleep(1)
+        await looks(broker)
         assert not wait.done()
         for clientid in ids:
             broker.disconnect(clientid)
@@ -290,7 +291,8 @@ def test_the_event_loop_goes_on_while_a_file_is_slow_to_read_or_write(
         def opened(path: Any, *args: Any, **kwargs: Any) -> Any:
             if str(path).endswith(slow):
                 opening.set()
-                time.sleep(1)
+                # a storage that is slow: long enough for many turns of the loop
+                time.sleep(0.5)
             return real(path, *args, **kwargs)
 
         return opened
@@ -310,7 +312,8 @@ def test_the_event_loop_goes_on_while_a_file_is_slow_to_read_or_write(
             waiting = asyncio.create_task(event_of(fleet))
             assert await asyncio.to_thread(opening.wait, 15)
             before = held.turns
-            await asyncio.sleep(0.8)
+            # most of the time for which the file is slow
+            await asyncio.sleep(0.4)
             turns = held.turns - before
             assert (await waiting)["details"]["missing_count"] == 9_999
         return turns
