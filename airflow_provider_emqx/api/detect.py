@@ -89,7 +89,12 @@ def version(broker: Broker, now: datetime) -> Operation[tuple[tuple[int, ...] | 
     list_nodes: Any = v5.cluster.list_nodes if broker.generation == "v5" else v4.nodes.list_brokers
     try:
         nodes = yield from list_nodes(broker)
-    except (EmqxAuthError, EmqxForbiddenError, EmqxUnsupportedError):
+    except EmqxAuthError:
+        if broker.namespace:
+            # what needs the version would be told instead that it is unknown
+            raise
+        return None, 0
+    except (EmqxForbiddenError, EmqxUnsupportedError):
         return None, 0
     versions = [found for node in nodes if (found := parse_version(str(node.get("version", ""))))]
     clocks = [_utc_offset(str(node.get("datetime", "")), now) for node in nodes]

@@ -112,7 +112,7 @@ def _read(conn: Connection, extras: Mapping[str, Any]) -> Settings:
 
 
 def _address(
-    host: str, port: int | None, schema: str, allow_http: bool
+    host: str, port: int | str | None, schema: str, allow_http: bool
 ) -> tuple[str, str, str | None, str | None]:
     """Give origin, prefix, base path and generation; the last two only where the address tells them."""
     host, schema = host.strip(), schema.strip()
@@ -182,7 +182,12 @@ def _is_host_name(name: str) -> bool:
     return True
 
 
-def _port(written: int | None, field: int | None) -> int | None:
+def _port(written: int | None, field: int | str | None) -> int | None:
+    # a secrets backend may have it as text
+    if isinstance(field, str):
+        if field.strip() and not (field.strip().isascii() and field.strip().isdigit()):
+            raise EmqxConfigError(f"{_label('port')} must be a whole number, not {field!r}")
+        field = int(field) if field.strip() else None
     if written and field and written != field:
         raise EmqxConfigError(f"{_label('host')} says port {written}, but {_label('port')} says {field}")
     # Airflow's form stores an empty port as 0

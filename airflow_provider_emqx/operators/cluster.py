@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx import conditions
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.base import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_emqx.conditions.base import Outcome
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 
@@ -303,7 +305,8 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     :param stop_when_empty: stop the evacuation at the end, so that clients may come back (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"node", "seconds", "stopped", "stats"}``, the last as the broker tells it.
+    :return: ``{"node", "state", "connected", "sessions", "seconds", "stopped"}``: what was left at the last look, the
+        same as of :class:`~airflow_provider_emqx.sensors.cluster.EmqxNodeEvacuatedSensor`.
     :raises EmqxTimeoutError: if the node is not empty in time; the evacuation is stopped.
     """
 
@@ -343,23 +346,19 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         with self.hook() as hook:
             self._start(hook)
             try:
-                while (stats := self._look(hook)) is not None:
+                while not (outcome := self._look(hook)).met:
                     if time.monotonic() - begun >= limit:
-                        raise EmqxTimeoutError(f"node {self.node} is not empty after {limit:g} s: {stats}")
+                        raise EmqxTimeoutError(
+                            f"node {self.node} is not empty after {limit:g} s: {outcome.text}"
+                        )
                     time.sleep(min(pause, limit))
-                last = self._last
             except BaseException:
                 self._stop(hook)
                 raise
             if stop:
                 hook.stop_evacuation(self.node)
                 self._started = False
-        return {
-            "node": self.node,
-            "seconds": round(time.monotonic() - begun, 1),
-            "stopped": stop,
-            "stats": last,
-        }
+        return {**outcome.details, "seconds": round(time.monotonic() - begun, 1), "stopped": stop}
 
     def on_kill(self) -> None:
         """Stop the evacuation."""
@@ -368,8 +367,18 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
                 self._stop(hook)
 
     def _start(self, hook: EmqxHook) -> None:
-        self._last: dict[str, Any] = {}
         settings = mapping("settings", self.settings)
+        others = [
+            row["node"]
+            for row in hook.list_nodes()
+            if row["node"] != self.node and row.get("node_status") == "running"
+        ]
+        if not others:
+            self.log.warning(
+                "Node %s is the only one that runs: no other node can take its sessions, so that they stay until they "
+                "expire",
+                self.node,
+            )
         try:
             hook.run(hook.api.cluster.start_evacuation(hook.broker, self.node, settings))
         except EmqxBadRequestError as error:
@@ -378,17 +387,14 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
             self.log.info("Node %s is being evacuated already", self.node)
         self._started = True
 
-    def _look(self, hook: EmqxHook) -> dict[str, Any] | None:
-        """Give the node's figures while it still has clients or sessions."""
-        rows = hook.get_rebalance_status()["evacuations"]
-        mine = [row for row in rows if row.get("node") == self.node]
-        if not mine:
+    def _look(self, hook: EmqxHook) -> Outcome:
+        """Look as the sensor does."""
+        condition = conditions.load("node_evacuated", {"node": self.node})
+        outcome = hook.run(conditions.ask(condition, hook.broker, time.time()))
+        if outcome.details["state"] is None:
             raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
-        self._last = dict(mine[0].get("stats") or {})
-        left = [self._last.get(name) for name in ("current_connected", "current_sessions")]
-        state = str(mine[0].get("state") or "")
-        self.log.info("Node %s: %s, %s connected, %s sessions left", self.node, state, *left)
-        return None if state == "prohibiting" or left == [0, 0] else self._last
+        self.log.info("Node %s", outcome.text)
+        return outcome
 
     def _stop(self, hook: EmqxHook) -> None:
         # a killed task comes here twice: from on_kill, and from what it raises in execute

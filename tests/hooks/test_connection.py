@@ -59,6 +59,19 @@ def test_the_port_may_stand_in_its_own_field() -> None:
     assert read("https://broker.example.com", port=0).origin == "https://broker.example.com"
 
 
+def test_a_secrets_backend_may_have_the_port_as_text() -> None:
+    def with_port(port: Any) -> Connection:
+        conn = Connection(conn_id="c", conn_type="emqx", host="https://broker.example.com:18083", login="k")
+        conn.password = "s"
+        conn.port = port
+        return conn
+
+    assert read_connection(with_port("18083"), {}).origin == "https://broker.example.com:18083"
+    assert read_connection(with_port(" "), {}).origin == "https://broker.example.com:18083"
+    with pytest.raises(EmqxConfigError, match="must be a whole number, not 'eighty'"):
+        read_connection(with_port("eighty"), {})
+
+
 @pytest.mark.parametrize(
     ("uri", "origin", "base"),
     [

@@ -345,3 +345,13 @@ def test_a_missing_connection_is_airflows_own_error() -> None:
 
     with pytest.raises(AirflowNotFoundException):
         EmqxHook("not_defined").get_client("x")
+
+
+@pytest.mark.parametrize("version", ["6.3.0-beta.2"])
+def test_a_wrong_key_with_a_namespace_is_told_as_a_wrong_key(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {**broker.connection(namespace="tenant-1"), "password": "wrong"}
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(wrong))
+    with EmqxHook() as hook, pytest.raises(errors.EmqxAuthError, match="401"):
+        hook.get_user("dev-1")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import stat
 import tarfile
 from pathlib import Path
@@ -274,6 +275,40 @@ def test_a_node_is_evacuated_until_it_is_empty(cluster: Any) -> None:
     assert result["stopped"] is False
     assert on_node(cluster, "emqx@n1") == 0
     assert [line.rpartition("/")[2] for line in sent(cluster)] == ["start"]
+
+
+def test_a_node_without_clients_is_not_empty_before_it_is_closed_to_them(
+    cluster: Any, mocker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In its first state a node still lets clients in: operator and sensor call it empty by one rule."""
+    mocker.patch.object(EmqxEvacuateNodeOperator, "log", new=logging.getLogger("a-task"))
+    for clientid in list(cluster.clients):
+        cluster.disconnect(clientid)
+    states: list[str] = []
+
+    def look(method: str, path: str) -> None:
+        evacuation = cluster.state.known_node("emqx@n1").evacuation
+        if evacuation is not None and "global_status" in path:
+            states.append(evacuation.state)
+            if len(states) == 2:
+                cluster.finish_evacuation("emqx@n1")
+
+    cluster.before_each_request(look)
+    result = execute(EmqxEvacuateNodeOperator, node="emqx@n1", poll_interval=0.1)
+    assert states[0] == "waiting_health_check"
+    assert len(states) == 2
+    assert (result["state"], result["connected"], result["sessions"]) == ("prohibiting", 0, 0)
+    assert "only one that runs" not in caplog.text
+
+
+def test_a_node_that_nobody_takes_the_sessions_of_is_told_at_the_start(
+    cluster: Any, mocker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    mocker.patch.object(EmqxEvacuateNodeOperator, "log", new=logging.getLogger("a-task"))
+    cluster.stop_node("emqx@n2")
+    with pytest.raises(EmqxTimeoutError):
+        execute(EmqxEvacuateNodeOperator, node="emqx@n1", poll_interval=0.1, timeout=0.2)
+    assert "no other node can take its sessions" in caplog.text
 
 
 def test_a_retry_waits_for_the_evacuation_that_is_under_way(cluster: Any) -> None:
