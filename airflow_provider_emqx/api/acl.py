@@ -150,7 +150,7 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _qos(value: Any) -> list[int]:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return list(_ALL_QOS)
     # a cell of a CSV file: "0,1"
     values = value.replace(",", " ").split() if isinstance(value, str) else value
@@ -165,7 +165,7 @@ def _qos(value: Any) -> list[int]:
 
 
 def _retain(value: Any) -> str | bool:
-    text = str("all" if value is None or value == "" else value).lower()
+    text = str("all" if value is None or (isinstance(value, str) and not value) else value).lower()
     if text not in ("all", "true", "false"):
         raise EmqxConfigError(f"retain must be 'all', true or false, not {value!r}")
     return text if text == "all" else text == "true"

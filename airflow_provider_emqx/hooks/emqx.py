@@ -289,6 +289,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         hash_passwords: bool = False,
         pepper_conn_id: str | None = None,
         acl_rules: Sequence[Mapping[str, Any]] | None = None,
+        strip: bool | None = None,
     ) -> Iterator[Outcome]:
         """
         Provision users in bulk and give the outcome of every row: what
@@ -312,6 +313,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param hash_passwords: hash plain passwords here instead of in the broker (EMQX 5.7 and newer).
         :param pepper_conn_id: Airflow connection whose password is the pepper of the salts.
         :param acl_rules: rules that all clients are to have.
+        :param strip: as the operator's: whether white space around ids and passwords is taken off, or kept.
         :return: an iterator over ``(line, user_id, outcome, reason, file)``; the work is done as it is advanced.
         :raises EmqxConfigError: for arguments that cannot be right, before anything is sent; and if ``max_deletes`` is
             exceeded.
@@ -331,7 +333,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             pepper=pepper_of(pepper_conn_id),
             acl_rules=() if acl_rules is None else acl_rules,
         )
-        return provision_users(self, rows, plan)
+        return provision_users(self, rows, plan, strip)
 
 
 def operations(broker: Broker) -> ModuleType:

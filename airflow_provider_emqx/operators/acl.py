@@ -13,6 +13,7 @@ from airflow_provider_emqx.operators.base import (
     is_dry_run,
     keep_result,
     mapping,
+    optional,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
         ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other (templated).
     :param encoding: of the file (templated).
+    :param strip: ``True`` takes white space off around all texts, ``False`` keeps it. By default rows with white
+        space around a username, client id or topic are rejected (templated).
     :param on_rejected: ``"report"`` ends the task well with a warning, ``"fail"`` ends it as failed after the good
         subjects are done (templated). If no row could be done, it always fails.
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good subjects are
@@ -78,6 +81,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         "delimiter",
         "quoting",
         "encoding",
+        "strip",
         "on_rejected",
         "max_rejected",
         "plan_only",
@@ -98,6 +102,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         delimiter: str = ",",
         quoting: str = "standard",
         encoding: str = "utf-8",
+        strip: bool | str | None = None,
         on_rejected: str = "report",
         max_rejected: float | str | None = None,
         dry_run: bool | str = False,
@@ -113,6 +118,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self.delimiter = delimiter
         self.quoting = quoting
         self.encoding = encoding
+        self.strip = strip
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
         self.plan_only = dry_run
@@ -137,6 +143,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             delimiter=self.delimiter,
             quoting=self.quoting,
             encoding=self.encoding,
+            strip=optional("strip", self.strip),
         )
         source = read_source(plain(self.source), how)
         with self.hook() as hook:

@@ -18,6 +18,7 @@ from airflow_provider_emqx.operators.base import (
     keep_result,
     mapping,
     named,
+    optional,
     texts,
 )
 
@@ -61,6 +62,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
         ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other.
     :param encoding: of the file.
+    :param strip: ``True`` takes white space off around all texts, ``False`` keeps it. By default rows with white
+        space around an id or a password are rejected (templated).
     :param on_rejected: ``"report"`` ends the task well with a warning; ``"fail"`` ends it as failed after the good rows
         are done. A source of which every row was rejected always fails.
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good rows are
@@ -112,6 +115,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "delimiter",
         "quoting",
         "encoding",
+        "strip",
         "on_rejected",
         "max_rejected",
         "plan_only",
@@ -141,6 +145,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         delimiter: str = ",",
         quoting: str = "standard",
         encoding: str = "utf-8",
+        strip: bool | str | None = None,
         on_rejected: str = "report",
         max_rejected: float | str | None = None,
         dry_run: bool | str = False,
@@ -165,6 +170,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.delimiter = delimiter
         self.quoting = quoting
         self.encoding = encoding
+        self.strip = strip
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
         self.plan_only = dry_run
@@ -234,6 +240,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             delimiter=self.delimiter,
             quoting=self.quoting,
             encoding=self.encoding,
+            strip=optional("strip", self.strip),
         )
 
 
@@ -280,7 +287,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         """Write the file."""
         from airflow_provider_emqx.provisioning.export import export_users
 
-        wanted = None if self.is_superuser in (None, "") else boolean("is_superuser", self.is_superuser)
+        wanted = optional("is_superuser", self.is_superuser)
         with self.hook(user_id_type=self.user_id_type or None) as hook:
             summary = export_users(hook, self.path, wanted)
         self.log.info("%s users are in %s", f"{summary['users']:,}", summary["path"])

@@ -94,6 +94,17 @@ def texts(name: str, value: Any) -> list[str]:
     return items
 
 
+def optional(name: str, value: object) -> bool | None:
+    """
+    Read true, false, or nothing, also from a template.
+
+    :param name: of the argument, for the error.
+    :param value: what was given; empty text and ``"None"`` are nothing.
+    """
+    nothing = value is None or (isinstance(value, str) and value in ("", "None"))
+    return None if nothing else boolean(name, value)
+
+
 def named(name: str, value: Any) -> list[str]:
     """
     Read one or several texts that say what is meant, as :func:`texts` does. An empty list, as from another task, means
@@ -103,7 +114,7 @@ def named(name: str, value: Any) -> list[str]:
     :param value: what was given.
     :raises EmqxConfigError: also for empty text, a template without a value: the task would do nothing and end well.
     """
-    if value == "":
+    if isinstance(value, str) and not value:
         raise EmqxConfigError(f"{name} has no value; if none is meant, give an empty list. Nothing was done")
     return texts(name, value)
 
@@ -211,7 +222,7 @@ def number(name: str, value: object) -> float | None:
     :param name: of the argument, for the error.
     :param value: the number.
     """
-    if value is None or value == "" or value == "None":
+    if value is None or (isinstance(value, str) and value in ("", "None")):
         return None
     try:
         given = float(str(value))

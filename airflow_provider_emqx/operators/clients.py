@@ -224,7 +224,9 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
             **{name: part for name, part in parts.items() if part is not None},
         }
         # a template without a value would select far more than was meant
-        if empty := [name for name, value in filters.items() if value is None or value == ""]:
+        if empty := [
+            name for name, value in filters.items() if value is None or (isinstance(value, str) and not value)
+        ]:
             raise EmqxConfigError(
                 f"the filter {empty[0]} has no value: it would select every client. Nobody was kicked"
             )

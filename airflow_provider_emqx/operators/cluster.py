@@ -16,6 +16,7 @@ from airflow_provider_emqx.operators.base import (
     mapping,
     named,
     number,
+    optional,
     seconds,
     texts,
     whole,
@@ -460,7 +461,7 @@ class EmqxApiOperator(BaseEmqxOperator):
     def execute(self, context: Context) -> Any:
         """Send it."""
         query = mapping("query", self.query)
-        idempotent = None if self.idempotent in (None, "") else boolean("idempotent", self.idempotent)
+        idempotent = optional("idempotent", self.idempotent)
         with self.hook() as hook:
             answer = hook.request(self.method, self.path, query, plain(self.json), idempotent)
         self.log.info("%s %s: done", self.method, self.path)

@@ -49,6 +49,7 @@ class RulesFormat(Format):
     """How a file of rules is to be read; without the topic (``ids_only``) a row says only whose rules are meant."""
 
     fields: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "all", *FIELDS)
+    exact: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "topic")
     strict: ClassVar[bool] = True
 
     def needs(self, name: str, header: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -62,6 +62,8 @@ class Format:
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or ``"none"``,
         where ``"`` is a character as any other.
     :param encoding: of the text; a byte order mark is accepted in UTF-8.
+    :param strip: whether white space around texts is taken off (``True``) or kept (``False``). ``None``: rows with
+        white space around a name or a password are rejected, since nobody can tell which is meant.
     """
 
     name: str | None = None
@@ -71,9 +73,12 @@ class Format:
     quoting: str = "standard"
     rows: str = ""
     encoding: str = "utf-8"
+    strip: bool | None = None
 
     #: what rows may have, in the order in which blocks give it
     fields: ClassVar[tuple[str, ...]] = FIELDS
+    #: of which white space around a value makes another name or secret
+    exact: ClassVar[tuple[str, ...]] = ("user_id", "password")
     #: whether rows may have nothing else
     strict: ClassVar[bool] = False
 
@@ -133,6 +138,67 @@ class Format:
         if name == "password":
             return not self.ids_only and self.column("password_hash") not in header
         return name == "user_id"
+
+
+def trimmed(blocks: Iterable[Block], how: Format) -> Iterator[Block]:
+    """
+    Take white space off the texts of blocks, or reject the rows that have it around a name or a password.
+
+    :param blocks: of a source.
+    :param how: its ``strip`` counts.
+    """
+    if how.strip is False:
+        yield from blocks
+        return
+    exact = [how.fields.index(name) for name in how.exact]
+    for block in blocks:
+        if how.strip:
+            yield block._replace(
+                columns=tuple([_strip(value) for value in values] for values in block.columns)
+            )
+            continue
+        wrong: dict[int, str] = {}
+        for at in exact:
+            # nearly no row has any: one comparison tells for all of them
+            values = block.columns[at]
+            stripped = [_strip(value) for value in values]
+            if stripped != values:
+                for index, (value, bare) in enumerate(zip(values, stripped, strict=True)):
+                    if value != bare:
+                        wrong.setdefault(index, f"{how.fields[at]} {_AROUND}")
+        yield _without(block, wrong, exact) if wrong else block
+
+
+_AROUND = "has white space before or after it; give strip=True to take it off, or strip=False to keep it"
+
+
+def _strip(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _without(block: Block, wrong: Mapping[int, str], exact: Sequence[int]) -> Block:
+    """Reject rows of a block; each may mean who is named without the white space."""
+    bad = [
+        Bad(
+            block.lines[index],
+            block.columns[exact[0]][index],
+            reason,
+            tuple(
+                text
+                for at in exact
+                if isinstance(value := block.columns[at][index], str)
+                for text in (value, value.strip())
+            ),
+        )
+        for index, reason in sorted(wrong.items())
+    ]
+    kept = [index for index in range(len(block.lines)) if index not in wrong]
+    return Block(
+        [block.lines[index] for index in kept],
+        tuple([values[index] for index in kept] for values in block.columns),
+        [*block.bad, *bad],
+        block.file,
+    )
 
 
 def kind(value: object) -> str:

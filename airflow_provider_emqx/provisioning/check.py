@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 from airflow_provider_emqx.api.base import Broker, is_utf8, path
@@ -26,6 +27,10 @@ _FLAGS: dict[object, bool] = {
 #: characters of the longest hash with its salt
 _HASHED = 160
 _DOTS = frozenset({".", ".."})
+#: what databases and programs write where they have nothing
+_NOTHING = frozenset({"\\N", "NULL", "null", "nan", "NaN", "None"})
+#: what a spreadsheet makes of a number that is too long, and how it keeps zeros at the front
+_SPREADSHEET = re.compile(r'\d(?:[.,]\d+)?E\+\d+|="[^"]*"?')
 #: ids up to this length fit into a request line however they are percent-encoded
 _SHORT = 600
 #: bytes of JSON around the values of a user
@@ -125,7 +130,10 @@ class Checker:
                     and user_id.isascii()
                     and user_id.isprintable()
                     and user_id not in _DOTS
+                    and "E+" not in user_id
+                    and user_id[0] != "="
                     and password != ""
+                    and password not in _NOTHING
                     and password.isascii()
                     and password.isprintable()
                 )
@@ -196,6 +204,8 @@ class Checker:
 
     def _wrong_password(self, password: object) -> str | None:
         reason = _wrong_text("password", password)
+        if not reason and password in _NOTHING:
+            reason = f"password is {password!r}, which stands for no value"
         if not reason and self._hasher is not None:
             reason = self._hasher.wrong(str(password))
         return reason
@@ -223,6 +233,8 @@ class Checker:
             return reason
         if user_id in _DOTS:
             return f"user_id {user_id!r} cannot be used: in a path of the API it means something else"
+        if _SPREADSHEET.fullmatch(user_id):
+            return f"user_id {user_id!r} is what a spreadsheet makes of a number: format the column as text"
         if "\0" in user_id:
             return "user_id holds a NUL character, which MQTT does not allow"
         if len(user_id) > _SHORT:

@@ -313,17 +313,18 @@ class Run:
         tell_rate(hook, rows, at_once=1 if writer.one_each else pace.most, more=" and ".join(more))
 
 
-def provision_users(hook: EmqxHook, rows: Any, plan: Plan) -> Iterator[Outcome]:
+def provision_users(hook: EmqxHook, rows: Any, plan: Plan, strip: bool | None = None) -> Iterator[Outcome]:
     """
     Provision users and give what became of each row, and of each user that no row names.
 
     :param hook: of the broker.
     :param rows: an iterable of dicts, read as they are needed; or path or URL of a file.
     :param plan: what to do with them.
+    :param strip: as of :class:`~airflow_provider_emqx.provisioning.blocks.Format`.
     :return: an iterator over the outcomes; the work is done as it is advanced.
     :raises EmqxError: if the source or the broker fails, after the outcomes of the rows that were done before.
     """
-    source = read_source(rows, Format(ids_only=plan.mode in IDS_ONLY))
+    source = read_source(rows, Format(ids_only=plan.mode in IDS_ONLY, strip=strip))
     return _outcomes(Run(hook, plan, source.expected), source)
 
 

@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import itemgetter
@@ -22,6 +23,8 @@ from airflow_provider_emqx.provisioning.blocks import Bad, Block, Format, kind
 
 #: rows read at a time
 BLOCK = 500
+#: blocks held back at most until a column that was mapped is seen
+_HELD = 20
 #: characters of the longest row: more than fits into one request
 LONGEST = 8_000_000
 _QUOTE = (
@@ -80,6 +83,7 @@ def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Bloc
     # the limit is the process's; it is only ever raised
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
     lines = _Lines(text, where)
+    how = replace(how, delimiter=_stated(lines) or how.delimiter)
     read = partial(
         csv.reader,
         delimiter=how.delimiter,
@@ -106,6 +110,16 @@ def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Bloc
             [None] * len(rows) if at is None else list(map(itemgetter(at), rows)) for at in positions
         )
         yield Block(numbers, columns, bad)
+
+
+def _stated(lines: _Lines) -> str | None:
+    """Take a first line ``sep=;``, by which spreadsheets say what is between fields."""
+    first = lines.take(1)
+    found = re.fullmatch(r"\ufeff?sep=([^\r\n\"])\s*", first[0], re.IGNORECASE) if first else None
+    if found is None:
+        lines.put_back(first)
+        return None
+    return found[1]
 
 
 _Reader: TypeAlias = "Callable[[Iterable[str]], Iterator[list[str]]]"
@@ -222,7 +236,8 @@ def _header(lines: _Lines, read: _Reader, how: Format, where: Where) -> list[str
         if any(line.count(how.delimiter) + 1 >= len(row) for line in taken_in):
             raise where.broken(f"the header cannot be read: {_QUOTE}", number)
         if row:
-            return row
+            # white space around a column's name is no part of it
+            return [name.strip() for name in row]
     raise where.broken("the file is empty")
 
 
@@ -233,7 +248,7 @@ def _positions(
         raise where.broken(f"{unknown}. Other names can be mapped with columns=")
     positions: list[int | None] = []
     for name in how.fields:
-        column = how.column(name)
+        column = how.column(name).strip() if delimiter else how.column(name)
         if header.count(column) > 1:
             raise where.broken(f"the header has the column {column!r} twice")
         if column in header:
@@ -357,6 +372,10 @@ def read_json_lines(text: io.TextIOWrapper, how: Format, where: Where) -> Iterat
     :return: blocks of rows.
     :raises EmqxError: if the text is broken, after the rows before that.
     """
+    yield from _mapped(partial(_json_lines, text, how, where), how)
+
+
+def _json_lines(text: io.TextIOWrapper, how: Format, where: Where, unseen: set[str]) -> Iterator[Block]:
     lines = _Lines(text, where)
     decode = json.JSONDecoder().decode
     several = json.JSONDecoder().raw_decode
@@ -374,7 +393,7 @@ def read_json_lines(text: io.TextIOWrapper, how: Format, where: Where) -> Iterat
                     bad.append(Bad(number, None, reason, _pieces(line)))
             items += found
             numbers += [number] * len(found)
-        yield _block(numbers, items, bad, how)
+        yield _block(numbers, items, bad, how, unseen)
 
 
 def _objects_in(line: str, decode: Callable[[str, int], tuple[Any, int]]) -> list[Any]:
@@ -576,6 +595,10 @@ def objects(items: Iterator[tuple[int, Any]], how: Format) -> Iterator[Block]:
     :param how: its ``columns`` count.
     :raises Exception: whatever ``items`` raises, after the rows before that.
     """
+    yield from _mapped(partial(_objects, items, how), how)
+
+
+def _objects(items: Iterator[tuple[int, Any]], how: Format, unseen: set[str]) -> Iterator[Block]:
     error: Exception | None = None
     while error is None:
         taken: list[tuple[int, Any]] = []
@@ -585,18 +608,54 @@ def objects(items: Iterator[tuple[int, Any]], how: Format) -> Iterator[Block]:
         except Exception as broken:  # an iterable may be anybody's
             error = broken
         if taken:
-            yield _block([line for line, _ in taken], [item for _, item in taken], [], how)
+            yield _block([line for line, _ in taken], [item for _, item in taken], [], how, unseen)
         elif error is None:
             return
     raise error
 
 
-def _block(numbers: list[int], items: list[Any], bad: list[Bad], how: Format) -> Block:
+def _mapped(read: Callable[[set[str]], Iterator[Block]], how: Format) -> Iterator[Block]:
+    """
+    Hold blocks of objects back until every column that was mapped is seen, or so many have come that it may be rare.
+
+    :param read: gives the blocks, and takes the columns that it sees out of a set.
+    :param how: the format.
+    :raises EmqxConfigError: if no row has a column that was mapped; of short sources before any row is given out.
+    """
+    # of a row without an id or a password its own reason tells
+    unseen = {column for name, column in how.columns.items() if not how.needs(name, ())}
+    held: list[Block] = []
+    rows = 0
+    blocks = read(unseen)
+    while True:
+        try:
+            block = next(blocks, None)
+        except Exception:
+            yield from held
+            raise
+        if block is None:
+            break
+        rows += len(block.lines)
+        held.append(block)
+        if not unseen or len(held) > _HELD:
+            yield from held
+            held.clear()
+    if unseen and rows:
+        column = min(unseen)
+        raise EmqxConfigError(
+            f"columns maps to {column!r}, but none of the {rows:,} rows has it: correct the name"
+        )
+    yield from held
+
+
+def _block(numbers: list[int], items: list[Any], bad: list[Bad], how: Format, unseen: set[str]) -> Block:
     if how.strict or not all(isinstance(item, dict) for item in items):
         wrong = {at: reason for at, item in enumerate(items) if (reason := _wrong(item, how))}
         bad += [Bad(numbers[at], None, reason, _texts(items[at])) for at, reason in wrong.items()]
         for at in reversed(wrong):
             del numbers[at], items[at]
+    if unseen:
+        unseen -= {column for column in unseen if any(how.value(item, column) is not None for item in items)}
     columns = tuple(_column(items, how.column(name), how) for name in how.fields)
     # the rules of a subject tell of themselves what they lack
     if how.columns and not how.strict and (wrong := _lacking(items, columns, how)):

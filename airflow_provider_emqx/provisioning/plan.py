@@ -91,7 +91,7 @@ class Plan(Terms):
                 f"mode {self.mode!r} needs the whole source, not a shard: let the shards 'upsert', and after them one "
                 "task 'prune'"
             )
-        if self.protect == "":
+        if isinstance(self.protect, str) and not self.protect:
             raise EmqxConfigError(
                 "protect has no value: nobody would be protected. Leave it out, or name users"
             )
@@ -140,7 +140,7 @@ def texts(name: str, given: str | Sequence[Any] | None) -> tuple[str, ...]:
     :param given: the text, or texts.
     :raises EmqxConfigError: if one of them is no text or empty.
     """
-    if given is None or given == "":
+    if given is None or (isinstance(given, str) and not given):
         return ()
     several = (given,) if isinstance(given, str) else tuple(given)
     if not all(isinstance(one, str) and one for one in several):
@@ -160,7 +160,7 @@ def limit(given: float | str | None, of: int, name: str = "max_rejected") -> int
     """
     if given is None:
         return None
-    if given == "":
+    if isinstance(given, str) and not given:
         raise EmqxConfigError(f"{name} has no value; give a count or a share, or leave it out")
     # True and False are numbers to float()
     text = "" if isinstance(given, bool) else str(given).strip()

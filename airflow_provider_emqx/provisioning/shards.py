@@ -32,7 +32,7 @@ class Shard(NamedTuple):
         :param given: ``(0, 4)``, ``[0, 4]`` or ``"0/4"``; ``None`` for all rows.
         :raises EmqxConfigError: if it is no part of a whole.
         """
-        if given is None or given == "":
+        if given is None or (isinstance(given, str) and not given):
             return None
         parts = re.findall(r"-?\d+", given) if isinstance(given, str) else given
         try:

@@ -27,7 +27,7 @@ from airflow_provider_emqx.files import (
     open_to_read,
     size_and_age,
 )
-from airflow_provider_emqx.provisioning.blocks import Block, Format
+from airflow_provider_emqx.provisioning.blocks import Block, Format, trimmed
 from airflow_provider_emqx.provisioning.formats import (
     FAILURES,
     Where,
@@ -128,7 +128,7 @@ def read_source(given: Any, how: Format) -> Source:
         found = find(given, how)
         files = found.files
         return Source(
-            read_files(files, how),
+            trimmed(read_files(files, how), how),
             files,
             lambda: estimate(files, how),
             found.takes,
@@ -144,7 +144,13 @@ def read_source(given: Any, how: Format) -> Source:
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
     if how.rows:
         raise EmqxConfigError("rows names the array in a JSON file, but source is a list: leave it out")
-    return Source(read_rows(given, how), (), lambda: len(given) if isinstance(given, Sized) else None)
+    if hasattr(given, "__array__"):
+        raise EmqxConfigError(
+            f"source must be a path, a URL or a list of rows, not {type(given).__name__}: of a pandas table "
+            "give the DataFrame"
+        )
+    blocks = trimmed(read_rows(given, how), how)
+    return Source(blocks, (), lambda: len(given) if isinstance(given, Sized) else None)
 
 
 def _is_place(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -35,9 +35,13 @@ def read_sql(conn_id: str, sql: str, parameters: Any, how: Format, size: int) ->
             cursor.execute(sql) if parameters is None else cursor.execute(sql, parameters)
             rows = cursor.fetchmany(size)
             # a named cursor knows its columns after the first fetch
-            positions = _positions([column[0] for column in cursor.description or ()], how)
+            header = [column[0] for column in cursor.description or ()]
+            positions = _positions(header, how)
             read = 0
             while rows:
+                if isinstance(rows[0], Mapping):
+                    # a cursor that gives dicts
+                    rows = [[row[name] for name in header] for row in rows]
                 columns = tuple(
                     [None] * len(rows) if at is None else [row[at] for row in rows] for at in positions
                 )
@@ -70,7 +74,14 @@ def _hook(conn_id: str) -> Any:
             "reading from a database needs airflow-provider-emqx[sql] on the workers"
         ) from None
     connection = BaseHook.get_connection(conn_id)
-    hook = connection.get_hook()
+    try:
+        hook = connection.get_hook()
+    except Exception as error:
+        # an unknown type, such as "generic", or a provider that is not installed
+        raise EmqxConfigError(
+            f"the connection {conn_id!r} of type {connection.conn_type!r} has no hook here ({type(error).__name__}); "
+            "expected a connection of a database, with its provider installed on the workers"
+        ) from None
     if not isinstance(hook, DbApiHook):
         raise EmqxConfigError(f"the connection {conn_id!r} is of type {connection.conn_type!r}: no database")
     return hook

@@ -24,7 +24,8 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
 
     :param sql: one query with the columns ``user_id`` and ``password`` (or ``password_hash`` and ``salt``), and
         ``is_superuser`` if wanted; names are compared without regard to case. Ids and passwords must be text: use
-        ``CAST``. Templated; a name ending in ``.sql`` is a file.
+        ``CAST``; columns of type ``CHAR`` are padded with spaces: use ``TRIM``, or ``strip=True``. Templated; a name
+        ending in ``.sql`` is a file.
     :param sql_conn_id: Airflow connection of the database (templated).
     :param parameters: of the query, as the database's driver wants them (templated).
     :param fetch_size: rows fetched at a time.
@@ -67,8 +68,9 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         self.fetch_size = fetch_size
 
     def _read(self, how: Format) -> Source:
+        from airflow_provider_emqx.provisioning.blocks import trimmed
         from airflow_provider_emqx.provisioning.sources import Source
         from airflow_provider_emqx.transfers.reading import read_sql
 
         size = whole("fetch_size", self.fetch_size) or 1_000
-        return Source(read_sql(self.sql_conn_id, self.sql, plain(self.parameters), how, size))
+        return Source(trimmed(read_sql(self.sql_conn_id, self.sql, plain(self.parameters), how, size), how))

@@ -196,3 +196,32 @@ def test_postgresql_keeps_the_result_and_gives_it_out_as_it_is_asked_for(
             fetch_size=400,
         )
     assert sum(user_id.startswith("e") for user_id in broker.users) == 1_600
+
+
+def test_a_cursor_that_gives_dicts_and_padded_columns(
+    broker: Any, mocker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    cursor = mocker.MagicMock()
+    cursor.description = [("user_id",), ("password",)]
+    row = {"user_id": "dev-1   ", "password": "pw  "}
+    cursor.fetchmany.side_effect = lambda size: next(pages)
+    hook = mocker.MagicMock(spec=DbApiHook)
+    hook.get_conn.return_value.cursor.return_value = cursor
+    mocker.patch("airflow_provider_emqx.transfers.reading._hook", return_value=hook)
+    pages = iter([[row], []])
+    with pytest.raises(EmqxError, match="every row|rejected"):
+        execute(sql="SELECT 1", sql_conn_id="db")
+    pages = iter([[row], []])
+    assert execute(sql="SELECT 1", sql_conn_id="db", strip=True)["written"] == 1
+    assert broker.verify("dev-1", "pw")
+
+
+@pytest.mark.parametrize("uri", ["generic://host", "no-such-type://host"])
+def test_a_connection_without_a_hook_is_told_in_our_words(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_DB", uri)
+    with pytest.raises(EmqxConfigError, match="has no hook here .*expected a connection of a database"):
+        execute(sql="SELECT 1", sql_conn_id="db")
