@@ -64,6 +64,19 @@ def is_plainly_location(given: object) -> bool:
     return _ABSOLUTE.match(text) is not None or _RELATIVE.fullmatch(text) is not None
 
 
+def shown(location: Location) -> str:
+    """
+    Return a path or URL as logs, errors and reports name it: without a password or a signature, and valid UTF-8.
+
+    :param location: path, URL, or ObjectStoragePath. The name of a local file need not be UTF-8.
+    """
+    text = str(location).encode("utf-8", "backslashreplace").decode()
+    if "://" not in text or not _CREDENTIALS.search(text):
+        return text
+    text = re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:…@", text)
+    return re.sub(r"([?&][^/=&]+=)[^&]*", r"\1…", text)
+
+
 def locate(location: Location) -> str | ObjectStoragePath:
     """
     Tell where a file is.
@@ -92,11 +105,11 @@ def locate(location: Location) -> str | ObjectStoragePath:
         missing = isinstance(error, ImportError) or "registered" in str(error)
         hint = f". Install {provider} on the workers" if provider and missing else ""
         access = "" if missing else _access(location)
-        raise EmqxConfigError(f"{str(location)!r} cannot be opened{access}: {error}{hint}") from error
+        raise EmqxConfigError(f"{shown(location)!r} cannot be opened{access}: {error}{hint}") from error
     except TypeError as error:
         # of a universal_pathlib that this Airflow was not made for: it refuses every path
         raise EmqxConfigError(
-            f"{str(location)!r} cannot be opened: {error} Airflow 2.11.0 and 3.0 need universal_pathlib<0.3"
+            f"{shown(location)!r} cannot be opened: {error} Airflow 2.11.0 and 3.0 need universal_pathlib<0.3"
         ) from error
     return path
 
@@ -288,7 +301,7 @@ def _create(place: str | ObjectStoragePath, not_written: Callable[[OSError], Exc
 
 def _not_written(location: Location, what: str, error: OSError) -> EmqxConfigError:
     return EmqxConfigError(
-        f"the {what} {str(location)!r} cannot be written{_access(location)}: {_why(error)}"
+        f"the {what} {shown(location)!r} cannot be written{_access(location)}: {_why(error)}"
     )
 
 
@@ -369,20 +382,20 @@ def _os_errors() -> Iterator[None]:
 
 
 def _not_opened(error: OSError, location: Location) -> EmqxError:
-    shown = repr(str(location))
+    name = repr(shown(location))
     if isinstance(error, FileNotFoundError):
-        relative = "://" not in shown and not os.path.isabs(str(location))
+        relative = "://" not in name and not os.path.isabs(str(location))
         return EmqxConfigError(
-            f"file {shown} not found"
+            f"file {name} not found"
             + (f" in the task's working directory {os.getcwd()!r}" if relative else "")
         )
     if isinstance(error, IsADirectoryError):
-        return EmqxConfigError(f"{shown} is a directory, not a file")
-    if isinstance(error, PermissionError) and "://" not in shown:
-        return EmqxConfigError(f"{shown} may not be read by the user that runs the task")
+        return EmqxConfigError(f"{name} is a directory, not a file")
+    if isinstance(error, PermissionError) and "://" not in name:
+        return EmqxConfigError(f"{name} may not be read by the user that runs the task")
     if isinstance(error, PermissionError):
-        return EmqxConfigError(f"{shown} may not be read{_access(location)}")
-    return EmqxError(f"{shown} cannot be opened{_access(location)}: {_why(error)}")
+        return EmqxConfigError(f"{name} may not be read{_access(location)}")
+    return EmqxError(f"{name} cannot be opened{_access(location)}: {_why(error)}")
 
 
 def _why(error: OSError) -> str:
@@ -395,7 +408,7 @@ def _why(error: OSError) -> str:
 
 def _access(location: Location) -> str:
     """Say with which credentials a file was asked for; Airflow takes the part of the URL before @ as a connection."""
-    scheme, _, rest = str(location).partition("://")
+    scheme, _, rest = shown(location).partition("://")
     if not rest or scheme == "file":
         return ""
     name, at, _ = rest.partition("/")[0].rpartition("@")

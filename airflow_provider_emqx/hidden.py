@@ -39,6 +39,10 @@ class HiddenField:
         return self if instance is None else getattr(instance, self._name)
 
     def __set__(self, instance: Any, value: Any) -> None:
+        if _is_mixed(value):
+            # hidden, the output of a task would no longer be seen by Airflow
+            XComArg.apply_upstream_relationship(instance, value)
+            value = Hidden(value)
         setattr(instance, self._name, hide(value))
 
 
@@ -81,6 +85,11 @@ def hide(value: Any) -> Any:
     if value is None or isinstance(value, Hidden) or any(XComArg.iter_xcom_references(value)):
         return value
     return Hidden(value)
+
+
+def _is_mixed(value: Any) -> bool:
+    """Return whether the output of a task stands among other values, which are to be hidden."""
+    return not isinstance(value, XComArg | Hidden) and any(XComArg.iter_xcom_references(value))
 
 
 def plain(value: Any) -> Any:

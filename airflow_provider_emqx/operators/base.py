@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import is_plainly_location
-from airflow_provider_emqx.hidden import HiddenField, RendersHidden, hide, plain
+from airflow_provider_emqx.hidden import HiddenField, RendersHidden, plain
 from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ class SourceField(HiddenField):
     def __set__(self, instance: Any, value: Any) -> None:
         # decided again after rendering: a template may turn into rows
         value = plain(value)
-        setattr(instance, self._name, value if is_plainly_location(value) else hide(value))
+        if is_plainly_location(value):
+            setattr(instance, self._name, value)
+        else:
+            super().__set__(instance, value)
 
 
 class BaseEmqxOperator(RendersHidden, BaseOperator):

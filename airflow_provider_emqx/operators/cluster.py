@@ -418,7 +418,7 @@ class EmqxApiOperator(BaseEmqxOperator):
 
     :param method: HTTP method (templated).
     :param path: below the API's base path, as ``/gateways``; ids in it percent-encoded (templated).
-    :param query: query parameters (templated).
+    :param query: query parameters (templated). Airflow neither stores nor shows them.
     :param json: body (templated). Airflow neither stores nor shows it.
     :param idempotent: whether sending it twice does no harm, so that it may be repeated after a lost answer; by default
         everything but POST (templated).
@@ -439,6 +439,7 @@ class EmqxApiOperator(BaseEmqxOperator):
         *BaseEmqxOperator.template_fields,
     )
 
+    query = HiddenField()
     json = HiddenField()
 
     def __init__(
@@ -460,7 +461,7 @@ class EmqxApiOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> Any:
         """Send it."""
-        query = mapping("query", self.query)
+        query = mapping("query", plain(self.query))
         idempotent = optional("idempotent", self.idempotent)
         with self.hook() as hook:
             answer = hook.request(self.method, self.path, query, plain(self.json), idempotent)

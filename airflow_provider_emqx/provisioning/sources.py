@@ -25,6 +25,7 @@ from airflow_provider_emqx.files import (
     is_location,
     is_plainly_location,
     open_to_read,
+    shown,
     size_and_age,
 )
 from airflow_provider_emqx.provisioning.blocks import Block, Format, trimmed
@@ -93,12 +94,12 @@ class Source(NamedTuple):
             place = _same(target)
             if place in map(_same, self.files) or self.takes(target):
                 raise EmqxConfigError(
-                    f"the {what} {str(target)!r} is one of the files of the source, or would be at the next run: "
+                    f"the {what} {shown(target)!r} is one of the files of the source, or would be at the next run: "
                     "give it another place"
                 )
             if place in taken:
                 raise EmqxConfigError(
-                    f"{taken[place]} and {what} are both {str(target)!r}: give each a file of its own"
+                    f"{taken[place]} and {what} are both {shown(target)!r}: give each a file of its own"
                 )
             taken[place] = what
 
@@ -164,7 +165,7 @@ def estimate(files: Sequence[Location], how: Format) -> int | None:
     :param files: as :func:`find` gives them.
     :param how: their format.
     """
-    name = how.name or _format_of(str(files[0]))
+    name = how.name or _format_of(files[0])
     sizes = [size_and_age(file) for file in files]
     with open_to_read(files[0]) as raw:
         start = raw.read(1 << 16)
@@ -220,8 +221,8 @@ def find(source: Location, how: Format) -> Found:
         (meant if pattern or how.name or _known(str(file)) else unread).append(file)
     meant = [file for file in meant if not _is_hidden(str(file))]
     if not meant:
-        raise EmqxConfigError(f"there are no files of rows at {str(source)!r}")
-    names = sorted(_named(one) for one in unread if not _is_hidden(str(one)))
+        raise EmqxConfigError(f"there are no files of rows at {shown(source)!r}")
+    names = sorted(shown(one) for one in unread if not _is_hidden(str(one)))
     return Found(meant, names, bool(pattern or how.name), partial(takes, directory, pattern, how))
 
 
@@ -254,7 +255,7 @@ def read_files(files: Sequence[Location], how: Format) -> Iterator[Block]:
     """
     for file in files:
         blocks = read_file(file, how)
-        yield from blocks if len(files) == 1 else (block._replace(file=_named(file)) for block in blocks)
+        yield from blocks if len(files) == 1 else (block._replace(file=shown(file)) for block in blocks)
 
 
 def read_file(source: Location, how: Format) -> Iterator[Block]:
@@ -268,11 +269,11 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
         then has been given out.
     :raises EmqxError: if reading fails, or the file was changed meanwhile; the same.
     """
-    shown = _named(source)
-    name = how.name or _format_of(shown)
+    title = shown(source)
+    name = how.name or _format_of(source)
     if how.rows and name != "json":
-        raise EmqxConfigError(f"rows names the array in a JSON file, but {shown} is {name}: leave it out")
-    where = Where(shown)
+        raise EmqxConfigError(f"rows names the array in a JSON file, but {title} is {name}: leave it out")
+    where = Where(title)
     before = size_and_age(source)
     with open_to_read(source) as raw:
         if name == "parquet":
@@ -290,7 +291,7 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
     # a pipe has no size, and its age changes; with rows that were missed, users would be deleted
     if before and before[0] and size_and_age(source) != before:
         raise EmqxError(
-            f"{shown} was changed while it was read: some rows may have been missed. Run the task again"
+            f"{title} was changed while it was read: some rows may have been missed. Run the task again"
         )
 
 
@@ -303,11 +304,6 @@ def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:
     :return: blocks of rows; the line of a row is its position, from 1.
     """
     yield from objects(enumerate(rows, 1), how)
-
-
-def _named(file: Location) -> str:
-    """Name a file in reports and errors, which are UTF-8; the name of a local one need not be."""
-    return str(file).encode("utf-8", "backslashreplace").decode()
 
 
 def _same(location: Location) -> str:
@@ -341,12 +337,12 @@ def _known(source: str) -> str | None:
     return _SUFFIXES.get(os.path.splitext(stem)[1] if suffix in _PACKED else suffix)
 
 
-def _format_of(source: str) -> str:
-    name = _known(source)
+def _format_of(source: Location) -> str:
+    name = _known(str(source))
     if name is None:
         raise EmqxConfigError(
-            f"{source}: the name does not tell the format (.csv, .json, .jsonl, also with .gz, .bz2, .xz or .zst; "
-            ".parquet): give format="
+            f"{shown(source)}: the name does not tell the format (.csv, .json, .jsonl, also with .gz, .bz2, .xz or "
+            ".zst; .parquet): give format="
         )
     return name
 

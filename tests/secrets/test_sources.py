@@ -183,3 +183,41 @@ def test_rows_in_place_of_client_ids_are_refused_without_being_shown(clientids: 
     with pytest.raises(EmqxConfigError) as caught:
         ids.given(clientids, None)
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:S3cretOfTheUrl@bucket/x.csv",
+        "http://user:S3cretOfTheUrl@127.0.0.1:1/x.csv",
+        "http://127.0.0.1:1/x.csv?X-Amz-Signature=S3cretOfTheUrl&a=S3cretOfTheUrl",
+    ],
+)
+def test_no_error_names_the_credentials_of_a_url(url: str) -> None:
+    from airflow_provider_emqx.files import shown
+    from airflow_provider_emqx.provisioning.blocks import Format
+    from airflow_provider_emqx.provisioning.sources import read_source
+
+    assert "S3cret" not in shown(url)
+    with pytest.raises(Exception) as caught:
+        list(read_source(url, Format()).blocks)
+    told = f"{caught.value!s} {caught.value!r}"
+    assert "S3cret" not in told
+
+
+def test_rows_beside_the_output_of_a_task_are_hidden_and_wait_for_it() -> None:
+    from airflow.providers.common.compat.sdk import DAG, BaseOperator
+
+    from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+    from airflow_provider_emqx.operators.topics import EmqxPublishOperator
+
+    with DAG("mixed", schedule=None):
+        other = BaseOperator(task_id="other")
+        rows = [{"user_id": "a", "password": "S3cretBesideIt"}, {"user_id": other.output, "password": "x"}]
+        mixed = EmqxProvisionUsersOperator(task_id="mixed", source=rows)
+        publish = EmqxPublishOperator(
+            task_id="publish", messages=[{"topic": "t", "payload": "S3cretBesideIt"}, other.output]
+        )
+        alone = EmqxProvisionUsersOperator(task_id="alone", source=other.output)
+    assert mixed.upstream_task_ids == publish.upstream_task_ids == alone.upstream_task_ids == {"other"}
+    assert "S3cret" not in f"{mixed.source!r} {publish.messages!r}"
