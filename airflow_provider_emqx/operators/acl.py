@@ -63,8 +63,8 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param dry_run: read and check everything, write nothing (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "rejected_rows":
-        [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "reasons",
+        "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a
         subject that has a rejected one; rejected rows, the first 100 of them listed where there is no report;
         subjects done; in ``unread`` the first 100 directories and files beside those of a directory that are not
         read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.

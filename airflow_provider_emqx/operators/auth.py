@@ -97,7 +97,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
         "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "listing_moved", "dry_run", "report",
-        "rejected_rows", "unread"}``. ``unread`` names the first 100 directories and files beside those of a
+        "reasons", "rejected_rows", "unread"}``. ``unread`` names the first 100 directories and files beside those of a
         directory that are not read.
         ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not tell. It is pushed to XCom
         also when the task fails because of rejected rows or a source that breaks off.

@@ -169,8 +169,8 @@ def provision(
     :param source: of the rows. All are read before anything is written.
     :param plan: what to do with them.
     :param push: given the summary before the task fails.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "rejected_rows",
-        "unread"}``.
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "reasons",
+        "rejected_rows", "unread"}``.
     :raises EmqxConfigError: if the source breaks off; nothing is written then. If too many rows were rejected.
     :raises EmqxError: if the broker fails; subjects before that are done.
     """
@@ -185,6 +185,7 @@ def provision(
             "subjects": subjects,
             "dry_run": plan.dry_run,
             "report": str(plan.report) if plan.report else None,
+            "reasons": tally.most_frequent(),
             "rejected_rows": rejected_rows(tally, plan),
             "unread": list(source.unread[:SHOWN]),
         }

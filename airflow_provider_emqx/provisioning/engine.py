@@ -129,8 +129,8 @@ class Run:
             self.state = State(self.plan.state, self.plan.pepper, self.hook)
         if self.plan.mode in PRUNING:
             # before the first write: who comes with this run is no user that it might delete
-            with self._time("list"):
-                self.inventory.read()
+            self.inventory.read()
+            self.phases["list"] = self.inventory.seconds
         reading = self._count(chain(() if first is None else (first,), blocks))
         checked: Iterator[Checked] = map(self._checker.check, reading)
         if confirmed:
@@ -148,6 +148,9 @@ class Run:
 
     def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
         result, seconds = future.result()
+        # a way of writing may list the users first
+        seconds -= self.inventory.seconds - self.phases["list"]
+        self.phases["list"] = self.inventory.seconds
         sent = len(chunk.users) if result.sent is None else result.sent
         if sent:
             pace.took(sent, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, TYPE_CHECKING
@@ -52,11 +53,18 @@ class Inventory:
         self.moved = False
         #: users inside the scope, before anything was written
         self.in_scope = 0
+        #: seconds spent on listing
+        self.seconds = 0.0
 
     def read(self) -> IdSet:
         """List the users, unless that is done."""
-        if self._ids is not None:
-            return self._ids
+        if self._ids is None:
+            start = time.monotonic()
+            self._ids = self._read()
+            self.seconds = time.monotonic() - start
+        return self._ids
+
+    def _read(self) -> IdSet:
         ids = IdSet()
         before, pages = self._list(ids)
         self._complete = pages == 1
@@ -73,7 +81,6 @@ class Inventory:
                     "Run again when fewer users come and go",
                     _LISTINGS,
                 )
-        self._ids = ids
         return ids
 
     def among(self, users: list[User]) -> set[int]:

@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 
 #: rejected rows that are kept for the log and XCom where there is no report file
 SHOWN = 100
+#: reasons that the log and the result name, the most frequent ones
+REASONS = 10
+#: reasons that are counted each for itself; they may name what is wrong, and be as many as the rows
+_COUNTED = 1_000
+_OTHERS = "other reasons"
 #: seconds between two lines about progress
 EVERY = 5.0
 
@@ -48,6 +53,10 @@ class Tally:
     updated: int | None = 0
     unchanged: int | None = 0
     rejected_rows: list[Outcome] = field(default_factory=list)
+    #: how often each reason for rejecting was met, and the first row
+    reasons: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
+    #: seconds spent on deleting users that are not in the source
+    pruning: float = 0.0
     _start: float = field(default_factory=time.monotonic)
     _said: float = field(default_factory=time.monotonic)
 
@@ -91,6 +100,12 @@ class Tally:
         self.rejected += len(rejected)
         self.skipped += len(not_done) - len(rejected)
         self.rejected_rows += rejected[: SHOWN - len(self.rejected_rows)]
+        for outcome in rejected:
+            reason = outcome.reason
+            if reason not in self.reasons and len(self.reasons) >= _COUNTED:
+                reason = _OTHERS
+            count, first = self.reasons.get(reason, (0, outcome))
+            self.reasons[reason] = count + 1, first
 
     def resume(self, progress: Progress, deleting: bool) -> None:
         """
@@ -130,6 +145,37 @@ class Tally:
             self._said = now
             log.info("%s rows read; so far %s; %s", f"{read:,}", self.words(), self.rate())
 
+    def pruned_some(self, count: int, seconds: float) -> None:
+        """
+        Add users that were deleted because they are not in the source, and log how far that is, every few seconds.
+
+        :param count: how many.
+        :param seconds: spent on deleting so far.
+        """
+        self.pruned += count
+        self.pruning = seconds
+        now = time.monotonic()
+        if now - self._said >= EVERY:
+            self._said = now
+            log.info(
+                "Deleting users that are not in the source: %s so far; %s",
+                f"{self.pruned:,}",
+                self.prune_rate(),
+            )
+
+    def prune_rate(self) -> str:
+        """Say how long deleting took, and how fast it was."""
+        return f"{self.pruning:.1f} s, {self.pruned / max(self.pruning, 0.001):,.0f} users/s"
+
+    def most_frequent(self) -> list[dict[str, Any]]:
+        """Return the most frequent reasons for rejecting rows, each with its count and its first row."""
+        found = sorted(self.reasons.items(), key=lambda item: -item[1][0])[:REASONS]
+        return [
+            {"reason": reason, "count": count, "id": first.user_id, "line": first.line}
+            | ({"file": first.file} if first.file else {})
+            for reason, (count, first) in found
+        ]
+
     def ended_early(self, read: int) -> None:
         """
         Log what was done before an error.
@@ -138,6 +184,7 @@ class Tally:
         """
         if read:
             log.error("Ended early: %s rows read; %s; %s", f"{read:,}", self.words(), self.rate())
+            self.tell_reasons()
 
     def words(self) -> str:
         """Name the sums that are not zero."""
@@ -149,6 +196,20 @@ class Tally:
             "pruned": self.pruned,
         }
         return ", ".join(f"{count:,} {name}" for name, count in sums.items() if count) or "nothing done"
+
+    def tell_reasons(self) -> None:
+        """Log why rows were rejected."""
+        for told in self.most_frequent():
+            place = f"{told['file']}, line {told['line']}" if "file" in told else f"line {told['line']}"
+            log.warning(
+                "%s rejected: %s; for example %s, id %r",
+                f"{told['count']:,}",
+                told["reason"],
+                place,
+                told["id"],
+            )
+        if len(self.reasons) > REASONS:
+            log.warning("These are the %s most frequent of %s reasons", REASONS, f"{len(self.reasons):,}")
 
     def rate(self) -> str:
         """Say how long it took, and how fast it was."""
@@ -327,22 +388,21 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
             log.warning("%s rejected, id %r: %s", place, told.user_id, told.reason)
         if tally.rejected > len(tally.rejected_rows):
             log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
-    counts = tally.counts()
-    where = ""
-    if terms.report and terms.dry_run:
-        where = f". The plan is {terms.report}"
-    elif terms.report and tally.rejected + tally.skipped:
-        where = f". Rows not done are in {terms.report}"
+    if terms.report and (terms.dry_run or tally.rejected + tally.skipped + tally.pruned):
+        log.info("%s: %s", "The plan" if terms.dry_run else "Report of rows not done", terms.report)
     log.log(
         logging.WARNING if tally.rejected else logging.INFO,
-        "%s%s rows read: %s%s; %s%s",
+        "%s%s rows read: %s",
         "DRY RUN, nothing was written. " if terms.dry_run else "",
         f"{read:,}",
         tally.words(),
-        f" ({counts})" if counts else "",
-        tally.rate(),
-        where,
     )
+    if counts := tally.counts():
+        log.info("The broker counted %s", counts)
+    tally.tell_reasons()
+    log.info("Took %s", tally.rate())
+    if tally.pruned and not terms.dry_run:
+        log.info("Deleting took %s", tally.prune_rate())
 
 
 def judge(tally: Tally, read: int, terms: Terms) -> str | None:

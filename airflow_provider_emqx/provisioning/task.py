@@ -112,10 +112,9 @@ def _prune(run: Run, tally: Tally, report: Report | None, in_scope: int | None) 
     if not run.inventory.in_scope:
         log.warning("The broker had no user inside the scope: is it %r?", run.plan.scope)
     for ids in run.prune(in_scope):
-        tally.pruned += len(ids)
         if report is not None:
             report.add_pruned(ids)
-        tally.progress(run.read)
+        tally.pruned_some(len(ids), run.phases["prune"])
 
 
 def _summary(run: Run, source: Source, tally: Tally, plan: Plan) -> dict[str, Any]:
@@ -127,6 +126,7 @@ def _summary(run: Run, source: Source, tally: Tally, plan: Plan) -> dict[str, An
         "listing_moved": run.inventory.moved,
         "dry_run": plan.dry_run,
         "report": str(plan.report) if plan.report else None,
+        "reasons": tally.most_frequent(),
         "rejected_rows": rejected_rows(tally, plan),
         "unread": list(source.unread[:SHOWN]),
     }

@@ -101,14 +101,74 @@ def test_without_a_report_the_rejected_rows_are_in_log_and_result(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize("with_report", [True, False])
+def test_why_rows_were_rejected_is_in_log_and_result(
+    broker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, with_report: bool
+) -> None:
+    caplog.set_level("INFO")
+    rows = [{"user_id": f"d{number}", "password": "" if number % 2 else "p"} for number in range(20)]
+    rows += [{"user_id": "..", "password": "p"}, {"user_id": "d0", "password": "p"}]
+    report = {"report": str(tmp_path / "rejected.jsonl")} if with_report else {}
+    summary = execute(rows, **report)
+    assert [(told["count"], told["reason"], told["line"], told["id"]) for told in summary["reasons"]] == [
+        (10, "password is empty", 2, "d1"),
+        (1, "user_id '..' cannot be used: in a path of the API it means something else", 21, ".."),
+        (1, "duplicate: an earlier row has this user_id", 22, "d0"),
+    ]
+    assert "10 rejected: password is empty; for example line 2, id 'd1'" in caplog.messages
+    lines = [line for line in caplog.messages if "rejected.jsonl" in line or "rows read" in line]
+    first = [f"Report of rows not done: {report['report']}"] if with_report else []
+    assert lines == [*first, "22 rows read: 10 written, 12 rejected"]
+
+
+def test_reasons_that_differ_from_row_to_row_do_not_grow_without_bound(broker: Any) -> None:
+    from airflow_provider_emqx.provisioning.outcomes import REJECTED, Outcome
+    from airflow_provider_emqx.provisioning.report import Tally
+
+    tally = Tally()
+    tally.add_others([Outcome(number, "x", REJECTED, f"reason {number}") for number in range(5_000)])
+    assert len(tally.reasons) <= 1_001
+    told = tally.most_frequent()
+    assert (len(told), told[0]["reason"], told[0]["count"]) == (10, "other reasons", 4_000)
+
+
+def test_listing_and_deleting_have_times_and_a_rate_of_their_own(
+    broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any
+) -> None:
+    caplog.set_level("INFO")
+    mocker.patch("airflow_provider_emqx.provisioning.report.EVERY", 0.0)
+    for number in range(30):
+        broker.add_user(f"gone-{number}", "p")
+    summary = execute(
+        [{"user_id": "gone-0", "password": "p"}], mode="prune", scope="gone-", max_deletes="100%"
+    )
+    assert (summary["pruned"], summary["phases"]["prune"] > 0) == (29, True)
+    assert any(
+        line.startswith("Deleting users that are not in the source: 29 so far; ") for line in caplog.messages
+    )
+    assert any(line.startswith("Deleting took ") and line.endswith(" users/s") for line in caplog.messages)
+    assert not [line for line in caplog.messages if " 0 rows/s" in line or " 0 users/s" in line]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_the_listing_of_create_is_not_told_as_writing(broker: Any) -> None:
+    broker.add_user("d0", "p")
+    rows = [{"user_id": f"d{number}", "password": "p"} for number in range(8_000)]
+    broker.order_fault("stall", match="/users?", after=0, times=1, seconds=0.5)
+    summary = execute(rows, mode="create")
+    assert summary["skipped"] == 1
+    assert summary["phases"]["list"] >= 0.5
+    assert summary["phases"]["write"] < summary["seconds"] - 0.4
+
+
 def test_the_report_of_a_dry_run_is_a_plan(
     broker: Any, bad_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = tmp_path / "plan.csv"
     execute(str(bad_file), dry_run=True, report=plan)
     assert len(plan.read_text().splitlines()) == 1 + 29
-    assert f"The plan is {plan}" in caplog.text
-    assert "Rows not done" not in caplog.text
+    assert f"The plan: {plan}" in caplog.messages
+    assert "Report of rows not done" not in caplog.text
 
 
 def test_a_second_run_doubles_and_loses_nothing_and_a_changed_row_is_updated(
