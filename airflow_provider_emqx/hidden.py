@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import XComArg
@@ -74,6 +75,22 @@ class RendersHidden:
             reason = _reason(error)
         # not while the other one is handled: Airflow logs both, and Jinja's repeats the line of the template
         raise EmqxError(f"a template in a field that is not shown could not be rendered: {reason}")
+
+
+def is_literal(value: Any) -> bool:
+    """
+    Return whether an argument is what it says, when the DAG is parsed: no template, and no output of another task.
+
+    :param value: of an operator or a sensor.
+    """
+    value = plain(value)
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, Mapping):
+        return all(map(is_literal, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_literal, value))
+    return not isinstance(value, XComArg) and not callable(value)
 
 
 def hide(value: Any) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.hidden import plain
+from airflow_provider_emqx.hidden import is_literal, plain
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     SourceField,
@@ -64,10 +64,10 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "reasons",
-        "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or deleted); rows of a
-        subject that has a rejected one; rejected rows, the first 100 of them listed where there is no report;
-        subjects done; in ``unread`` the first 100 directories and files beside those of a directory that are not
-        read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
+        "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or
+        deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed where there
+        is no report; subjects done; in ``unread`` the first 100 directories and files beside those of a directory
+        that are not read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
 
@@ -122,6 +122,15 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
         self.plan_only = dry_run
+        self.check_literals()
+
+    def check_literals(self) -> None:
+        """Refuse what cannot be right; what is known only when the task runs is not looked at."""
+        from airflow_provider_emqx.provisioning.acl import AclPlan
+
+        names = ("mode", "report", "on_rejected", "max_rejected")
+        known = {name: getattr(self, name) for name in names if is_literal(getattr(self, name))}
+        AclPlan(**{**known, "report": known.get("report") or None})
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, check, write."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.hidden import plain
+from airflow_provider_emqx.hidden import is_literal, plain
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.provisioning.blocks import Format
+    from airflow_provider_emqx.provisioning.plan import Plan
     from airflow_provider_emqx.provisioning.sources import Source
 
 
@@ -183,29 +184,82 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.shard = shard
         self.acl_rules = acl_rules
         self.user_id_type = user_id_type
+        self.check_literals()
+
+    def check_literals(self) -> None:
+        """Refuse what cannot be right; what is known only when the task runs is taken for what fits best."""
+        deleting = any((self.scope, self.protect, self.max_deletes))
+        fitting = {
+            "mode": "sync" if deleting else "upsert",
+            "dry_run": False,
+            "report": None,
+            "on_rejected": "report",
+            "max_rejected": None,
+            "scope": "x",
+            "protect": None,
+            "max_deletes": None,
+            "hash_passwords": False,
+            "state": None,
+            "shard": None,
+            "acl_rules": None,
+        }
+        given = {name: self.plan_only if name == "dry_run" else getattr(self, name) for name in fitting}
+        known = {name: value if is_literal(value) else fitting[name] for name, value in given.items()}
+        self._plan(pepper="x" if self.pepper_conn_id else "", **known)
+        described = ("format", "columns", "rows", "delimiter", "quoting", "encoding", "strip")
+        if all(is_literal(getattr(self, name)) for name in described):
+            self._format()
+
+    @staticmethod
+    def _plan(
+        *,
+        pepper: str,
+        report: Any,
+        scope: Any,
+        protect: Any,
+        hash_passwords: Any,
+        state: Any,
+        shard: Any,
+        acl_rules: Any,
+        dry_run: Any,
+        **others: Any,
+    ) -> Plan:
+        from airflow_provider_emqx.provisioning.plan import Plan
+        from airflow_provider_emqx.provisioning.shards import Shard
+
+        return Plan(
+            dry_run=is_dry_run(dry_run),
+            report=report or None,
+            scope=texts("scope", scope),
+            protect=named("protect", protect),
+            hash_passwords=boolean("hash_passwords", hash_passwords),
+            pepper=pepper,
+            state=state or None,
+            shard=Shard.read(shard),
+            acl_rules=acl_rules or (),
+            **others,
+        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
         from airflow_provider_emqx.provisioning.hashing import pepper_of
-        from airflow_provider_emqx.provisioning.plan import Plan
         from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
-        from airflow_provider_emqx.provisioning.shards import Shard
         from airflow_provider_emqx.provisioning.task import provision
 
-        plan = Plan(
+        plan = self._plan(
             mode=self.mode,
-            dry_run=is_dry_run(self.plan_only),
-            report=self.report or None,
+            dry_run=self.plan_only,
+            report=self.report,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,
-            scope=texts("scope", self.scope),
-            protect=named("protect", self.protect),
+            scope=self.scope,
+            protect=self.protect,
             max_deletes=self.max_deletes,
-            hash_passwords=boolean("hash_passwords", self.hash_passwords),
+            hash_passwords=self.hash_passwords,
             pepper=pepper_of(self.pepper_conn_id),
-            state=self.state or None,
-            shard=Shard.read(self.shard),
-            acl_rules=self.acl_rules or (),
+            state=self.state,
+            shard=self.shard,
+            acl_rules=self.acl_rules,
         )
         how = self._format()
         source = self._read(how)

@@ -68,21 +68,28 @@ class EmqxBanOperator(BaseEmqxOperator):
         self.reason = reason
         self.by = by
         self.kick = kick
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse a kind that no ban has, and a ban without an end or with two."""
+        from airflow_provider_emqx.api.bans import check_kind
+
+        check_kind(self.kind)
+        if (seconds("duration", self.duration) is None) == (not self.until):
+            raise EmqxConfigError("give either until or duration, to say how long the ban lasts")
+        if boolean("kick", self.kick) and self.kind not in ("clientid", "username"):
+            raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ban, then kick."""
-        from airflow_provider_emqx.api.bans import check_kind, read_kind, read_until
+        from airflow_provider_emqx.api.bans import read_kind, read_until
 
-        check_kind(self.kind)
+        self.check()
         now = datetime.now(UTC)
         lasting = seconds("duration", self.duration)
-        if (lasting is None) == (not self.until):
-            raise EmqxConfigError("give either until or duration, to say how long the ban lasts")
         until = read_until(self.until, now) if lasting is None else now + timedelta(seconds=lasting)
         names = [read_kind(self.kind, who)[1] for who in named("who", self.who)]
         kick = boolean("kick", self.kick)
-        if kick and self.kind not in ("clientid", "username"):
-            raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
         with self.hook() as hook:
             auth = hook.api.auth
             there = self._there(hook, names) if kick else []
@@ -161,10 +168,11 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         self.reason = reason
         self.by = by
         self.older_than = older_than
+        self.check_literals()
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Select, check, unban, look again."""
-        from airflow_provider_emqx.api.bans import check_kind, read_kind
+    def check(self) -> None:
+        """Refuse a selection that says nothing, or too much."""
+        from airflow_provider_emqx.api.bans import check_kind
 
         empty = [name for name in ("kind", "who", "reason", "by") if getattr(self, name) == ""]
         if empty:
@@ -174,13 +182,20 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         if self.kind is not None:
             check_kind(self.kind)
         names = texts("who", self.who)
-        age = seconds("older_than", self.older_than)
         if names and not self.kind:
             raise EmqxConfigError("who needs kind: one name may be banned as client id and as username")
-        if not names and not any((self.kind, self.reason, self.by, age)):
+        if not names and not any((self.kind, self.reason, self.by, seconds("older_than", self.older_than))):
             raise EmqxConfigError(
                 "give who, or a filter (kind, reason, by, older_than), to say which bans end"
             )
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Select, check, unban, look again."""
+        from airflow_provider_emqx.api.bans import read_kind
+
+        self.check()
+        names = texts("who", self.who)
+        age = seconds("older_than", self.older_than)
         # an empty list, as from another task, names nobody; it is not a filter that is missing
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run = is_dry_run(self.plan_only)

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import is_plainly_location
-from airflow_provider_emqx.hidden import HiddenField, RendersHidden, plain
+from airflow_provider_emqx.hidden import HiddenField, RendersHidden, is_literal, plain
 from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
@@ -56,6 +56,18 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
         super().__init__(**kwargs)
         self.emqx_conn_id = emqx_conn_id
         self.rate_limit = rate_limit
+
+    def check(self) -> None:
+        """
+        Refuse arguments that cannot be right. Asks nobody, and reads nothing.
+
+        :raises EmqxConfigError: naming the argument.
+        """
+
+    def check_literals(self) -> None:
+        """Refuse them when the DAG is parsed, unless some are known only when the task runs."""
+        if all(is_literal(getattr(self, name)) for name in self.template_fields):
+            self.check()
 
     def hook(self, **options: Any) -> EmqxHook:
         """

@@ -189,13 +189,18 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         self.clientid_like = clientid_like
         self.username_like = username_like
         self.disconnected_for = disconnected_for
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse a selection that says nothing, or too much."""
+        if (self.clientids is None) == (not self._filters()):
+            raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, kick, look again."""
+        self.check()
         filters = self._filters()
         given = None if self.clientids is None else named("clientids", self.clientids)
-        if (given is None) == (not filters):
-            raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
         dry_run = is_dry_run(self.plan_only)
         outcomes = ("kicked", "absent", "still_connected", "changed")
         with self.hook() as hook, Affected("clientid", outcomes, self.report) as affected:

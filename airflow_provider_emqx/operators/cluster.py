@@ -255,11 +255,10 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
         self.names = names
         self.state = state
         self.kind = kind
+        self.check_literals()
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Set the state, then look."""
-        from airflow_provider_emqx.api.base import path
-
+    def check(self) -> None:
+        """Refuse what is no state, and what the kind has no such state of."""
         states, kinds = ("enabled", "disabled", "restarted"), ("rule", "action", "source", "connector")
         if self.state not in states:
             raise EmqxConfigError(f"state must be one of {', '.join(states)}, not {self.state!r}")
@@ -267,6 +266,12 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
             raise EmqxConfigError(f"kind must be one of {', '.join(kinds)}, not {self.kind!r}")
         if self.kind == "rule" and self.state == "restarted":
             raise EmqxConfigError("a rule cannot be restarted; restart its action or connector")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Set the state, then look."""
+        from airflow_provider_emqx.api.base import path
+
+        self.check()
         names = named("names", self.names)
         for name in names:
             path(name)

@@ -217,18 +217,23 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         self.topic_filter = topic_filter
         self.topics = topics
         self.older_than = older_than
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse a selection that says nothing, or too much."""
+        if (self.topics is None) == (self.topic_filter is None):
+            raise EmqxConfigError("give either topics or topic_filter, to say what is to be deleted")
+        if seconds("older_than", self.older_than) is not None and self.topics is not None:
+            raise EmqxConfigError(
+                "older_than goes with topic_filter; named topics are deleted whatever their age"
+            )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, delete."""
         from airflow_provider_emqx.api.names import topic_name
 
-        if (self.topics is None) == (self.topic_filter is None):
-            raise EmqxConfigError("give either topics or topic_filter, to say what is to be deleted")
+        self.check()
         age = seconds("older_than", self.older_than)
-        if age is not None and self.topics is not None:
-            raise EmqxConfigError(
-                "older_than goes with topic_filter; named topics are deleted whatever their age"
-            )
         dry_run = is_dry_run(self.plan_only)
         with (
             self.hook() as hook,
@@ -311,17 +316,22 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
         super().__init__(**kwargs)
         self.action = action
         self.topics = topics
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse an unknown action, and one that needs topics without any."""
+        actions = ("register", "read", "reset", "unregister")
+        if self.action not in actions:
+            raise EmqxConfigError(f"action must be one of {', '.join(actions)}, not {self.action!r}")
+        if self.topics is None and self.action == "register":
+            raise EmqxConfigError("register needs topics")
 
     def execute(self, context: Context) -> Any:
         """Do it."""
         from airflow_provider_emqx.api.names import topic_name
 
-        actions = ("register", "read", "reset", "unregister")
-        if self.action not in actions:
-            raise EmqxConfigError(f"action must be one of {', '.join(actions)}, not {self.action!r}")
+        self.check()
         names = None if self.topics is None else [topic_name(topic) for topic in named("topics", self.topics)]
-        if names is None and self.action == "register":
-            raise EmqxConfigError("register needs topics")
         with self.hook() as hook:
             result = self._act(hook, names)
         self.log.info("Topic metrics: %s, %d topics", self.action, len(result))

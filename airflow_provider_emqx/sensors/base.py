@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_emqx import conditions
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, whole
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.hidden import RendersHidden
+from airflow_provider_emqx.hidden import RendersHidden, is_literal
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.links import EmqxDashboardLink
 
@@ -69,6 +69,11 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         :raises EmqxConfigError: for what cannot be right.
         """
         raise NotImplementedError
+
+    def check_literals(self) -> None:
+        """Refuse arguments that cannot be right when the DAG is parsed, unless some are known only at run time."""
+        if all(is_literal(getattr(self, name)) for name in self.template_fields):
+            self.condition()
 
     def execute(self, context: Context) -> Any:
         """

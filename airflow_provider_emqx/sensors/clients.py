@@ -69,6 +69,7 @@ class EmqxClientOnlineSensor(_ClientSensor):
     def __init__(self, *, stable_for: float | str | timedelta | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stable_for = stable_for
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
@@ -96,6 +97,10 @@ class EmqxClientOfflineSensor(_ClientSensor):
         In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""

@@ -35,6 +35,7 @@ class EmqxClusterHealthSensor(BaseEmqxSensor):
         super().__init__(**kwargs)
         self.nodes = nodes
         self.no_alarms = no_alarms
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
@@ -67,6 +68,7 @@ class EmqxMetricSensor(BaseThresholdSensor):
     def __init__(self, *, node: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.node = node
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
@@ -115,6 +117,7 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
         self.action_id = action_id
         self.source_id = source_id
         self.connector_id = connector_id
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
@@ -142,6 +145,7 @@ class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
     def __init__(self, *, node: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.node = node
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""

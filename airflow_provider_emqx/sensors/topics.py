@@ -39,6 +39,7 @@ class EmqxSubscriptionSensor(BaseEmqxSensor):
         self.topic = topic
         self.min_subscribers = min_subscribers
         self.wildcards = wildcards
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
@@ -71,6 +72,7 @@ class EmqxTopicMetricSensor(BaseThresholdSensor):
     def __init__(self, *, topic: str, metric: str = "messages.in.count", **kwargs: Any) -> None:
         super().__init__(metric=metric, **kwargs)
         self.topic = topic
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
@@ -124,6 +126,7 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
         self.payload = payload
         self.json_field = json_field
         self.json_value = json_value
+        self.check_literals()
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""

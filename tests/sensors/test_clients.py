@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
 
+from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.sensors.clients import EmqxClientOfflineSensor, EmqxClientOnlineSensor
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.sensors.conftest import before_question
@@ -116,7 +117,8 @@ def test_soft_fail_and_never_fail_skip_at_every_ending(
     if ending == "wrong key":
         broker.remove_key("key")
     if ending == "bad argument":
-        arguments["quorum"] = "most"
+        # what a template turns into is known only when the task runs
+        arguments["quorum"] = "{{ 'most' }}"
     assert wait(EmqxClientOnlineSensor, **arguments, **mode)[0] == "skipped"
 
 
@@ -135,11 +137,30 @@ def test_soft_fail_and_never_fail_skip_at_every_ending(
         {"clientids": "a", "quorum": "0%"},
         {"clientids": "a", "quorum": 0.95},
         {"clientids": "a", "stable_for": "soon"},
+    ],
+)
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_what_cannot_be_right_is_refused_when_the_dag_is_parsed(
+    wait: Any, broker: FakeEmqx, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(EmqxConfigError):
+        wait(EmqxClientOnlineSensor, **arguments, retries=3)
+    assert broker.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"clientids": "{{ '' }}"},
+        {"clientids": "{{ '..' }}"},
+        {"clientids": "a", "quorum": "{{ 2 }}"},
+        {"clientids": "a", "quorum": "{{ '0%' }}"},
+        {"clientids": "a", "stable_for": "{{ 'soon' }}"},
         {"clientids_path": "/no/such/file.txt"},
     ],
 )
 @pytest.mark.parametrize("version", ["5.8.9"])
-def test_what_cannot_be_right_fails_before_anything_is_asked(
+def test_what_is_known_when_the_task_runs_fails_before_anything_is_asked(
     wait: Any, broker: FakeEmqx, arguments: dict[str, Any]
 ) -> None:
     assert wait(EmqxClientOnlineSensor, **arguments, retries=3)[0] == "failed"

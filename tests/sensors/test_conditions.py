@@ -104,9 +104,9 @@ def test_a_topic_metric_passes_its_threshold(wait: Any, mode: dict[str, Any], br
     [
         {"topic": "not/measured", "threshold": 1},
         {"topic": "alerts", "threshold": 1, "metric": "messages.im.count"},
-        {"topic": "alerts", "threshold": "many"},
-        {"topic": "alerts", "threshold": 1, "comparison": "=="},
-        {"topic": "alerts/#", "threshold": 1},
+        {"topic": "alerts", "threshold": "{{ 'many' }}"},
+        {"topic": "alerts", "threshold": 1, "comparison": "{{ '==' }}"},
+        {"topic": "{{ 'alerts/#' }}", "threshold": 1},
     ],
 )
 def test_a_topic_metric_that_cannot_be_fails_at_once(
