@@ -283,3 +283,20 @@ def test_scram_users_are_written_one_by_one_since_their_keys_cannot_be_imported(
     assert {request.path.split("/")[2] for request in requests} == {"scram%3Abuilt_in_database"}
     assert (result.created, result.updated, list(result.failed)) == (1, 1, [2])
     assert "other than SCRAM" in result.failed[2]
+
+
+@pytest.mark.parametrize("authenticator", ["password_based:mysql", "jwt", "scram:http"])
+@pytest.mark.parametrize("call", ["list", "get", "create", "update", "delete", "upsert", "upsert_one"])
+def test_users_that_are_kept_elsewhere_are_not_asked_for(authenticator: str, call: str) -> None:
+    broker = Broker("v5", (5, 8, 9), authenticator=authenticator)
+    operation: Any = {
+        "list": lambda: v5.auth.list_users(broker),
+        "get": lambda: v5.auth.get_user(broker, "a"),
+        "create": lambda: v5.auth.create_user(broker, "a", "p"),
+        "update": lambda: v5.auth.update_user(broker, "a", "p"),
+        "delete": lambda: v5.auth.delete_user(broker, "a"),
+        "upsert": lambda: v5.auth.upsert_users(broker, [user("a")]),
+        "upsert_one": lambda: v5.auth.upsert_user(broker, user("a")),
+    }[call]()
+    with pytest.raises(errors.EmqxConfigError, match="not in EMQX's built-in database"):
+        next(operation)

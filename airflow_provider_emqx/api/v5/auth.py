@@ -53,6 +53,8 @@ __all__ = [
 
 _NO_SUPERUSER = "a user in a namespace cannot be a superuser on EMQX 6.1.4 and newer"
 
+_BUILT_IN = "built_in_database"
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -88,11 +90,8 @@ def user_id_type(broker: Broker) -> Operation[str]:
     authenticator = yield from get_authenticator(broker)
     if authenticator is None:
         raise _no_authenticator(broker)
-    if authenticator.get("backend") != "built_in_database":
-        raise EmqxConfigError(
-            f"authenticator {broker.authenticator} keeps its users in {authenticator.get('backend')}, "
-            "not in EMQX's built-in database: manage them there"
-        )
+    if authenticator.get("backend") != _BUILT_IN:
+        raise _elsewhere(broker, authenticator.get("backend"))
     return str(authenticator.get("user_id_type", "username"))
 
 
@@ -285,7 +284,7 @@ def _import(broker: Broker, users: Sequence[Row], indexes: Sequence[int], kind: 
         rows = [{**row, "namespace": broker.namespace} for row in rows]
     request = Request(
         "POST",
-        path("authentication", broker.authenticator, "import_users"),
+        _authenticator(broker, "import_users"),
         {"type": kind},
         body=_encode(rows).encode(),
         repeatable=True,
@@ -331,7 +330,26 @@ def _import_halves(
 
 
 def _users(broker: Broker, *user_id: str) -> str:
-    return path("authentication", broker.authenticator, "users", *user_id)
+    return _authenticator(broker, "users", *user_id)
+
+
+def _authenticator(broker: Broker, *parts: str) -> str:
+    """
+    Return a path below the authenticator.
+
+    :raises EmqxConfigError: if its id, ``mechanism:backend``, says that its users are kept elsewhere: EMQX lists none.
+    """
+    backend = broker.authenticator.rpartition(":")[2]
+    if backend != _BUILT_IN:
+        raise _elsewhere(broker, backend)
+    return path("authentication", broker.authenticator, *parts)
+
+
+def _elsewhere(broker: Broker, backend: object) -> EmqxConfigError:
+    return EmqxConfigError(
+        f"authenticator {broker.authenticator!r} keeps its users in {backend}, not in EMQX's built-in database: manage "
+        "them there, or name another one in the connection's field Authenticator"
+    )
 
 
 def _namespace(broker: Broker) -> dict[str, str] | None:
