@@ -91,7 +91,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         needs a ``report`` and a ``state`` of its own.
     :param acl_rules: rules for all clients, as ``[{"topic": "devices/${username}/#", "permission": "allow"}]``: they
         are put before the rules that all have, unless they stand there. A column ``acl`` of the source, a list of rules
-        or the same as JSON text, replaces the rules of that user alone; deleting users leaves their rules.
+        or the same as JSON text, replaces the rules of that user alone, before the user is written; deleting users
+        leaves their rules.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :param rate_limit: requests per second at most, in place of the connection's.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.acl import read_rules
+from airflow_provider_emqx.api.base import Operation, Row
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxConfigError,
@@ -55,25 +56,66 @@ def ensure_for_all(hook: EmqxHook, rules: Sequence[Mapping[str, Any]]) -> bool:
     return True
 
 
-def write(hook: EmqxHook, kind: str, users: Sequence[tuple[int, User]]) -> dict[int, str]:
+def write(
+    hook: EmqxHook, kind: str, users: Mapping[int, User], only_absent: bool
+) -> tuple[dict[int, list[Row]], set[int], dict[int, str]]:
     """
-    Replace the rules of users.
+    Replace the rules of users who are to be written next.
 
     :param hook: of the broker.
     :param kind: what the users are keyed by, ``"username"`` or ``"clientid"``.
-    :param users: index and user, with the rules under ``acl``.
-    :return: index of each user whose rules the broker refuses, with the reason.
+    :param users: with the rules under ``acl``, by index.
+    :param only_absent: leave the rules of users that exist as they are.
+    :return: the former rules of each user whose rules were replaced; who was left alone; and why the rules of others
+        are refused.
     :raises EmqxError: if the broker fails.
     """
-    set_rules: Callable[..., Any] = hook.api.auth.set_acl_rules
-    answers = hook.run_many(set_rules(hook.broker, (kind, user["user_id"]), user["acl"]) for _, user in users)
-    refused = {}
+    auth, broker = hook.api.auth, hook.broker
+
+    def replace(user: User) -> Operation[list[Row] | bool]:
+        """Return the former rules, ``True`` if they are those wanted already, ``False`` if the user is left alone."""
+        if only_absent and (yield from auth.get_user(broker, user["user_id"])) is not None:
+            return False
+        subject = kind, user["user_id"]
+        before: list[Row] = yield from auth.list_acl_rules(broker, subject)
+        if before == user["acl"]:
+            return True
+        yield from auth.set_acl_rules(broker, subject, user["acl"])
+        return before
+
+    replaced: dict[int, list[Row]] = {}
+    there: set[int] = set()
+    refused: dict[int, str] = {}
     failure: EmqxError | None = None
-    for (index, _), answer in zip(users, answers, strict=True):
+    for index, answer in zip(users, hook.run_many(map(replace, users.values())), strict=True):
         if isinstance(answer, EmqxBadRequestError | EmqxUnsupportedError):
-            refused[index] = f"the user is written, but not its ACL rules: {answer.message}"
+            refused[index] = f"its ACL rules are refused, so the user is not written: {answer.message}"
         elif isinstance(answer, EmqxError):
             failure = failure or answer
+        elif answer is False:
+            there.add(index)
+        elif answer is not True:
+            replaced[index] = answer
     if failure is not None:
         raise failure
-    return refused
+    return replaced, there, refused
+
+
+def put_back(hook: EmqxHook, kind: str, users: Mapping[int, tuple[User, list[Row]]]) -> dict[int, str]:
+    """
+    Give users who could not be written the rules that they had before.
+
+    :param hook: of the broker.
+    :param kind: as of :func:`write`.
+    :param users: each with the former rules, by index.
+    :return: what is to be told of each with whom that failed, by index.
+    """
+    set_rules = hook.api.auth.set_acl_rules
+    answers = hook.run_many(
+        set_rules(hook.broker, (kind, user["user_id"]), before) for user, before in users.values()
+    )
+    return {
+        index: f"its ACL rules were replaced before, and the former ones could not be put back: {answer.message}"
+        for index, answer in zip(users, answers, strict=True)
+        if isinstance(answer, EmqxError)
+    }

@@ -192,26 +192,37 @@ class Writer:
     def _absent_only(self, write: Write, users: list[User]) -> Result:
         """Write only users that the broker did not have when it was asked."""
         there = self._inventory.existing(users)
-        absent = [index for index in range(len(users)) if index not in there]
-        result = write([users[index] for index in absent]) if absent else Result(0, created=0, updated=0)
-        result.sent = len(absent)
-        result.others = {absent[index]: other for index, other in result.others.items()}
+        result = _some(write, users, [index for index in range(len(users)) if index not in there])
         result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
         return result
 
     def _with_rules(self, write: Write, users: list[User]) -> Result:
-        """Write users, and then the ACL rules that came with some of them."""
+        """
+        Write users, those with ACL rules after their rules.
+
+        What is killed in between leaves rules of somebody who is not there yet. The other way about it would leave a
+        user without rules, and the next attempt of a ``create`` would pass over both.
+        """
         if not any("acl" in user for user in users):
             return write(users)
-        result = write([{name: value for name, value in user.items() if name != "acl"} for user in users])
+        bare = [{name: value for name, value in user.items() if name != "acl"} for user in users]
         if self._plan.dry_run:
-            return result
-        mine = [
-            (index, user) for index, user in enumerate(users) if "acl" in user and index not in result.others
-        ]
-        refused = rules.write(self._hook, self._kind, mine)
-        result.done -= len(refused)
-        result.others |= {index: (REJECTED, reason) for index, reason in refused.items()}
+            return write(bare)
+        mine = {index: user for index, user in enumerate(users) if "acl" in user}
+        only_absent = self._plan.mode == "create"
+        replaced, there, refused = rules.write(self._hook, self._kind, mine, only_absent)
+        others = {index: (REJECTED, reason) for index, reason in refused.items()}
+        others |= dict.fromkeys(there, (SKIPPED, EXISTS))
+        result = _some(write, bare, [index for index in range(len(users)) if index not in others])
+        not_ours = {
+            index: (users[index], before)
+            for index, before in replaced.items()
+            if result.others.get(index, (None, MAYBE_OURS))[1] != MAYBE_OURS
+        }
+        for index, problem in rules.put_back(self._hook, self._kind, not_ours).items():
+            outcome, reason = result.others[index]
+            result.others[index] = outcome, f"{reason}; {problem}"
+        result.others |= others
         return result
 
     def _changed_only(self, state: State, write: Write, users: list[User]) -> Result:
@@ -220,9 +231,7 @@ class Writer:
         changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
         if changed and not self._plan.dry_run:
             state.forget([users[index] for index in changed])
-        result = write([users[index] for index in changed]) if changed else Result(0, created=0, updated=0)
-        result.sent = len(changed)
-        result.others = {changed[index]: other for index, other in result.others.items()}
+        result = _some(write, users, changed)
         state.note([users[index] for index in changed if index not in result.others])
         unsent = len(users) - len(changed)
         result.done += unsent
@@ -237,6 +246,14 @@ class Writer:
         there = self._inventory.existing(users)
         absent = (index for index in range(len(users)) if index not in there)
         return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
+
+
+def _some(write: Write, users: list[User], chosen: list[int]) -> Result:
+    """Write some of the users, and name them in the result by their indexes among all."""
+    result = write([users[index] for index in chosen]) if chosen else Result(0, created=0, updated=0)
+    result.sent = len(chosen)
+    result.others = {chosen[index]: other for index, other in result.others.items()}
+    return result
 
 
 def _nothing(users: list[User]) -> Result:

@@ -121,7 +121,44 @@ def test_rules_that_the_generation_lacks_reject_their_row(broker: Any) -> None:
     rows = [{**users(1)[0], "acl": [{"topic": "a", "permission": "allow", "retain": True}]}]
     with pytest.raises(EmqxConfigError, match="all 1 rows"):
         execute(rows)
-    assert list(broker.users) == ["d0"]
+    assert not broker.users
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_rules_that_cannot_be_put_back_are_told(broker: Any) -> None:
+    with EmqxHook() as hook:
+        for user_id in ("d0", "d1", "d2"):
+            hook.set_acl_rules(f"username:{user_id}", [LAST])
+    broker.order_fault("status", status=400, match="POST /api/v5/authentication/")
+    broker.order_fault("status", status=400, match="PUT /api/v5/authorization/", after=3)
+    summary = execute([{**row, "acl": ONE} for row in users(3)], mode="create")
+    (rejected,) = summary["rejected_rows"]
+    assert "ACL rules were replaced before, and the former ones could not be put back" in rejected["reason"]
+    assert summary["written"] == 2
+
+
+def test_a_user_that_is_made_between_looking_and_creating_keeps_its_rules(broker: Any) -> None:
+    with EmqxHook() as hook:
+        hook.set_acl_rules("username:d1", [LAST])
+
+    def others(method: str, path: str) -> None:
+        if method == "POST" and "acl" not in path and "d1" not in broker.users:
+            broker.add_user("d1", "theirs")
+
+    broker.before_each_request(others)
+    summary = execute([{**row, "acl": ONE} for row in users(3)], mode="create")
+    assert (summary["written"], summary["skipped"]) == (2, 1)
+    assert broker.verify("d1", "theirs")
+    assert topics("username:d1") == [("#", "deny")]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_user_whose_creation_was_not_answered_has_its_rules(broker: Any) -> None:
+    """It exists when it is tried again, and is most likely ours."""
+    broker.order_fault("reset_after", match="POST /api/v5/authentication/")
+    summary = execute([{**users(1)[0], "acl": ONE}, *users(3)[1:]], mode="create")
+    assert (summary["written"], summary["skipped"]) == (2, 1)
+    assert topics("username:d0") == [("a/b", "allow")]
 
 
 @pytest.mark.parametrize("rules", ["text", {"topic": "a"}, [{"topic": "a"}], [{"permission": "allow"}], [5]])
