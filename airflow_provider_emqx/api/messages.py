@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Row, flag, is_utf8
 from airflow_provider_emqx.api.names import topic_name
-from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
 
 #: rows and bytes of one request: the broker publishes them one after another
 MAX_ROWS = 1_000
@@ -23,6 +23,8 @@ _NUMBERS = ("payload_format_indicator", "message_expiry_interval")
 #: of the longest interval
 _DIGITS = 10
 _KEYS = ("topic", "payload", "qos", "retain", "payload_encoding", "properties")
+_RATE = re.compile(r"([1-9][0-9]*)(?:/([1-9][0-9]*)?(ms|[smhd]))?", re.IGNORECASE)
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -43,23 +45,43 @@ def message_row(message: Mapping[str, Any], number: int | None = None) -> Row:
         raise EmqxConfigError(f"{which}{error.message}") from None
 
 
-def batches(rows: Sequence[Row]) -> list[list[int]]:
+def batches(rows: Sequence[Row], most_retained: int = MAX_ROWS) -> list[list[int]]:
     """
     Divide rows into requests of at most 1,000 rows and, where a single row is not larger already, 4 MB.
 
     :param rows: as of :func:`message_row`.
+    :param most_retained: how many rows of one request may be retained.
     :return: indexes into ``rows``, in order.
     """
     found: list[list[int]] = []
     size = MAX_BYTES
+    retained = 0
     for index, row in enumerate(rows):
         length = len(_encode(row).encode()) + 1
-        if size + length > MAX_BYTES or len(found[-1]) >= MAX_ROWS:
+        full = row["retain"] and retained >= most_retained
+        if full or size + length > MAX_BYTES or len(found[-1]) >= MAX_ROWS:
             found.append([])
-            size = 0
+            size = retained = 0
         found[-1].append(index)
         size += length
+        retained += row["retain"]
     return found
+
+
+def read_rate(text: str) -> float | None:
+    """
+    Read a rate as EMQX writes it: ``1000/s``, ``100/10s``, ``5000/m``, ``1000`` (per second), ``infinity``.
+
+    :return: per second; ``None`` for no limit.
+    :raises EmqxUnsupportedError: for anything else.
+    """
+    if text.strip() == "infinity":
+        return None
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise EmqxUnsupportedError(f"{text[:40]!r} is not a rate; expected one as '1000/s' or 'infinity'")
+    count, number, unit = found.groups()
+    return int(count) / (int(number or 1) * _UNITS[(unit or "s").lower()])
 
 
 def is_delayed(topic: str) -> bool:
@@ -72,8 +94,9 @@ def published(topic: str, status: str, message_id: str | None = None, reason: st
     Write down what became of one message.
 
     :param status: ``"delivered"`` (somebody subscribed to it), ``"no_subscribers"`` (nobody did, or a rule held it
-        back; a retained message is stored all the same), ``"delayed"`` (``$delayed/…``: it waits for its time; who will
-        get it is not known yet), ``"accepted"`` (EMQX 4 does not tell), ``"failed"``.
+        back; a retained message is stored all the same, as far as the retainer's limits allow), ``"delayed"``
+        (``$delayed/…``: it waits for its time; who will get it is not known yet), ``"accepted"`` (EMQX 4 does not
+        tell), ``"failed"``.
     """
     return {"topic": topic, "status": status, "id": message_id, "reason": reason}
 

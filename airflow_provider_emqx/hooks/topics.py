@@ -5,13 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
-from airflow_provider_emqx.api.base import Row
-from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
+from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.exceptions import (
+    EmqxError,
+    EmqxForbiddenError,
+    EmqxNotFoundError,
+    EmqxOutcomeUnknownError,
+    EmqxUnsupportedError,
+)
 from airflow_provider_emqx.hooks.area import Area
+from airflow_provider_emqx.hooks.retained import DEFAULT_RATE, RetainedPace
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: the broker's words for a message that it could not pass on at the moment
 _NOT_NOW = "failed_to_dispatch"
@@ -49,6 +59,11 @@ class TopicMethods(Area):
         Publish messages: v5 ``POST /publish`` or ``/publish/bulk``, v4 ``POST /mqtt/publish`` or
         ``/mqtt/publish_batch``, in requests of at most 1,000 messages and 4 MB.
 
+        EMQX 5.8.5 and newer stores 1,000 retained messages per second and node by default
+        (``retainer.max_publish_rate``), and drops what is beyond without a word. So these are not sent faster than
+        ``GET /mqtt/retainer`` says, or than 1,000 per second where the key may not see that. Others who publish
+        retained messages at the same time use the same limit.
+
         All messages are checked before the first one is sent. Nothing is sent twice unless the hook was made with
         ``retry_unsafe``.
 
@@ -59,8 +74,9 @@ class TopicMethods(Area):
             ``user_properties``).
         :return: per message ``{"topic", "status", "id", "reason"}`` with the status ``delivered`` (somebody has
             subscribed), ``no_subscribers`` (nobody has, or a rule held it back; a retained message is stored all the
-            same), ``delayed`` (``$delayed/…``: it waits for its time), ``accepted`` (EMQX 4 does not
-            tell), ``failed``, ``unknown`` (the answer was lost) or ``not_sent`` (an earlier request failed).
+            same, as far as the retainer's limits allow), ``delayed`` (``$delayed/…``: it waits for its time),
+            ``accepted`` (EMQX 4 does not tell), ``failed``, ``unknown`` (the answer was lost) or ``not_sent`` (an
+            earlier request failed).
         :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer to the only request was lost.
         """
@@ -69,9 +85,16 @@ class TopicMethods(Area):
         given = [messages] if isinstance(messages, Mapping) else list(messages)
         number = enumerate(given, 1)
         rows = [self.api.topics.check_message(self.broker, message, n) for n, message in number]
+        retained = sum(row["retain"] for row in rows)
+        most = self._retained_pace.most(retained)
         if len(rows) == 1:
-            return [self.run(self.api.topics.publish(self.broker, rows[0]))]
-        parts = batches(rows)
+            return [self._paced(self.api.topics.publish(self.broker, rows[0]), retained)]
+        parts = batches(rows, most)
+        if retained > most:
+            seconds = retained / most
+            log.info(
+                "The broker retains %s messages per second: %s take %.0f s", most, f"{retained:,}", seconds
+            )
         results: list[Row] = []
         for place, part in enumerate(parts):
             try:
@@ -88,16 +111,47 @@ class TopicMethods(Area):
 
     def _publish_batch(self, rows: list[Row]) -> list[Row]:
         """Publish one request's messages; with ``retry_unsafe`` those that could not be passed on are sent again."""
-        results: list[Row] = self.run(self.api.topics.publish_many(self.broker, rows))
+        results = self._publish_many(rows)
         for attempt in range(1, self.settings.attempts if self.retry_unsafe else 1):
             again = [index for index, result in enumerate(results) if result["reason"] == _NOT_NOW]
             if not again:
                 break
             time.sleep(min(0.5 * 2**attempt, 10.0))
-            retried = self.run(self.api.topics.publish_many(self.broker, [rows[index] for index in again]))
+            retried = self._publish_many([rows[index] for index in again])
             for index, result in zip(again, retried, strict=True):
                 results[index] = result
         return results
+
+    def _publish_many(self, rows: list[Row]) -> list[Row]:
+        publish = self.api.topics.publish_many(self.broker, rows)
+        return self._paced(publish, sum(row["retain"] for row in rows))
+
+    def _paced(self, publish: Operation[T], retained: int) -> T:
+        """Publish when the broker stores all that is to be retained."""
+        seconds = self._retained_pace.wait(retained)
+        if seconds:
+            time.sleep(seconds)
+        try:
+            return self.run(publish)
+        finally:
+            self._retained_pace.sent(retained)
+
+    @cached_property
+    def _retained_pace(self) -> RetainedPace:
+        return RetainedPace(self._retained_rate)
+
+    def _retained_rate(self) -> float | None:
+        try:
+            rate: float | None = self.run(self.api.topics.retained_rate(self.broker))
+        except (EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError) as error:
+            log.info(
+                "How many messages the broker retains per second is not known; they are sent as slowly as its default "
+                "asks, %d per second. %s",
+                DEFAULT_RATE,
+                error,
+            )
+            return DEFAULT_RATE
+        return rate
 
     def list_topic_metrics(self) -> Iterator[Row]:
         """

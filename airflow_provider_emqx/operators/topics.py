@@ -35,7 +35,8 @@ class EmqxPublishOperator(BaseEmqxOperator):
 
     v5 ``POST /publish`` and ``/publish/bulk``, v4 ``POST /mqtt/publish`` and ``/mqtt/publish_batch``, in requests of at
     most 1,000 messages and 4 MB. All messages are checked before the first one is sent. That nobody has subscribed is
-    no failure, unless ``require_subscribers``.
+    no failure, unless ``require_subscribers``. Retained messages are sent no faster than the broker stores them, by
+    default 1,000 per second on EMQX 5.8.5 and newer.
 
     No message is sent twice: if an answer is lost, the task fails and says which messages may have arrived; a retry of
     the task publishes them again. Airflow neither stores nor shows the payloads.

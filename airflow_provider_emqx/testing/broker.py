@@ -583,6 +583,18 @@ class FakeEmqx:
             self.state.tick()
             return self.state.mqtt.retained
 
+    def limit_retained(self, per_second: int | None) -> None:
+        """Set the retainer's ``max_publish_rate``: 1,000 messages per second from EMQX 5.8.5 on, without limit before.
+
+        What is beyond is delivered, but neither stored nor cleared, and no answer tells.
+
+        :param per_second: Messages in one second of the broker's clock; ``None`` for no limit.
+        """
+        if self.state.generation == "v4":
+            raise ValueError("EMQX 4 has no such limit")
+        with self.state.lock:
+            self.state.mqtt.retained_per_second = per_second
+
     @property
     def topic_metrics(self) -> Mapping[str, TopicMetrics]:
         """Topics that are registered for metrics, with their counters."""

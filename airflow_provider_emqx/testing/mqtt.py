@@ -152,6 +152,9 @@ class Sessions:
         self.clients: Table[Client] = Table()
         self.inboxes: dict[str, list[Message]] = {}
         self.retained: Table[Message] = Table()
+        #: how many messages are retained, or cleared, in one second at most; the others are only delivered
+        self.retained_per_second: int | None = None
+        self._retained_in = (0, 0)  # a second, and how many messages it has had
         self.delayed: dict[str, tuple[float, Message]] = {}
         self.metrics: Counter[str] = Counter()
         self.topic_metrics: dict[str, TopicMetrics] = {}
@@ -295,7 +298,7 @@ class Sessions:
                 self._schedule(int(seconds), lambda: self._release(msgid))
                 self.metrics["messages.delayed"] += 1
                 return -1
-        if message.retain:
+        if message.retain and self._may_retain():
             if message.payload:
                 self.retained[message.topic] = replace(message)
                 self.metrics["messages.retained"] += 1
@@ -311,6 +314,15 @@ class Sessions:
             self.metrics["messages.dropped"] += 1
             self.metrics["messages.dropped.no_subscribers"] += 1
         return delivered
+
+    def _may_retain(self) -> bool:
+        """Take one of the second's places in the retainer."""
+        second = int(self._now())
+        count = self._retained_in[1] if self._retained_in[0] == second else 0
+        if self.retained_per_second is not None and count >= self.retained_per_second:
+            return False
+        self._retained_in = (second, count + 1)
+        return True
 
     def _route(self, message: Message) -> int:
         groups = dict(self._by_topic.get(message.topic, {}))

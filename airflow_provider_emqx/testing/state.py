@@ -175,6 +175,8 @@ class State:
         names = nodes or ["emqx@127.0.0.1"]
         self.nodes = {name: NodeInfo(name, started) for name in names}
         self.mqtt = Sessions(self.now, self.schedule)
+        if self.at_least(5, 8, 5):
+            self.mqtt.retained_per_second = 1_000
         self._turn = 0
         self._port = 40000
 

@@ -50,7 +50,7 @@ def test_every_method_of_the_hook_documents_its_parameters(area: str) -> None:
 def test_nearly_every_operation_is_a_method_of_the_hook(area: str) -> None:
     inner = {
         # parts of others
-        *("check_message", "publish_many", "kick_client", "has_bulk_kick", "require_node"),
+        *("check_message", "publish_many", "retained_rate", "kick_client", "has_bulk_kick", "require_node"),
         *(
             "has_bulk_upsert",
             "upsert_user",

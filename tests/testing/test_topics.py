@@ -228,3 +228,51 @@ def test_retained_messages_by_filter() -> None:
         assert set(broker.retained) == {"b/1"}
         assert call(broker, "DELETE", "/mqtt/retainer/messages").status == 204
         assert not broker.retained
+
+
+@pytest.mark.parametrize(
+    ("version", "shown"), [("5.8.4", None), ("5.8.5", "1000/s"), ("5.8.9", "1000/s"), ("6.3.0", "1000/s")]
+)
+def test_the_retainer_shows_its_rate(version: str, shown: str | None) -> None:
+    with FakeEmqx(version) as broker:
+        assert call(broker, "GET", "/mqtt/retainer").body.get("max_publish_rate") == shown
+        broker.limit_retained(None)
+        last = call(broker, "GET", "/mqtt/retainer").body.get("max_publish_rate")
+        assert last == ("infinity" if shown else None)
+
+
+def test_what_exceeds_the_retainers_rate_is_delivered_but_neither_stored_nor_cleared() -> None:
+    with FakeEmqx("5.8.9") as broker:
+        broker.connect("dev-1")
+        broker.subscribe("dev-1", "state/#")
+        broker.limit_retained(2)
+        before = broker.now()
+        for number in range(60):
+            broker.publish(f"state/{number}", "x", retain=True)
+        seconds = int(broker.now()) - int(before) + 1
+        assert len(broker.received("dev-1")) == 60
+        assert 2 <= len(broker.retained) <= min(2 * seconds, 59)
+        assert {"state/0", "state/1"} <= set(broker.retained)
+        broker.advance(1)
+        broker.publish("state/0", "", retain=True)
+        assert "state/0" not in broker.retained
+
+
+def test_clearing_retained_messages_takes_places_too() -> None:
+    with FakeEmqx("5.8.9") as broker:
+        for number in range(60):
+            broker.publish(f"state/{number}", "x", retain=True)
+        broker.limit_retained(2)
+        broker.advance(1)
+        for topic in list(broker.retained):
+            broker.publish(topic, "", retain=True)
+        assert 0 < len(broker.retained) <= 58
+
+
+def test_no_limit_of_retained_messages_on_emqx_4() -> None:
+    with FakeEmqx("4.4.19") as broker:
+        for number in range(1_100):
+            broker.publish(f"state/{number}", "x", retain=True)
+        assert len(broker.retained) == 1_100
+        with pytest.raises(ValueError, match="no such limit"):
+            broker.limit_retained(10)

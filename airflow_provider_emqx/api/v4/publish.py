@@ -62,6 +62,16 @@ def publish_many(broker: Broker, messages: Sequence[Mapping[str, Any]]) -> Opera
     return [_result(row, outcome) for row, outcome in zip(rows, reply.data, strict=True)]
 
 
+def retained_rate(broker: Broker) -> Operation[float | None]:
+    """
+    Read how many retained messages a node stores per second.
+
+    :return: ``None``: EMQX 4 stores all.
+    """
+    yield from ()
+    return None
+
+
 def _result(row: Row, outcome: Row) -> Row:
     code = outcome["code"]
     if code == 0:

@@ -19,7 +19,7 @@ from airflow_provider_emqx.api.names import topic_filter, topic_name
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
 from airflow_provider_emqx.api.v4.nodes import require_node
-from airflow_provider_emqx.api.v4.publish import check_message, publish, publish_many
+from airflow_provider_emqx.api.v4.publish import check_message, publish, publish_many, retained_rate
 from airflow_provider_emqx.api.v4.shapes import subscription_as_v5
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
@@ -44,6 +44,7 @@ __all__ = [
     "publish_many",
     "register_topic_metrics",
     "reset_topic_metrics",
+    "retained_rate",
     "unregister_topic_metrics",
 ]
 

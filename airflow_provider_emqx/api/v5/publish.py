@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request, Row
-from airflow_provider_emqx.api.messages import is_delayed, message_row, published
+from airflow_provider_emqx.api.messages import is_delayed, message_row, published, read_rate
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxOutcomeUnknownError
 
 #: nobody has subscribed
@@ -54,6 +54,22 @@ def publish_many(broker: Broker, messages: Sequence[Mapping[str, Any]]) -> Opera
     if not rows:
         raise EmqxConfigError("there are no messages to publish")
     return (yield from _batch(rows))
+
+
+def retained_rate(broker: Broker) -> Operation[float | None]:
+    """
+    Read how many retained messages a node stores, or clears, per second: ``GET /mqtt/retainer``, EMQX 5.8.5 and newer.
+
+    What is beyond is delivered, but not stored, and no answer tells.
+
+    :return: messages per second; ``None`` for no limit, as on older ones.
+    :raises EmqxForbiddenError: if the key may not see it.
+    :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which has no such endpoint, and for what is not a rate.
+    """
+    if broker.version is not None and not broker.at_least(5, 8, 5):
+        return None
+    reply = yield Request("GET", "/mqtt/retainer")
+    return read_rate(str(reply.row.get("max_publish_rate", "infinity")))
 
 
 def _batch(rows: list[Row]) -> Operation[list[Row]]:

@@ -18,7 +18,7 @@ from airflow_provider_emqx.api.names import matches, split_share, topic_filter, 
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
 from airflow_provider_emqx.api.v5.nodes import require_node
-from airflow_provider_emqx.api.v5.publish import check_message, publish, publish_many
+from airflow_provider_emqx.api.v5.publish import check_message, publish, publish_many, retained_rate
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxNotFoundError,
@@ -41,6 +41,7 @@ __all__ = [
     "publish_many",
     "register_topic_metrics",
     "reset_topic_metrics",
+    "retained_rate",
     "unregister_topic_metrics",
 ]
 

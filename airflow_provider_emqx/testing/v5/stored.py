@@ -86,6 +86,8 @@ def delete_retained(state: State, request: Request, topic: str) -> Answer:
 
 def get_retainer(state: State, request: Request) -> Answer:
     """``GET /mqtt/retainer``."""
+    limit = state.mqtt.retained_per_second
+    rate = {"max_publish_rate": "infinity" if limit is None else f"{limit}/s"}
     return ok(
         {
             "enable": True,
@@ -95,7 +97,7 @@ def get_retainer(state: State, request: Request) -> Answer:
             "stop_publish_clear_msg": False,
             "allow_never_expire": True,
             "delivery_rate": "1000/s",
-            "max_publish_rate": "1000/s",
+            **(rate if state.at_least(5, 8, 5) else {}),
             "msg_expiry_interval_override": "disabled",
             "backend": {
                 "type": "built_in_database",
