@@ -257,6 +257,19 @@ def _quoted(segment: str) -> str:
     return quote(segment, safe="@$")
 
 
+def fits_path(name: str) -> bool:
+    """
+    Tell whether a name that the broker has told can stand in a path: ``""``, ``.``, ``..`` and very long ones cannot.
+
+    :param name: as the broker has it.
+    """
+    try:
+        # with room for what else is in a path
+        return len(path(name)) < MAX_TARGET - 200
+    except EmqxConfigError:
+        return False
+
+
 def path(*segments: str) -> str:
     """
     Join path segments, percent-encoding each one whole.

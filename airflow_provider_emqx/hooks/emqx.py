@@ -304,7 +304,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             path or URL of a file, as the operator's ``source``.
         :param mode: ``"upsert"``, ``"create"`` (existing users stay as they are), ``"delete"``, ``"sync"`` or
             ``"prune"``; with the last two, users in ``scope`` that no row names follow after the rows, with the outcome
-            ``"pruned"`` and the line 0.
+            ``"pruned"`` and the line 0, or ``"unaddressable"`` if no request can name them (``""``, ``.``, ``..``).
         :param dry_run: tell what would be done, write nothing.
         :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them.
         :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted.

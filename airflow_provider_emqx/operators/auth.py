@@ -51,8 +51,9 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         latter, after shards have done the former. A user who appears between the look and the write of ``create`` is
         overwritten on EMQX 5.7 and newer.
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
-        rejected, and per user that was pruned: id, line, outcome, reason. Never a password. A local file may be read
-        by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
+        rejected, and per user that was pruned or could not be (``unaddressable``): id, line, outcome, reason. Never a
+        password. A local file may be read by its owner only. Without it the first 100 rejected rows are in the log and
+        in the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
         the extra ``parquet``); by default told by the source's suffix. Files packed with gzip, bz2, xz, or Zstandard
         (needs the extra ``parquet``), are recognised by their content.
@@ -74,7 +75,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them, of the user
         ids that the source speaks for; ``"*"`` for all. No other user is ever deleted.
     :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted. Superusers
-        never are.
+        never are. In a list, ``""`` is the user of the empty id.
     :param max_deletes: of these modes: how many users may be deleted, a count or a share of the users that were in
         scope; if they are more, none is, and the task fails. By default a tenth of them, or 100 if that is more.
     :param hash_passwords: hash plain passwords in the task instead of in the broker, with the algorithm that the
@@ -98,9 +99,10 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
-        "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "listing_moved", "dry_run", "report",
-        "reasons", "rejected_rows", "unread"}``. ``unread`` names the first 100 directories and files beside those of a
-        directory that are not read.
+        "unaddressable", "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "listing_moved", "dry_run",
+        "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users in scope that no row names and
+        that stay, since no request can name them. ``unread`` names the first 100 directories and files beside those of
+        a directory that are not read.
         ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not tell. It is pushed to XCom
         also when the task fails because of rejected rows or a source that breaks off.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.

@@ -27,6 +27,8 @@ from airflow_provider_emqx.provisioning.outcomes import (
     DELETED,
     PRUNED,
     REJECTED,
+    UNADDRESSABLE,
+    UNNAMED,
     WRITTEN,
     Done,
     Outcome,
@@ -227,6 +229,10 @@ class Run:
         if count > allowed:
             raise too_many
 
+    def unaddressable(self) -> list[str]:
+        """Return the users in scope that no row names, and that :meth:`prune` leaves since no request can name them."""
+        return [] if self._checker is None else self.inventory.unaddressable(self._checker.names)
+
     # ------------------------------------------------------------------ reading
 
     def _make_checker(self) -> Checker:
@@ -343,8 +349,9 @@ def _outcomes(run: Run, source: Source) -> Iterator[Outcome]:
         if withheld:
             log.warning("Nobody is deleted: %s", withheld)
             return
-        for ids in run.prune():
-            yield from (Outcome(0, shown(user_id), PRUNED, "no row names this user") for user_id in ids)
+        for outcome, blocks in ((UNADDRESSABLE, (run.unaddressable(),)), (PRUNED, run.prune())):
+            for ids in blocks:
+                yield from (Outcome(0, shown(user_id), outcome, UNNAMED[outcome]) for user_id in ids)
 
 
 def _without(checked: Iterator[Checked], count: int) -> Iterator[Checked]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, TYPE_CHECKING
 
+from airflow_provider_emqx.api.base import fits_path
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.exceptions import EmqxError
@@ -47,6 +48,7 @@ class Inventory:
         self._plan = plan
         self._ids: IdSet | None = None
         self._prunable: IO[str] | None = None
+        self._unaddressable: list[str] = []
         # whether a user that is not among the ids was absent for certain when they were listed
         self._complete = False
         #: whether the users were not the same in two listings, so that some may have been missed
@@ -107,7 +109,7 @@ class Inventory:
 
     def prunable(self, named: Callable[[str], bool]) -> Iterator[list[str]]:
         """
-        Give the users in scope, neither superusers nor protected, that no row names.
+        Return the users in scope, neither superusers nor protected, that no row names and that can be deleted.
 
         :param named: tells whether a row names a user.
         :return: blocks of their ids.
@@ -120,6 +122,15 @@ class Inventory:
             ids = [user_id for user_id in map(json.loads, lines) if not named(user_id)]
             if ids:
                 yield ids
+
+    def unaddressable(self, named: Callable[[str], bool]) -> list[str]:
+        """
+        Return those that no request can delete: their ids mean something else in a path, or are no text.
+
+        :param named: tells whether a row names a user.
+        """
+        self.read()
+        return [user_id for user_id in self._unaddressable if not named(user_id)]
 
     def _list(self, ids: IdSet) -> tuple[tuple[int, int], int]:
         """
@@ -144,10 +155,14 @@ class Inventory:
         if self._prunable is None:
             self._prunable = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  closed with the object
             self._scope, self._protected = self._plan.in_scope(), self._plan.protected()
-        mine = [user for user in users if self._scope.match(user["user_id"])]
+        # EMQX 5 takes a number for an id, and keeps it as one
+        mine = [user for user in users if self._scope.match(str(user["user_id"]))]
         self.in_scope += len(mine)
-        self._prunable.writelines(
-            json.dumps(user["user_id"]) + "\n"
-            for user in mine
-            if not user.get("is_superuser") and not self._protected.match(user["user_id"])
-        )
+        for user in mine:
+            user_id = user["user_id"]
+            if user.get("is_superuser") or self._protected.match(str(user_id)):
+                continue
+            if fits_path(user_id):
+                self._prunable.write(json.dumps(user_id) + "\n")
+            else:
+                self._unaddressable.append(str(user_id))

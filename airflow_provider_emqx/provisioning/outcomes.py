@@ -11,8 +11,14 @@ from airflow_provider_emqx.provisioning.chunks import Chunk
 
 WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
 PRUNED = "pruned"
+UNADDRESSABLE = "unaddressable"
 UNREAD = "unread"
 EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
+#: why users that no row names were deleted, or were not
+UNNAMED = {
+    PRUNED: "no row names this user",
+    UNADDRESSABLE: "no row names this user, and no request of the API can name it",
+}
 MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
 
 
@@ -22,7 +28,8 @@ class Outcome(NamedTuple):
 
     :param line: where the row starts in its file, or its position in a list, from 1; 0 where there is no row.
     :param user_id: its id, ``None`` where the row has none that may be shown.
-    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``; ``"pruned"`` where there is no row.
+    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``; where there is no row
+        ``"pruned"``, or ``"unaddressable"`` for a user that was to be pruned and that no request can name.
     :param reason: why it was skipped, rejected or pruned, else empty.
     :param file: which file it is from, where there are several.
     """

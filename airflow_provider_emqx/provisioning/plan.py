@@ -53,7 +53,7 @@ class Plan(Terms):
 
     :param mode: one of :data:`MODES`.
     :param scope: of ``sync`` and ``prune``: prefixes or patterns of the users that the source speaks for.
-    :param protect: of these: ids or patterns of users that are never deleted.
+    :param protect: of these: ids or patterns of users that are never deleted. ``[""]`` is the user of the empty id.
     :param max_deletes: of these: count, or share of the users in scope, that may be deleted.
     :param hash_passwords: hash plain passwords here instead of in the broker.
     :param pepper: secret of the salts and of the state file.
@@ -95,7 +95,7 @@ class Plan(Terms):
             raise EmqxConfigError(
                 "protect has no value: nobody would be protected. Leave it out, or name users"
             )
-        texts("protect", self.protect)
+        self.protected()
         if (self.hash_passwords or self.state) and not self.pepper:
             raise EmqxConfigError(
                 "hash_passwords and state need pepper_conn_id, a connection whose password is the pepper: a long "
@@ -114,7 +114,7 @@ class Plan(Terms):
     def protected(self) -> re.Pattern[str]:
         """Give the pattern whose ``match`` tells whether a user is never deleted."""
         never = r"(?!)"
-        ids = (_glob(one) or re.escape(one) + r"\Z" for one in texts("protect", self.protect))
+        ids = (_glob(one) or re.escape(one) + r"\Z" for one in texts("protect", self.protect, or_empty=True))
         return re.compile("|".join(ids) or never)
 
     def deletes(self, in_scope: int) -> int:
@@ -132,19 +132,22 @@ def _glob(text: str) -> str | None:
     return fnmatch.translate(text) if any(mark in text for mark in "*?[") else None
 
 
-def texts(name: str, given: str | Sequence[Any] | None) -> tuple[str, ...]:
+def texts(name: str, given: str | Sequence[Any] | None, or_empty: bool = False) -> tuple[str, ...]:
     """
     Read one text or a list of them.
 
     :param name: of the argument, for the error.
     :param given: the text, or texts.
-    :raises EmqxConfigError: if one of them is no text or empty.
+    :param or_empty: whether a text in a list may be empty.
+    :raises EmqxConfigError: if one of them is no text, or empty.
     """
     if given is None or (isinstance(given, str) and not given):
         return ()
     several = (given,) if isinstance(given, str) else tuple(given)
-    if not all(isinstance(one, str) and one for one in several):
-        raise EmqxConfigError(f"{name} must be text or a list of texts, none of them empty")
+    if not all(isinstance(one, str) and (one or or_empty) for one in several):
+        raise EmqxConfigError(
+            f"{name} must be text or a list of texts{'' if or_empty else ', none of them empty'}"
+        )
     return several
 
 

@@ -17,8 +17,8 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location, locate, open_to_write
 from airflow_provider_emqx.provisioning.outcomes import (
     DELETED,
-    PRUNED,
     REJECTED,
+    UNNAMED,
     UNREAD,
     Done,
     Outcome,
@@ -49,6 +49,7 @@ class Tally:
     skipped: int = 0
     rejected: int = 0
     pruned: int = 0
+    unaddressable: int = 0
     created: int | None = 0
     updated: int | None = 0
     unchanged: int | None = 0
@@ -194,6 +195,7 @@ class Tally:
             "skipped": self.skipped,
             "rejected": self.rejected,
             "pruned": self.pruned,
+            "unaddressable": self.unaddressable,
         }
         return ", ".join(f"{count:,} {name}" for name, count in sums.items() if count) or "nothing done"
 
@@ -238,6 +240,7 @@ class Tally:
             "updated": self.updated,
             "unchanged": self.unchanged,
             "pruned": self.pruned,
+            "unaddressable": self.unaddressable,
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.total / max(self.seconds, 0.001)),
         }
@@ -247,7 +250,8 @@ class Report:
     """
     File with one line per row that was not written or deleted: id, line, outcome, reason. Never a password.
 
-    Users that a synchronisation deleted are in it too, as ``pruned``; so are files and directories that stand beside
+    Users that a synchronisation deleted are in it too, as ``pruned``, and as ``unaddressable`` those that it could not
+    name; so are files and directories that stand beside
     those of the source, as ``unread``.
 
     Where the source is several files, each line tells its ``file`` as well.
@@ -290,19 +294,15 @@ class Report:
         """
         self._write([row(outcome) for outcome in outcomes])
 
-    def add_pruned(self, ids: list[str]) -> None:
+    def add_unnamed(self, ids: list[str], outcome: str) -> None:
         """
-        Write users that were deleted because no row names them.
+        Write users that no row names.
 
         :param ids: theirs.
+        :param outcome: what became of them.
         """
-        reason = "no row names this user"
-        self._write(
-            [
-                {"id": shown(user_id), "line": None, "outcome": PRUNED, "reason": reason, "file": ""}
-                for user_id in ids
-            ]
-        )
+        told = {"line": None, "outcome": outcome, "reason": UNNAMED[outcome], "file": ""}
+        self._write([{"id": shown(user_id), **told} for user_id in ids])
 
     def add_unread(self, files: Sequence[str]) -> None:
         """
@@ -388,7 +388,9 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
             log.warning("%s rejected, id %r: %s", place, told.user_id, told.reason)
         if tally.rejected > len(tally.rejected_rows):
             log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
-    if terms.report and (terms.dry_run or tally.rejected + tally.skipped + tally.pruned):
+    if terms.report and (
+        terms.dry_run or tally.rejected + tally.skipped + tally.pruned + tally.unaddressable
+    ):
         log.info("%s: %s", "The plan" if terms.dry_run else "Report of rows not done", terms.report)
     log.log(
         logging.WARNING if tally.rejected else logging.INFO,

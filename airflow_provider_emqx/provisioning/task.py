@@ -8,7 +8,7 @@ from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.provisioning.engine import Run
-from airflow_provider_emqx.provisioning.outcomes import KEPT, Done, Outcome
+from airflow_provider_emqx.provisioning.outcomes import KEPT, PRUNED, UNADDRESSABLE, Done, Outcome
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.report import (
@@ -111,9 +111,21 @@ def _resume(progress: Progress | None, tally: Tally, report: Report | None, plan
 def _prune(run: Run, tally: Tally, report: Report | None, in_scope: int | None) -> None:
     if not run.inventory.in_scope:
         log.warning("The broker had no user inside the scope: is it %r?", run.plan.scope)
+    unaddressable = run.unaddressable()
+    if unaddressable:
+        tally.unaddressable = len(unaddressable)
+        log.warning(
+            "%s users in scope that no row names stay, since no request can name them: %s%s. Delete them in EMQX, "
+            "or protect them",
+            f"{len(unaddressable):,}",
+            ", ".join(map(repr, unaddressable[:SHOWN])),
+            ", …" if len(unaddressable) > SHOWN else "",
+        )
+        if report is not None:
+            report.add_unnamed(unaddressable, UNADDRESSABLE)
     for ids in run.prune(in_scope):
         if report is not None:
-            report.add_pruned(ids)
+            report.add_unnamed(ids, PRUNED)
         tally.pruned_some(len(ids), run.phases["prune"])
 
 

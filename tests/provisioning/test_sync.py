@@ -258,6 +258,63 @@ def test_deletions_are_in_the_report(filled: Any, tmp_path: Path) -> None:
     assert "d0,,pruned,no row names this user" in report.read_text()
 
 
+ODD = ["", ".", "..", "d" * 7_900]
+
+
+@pytest.fixture
+def odd(broker: Any) -> list[str]:
+    """
+    A broker with users that no request can name, and d0 to d4.
+
+    :return: the ids of the former.
+    """
+    for user_id in [*ODD, *(f"d{i}" for i in range(5))]:
+        broker.add_user(user_id, "old")
+    if broker.version == "4.4.19":
+        return ODD
+    with EmqxHook() as hook:
+        # EMQX 5 takes a number for an id
+        path = "/authentication/password_based%3Abuilt_in_database/users"
+        hook.request("POST", path, json={"user_id": 7, "password": "old"})
+    return [*ODD, "7"]
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.6.1", "5.8.9"])
+@pytest.mark.parametrize("mode", ["sync", "prune"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_users_that_no_request_can_name_are_told_and_the_others_deleted(
+    broker: Any, odd: list[str], mode: str, dry_run: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = tmp_path / "r.jsonl"
+    # the guard counts whom it would delete
+    summary = run(rows(0, 1), mode=mode, scope="*", max_deletes=3, report=report, dry_run=dry_run)
+    assert (summary["pruned"], summary["unaddressable"], summary["rejected"]) == (3, len(odd), 0)
+    told = [json.loads(line) for line in report.read_text().splitlines()]
+    left = [line["id"] for line in told if line["outcome"] == "unaddressable"]
+    assert sorted(left) == sorted(user_id[:1_000] + "…" * (len(user_id) > 1_000) for user_id in odd)
+    assert sorted(line["id"] for line in told if line["outcome"] == "pruned") == ["d2", "d3", "d4"]
+    assert {f"d{i}" for i in range(2 if not dry_run else 5)} | set(ODD) == {
+        user_id for user_id in broker.users if isinstance(user_id, str)
+    }
+    assert f"{len(odd)} users in scope that no row names stay" in caplog.text
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_outcomes_of_a_hook_have_users_that_no_request_can_name(odd: list[str], dry_run: bool) -> None:
+    with EmqxHook() as hook:
+        found = list(hook.provision_users(rows(0), mode="prune", scope="*", dry_run=dry_run))
+    assert [one.outcome for one in found] == ["skipped", *["unaddressable"] * len(odd), *["pruned"] * 4]
+
+
+def test_users_that_no_request_can_name_can_be_protected_or_out_of_scope(odd: list[str], broker: Any) -> None:
+    protect = ["", ".", "..", "ddd*", "7"]
+    assert run(rows(*range(5)), mode="prune", scope="*", protect=protect)["unaddressable"] == 0
+    assert run(rows(*range(5)), mode="prune", scope="d")["unaddressable"] == 1
+    # a row that names one is rejected as ever, and the user counts as named
+    summary = run([{"user_id": ".."}, *rows(*range(5))], mode="prune", scope=".")
+    assert (summary["rejected"], summary["unaddressable"]) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
