@@ -310,7 +310,7 @@ class ClusterMethods(Area):
 
         :param node: the node.
         :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
-            ``wait_health_check`` (as ``"60s"``), ``redirect_to``, ``migrate_to`` (list of nodes).
+            ``wait_health_check`` (as ``"60s"``; EMQX 5 and newer), ``redirect_to``, ``migrate_to`` (list of nodes).
         :raises EmqxConfigError: for an unknown node or setting.
         """
         self.run(self.api.cluster.start_evacuation(self.broker, node, settings))

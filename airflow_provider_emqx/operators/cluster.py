@@ -305,7 +305,8 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
 
     :param node: the node, as ``emqx@10.0.0.1`` (templated).
     :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
-        ``wait_health_check`` (as ``"60s"``), ``redirect_to``, ``migrate_to`` (list of nodes) (templated).
+        ``wait_health_check`` (as ``"60s"``; EMQX 5 and newer), ``redirect_to``, ``migrate_to`` (list of nodes)
+        (templated).
     :param poll_interval: seconds between two looks (templated).
     :param timeout: seconds, or a ``timedelta``, after which it is given up (templated).
     :param stop_when_empty: stop the evacuation at the end, so that clients may come back (templated).

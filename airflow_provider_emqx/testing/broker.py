@@ -533,6 +533,16 @@ class FakeEmqx:
                 raise RuntimeError("this broker has no authenticator, and so no users")
             self.users[user_id] = User(password, is_superuser, int(self.state.now() * 1000))
 
+    def add_namespace(self, name: str) -> None:
+        """Create a managed namespace; EMQX 6.1 and newer. 6.3 lists and reads users of those only.
+
+        :param name: Name, as in the connection's field *Namespace*.
+        """
+        if not self.state.at_least(6, 1):
+            raise RuntimeError("namespaces need EMQX 6.1 or newer")
+        with self.state.lock:
+            self.state.namespaces.add(name)
+
     def verify(self, user_id: str, password: str) -> bool:
         """Tell whether a device with these credentials would get in.
 

@@ -34,6 +34,7 @@ from airflow_provider_emqx.testing.v5 import backups as v5_backups
 from airflow_provider_emqx.testing.v5 import bans as v5_bans
 from airflow_provider_emqx.testing.v5 import clients as v5_clients
 from airflow_provider_emqx.testing.v5 import cluster as v5_cluster
+from airflow_provider_emqx.testing.v5 import namespaces as v5_namespaces
 from airflow_provider_emqx.testing.v5 import rebalance as v5_rebalance
 from airflow_provider_emqx.testing.v5 import replies as v5
 from airflow_provider_emqx.testing.v5 import rules as v5_rules
@@ -64,6 +65,7 @@ ROUTES_V5 = [
     *v5_topics.ROUTES,
     *v5_stored.ROUTES,
     *v5_users.ROUTES,
+    *v5_namespaces.ROUTES,
     *v5_acl.ROUTES,
     *v5_bans.ROUTES,
     *v5_cluster.ROUTES,

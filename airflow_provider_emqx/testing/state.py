@@ -195,6 +195,7 @@ class State:
         self.authorization: dict[str, Any] | None = (
             {"enable": True, "max_rules": 100, "type": "built_in_database"} if authorization else None
         )
+        self.namespaces: set[str] = set()  # managed ones, since 6.1
         self.bans: dict[tuple[str, str], Ban] = {}
 
         self.modules = modules  # 4.4: topic_metrics and delayed are loaded

@@ -54,11 +54,9 @@ _NOT_YET: dict[str, dict[str, str]] = {
     "the double holds the license of EMQX's older trial": {
         "6.3.0-beta.2-more": "get-license",
     },
-    "the double has no managed namespaces": {
+    "the double keeps the names of namespaces only": {
         "6.3.0-beta.2-more": (
-            "get-mt-ns_list get-mt-managed_ns_list get-mt-ns_list_details ns-create "
-            "ns-create-again ns-list ns-config ns-config-put ns-kick ns-count ns-metrics ns-delete "
-            "ns-users-after"
+            "get-mt-ns_list get-mt-ns_list_details ns-config ns-config-put ns-kick ns-count ns-metrics"
         ),
     },
     "the double has no message queues, streams and topic metrics of the new kind": {

@@ -503,6 +503,15 @@ def test_nodes_are_evacuated_and_the_cluster_rebalanced(cluster: Any) -> None:
             hook.start_rebalance("emqx@n2", colour="red")
 
 
+@pytest.mark.parametrize("version", [V4])
+def test_emqx_4_begins_an_evacuation_at_once(cluster: Any) -> None:
+    with EmqxHook() as hook:
+        before = len(cluster.requests)
+        with pytest.raises(EmqxConfigError, match="no setting 'wait_health_check'"):
+            hook.start_evacuation("emqx@n1", wait_health_check="60s")
+        assert not any(request.method == "POST" for request in cluster.requests[before:])
+
+
 @pytest.mark.parametrize("version", [V4, V5])
 def test_a_stopped_node_is_listed_and_figures_are_told_per_node(cluster: Any) -> None:
     with EmqxHook() as hook:

@@ -173,6 +173,26 @@ def test_namespaces_since_6_1() -> None:
         assert not broker.users
 
 
+def test_users_are_read_in_managed_namespaces_only_since_6_3() -> None:
+    row = {"user_id": "u", "password": "p", "namespace": "n"}
+    with FakeEmqx("6.3.0") as broker:
+        assert call(broker, "POST", USERS, row).status == 201
+        for method, path in (
+            ("GET", USERS + "?ns=n"),
+            ("GET", USERS + "/u?ns=n"),
+            ("DELETE", USERS + "/u?ns=n"),
+        ):
+            assert call(broker, method, path).status == 400
+        broker.add_namespace("n")
+        assert call(broker, "GET", "/mt/managed_ns_list").body == ["n"]
+        assert call(broker, "POST", "/mt/ns/n", {}).status == 400
+        assert call(broker, "GET", USERS + "/u?ns=n").status == 200
+        assert call(broker, "DELETE", "/mt/ns/n").status == 204
+        assert call(broker, "GET", USERS + "?ns=n").body["message"] == "Managed namespace not found"
+    with pytest.raises(RuntimeError, match=r"6\.1"):
+        FakeEmqx("5.8.9").add_namespace("n")
+
+
 def test_an_import_into_several_namespaces_is_one_transaction() -> None:
     with FakeEmqx("6.1.0") as broker:
         rows = [{"user_id": "a", "password": "p", "namespace": "m"}, {"user_id": "b", "namespace": "n"}]

@@ -10,6 +10,9 @@ from airflow_provider_emqx.api.rebalance import EVACUATION, REBALANCE, options, 
 from airflow_provider_emqx.api.v4.nodes import require_node
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 
+#: EMQX 4 begins at once
+_EVACUATION = EVACUATION - {"wait_health_check"}
+
 
 def get_rebalance_status(broker: Broker) -> Operation[Row]:
     """
@@ -39,11 +42,11 @@ def start_evacuation(broker: Broker, node: str, settings: Mapping[str, Any] | No
 
     It goes on in the broker; :func:`get_rebalance_status` tells how far it is.
 
-    :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
-        ``wait_health_check`` (as ``"60s"``), ``redirect_to``, ``migrate_to`` (list of nodes).
+    :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``, ``redirect_to``,
+        ``migrate_to`` (list of nodes).
     :raises EmqxBadRequestError: if an evacuation of the node is under way.
     """
-    yield from _act(broker, node, "evacuation/start", options(settings, EVACUATION))
+    yield from _act(broker, node, "evacuation/start", options(settings, _EVACUATION))
 
 
 def stop_evacuation(broker: Broker, node: str) -> Operation[None]:

@@ -111,13 +111,21 @@ def authenticator_status(state: State, request: Request, name: str) -> Answer:
 # users
 
 
+def _namespace(state: State, request: Request) -> str | None:
+    """Read the namespace, which 6.3 must manage; it is not asked of those in the rows of a write."""
+    namespace = namespace_arg(state, request)
+    if namespace is not None and state.at_least(6, 3) and namespace not in state.namespaces:
+        raise bad_request("Managed namespace not found")
+    return namespace
+
+
 def _user_row(user_id: Any, user: User) -> dict[str, Any]:
     return {"user_id": user_id, "is_superuser": user.is_superuser}
 
 
 def list_users(state: State, request: Request, name: str) -> Answer:
     """``GET /authentication/{id}/users``."""
-    namespace = namespace_arg(state, request)
+    namespace = _namespace(state, request)
     users = _authenticator(state, name).users_of(namespace)
     ids = users.descending()
     part = request.arg("like_user_id")
@@ -169,7 +177,7 @@ def _check_quota(state: State, users: int) -> None:
 
 
 def _user(state: State, request: Request, name: str, user_id: str) -> tuple[Table[User], str | None]:
-    namespace = namespace_arg(state, request)
+    namespace = _namespace(state, request)
     users = _authenticator(state, name).users_of(namespace)
     if user_id not in users:
         raise error(404, "NOT_FOUND", "User not found")
