@@ -18,7 +18,7 @@ DAY = 86_400
 #: the scope of the example DAGs: names that no fleet of one's own has
 SCOPE = "example-sensor-"
 NODES = ["emqx@10.0.0.1", "emqx@10.0.0.2"]
-DEVICES = [f"dev-{number}" for number in range(1, 21)]
+DEVICES = [f"example-device-{number}" for number in range(1, 21)]
 USERS = [f"{SCOPE}{number}" for number in range(1, 2_001)]
 #: they connect one after another, a minute between them, and then anew
 SENSORS = USERS[:50]
@@ -84,7 +84,7 @@ def write_files() -> None:
 def furnish(broker: FakeEmqx) -> None:
     """Connect who is there from the beginning, and leave behind what a broker collects in its life."""
     broker.advance(-40 * DAY)
-    for gone in ("dev-lost", "gateway-1"):
+    for gone in ("example-device-lost", "gateway-1"):
         broker.connect(gone, clean_start=False, session_expiry=365 * DAY)
         broker.disconnect(gone)
     broker.publish("old/state", "nobody needs this", retain=True)

@@ -6,7 +6,8 @@ says whether anybody had subscribed, a kick that says who is really gone.
 
 Needs: the Airflow connection ``emqx_default``. The device and the command are parameters of the run.
 
-Run: ``airflow dags test emqx_command_device --conf '{"clientid": "dev-7", "topic": "cmd/dev-7"}'``.
+Run: ``airflow dags test emqx_command_device --conf '{"clientid": "example-device-7",
+"topic": "cmd/example-device-7"}'``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 with DAG(
     "emqx_command_device",
     schedule=None,
-    params={"clientid": "dev-1", "topic": "cmd/dev-1", "payload": "reboot"},
+    params={"clientid": "example-device-1", "topic": "cmd/example-device-1", "payload": "reboot"},
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:

@@ -8,7 +8,7 @@ Needs: the Airflow connection ``emqx_default``, and a file with the columns ``us
 ``permission``, ``action`` that the worker can read. Rules are written and
 bans ended only when the parameter ``dry_run`` is turned off.
 
-Run: ``airflow dags test emqx_control_access --conf '{"rules": "/data/acl.csv", "offenders": ["dev-666"],
+Run: ``airflow dags test emqx_control_access --conf '{"rules": "/data/acl.csv", "offenders": ["example-device-666"],
 "dry_run": false}'``.
 """
 

@@ -8,7 +8,8 @@ wave begins; a wave that does not get there in time stops the roll-out, and the 
 Needs: three devices or more; the Airflow connection ``emqx_default``; on EMQX 4 its module ``topic_metrics``. Devices
 that subscribe to ``cmd/<client id>/firmware`` and, after the update, publish once to the topic that the order names.
 
-Run: ``airflow dags test emqx_roll_out_firmware --conf '{"version": "2.1.0", "devices": ["dev-1", "dev-2", "dev-3"]}'``.
+Run: ``airflow dags test emqx_roll_out_firmware --conf '{"version": "2.1.0",
+"devices": ["example-device-1", "example-device-2", "example-device-3"]}'``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ with DAG(
     "emqx_roll_out_firmware",
     schedule=None,
     max_active_runs=1,
-    params={"version": "1.0.0", "devices": ["dev-1", "dev-2", "dev-3"]},
+    params={"version": "1.0.0", "devices": ["example-device-1", "example-device-2", "example-device-3"]},
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:

@@ -5,7 +5,7 @@ Purpose: a workflow that needs a device waits for it, at the price of a request 
 
 Needs: the Airflow connection ``emqx_default``. The client id is the run's parameter ``clientid``.
 
-Run: ``airflow dags test emqx_wait_for_device --conf '{"clientid": "dev-1"}'``.
+Run: ``airflow dags test emqx_wait_for_device --conf '{"clientid": "example-device-1"}'``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 
 with DAG(
-    "emqx_wait_for_device", schedule=None, params={"clientid": "dev-1"}, tags=["emqx"], doc_md=__doc__
+    "emqx_wait_for_device",
+    schedule=None,
+    params={"clientid": "example-device-1"},
+    tags=["emqx"],
+    doc_md=__doc__,
 ) as dag:
     online = EmqxClientOnlineSensor(
         task_id="online",

@@ -67,7 +67,7 @@ def update_when_told(broker: Any, devices: list[str]) -> Callable[..., None]:
 def test_each_wave_of_a_roll_out_waits_for_the_one_before(broker: Any, run_dag: Callable[..., Any]) -> None:
     from example_dags.roll_out_firmware import dag
 
-    devices = [f"dev-{number}" for number in range(30)]
+    devices = [f"example-device-{number}" for number in range(30)]
     for device in devices:
         broker.connect(device)
         broker.subscribe(device, f"cmd/{device}/firmware", 1)
@@ -84,7 +84,7 @@ def test_a_wave_that_does_not_get_there_leaves_the_others_untouched(
 ) -> None:
     from example_dags.roll_out_firmware import dag
 
-    devices = [f"dev-{number}" for number in range(30)]
+    devices = [f"example-device-{number}" for number in range(30)]
     for device in devices:
         broker.connect(device)
         broker.subscribe(device, f"cmd/{device}/firmware", 1)
@@ -95,7 +95,7 @@ def test_a_wave_that_does_not_get_there_leaves_the_others_untouched(
         assert run_dag(dag, run_conf={"version": "2.1.0", "devices": devices}).state == "failed"
     finally:
         sensor.timeout = patience
-    assert [device for device in devices if broker.received(device)] == ["dev-0"]
+    assert [device for device in devices if broker.received(device)] == ["example-device-0"]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_node_is_empty_when_it_is_upgraded_and_takes_clients_afterwards(
     from example_dags.upgrade_node import dag
 
     for number in range(20):
-        cluster.connect(f"dev-{number}", node="emqx@b")
+        cluster.connect(f"example-device-{number}", node="emqx@b")
     seen = []
 
     def at_the_upgrade(context: Any) -> None:

@@ -18,19 +18,19 @@ def test_stale_clients_are_kicked_and_those_to_keep_are_kept(
     from example_dags.kick_stale_clients import dag
 
     broker.advance(-40 * 86_400)
-    for name in ("dev-old", "gateway-old"):
+    for name in ("example-device-old", "gateway-old"):
         broker.connect(name, clean_start=False, session_expiry=10**8)
         broker.disconnect(name)
     broker.advance(40 * 86_400)
-    broker.connect_many([f"dev-{i}" for i in range(30)])
+    broker.connect_many([f"example-device-{i}" for i in range(30)])
     report = tmp_path / "kicked.jsonl"
     run = run_dag(dag, run_conf={"dry_run": True, "report": str(report)})
     assert run.state == "success"
-    assert result(run, "kick")["kicked"] == ["dev-old"]
-    assert "dev-old" in broker.clients
+    assert result(run, "kick")["kicked"] == ["example-device-old"]
+    assert "example-device-old" in broker.clients
     run = run_dag(dag, run_conf={"dry_run": False, "report": str(report)})
     assert run.state == "success"
-    assert json.loads(report.read_text()) == {"clientid": "dev-old", "outcome": "kicked"}
+    assert json.loads(report.read_text()) == {"clientid": "example-device-old", "outcome": "kicked"}
     assert [row["clientid"] for row in result(run, "left")["rows"]] == ["gateway-old"]
 
 
@@ -62,14 +62,16 @@ def test_access_follows_the_file_and_offenders_are_kept_out(
 
     rules = tmp_path / "acl.csv"
     rules.write_text("username,topic,permission,action\nalice,a/#,allow,publish\nalice,#,deny,all\n")
-    broker.connect("dev-666", reconnects=True)
+    broker.connect("example-device-666", reconnects=True)
     with EmqxHook() as hook:
         hook.ban("clientid", "by-hand", "infinity", "other")
-        run = run_dag(dag, run_conf={"dry_run": False, "rules": str(rules), "offenders": ["dev-666"]})
+        run = run_dag(
+            dag, run_conf={"dry_run": False, "rules": str(rules), "offenders": ["example-device-666"]}
+        )
         assert run.state == "success"
         assert [rule["topic"] for rule in hook.list_acl_rules("username:alice")] == ["a/#", "#"]
-        assert sorted(ban["who"] for ban in hook.list_bans()) == ["by-hand", "dev-666"]
-    assert "dev-666" not in broker.clients
+        assert sorted(ban["who"] for ban in hook.list_bans()) == ["by-hand", "example-device-666"]
+    assert "example-device-666" not in broker.clients
 
 
 def test_the_nightly_round_leaves_backup_and_figures(broker: Any, run_dag: Any, tmp_path: Path) -> None:

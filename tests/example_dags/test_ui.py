@@ -129,7 +129,16 @@ def test_a_destructive_dag_takes_nothing_away_unless_it_is_told_to(
     assert dag.schedule is None
     assert run_dag(dag).state == "success"
     assert kept() == before
-    assert {"dev-lost", "gateway-1", *world.RETIRED} <= set(living.clients)
+    assert {"example-device-lost", "gateway-1", *world.RETIRED} <= set(living.clients)
+
+
+@pytest.mark.parametrize("name", ["command_device", "roll_out_firmware", "wait_for_device"])
+def test_a_dag_names_devices_that_no_fleet_of_ones_own_has(name: str, world: Any) -> None:
+    params = load(ROOT / "example_dags" / f"{name}.py").dag.params.dump()
+    devices = params["devices"] if "devices" in params else [params["clientid"]]
+    assert set(devices) <= set(world.DEVICES)
+    assert all(device.startswith("example-device-") for device in devices)
+    assert params.get("topic", f"cmd/{devices[0]}") == f"cmd/{devices[0]}"
 
 
 def test_the_files_are_made_without_a_broker(

@@ -10,8 +10,8 @@ from airflow_provider_emqx.testing import FakeEmqx
 def test_a_device_is_waited_for(broker: FakeEmqx, run_dag: Callable[..., Any]) -> None:
     from example_dags.wait_for_device import dag
 
-    broker.connect("dev-7", connected_at=broker.state.now() - 60)
-    run = run_dag(dag, run_conf={"clientid": "dev-7"})
+    broker.connect("example-device-7", connected_at=broker.state.now() - 60)
+    run = run_dag(dag, run_conf={"clientid": "example-device-7"})
     assert run.state == "success"
     assert run.get_task_instance("use").xcom_pull(task_ids="use") == "1 of 1 clients are online"
 
@@ -22,14 +22,14 @@ def test_a_fleet_gets_its_command_in_waves(
     from example_dags.wait_for_fleet import dag
 
     fleet = tmp_path / "fleet.txt"
-    devices = [f"dev-{number:03}" for number in range(200)]
+    devices = [f"example-device-{number:03}" for number in range(200)]
     fleet.write_text("\n".join(devices))
     for device in devices[:199]:
         broker.connect(device)
         broker.subscribe(device, f"cmd/{device}", 1)
     run = run_dag(dag, run_conf={"fleet": str(fleet), "wave": 80})
     assert run.state == "success"
-    assert run.get_task_instance("online").xcom_pull(task_ids="online")["missing"] == ["dev-199"]
+    assert run.get_task_instance("online").xcom_pull(task_ids="online")["missing"] == ["example-device-199"]
     assert all(len(broker.received(device)) == 1 for device in devices[:199])
     waves = [task for task in run.get_task_instances() if task.task_id == "command"]
     assert len(waves) == 3
