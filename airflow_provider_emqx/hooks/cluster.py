@@ -276,7 +276,8 @@ class ClusterMethods(Area):
 
     def upload_backup(self, filename: str, content: bytes) -> None:
         """
-        Put a backup on the disk of the node that answers: v5 ``POST /data/files``, v4 ``POST /data/file``.
+        Put a backup on the disk of the node that answers: v5 ``POST /data/files``, v4 ``POST /data/file``. It stays
+        there until :meth:`delete_backup`, whatever becomes of its import.
 
         :param filename: its name there; ``.tar.gz`` on v5, ``.json`` on v4.
         :param content: the file.

@@ -37,7 +37,8 @@ class EmqxBackupOperator(BaseEmqxOperator):
 
     v5 (EMQX 5.4 and newer) ``POST /data/export``, ``GET /data/files/{filename}``; v4 ``POST /data/export``,
     ``GET /data/file/{filename}``. The file is checked (its size, and that it is a complete archive or document),
-    written and read again, before any older one is deleted.
+    written and read again, before any older one is deleted. If it cannot be stored, it is deleted again from the
+    broker's disk. On EMQX 4 a file that is listed already is read first, since some builds do not find their files.
 
     A backup holds password hashes and, as the configuration does, secrets in clear: the place must be safe. A local
     file is for its owner only.
@@ -50,7 +51,8 @@ class EmqxBackupOperator(BaseEmqxOperator):
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker": [filename,
         …]}``.
-    :raises EmqxError: if what was downloaded is not what the broker exported; nothing is deleted.
+    :raises EmqxError: if what was downloaded is not what the broker exported, or the broker does not find what it
+        exported; no older backup is deleted.
     """
 
     template_fields: Sequence[str] = ("target", "keep", "keep_on_broker", *BaseEmqxOperator.template_fields)
@@ -70,25 +72,17 @@ class EmqxBackupOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Export, download, check, write, and delete what is too old."""
-        from airflow_provider_emqx.provisioning.backup import Store
+        from airflow_provider_emqx.provisioning.backup import Store, take
 
         keep, keep_on_broker = whole("keep", self.keep), whole("keep_on_broker", self.keep_on_broker)
         store = Store(self.target)
         with self.hook() as hook:
-            made = hook.export_backup()
-            content = hook.download_backup(made["filename"], made["node"])
-            written = store.write(made["filename"], content, made["size"])
+            written = take(hook, store)
             self.log.info("Wrote %s, %d bytes", written["path"], written["size"])
-            deleted = store.prune(keep, made["filename"])
-            on_broker = self._prune(hook, keep_on_broker, made["filename"])
+            deleted = store.prune(keep, written["filename"])
+            on_broker = self._prune(hook, keep_on_broker, written["filename"])
             self.log.info("Older backups deleted: %d there, %d on the broker", len(deleted), len(on_broker))
-        return {
-            **written,
-            "filename": made["filename"],
-            "node": made["node"],
-            "deleted": deleted,
-            "deleted_on_broker": on_broker,
-        }
+        return {**written, "deleted": deleted, "deleted_on_broker": on_broker}
 
     @staticmethod
     def _prune(hook: EmqxHook, keep: int | None, newest: str) -> list[str]:

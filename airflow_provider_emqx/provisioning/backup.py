@@ -1,4 +1,4 @@
-"""Where backups are kept: a directory or an object store."""
+"""Takes backups, and keeps them in a directory or an object store."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import posixpath
 import tarfile
 import zlib
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.files import Location, locate, open_to_read, open_to_write
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxNotFoundError
+from airflow_provider_emqx.files import Location, exists, locate, open_to_read, replacing
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.api.base import Row
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+log = logging.getLogger(__name__)
 
 #: how the broker's own names begin; nothing else is ever deleted
 _PREFIX = "emqx-export-"
+_INSTEAD = (
+    "Take the backup on the node itself (emqx_ctl data export), or run a build of EMQX that finds its files"
+)
 
 
 class Store:
@@ -47,12 +57,19 @@ class Store:
             raise EmqxError(f"backup {filename} has {len(content):,} bytes, but the broker exported {size:,}")
         _check(filename, content)
         path = self._at(filename)
-        with open_to_write(path, "backup") as file:
+        # what is not whole must not pass for a backup later
+        with replacing(path, "backup") as file:
             file.write(content)
         with open_to_read(path) as file:
-            if file.read() != content:
-                raise EmqxError(f"what was written to {path} is not what can be read there")
+            same = file.read() == content
+        if not same:
+            self._delete(filename)
+            raise EmqxError(f"what was written to {path} is not what can be read there; it was deleted again")
         return {"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    def has(self, filename: str) -> bool:
+        """Return whether there is a backup of this name."""
+        return exists(self._at(filename))
 
     def prune(self, keep: int | None, newest: str) -> list[str]:
         """
@@ -90,6 +107,73 @@ class Store:
             os.remove(os.path.join(self.target, name))
         else:
             cast("Any", self.target / name).unlink()
+
+
+def take(hook: EmqxHook, store: Store) -> dict[str, Any]:
+    """
+    Export a backup, download it and write it to a store.
+
+    What was exported and could not be stored is deleted again from the broker's disk.
+
+    :param hook: of the broker.
+    :param store: where it is to be kept.
+    :return: ``{"path", "size", "sha256", "filename", "node"}``.
+    :raises EmqxError: if the broker does not find what it exports; before exporting where that shows.
+    """
+    if hook.api_version == "v4":
+        _require_downloads(hook, store)
+    made = hook.export_backup()
+    try:
+        content = hook.download_backup(made["filename"], made["node"])
+        written = store.write(made["filename"], content, made["size"])
+    except BaseException as error:
+        left = _discard(hook, made)
+        if not isinstance(error, EmqxNotFoundError):
+            log.warning("The backup failed. %s", left)
+            raise
+        raise EmqxError(
+            f"the broker exported {made['filename']} on node {made['node']}, and does not find it there. {left}. "
+            f"{_INSTEAD}"
+        ) from error
+    return {**written, "filename": made["filename"], "node": made["node"]}
+
+
+def _require_downloads(hook: EmqxHook, store: Store) -> None:
+    """
+    Refuse a broker that lists exports and does not find them, as builds of EMQX 4 do: each run would leave one more.
+
+    :raises EmqxError: if that is certain.
+    """
+    listed = sorted(hook.list_backups(), key=lambda row: row["created_at"] or "")
+    if not listed or store.has(listed[-1]["filename"]):
+        return
+    # the node that answers finds its own files only, and which one that is it does not tell
+    smallest = {row["node"]: row for row in sorted(listed, key=lambda row: row["size"] or 0, reverse=True)}
+    for row in smallest.values():
+        try:
+            hook.download_backup(row["filename"], row["node"])
+        except EmqxNotFoundError:
+            continue
+        return
+    if all(row["node"] in smallest for row in hook.list_nodes() if row["node_status"] == "running"):
+        raise EmqxError(
+            f"the broker lists its export {listed[-1]['filename']} and does not find it, so that no backup can be "
+            f"downloaded. Nothing was exported. {_INSTEAD}"
+        )
+
+
+def _discard(hook: EmqxHook, made: Row) -> str:
+    """Delete an export that is of no use, and say whether it is gone."""
+    filename, node = made["filename"], made["node"]
+    try:
+        if hook.delete_backup(filename, node):
+            return f"The export {filename} was deleted again from the broker's disk"
+        if all((row["filename"], row["node"]) != (filename, node) for row in hook.list_backups()):
+            return f"The export {filename} is no longer on the broker's disk"
+        why = "EMQX does not find it to delete it"
+    except EmqxError as error:
+        why = str(error)
+    return f"The export {filename} stays on the disk of node {node} until it is deleted there: {why}"
 
 
 def _moment(name: str) -> list[Any]:

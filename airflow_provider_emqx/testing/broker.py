@@ -684,6 +684,16 @@ class FakeEmqx:
         with self.state.lock:
             return backups.make(self.state).filename
 
+    def lose_backups(self, *, deletable: bool = False) -> None:
+        """List exports and answer ``not_found`` to whoever reads one, as a build of EMQX 4.4.19 from source does.
+
+        :param deletable: Whether they are found to be deleted. In EMQX both look in the same way.
+        """
+        if self.state.generation != "v4":
+            raise ValueError("only EMQX 4 is known to do so")
+        with self.state.lock:
+            self.state.backups_found = {"GET": False, "DELETE": deletable}
+
     def finish_evacuation(self, node: str) -> None:
         """Move all clients off an evacuating node at once, instead of second by second.
 

@@ -208,6 +208,8 @@ class State:
             kind: {} for kind in ("rules", "actions", "sources", "connectors", "resources")
         }
         self.backups: dict[str, Backup] = {}
+        #: 4.4: whether files are found to be read, and to be deleted
+        self.backups_found = {"GET": True, "DELETE": True}
         self.imported: list[str] = []  # names of the backups that were imported, in order
         self.rebalances: dict[str, Any] = {}  # coordinator -> Rebalance
         self.license_days = 365.0

@@ -43,8 +43,16 @@ CALLS: dict[str, Callable[[EmqxHook], Any]] = {
     "restart_listener": lambda hook: hook.restart_listener(
         next(row["id"] for row in hook.list_listeners() if row["type"] == "tcp")
     ),
+    "upload_backup": lambda hook: hook.upload_backup(*upload(hook)),
     "delete_backup": lambda hook: hook.delete_backup(hook.export_backup()["filename"]),
 }
+
+
+def upload(hook: EmqxHook) -> tuple[str, bytes]:
+    """Return a backup under another name."""
+    (row,) = hook.list_backups()
+    suffix = ".json" if hook.api_version == "v4" else ".tar.gz"
+    return f"uploaded{suffix}", hook.download_backup(row["filename"], row["node"])
 
 
 def state(broker: Any) -> dict[str, Any]:
@@ -58,6 +66,7 @@ def state(broker: Any) -> dict[str, Any]:
             "bans": sorted((ban["as"], ban["who"], ban["until"], ban["reason"]) for ban in hook.list_bans()),
             "alarms": [row["name"] for row in hook.list_alarms()],
             "rule": (hook.get_rule("r1") or {}).get("enable"),
+            "uploaded": [name for name in broker.state.backups if name.startswith("uploaded")],
         }
 
 
@@ -86,6 +95,7 @@ def prepare(broker: Any) -> None:
     broker.publish("kept", b"x", retain=True)
     broker.add_rule("r1", 'SELECT * FROM "t/#"')
     broker.raise_alarm("high_cpu_usage")
+    broker.export_backup()
     with EmqxHook() as hook:
         hook.register_topic_metrics("measured")
         hook.set_acl_rules("clientid:d", [{"topic": "a", "permission": "deny"}])

@@ -3,7 +3,10 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,118 @@ def test_a_damaged_download_deletes_nothing(broker: Any, tmp_path: Path) -> None
     with pytest.raises(EmqxError, match="bytes, but the broker exported"):
         execute(EmqxBackupOperator, target=tmp_path, keep=1)
     assert [file.name for file in tmp_path.iterdir()] == [old["filename"]]
+
+
+def downloads(broker: Any) -> list[str]:
+    """Return what was read from the broker's disk."""
+    return [
+        served.path
+        for served in broker.requests
+        if served.method == "GET" and re.search("/data/files?/", served.path)
+    ]
+
+
+@pytest.mark.parametrize("version", ["4.4.19"])
+@pytest.mark.parametrize("deletable", [True, False])
+def test_a_broker_that_does_not_find_its_exports_keeps_one_at_most(
+    broker: Any, tmp_path: Path, deletable: bool
+) -> None:
+    broker.lose_backups(deletable=deletable)
+    with pytest.raises(EmqxError, match="does not find it there.*emqx_ctl data export") as failure:
+        execute(EmqxBackupOperator, target=tmp_path)
+    left = list(broker.state.backups)
+    assert len(left) == (0 if deletable else 1)
+    told = "was deleted again" if deletable else "stays on the disk of node emqx@127.0.0.1"
+    assert told in str(failure.value)
+    broker.advance(60)
+    broker.requests.clear()
+    with pytest.raises(EmqxError, match="does not find it") as failure:
+        execute(EmqxBackupOperator, target=tmp_path)
+    assert list(broker.state.backups) == left
+    assert ("Nothing was exported" in str(failure.value)) == (not deletable)
+    assert bool(sent(broker)) == deletable
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("version", ["4.4.19"])
+def test_the_smallest_listed_file_tells_that_downloads_work(broker: Any, tmp_path: Path) -> None:
+    small = broker.export_backup()
+    broker.advance(60)
+    for number in range(100):
+        broker.add_user(f"u{number}", "p")
+    broker.export_backup()
+    broker.advance(60)
+    made = execute(EmqxBackupOperator, target=tmp_path)
+    assert [path.rpartition("/")[2] for path in downloads(broker)] == [small, made["filename"]]
+    broker.advance(60)
+    broker.requests.clear()
+    # the last one lies here, so that it was downloaded
+    made = execute(EmqxBackupOperator, target=tmp_path)
+    assert [path.rpartition("/")[2] for path in downloads(broker)] == [made["filename"]]
+
+
+def test_what_lies_on_another_node_only_is_no_reason_to_refuse(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with FakeEmqx("4.4.19", nodes=["emqx@a", "emqx@b"]) as broker:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        broker.stop_node("emqx@a")
+        broker.export_backup()
+        broker.start_node("emqx@a")
+        broker.advance(60)
+        assert execute(EmqxBackupOperator, target=tmp_path)["node"] == "emqx@a"
+
+
+@pytest.mark.parametrize("fault", ["download", "content", "target"])
+def test_an_export_that_cannot_be_stored_is_deleted_again(broker: Any, tmp_path: Path, fault: str) -> None:
+    old = execute(EmqxBackupOperator, target=tmp_path)
+    broker.advance(60)
+    target = tmp_path
+    if fault == "target":
+        # a file in the place of a directory
+        target = tmp_path / old["filename"]
+    else:
+        status = 403 if fault == "download" else 200
+        broker.order_fault(
+            "status",
+            status=status,
+            body=b"{}",
+            match=lambda method, path: method == "GET" and bool(re.search("/data/files?/", path)),
+        )
+    with pytest.raises(EmqxError):
+        execute(EmqxBackupOperator, target=target, keep=1, keep_on_broker=1)
+    assert list(broker.state.backups) == [old["filename"]]
+    assert [file.name for file in tmp_path.iterdir()] == [old["filename"]]
+
+
+@pytest.mark.parametrize("version", [V5])
+def test_an_export_that_stays_is_told(broker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broker.order_fault("status", status=200, body=b"no archive", match="GET /api/v5/data/files/")
+    broker.order_fault("status", status=403, match="DELETE /api/v5/data/files/")
+    with pytest.raises(EmqxError, match="bytes, but the broker exported"):
+        execute(EmqxBackupOperator, target=tmp_path)
+    (left,) = broker.state.backups
+    assert f"The export {left} stays on the disk of node emqx@127.0.0.1" in caplog.text
+
+
+def test_a_backup_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> None:
+    """What is cut would count as a backup, and be kept in the place of a good one."""
+    program = """
+import json, resource, signal, sys
+from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.provisioning.backup import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+try:
+    Store(sys.argv[1]).write("emqx-export-2026-1-1-1-1-1.json", json.dumps({"x": "x" * 5_000}).encode(), None)
+except EmqxError as error:
+    print("not written" if "File too large" in str(error) else error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "not written" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [{"keep": 0}, {"keep": "many"}, {"keep_on_broker": 1.5}])

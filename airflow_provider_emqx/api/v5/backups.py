@@ -7,7 +7,7 @@ from functools import partial
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.paging import has_next, page_limit
 from airflow_provider_emqx.api.v5.nodes import require_node
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError
+from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxNotFoundError
 
 #: the broker writes or reads all its tables before it answers
 _LONG = 600.0
@@ -71,6 +71,7 @@ def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[No
 
     :param filename: its name there, ending in ``.tar.gz``.
     :param content: the file.
+    :raises EmqxBadRequestError: if there is a file of this name, or the content is no backup.
     """
     broker.require("uploading a backup", 5, 4)
     path(filename)
@@ -83,7 +84,7 @@ def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[No
         f'--{boundary}\r\nContent-Disposition: form-data; name="filename"; filename="{filename}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
-    yield Request(
+    request = Request(
         "POST",
         "/data/files",
         body=body + content + f"\r\n--{boundary}--\r\n".encode(),
@@ -91,6 +92,14 @@ def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[No
         repeatable=True,
         timeout=_LONG,
     )
+    try:
+        yield request
+    except EmqxBadRequestError as error:
+        if not error.maybe_applied or "already exists" not in error.reason:
+            raise
+        # brought by an attempt whose answer was lost, if it is this one
+        if (yield from download_backup(broker, filename)) != content:
+            raise
 
 
 def import_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[None]:

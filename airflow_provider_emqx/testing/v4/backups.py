@@ -34,16 +34,17 @@ def list_files(state: State, request: Request) -> Answer:
     return data([_row(state, backup) for backup in reversed(backups.newest_first(state))])
 
 
-def _file(state: State, filename: str) -> Backup:
+def _file(state: State, request: Request, filename: str) -> Backup:
+    """Look on the disk of the node that answers; some builds find nothing there."""
     backup = state.backups.get(filename)
-    if backup is None:
+    if backup is None or backup.node != state.node or not state.backups_found.get(request.method, True):
         raise message_only("not_found")
     return backup
 
 
 def download(state: State, request: Request, filename: str) -> Answer:
     """``GET /data/file/{filename}``: the file as text inside of JSON."""
-    backup = _file(state, filename)
+    backup = _file(state, request, filename)
     return data({"filename": backup.filename, "file": backup.content.decode()})
 
 
@@ -66,7 +67,7 @@ def import_file(state: State, request: Request) -> Answer:
     if "filename" in body:
         if "node" in body and body["node"] not in state.nodes:
             raise message_only("no_existent_node")
-        backups.restore(state, _file(state, body["filename"]))
+        backups.restore(state, _file(state, request, body["filename"]))
     else:
         content = json.dumps(body).encode()
         backups.restore(state, Backup("content", state.node, state.now(), content))
@@ -75,7 +76,7 @@ def import_file(state: State, request: Request) -> Answer:
 
 def delete(state: State, request: Request, filename: str) -> Answer:
     """``DELETE /data/file/{filename}``."""
-    del state.backups[_file(state, filename).filename]
+    del state.backups[_file(state, request, filename).filename]
     return done()
 
 
