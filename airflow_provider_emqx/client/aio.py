@@ -12,7 +12,7 @@ from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
 from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
-from airflow_provider_emqx.client.listing import Listing
+from airflow_provider_emqx.client.listing import Walk
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.client.sockets import tls_context
 from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError
@@ -111,10 +111,11 @@ class AsyncClient:
 
     async def rows(self, operation: Operation[Page[Row]]) -> AsyncIterator[Row]:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
-        listing = Listing(operation)
-        while listing.next is not None:
-            for row in await self.run(listing.page()):
+        walk = Walk(lambda: operation, passes=1)
+        for page in walk.pages():
+            for row in await self.run(page):
                 yield row
+        walk.tell()
 
     async def close(self) -> None:
         """Close the session's connections. The client may be used again."""

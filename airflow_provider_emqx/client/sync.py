@@ -12,7 +12,7 @@ from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
 from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
-from airflow_provider_emqx.client.listing import Listing
+from airflow_provider_emqx.client.listing import Walk, either
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.client.sockets import Watch, tls_context, watched_adapter
 from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError
@@ -40,6 +40,8 @@ class SyncClient:
         self._last_used = 0.0
         self._rate = wire.RateLimit(settings.rate_limit)
         self._watch = Watch()
+        #: whether a listing changed while it was read, so that rows may be missing; ``None`` where that is not known
+        self.listing_moved: bool | None = False
 
     @property
     def broker(self) -> Broker:
@@ -77,9 +79,17 @@ class SyncClient:
 
     def rows(self, operation: Operation[Page[Row]]) -> Iterator[Row]:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
-        listing = Listing(operation)
-        while listing.next is not None:
-            yield from self.run(listing.page())
+        return self._rows(Walk(lambda: operation, passes=1))
+
+    def settled_rows(self, make: Callable[[], Operation[Page[Row]]]) -> Iterator[Row]:
+        """Walk a listing again and again until it is the same twice, and return each row that was met once."""
+        return self._rows(Walk(make))
+
+    def _rows(self, walk: Walk) -> Iterator[Row]:
+        for page in walk.pages():
+            yield from self.run(page)
+        walk.tell()
+        self.listing_moved = either(self.listing_moved, walk.moved)
 
     def close(self) -> None:
         """Close the session's connections. The client may be used again."""

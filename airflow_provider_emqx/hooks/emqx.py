@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from itertools import islice
@@ -44,8 +44,9 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     :class:`~airflow_provider_emqx.exceptions.EmqxUnsupportedError`.
 
     ``get_…`` gives a dict, or ``None`` for what is not there; ``list_…`` gives a lazy iterator that reads page after
-    page (only :meth:`list_acl_rules` a list). Make a list of it before you delete what it gives: what is gone moves the
-    later pages up, and rows would be passed over. Removing what is absent gives ``False`` (``None`` on EMQX 4, which
+    page (only :meth:`list_acl_rules` a list); a WARNING and :attr:`listing_moved` say if rows came or went meanwhile,
+    so that some may be missing. Make a list of it before you delete what it gives: what is gone moves the later pages
+    up, and rows would be passed over. Removing what is absent gives ``False`` (``None`` on EMQX 4, which
     does not tell). Every method raises :class:`~airflow_provider_emqx.exceptions.EmqxError`.
 
     The hook keeps one session; close it with :meth:`close` or use it in a ``with`` statement. One hook is for one
@@ -212,6 +213,25 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :return: a lazy iterator over the rows, each one once.
         """
         return self.get_conn().rows(operation)
+
+    def settled_rows(self, make: Callable[[], Operation[Page[Row]]]) -> Iterator[Row]:
+        """
+        Walk a listing operation of :attr:`api` until two listings are the same, five times at most; one of a single
+        page is read once. For what decides by a listing whom to delete, kick or leave out: while others delete, rows
+        move to pages that were read already.
+
+        :param make: makes the operation that reads the first page.
+        :return: a lazy iterator over all rows that were met, each one once.
+        """
+        return self.get_conn().settled_rows(make)
+
+    @property
+    def listing_moved(self) -> bool | None:
+        """
+        Whether a listing that was read to its end changed meanwhile, so that rows may be missing from it. ``None``
+        where that is not known: filtered rows on several pages, which the broker does not count.
+        """
+        return self.get_conn().listing_moved
 
     def run_many(self, operations: Iterable[Operation[T]]) -> Generator[T | EmqxError]:
         """

@@ -98,6 +98,8 @@ class Affected:
         self.name = name
         self.report = str(report) if report else None
         self._found: dict[str, list[Any]] = {outcome: [] for outcome in outcomes}
+        #: whether the listing that they were selected from never stood still, so that some may be missing
+        self.listing_moved: bool | None = False
 
     def __enter__(self) -> Affected:
         # a place that cannot be written to is found out before anything is touched
@@ -135,6 +137,7 @@ class Affected:
             "counts": {outcome: len(names) for outcome, names in self._found.items()},
             "selected": chosen,
             "excluded": found - chosen,
+            "listing_moved": self.listing_moved,
             "dry_run": dry_run,
             "report": self.report,
         }

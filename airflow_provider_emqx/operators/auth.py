@@ -315,7 +315,8 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"users", "superusers", "path"}``; ``superusers`` is ``None`` on EMQX 4.
+    :return: ``{"users", "superusers", "path", "listing_moved"}``; ``superusers`` is ``None`` on EMQX 4, and
+        ``listing_moved`` says whether users came or went between two pages, so that some may be missing.
     :raises EmqxConfigError: if the file cannot be written.
     :raises EmqxError: if the broker fails; a local file stays as it was then, an object may be incomplete.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
@@ -118,7 +119,10 @@ class EmqxBanOperator(BaseEmqxOperator):
             done = hook.kick_clients(names)
             absent = set(done["absent"])
             return [*done["kicked"], *(clientid for clientid in there if clientid in absent)]
-        rows = (row for name in names for row in hook.list_clients(username=name, fields=["clientid"]))
+        listing = partial(hook.api.clients.list_clients, hook.broker, fields=["clientid"])
+        rows = (
+            row for name in names for row in hook.settled_rows(partial(listing, filters={"username": name}))
+        )
         return hook.kick_clients([row["clientid"] for row in rows])["kicked"]
 
 
@@ -138,8 +142,8 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     :param report: path or URL of a JSON Lines file for what became of each ban (templated): the result lists 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "counts": {…}, "selected", "excluded", "dry_run",
-        "report"}``; with ``dry_run`` ``unbanned`` are those that would be.
+    :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "counts": {…}, "selected", "excluded",
+        "listing_moved", "dry_run", "report"}``; with ``dry_run`` ``unbanned`` are those that would be.
     :raises EmqxConfigError: for arguments that cannot be right, and for more bans than ``max_affected``; none ends.
     """
 
@@ -200,17 +204,19 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run = is_dry_run(self.plan_only)
         with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
-            bans = list(hook.list_bans())
+            auth = hook.api.auth
+            bans = list(hook.settled_rows(lambda: auth.list_bans(hook.broker)))
+            affected.listing_moved = hook.listing_moved
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
             chosen = self.without_excluded(found, lambda ban: ban["who"])
             check_limit(self.max_affected, len(chosen), "bans", lambda: len(bans))
             if dry_run:
                 affected.add("unbanned", map(_name, chosen))
             else:
-                auth = hook.api.auth
                 hook.run_all(auth.unban(hook.broker, ban["as"], ban["who"]) for ban in chosen)
                 # one that somebody set anew in the meantime is in force
-                left = [_name(ban) for ban in hook.list_bans()] if chosen else []
+                now = hook.settled_rows(lambda: auth.list_bans(hook.broker)) if chosen else ()
+                left = [_name(ban) for ban in now]
                 affected.add("unbanned", [_name(ban) for ban in chosen if _name(ban) not in left])
                 affected.add("still_banned", [_name(ban) for ban in chosen if _name(ban) in left])
             self.log.info("%sOf %d bans: %s", "Dry run. " if dry_run else "", len(bans), affected.words())

@@ -37,7 +37,8 @@ class EmqxListClientsOperator(BaseEmqxOperator):
     :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"count", "rows", "output_path"}``.
+    :return: ``{"count", "rows", "output_path", "listing_moved"}``; the last says whether clients came or went between
+        two pages, so that rows may be missing, and is ``None`` where that is not known.
     """
 
     template_fields: Sequence[str] = ("filters", "fields", "output_path", *BaseEmqxOperator.template_fields)
@@ -60,7 +61,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
         filters, fields = mapping("filters", self.filters), ",".join(texts("fields", self.fields))
         with self.hook() as hook:
             listing = hook.api.clients.list_clients(hook.broker, filters=filters, fields=fields or None)
-            return write_rows(hook.rows(listing), self.output_path)
+            return write_rows(hook, listing, self.output_path)
 
 
 class EmqxSubscribeOperator(BaseEmqxOperator):
@@ -158,8 +159,8 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     :param rate_limit: requests per second at most, in place of the connection's; clients are then kicked one by one.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "counts": {…}, "selected",
-        "excluded", "dry_run", "report"}``; ``changed`` are those that the filters no longer select, and with
-        ``dry_run`` ``kicked`` are those that would be.
+        "excluded", "listing_moved", "dry_run", "report"}``; ``changed`` are those that the filters no longer
+        select, and with ``dry_run`` ``kicked`` are those that would be.
     :raises EmqxConfigError: for arguments that cannot be right, and for more clients than ``max_affected``; nobody is
         kicked.
     """
@@ -205,6 +206,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         outcomes = ("kicked", "absent", "still_connected", "changed")
         with self.hook() as hook, Affected("clientid", outcomes, self.report) as affected:
             ids = self._select(hook, given, filters)
+            affected.listing_moved = hook.listing_moved
             chosen = self.without_excluded(ids)
             check_limit(self.max_affected, len(chosen), "clients", lambda: _clients(hook))
             if dry_run:
@@ -247,8 +249,11 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
 
         if given is not None:
             return client_ids(given)
-        listing = hook.api.clients.list_clients(hook.broker, filters=filters, fields=["clientid"])
-        return [row["clientid"] for row in hook.rows(listing)]
+        clients = hook.api.clients
+        rows = hook.settled_rows(
+            lambda: clients.list_clients(hook.broker, filters=filters, fields=["clientid"])
+        )
+        return [row["clientid"] for row in rows]
 
 
 def _clients(hook: EmqxHook) -> int:

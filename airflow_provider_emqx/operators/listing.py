@@ -5,28 +5,34 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.api.base import Operation, Page, Row
 from airflow_provider_emqx.files import open_to_write
 from airflow_provider_emqx.operators.base import MOST_LISTED
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 log = logging.getLogger(__name__)
 
 
-def write_rows(rows: Iterable[Row], output_path: str | os.PathLike[str] | None) -> Row:
+def write_rows(
+    hook: EmqxHook, listing: Operation[Page[Row]], output_path: str | os.PathLike[str] | None
+) -> Row:
     """
     Take a listing of any length: the first 1,000 rows for XCom, all of them for a file.
 
-    :param rows: the listing.
+    :param hook: of the broker.
+    :param listing: reads the first page.
     :param output_path: path or URL of a JSON Lines file; ``None`` for no file.
-    :return: ``{"count", "rows", "output_path"}``.
+    :return: ``{"count", "rows", "output_path", "listing_moved"}``.
     """
     first: list[Row] = []
     count = 0
     with open_to_write(output_path, "output file") if output_path else nullcontext() as file:
-        for row in rows:
+        for row in hook.rows(listing):
             count += 1
             if len(first) < MOST_LISTED:
                 first.append(row)
@@ -37,4 +43,9 @@ def write_rows(rows: Iterable[Row], output_path: str | os.PathLike[str] | None) 
             "The result holds the first %d of %d rows; name an output_path for all", len(first), count
         )
     log.info("%s rows%s", f"{count:,}", f" in {output_path}" if output_path else "")
-    return {"count": count, "rows": first, "output_path": str(output_path) if output_path else None}
+    return {
+        "count": count,
+        "rows": first,
+        "output_path": str(output_path) if output_path else None,
+        "listing_moved": hook.listing_moved,
+    }

@@ -192,9 +192,9 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         a kind.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"deleted": […], "absent": […], "changed": […], "counts": {…}, "selected", "excluded", "dry_run",
-        "report"}``; ``changed`` were replaced since the selection, and with ``dry_run`` ``deleted`` are those that
-        would be.
+    :return: ``{"deleted": […], "absent": […], "changed": […], "counts": {…}, "selected", "excluded",
+        "listing_moved", "dry_run", "report"}``; ``changed`` were replaced since the selection, and with ``dry_run``
+        ``deleted`` are those that would be.
     :raises EmqxConfigError: for arguments that cannot be right, and for more messages than ``max_affected``; nothing
         is deleted.
     """
@@ -244,6 +244,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
                 found: dict[str, Any] = {topic_name(topic): None for topic in named("topics", self.topics)}
             else:
                 found = self._select(hook, age)
+                affected.listing_moved = hook.listing_moved
             chosen = {topic: found[topic] for topic in self.without_excluded(list(found))}
             for topic in chosen:
                 hook.api.topics.check_message(hook.broker, {"topic": topic, "payload": ""})
@@ -262,7 +263,9 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         latest = None if age is None else datetime.now(UTC) - timedelta(seconds=age)
         return {
             row["topic"]: row["msgid"]
-            for row in hook.list_retained(self.topic_filter or "")
+            for row in hook.settled_rows(
+                lambda: hook.api.topics.list_retained(hook.broker, pattern=self.topic_filter or "")
+            )
             if latest is None or read_time(row["publish_at"]) <= latest
         }
 
@@ -362,7 +365,8 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
     :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"count", "rows", "output_path"}``.
+    :return: ``{"count", "rows", "output_path", "listing_moved"}``; the last says whether subscriptions came or went
+        between two pages, so that rows may be missing, and is ``None`` where that is not known.
     """
 
     template_fields: Sequence[str] = ("filters", "output_path", *BaseEmqxOperator.template_fields)
@@ -383,7 +387,7 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
         filters = mapping("filters", self.filters)
         with self.hook() as hook:
             listing = hook.api.topics.list_subscriptions(hook.broker, filters=filters)
-            return write_rows(hook.rows(listing), self.output_path)
+            return write_rows(hook, listing, self.output_path)
 
 
 def _retained(hook: EmqxHook) -> int:

@@ -27,7 +27,7 @@ def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = N
     :param hook: of the broker.
     :param target: ``….csv`` or ``….jsonl``, each also with ``.gz``.
     :param is_superuser: only superusers, or only the others.
-    :return: ``{"users", "superusers", "path"}``.
+    :return: ``{"users", "superusers", "path", "listing_moved"}``.
     :raises EmqxConfigError: if the file cannot be written.
     """
     name = str(target).lower().removesuffix(".gz")
@@ -54,7 +54,12 @@ def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = N
                     json.dumps(dict(zip(_NAMES, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
                 )
     tells = hook.broker.generation != "v4"
-    return {"users": count, "superusers": superusers if tells else None, "path": str(target)}
+    return {
+        "users": count,
+        "superusers": superusers if tells else None,
+        "path": str(target),
+        "listing_moved": hook.listing_moved,
+    }
 
 
 def _blocks(first: list[Any], rest: Iterator[Any]) -> Iterable[list[Any]]:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import fits_path
 from airflow_provider_emqx.client.idset import IdSet
-from airflow_provider_emqx.client.listing import Listing
+from airflow_provider_emqx.client.listing import PASSES, Walk
 from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.provisioning.check import User
 from airflow_provider_emqx.provisioning.plan import PRUNING
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 #: users looked at, or deleted, at a time
 _BLOCK = 1_000
-#: how often the users are listed, at most, before a listing that never stands still is told
-_LISTINGS = 5
 
 
 class Inventory:
@@ -68,21 +66,19 @@ class Inventory:
 
     def _read(self) -> IdSet:
         ids = IdSet()
-        before, pages = self._list(ids)
-        self._complete = pages == 1
-        if self._plan.mode in PRUNING and not self._complete:
-            for _ in range(_LISTINGS - 1):
-                last, before = before, self._list(ids)[0]
-                self._complete = before == last
-                if self._complete:
-                    break
-            else:
-                self.moved = True
-                log.warning(
-                    "The users changed while they were listed, %s times in a row: some that no row names may be left. "
-                    "Run again when fewer users come and go",
-                    _LISTINGS,
-                )
+        pruning = self._plan.mode in PRUNING
+        walk = Walk(
+            lambda: self._hook.api.auth.list_users(self._hook.broker), passes=PASSES if pruning else 1
+        )
+        for page in walk.pages():
+            users = self._hook.run(page)
+            ids.add_all([user["user_id"] for user in users])
+            if pruning:
+                self._note(users)
+        self._complete = walk.is_settled
+        if pruning:
+            walk.tell()
+            self.moved = walk.moved is True
         return ids
 
     def among(self, users: list[User]) -> set[int]:
@@ -131,25 +127,6 @@ class Inventory:
         """
         self.read()
         return [user_id for user_id in self._unaddressable if not named(user_id)]
-
-    def _list(self, ids: IdSet) -> tuple[tuple[int, int], int]:
-        """
-        Read the listing, once.
-
-        :param ids: of the users met so far; the others are added.
-        :return: what only a listing of the same users has, and the number of pages.
-        """
-        listing = Listing(self._hook.api.auth.list_users(self._hook.broker))
-        count = total = pages = 0
-        while listing.next is not None:
-            users = self._hook.run(listing.page())
-            pages += 1
-            names = [user["user_id"] for user in users]
-            count, total = count + len(names), total + sum(map(hash, names))
-            known = set(ids.add_all(names))
-            if self._plan.mode in PRUNING:
-                self._note([user for index, user in enumerate(users) if index not in known])
-        return (count, total), pages
 
     def _note(self, users: list[User]) -> None:
         if self._prunable is None:

@@ -34,7 +34,12 @@ def test_ids_and_flags_are_written_and_nothing_else(
     path = tmp_path / name
     summary = execute(path=str(path))
     four = version.startswith("4")
-    assert summary == {"users": 5, "superusers": None if four else 0, "path": str(path)}
+    assert summary == {
+        "users": 5,
+        "superusers": None if four else 0,
+        "path": str(path),
+        "listing_moved": False,
+    }
     content = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
     assert b"S3cret" not in content
     if ".csv" in name:

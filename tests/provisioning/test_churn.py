@@ -96,7 +96,7 @@ def test_a_listing_that_never_stands_still_is_told(
     churn(5)
     summary = run(rows(1), mode="prune", scope="d", max_deletes="100%")
     assert summary["listing_moved"] is True
-    assert "users changed while they were listed" in caplog.text
+    assert "listing changed while its pages were read, 5 times in a row" in caplog.text
 
 
 def test_a_listing_of_one_page_is_read_once_and_nobody_is_asked_for(broker: Any) -> None:
