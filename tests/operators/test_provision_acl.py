@@ -100,6 +100,20 @@ def test_rejected_rows_fail_the_task_if_asked_for_after_the_good_ones_are_done(b
         provision([{"username": "..", "topic": "a", "permission": "deny"}])
 
 
+@pytest.mark.parametrize("version", ["4.4.19"])
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_rule_that_emqx_4_could_not_delete_costs_its_subject_only(broker: Any, theirs: bool) -> None:
+    topic = "x" * 8_000
+    if theirs:
+        with EmqxHook() as hook:
+            rule = {"username": "bad", "topic": topic, "action": "pub", "access": "deny"}
+            hook.request("POST", "/acl", json=rule)
+    bad = {"username": "bad", "topic": "a" if theirs else topic, "permission": "deny"}
+    result = provision([bad, *ROWS])
+    assert (result["written"], result["rejected"]) == (4, 1)
+    assert "cannot delete the ACL rule" in result["rejected_rows"][0]["reason"]
+
+
 def test_a_dry_run_writes_nothing(broker: Any) -> None:
     assert provision(ROWS, dry_run="true")["written"] == 4
     assert sent(broker) == []

@@ -124,6 +124,14 @@ def test_rules_that_the_generation_lacks_reject_their_row(broker: Any) -> None:
     assert not broker.users
 
 
+@pytest.mark.parametrize("version", ["4.4.19"])
+def test_a_rule_that_emqx_4_could_not_delete_costs_its_row_only(broker: Any) -> None:
+    rows = [{**users(1)[0], "acl": [{"topic": "..", "permission": "allow"}]}, *users(3)[1:]]
+    summary = execute(rows)
+    assert (summary["written"], summary["rejected"]) == (2, 1)
+    assert sorted(broker.users) == ["d1", "d2"]
+
+
 @pytest.mark.parametrize("version", ["5.8.9"])
 def test_rules_that_cannot_be_put_back_are_told(broker: Any) -> None:
     with EmqxHook() as hook:

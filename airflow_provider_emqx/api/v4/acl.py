@@ -60,8 +60,8 @@ def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str,
     :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
     :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
     :raises EmqxUnsupportedError: for rules that tell QoS or retain apart or are limited to some clients, which EMQX 4
-        cannot, and for topics that it
-        would take for something else: ``eq …``, and placeholders that are not levels of their own.
+        cannot, for topics that it would take for something else (``eq …``, and placeholders that are not levels of
+        their own), and for those that it could not delete again (``.``, ``..``, longer than a path may be).
     :raises EmqxError: if what is there afterwards is not what was written.
     """
     kind, name = read_subject(subject)
@@ -153,7 +153,13 @@ def _all_rows(broker: Broker, kind: str) -> Operation[list[Row]]:
 
 
 def _rule(kind: str, name: str, topic: str) -> str:
-    return path("acl", "$all", "topic", topic) if kind == "all" else path("acl", kind, name, "topic", topic)
+    subject = ("$all",) if kind == "all" else (kind, name)
+    try:
+        return path("acl", *subject, "topic", topic)
+    except EmqxConfigError as error:
+        raise EmqxUnsupportedError(
+            f"EMQX 4 cannot delete the ACL rule for {topic[:80]!r}, whose topic would stand in a path: {error.message}"
+        ) from None
 
 
 def _joined(rows: Sequence[Row]) -> list[Row]:
