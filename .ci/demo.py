@@ -291,7 +291,7 @@ def against_a_real_broker(connection: dict[str, Any]) -> int:
         return 1
     prepare_database()
     try:
-        hook.run(hook.api.auth.user_id_type(hook.broker))
+        hook.run(hook.api.users.user_id_type())
     except EmqxError as error:
         print(f"The demo needs a broker that keeps users in its built-in database: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ Write docs/operations.md: which operation there is on which broker, and as what.
 Usage: ``python .ci/support.py [--check]``; with ``--check`` nothing is written, and the exit status says whether the
 page is up to date.
 
-Everything is derived from the code: the operations are the hook's methods; what an EMQX 4 lacks is what its function
+Everything is derived from the code: the operations are the hook's methods; what an EMQX 4 lacks is what its class
 refuses; versions and endpoints are those that the docstrings of ``api/`` name; what Serverless serves is told by the
 routes of ``FakeEmqx``; operators are found by the operations that they call, sensors by the endpoints that they name.
 """
@@ -30,7 +30,7 @@ AREAS = {
     "cluster": "Cluster",
 }
 #: EMQX Cloud does these itself
-NOT_IN_CLOUD = ("airflow_provider_emqx.api.v5.backups", "airflow_provider_emqx.api.v5.rebalance")
+NOT_IN_CLOUD = ("backups", "rebalance")
 YES, NO = "yes", "–"
 
 HEAD = """# Operations
@@ -102,9 +102,12 @@ def _classes(package: str) -> Iterator[type]:
                 yield value
 
 
-def operators_of(name: str) -> list[str]:
-    """Return the operators whose source calls the hook's method or the operation of this name."""
-    call = re.compile(rf"(?:hook|topics|auth|clients|cluster)\.{name}\(")
+def operators_of(name: str, operation: tuple[str, str] | None) -> list[str]:
+    """Return the operators whose source calls the hook's method of this name, or its operation."""
+    calls = [rf"hook\.{name}\("]
+    if operation is not None:
+        calls.append(rf"\b{operation[0]}\.{operation[1]}\b")
+    call = re.compile("|".join(calls))
     return [cls.__name__ for cls in public_classes("operators") if call.search(_source(cls))]
 
 
@@ -131,24 +134,53 @@ def sensors_of(wanted: set[str]) -> list[str]:
     return [name for name, text in docs.items() if endpoints(text) & reads]
 
 
-def row(area: str, name: str, routes: set[str]) -> str:
-    v4 = getattr(getattr(module("api.v4"), area), name, None)
-    v5 = getattr(getattr(module("api.v5"), area), name, None)
-    if v5 is None:
-        doc4 = doc5 = inspect.getdoc(getattr(module("hooks.emqx").EmqxHook, name)) or ""
+def operation_of(method: Any) -> tuple[str, str] | None:
+    """Return area and name of the first operation with an endpoint that a method of the hook runs."""
+    for area, name in re.findall(r"self\.api\.(\w+)\.(\w+)", inspect.getsource(method)):
+        if endpoints(inspect.getdoc(getattr(getattr(api("v5"), area), name)) or ""):
+            return area, name
+    return None
+
+
+def api(generation: str) -> Any:
+    return module("api.generations").api_of(module("api.base").Broker(generation))
+
+
+def refuses(operation: Any) -> bool:
+    """Return whether an operation refuses its broker before the first request."""
+    parameters = inspect.signature(operation).parameters.values()
+    special = {"kind": "connector", "content": b"x", "clientids": ["x"], "until": None}
+    arguments = {p.name: special.get(p.name, "x") for p in parameters if p.default is p.empty}
+    exceptions = module("exceptions")
+    try:
+        next(operation(**arguments))
+    except exceptions.EmqxUnsupportedError:
+        return True
+    except exceptions.EmqxError:
+        pass  # over an argument
+    return False
+
+
+def row(name: str, method: Any, routes: set[str]) -> str:
+    found = operation_of(method)
+    if found is None:
+        doc, cloud, on_v4 = inspect.getdoc(method) or "", True, True
     else:
-        doc4, doc5 = inspect.getdoc(v4) or "", inspect.getdoc(v5) or ""
-    summary = doc5.split("\n\n")[0]
+        area, verb = found
+        doc = inspect.getdoc(getattr(getattr(api("v5"), area), verb)) or ""
+        cloud = area not in NOT_IN_CLOUD
+        on_v4 = not refuses(getattr(getattr(api("v4"), area), verb))
+    summary = doc.split("\n\n")[0]
     needs = re.search(r"EMQX\s+(\d\.\d+(?:\.\d+)?)\s+and\s+newer", summary)
     is_read = name.startswith(("get_", "list_"))
     cells = [
         f"`{name}`",
-        NO if doc4.startswith("Refuse") else YES,
+        YES if on_v4 else NO,
         f"{needs[1]}+" if needs else YES,
-        YES if any(served(endpoint, routes) for endpoint in endpoints(doc5)) else NO,
-        NO if v5 is not None and v5.__module__ in NOT_IN_CLOUD else YES,
-        ", ".join(f"`{operator}`" for operator in operators_of(name)) or NO,
-        ", ".join(f"`{sensor}`" for sensor in sensors_of(endpoints(doc5)) if is_read) or NO,
+        YES if any(served(endpoint, routes) for endpoint in endpoints(doc)) else NO,
+        YES if cloud else NO,
+        ", ".join(f"`{operator}`" for operator in operators_of(name, found)) or NO,
+        ", ".join(f"`{sensor}`" for sensor in sensors_of(endpoints(doc)) if is_read) or NO,
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -160,13 +192,15 @@ def page() -> str:
     parts = [HEAD]
     for area, title in AREAS.items():
         methods = next(base for base in hook.__mro__ if base.__module__.endswith(f".hooks.{area}"))
-        names = [
-            name for name, value in vars(methods).items() if inspect.isfunction(value) and name[0] != "_"
+        found = [
+            (name, value)
+            for name, value in vars(methods).items()
+            if inspect.isfunction(value) and name[0] != "_"
         ]
         parts.append(f"\n## {title}\n\n[Reference](reference/hooks.{area}.rst)\n")
         parts.append("| hook | 4 | 5, 6 | Serverless | Dedicated | operator | sensor |")
         parts.append("| --- | --- | --- | --- | --- | --- | --- |")
-        parts += [row(area, name, routes) for name in names]
+        parts += [row(name, method, routes) for name, method in found]
     return "\n".join([*parts, TAIL])
 
 

@@ -13,6 +13,8 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUns
 
 T = TypeVar("T")
 Row = dict[str, Any]
+#: classes of operations have a method ``list``, which hides the type of this name in their annotations
+Rows = list[Row]
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
@@ -201,8 +203,13 @@ class Broker:
     serverless: bool = False
     utc_offset: int = 0
 
+    @property
+    def is_v4(self) -> bool:
+        """Whether the broker speaks the API of EMQX 4."""
+        return self.generation == "v4"
+
     def at_least(self, *version: int) -> bool:
-        """Tell whether the broker is known to be of this version or newer."""
+        """Return whether the broker is known to be of this version or newer."""
         return self.version is not None and self.version >= version
 
     @property
@@ -223,11 +230,17 @@ class Broker:
             else f"an EMQX of unknown version (API {self.generation})"
         )
 
-    def require(self, what: str, *version: int) -> None:
-        """Refuse ``what`` on brokers known to be older than ``version``; an unknown version is let through."""
-        if self.version is not None and self.version < version:
+    def require(self, what: str, *version: int, instead: str = "") -> None:
+        """
+        Refuse ``what`` on brokers that are older than ``version``; an unknown version of EMQX 5 or 6 is let through.
+
+        :param instead: what can be done on the older ones.
+        :raises EmqxUnsupportedError: saying which version it needs.
+        """
+        if self.is_v4 or (self.version is not None and self.version < version):
             needed = ".".join(map(str, version))
-            raise EmqxUnsupportedError(f"{what} needs EMQX {needed} or newer; this is {self}")
+            hint = f". {instead}" if instead else ""
+            raise EmqxUnsupportedError(f"{what} needs EMQX {needed} or newer; this is {self}{hint}")
 
 
 def flag(name: str, value: object) -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
 
-from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.answers import json_object
 from airflow_provider_emqx.api.base import Broker, Operation, Request
+from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxConfigError,
@@ -86,9 +85,8 @@ def version(broker: Broker, now: datetime) -> Operation[tuple[tuple[int, ...] | 
     """
     if broker.serverless:
         return None, 0
-    list_nodes: Any = v5.cluster.list_nodes if broker.generation == "v5" else v4.nodes.list_brokers
     try:
-        nodes = yield from list_nodes(broker)
+        nodes = yield from api_of(broker).nodes.list_running()
     except EmqxAuthError:
         if broker.namespace:
             # what needs the version would be told instead that it is unknown

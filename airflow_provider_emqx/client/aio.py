@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
+from airflow_provider_emqx.api.generations import api_of, reader_of
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Walk
@@ -34,7 +35,7 @@ class AsyncClient:
     def __init__(self, settings: Settings, connections: int = 32) -> None:
         self.settings = settings
         self.connections = connections
-        self._broker: Broker | None = None
+        self._api: Api | None = None
         self.base = settings.base or ""
         self._sessions: dict[float, ClientSession] = {}
         self._headers = wire.headers(settings)
@@ -50,20 +51,26 @@ class AsyncClient:
     async def identify(self) -> Broker:
         """Learn the broker's generation and version, asked once."""
         async with self._identifying:
-            if self._broker is None:
-                self._broker = await self.run(identify(self.settings, self.set_base, datetime.now(UTC)))
-        return self._broker
+            if self._api is None:
+                broker = await self.run(identify(self.settings, self.set_base, datetime.now(UTC)))
+                self._api = api_of(broker)
+        return self._api.broker
+
+    @property
+    def api(self) -> Api:
+        """The broker's operations, once :meth:`identify` has been awaited."""
+        if self._api is None:
+            raise RuntimeError("await identify() first")
+        return self._api
 
     @property
     def broker(self) -> Broker:
-        """The broker, once :meth:`identify` has been awaited."""
-        if self._broker is None:
-            raise RuntimeError("await identify() first")
-        return self._broker
+        """What is known of the broker, once :meth:`identify` has been awaited."""
+        return self.api.broker
 
-    def adopt(self, broker: Broker, base: str) -> None:
+    def adopt(self, api: Api, base: str) -> None:
         """Take over what another client has learnt of the same broker."""
-        self._broker, self.base = broker, base
+        self._api, self.base = api, base
 
     def set_base(self, base: str) -> None:
         """State the API's path below the origin."""
@@ -201,8 +208,7 @@ class AsyncClient:
         answer = wire.answer(response.status, response.headers, content, settings.secrets)
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
-        read = v5.replies.read if self.base.endswith("/v5") else v4.replies.read
-        return read(request, answer)
+        return reader_of(self.base)(request, answer)
 
     def _open(self, max_idle: float) -> ClientSession:
         """Return the session whose connections are dropped when they were idle for that many seconds."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from airflow_provider_emqx.api.base import Broker, Operation
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.aio import AsyncClient
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import EmqxError
@@ -21,13 +22,13 @@ class Background:
     An asynchronous client on an event loop in a thread of its own: the caller's may have a loop that runs already.
 
     :param settings: address, credentials, limits.
-    :param broker: what is known of the broker.
+    :param api: the broker's operations.
     :param base: the API's path below the origin.
     """
 
-    def __init__(self, settings: Settings, broker: Broker, base: str) -> None:
+    def __init__(self, settings: Settings, api: Api, base: str) -> None:
         self._client = AsyncClient(settings)
-        self._client.adopt(broker, base)
+        self._client.adopt(api, base)
         self._stop = asyncio.Event()
         started: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(

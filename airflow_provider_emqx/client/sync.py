@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
+from airflow_provider_emqx.api.generations import api_of, reader_of
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client import exchange as wire
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Walk, either
@@ -33,7 +34,7 @@ class SyncClient:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._broker: Broker | None = None
+        self._api: Api | None = None
         self.base = settings.base or ""
         self._session: HTTPAdapter | None = None
         self._headers = wire.headers(settings)
@@ -44,11 +45,16 @@ class SyncClient:
         self.listing_moved: bool | None = False
 
     @property
+    def api(self) -> Api:
+        """The broker's operations; which generation and version it has is asked once."""
+        if self._api is None:
+            self._api = api_of(self.run(identify(self.settings, self.set_base, datetime.now(UTC))))
+        return self._api
+
+    @property
     def broker(self) -> Broker:
-        """The broker's generation and version, asked once."""
-        if self._broker is None:
-            self._broker = self.run(identify(self.settings, self.set_base, datetime.now(UTC)))
-        return self._broker
+        """What is known of the broker."""
+        return self.api.broker
 
     def set_base(self, base: str) -> None:
         """State the API's path below the origin."""
@@ -169,12 +175,7 @@ class SyncClient:
         answer = wire.answer(response.status_code, response.headers, content, settings.secrets)
         if wire.is_raw(request, answer):
             return Reply(answer.status, answer.body)
-        read = v4.replies.read if self._is_v4 else v5.replies.read
-        return read(request, answer)
-
-    @property
-    def _is_v4(self) -> bool:
-        return not self.base.endswith("/v5")
+        return reader_of(self.base)(request, answer)
 
     def _prepare(self, request: Request) -> PreparedRequest:
         """Build the request by hand: requests would rewrite the path, and EMQX takes it byte for byte."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from airflow_provider_emqx.api.base import Broker, Operation
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.conditions import clients, cluster, topics
 from airflow_provider_emqx.conditions.base import Condition, Outcome, outlives
 from airflow_provider_emqx.conditions.clients import loaded
@@ -30,7 +31,7 @@ class Kind(NamedTuple):
     """
 
     make: Callable[..., Condition]
-    ask: Callable[[Condition, Broker, float], Operation[Outcome]]
+    ask: Callable[[Condition, Api, float], Operation[Outcome]]
 
 
 KINDS = {
@@ -62,13 +63,13 @@ def load(kind: str, parameters: Mapping[str, Any]) -> Condition:
         raise EmqxConfigError(f"condition {kind}: {error}") from None
 
 
-def ask(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Ask the broker whether a condition is met.
 
     :param condition: with its ids :func:`loaded`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: seconds since 1970.
     :raises EmqxUnsupportedError: if this broker cannot tell.
     """
-    return KINDS[condition.kind].ask(condition, broker, now)
+    return KINDS[condition.kind].ask(condition, api, now)

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Row
-from airflow_provider_emqx.api.paging import page_limit
+from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, first_of, number, whole
@@ -19,7 +19,6 @@ from airflow_provider_emqx.exceptions import (
     EmqxNotFoundError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.hooks.emqx import operations
 
 ONLINE = "clients_online"
 OFFLINE = "clients_offline"
@@ -194,32 +193,31 @@ def is_online(row: Row | None, since: float | None = None) -> bool:
 # ------------------------------------------------------------------ asking
 
 
-def ask(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Ask the broker whether a condition on clients holds.
 
     :param condition: with its ids loaded.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: seconds since 1970.
     """
     awaited = condition.parameters["clientids"]
-    size = (yield from count_clients(broker)) if len(awaited) > _FEW else None
+    size = (yield from count_clients(api)) if len(awaited) > _FEW else None
     states: States = {}
-    if sweep_is_cheaper(broker, len(awaited), size):
-        states, _ = yield from sweep(broker, awaited, fields(is_timed(condition)))
+    if sweep_is_cheaper(api, len(awaited), size):
+        states, _ = yield from sweep(api, awaited, fields(is_timed(condition)))
     else:
-        yield from _ask_each(broker, awaited, states)
+        yield from _ask_each(api, awaited, states)
     outcome = judge(condition, states, now)
     if doubtful := in_doubt(condition, outcome, states):
-        yield from _ask_each(broker, doubtful, states)
+        yield from _ask_each(api, doubtful, states)
         outcome = judge(condition, states, now)
     return outcome
 
 
-def _ask_each(broker: Broker, clientids: Iterable[str], states: States) -> Operation[None]:
-    clients = operations(broker).clients
+def _ask_each(api: Api, clientids: Iterable[str], states: States) -> Operation[None]:
     for clientid in clientids:
-        states[clientid] = yield from clients.get_client(broker, clientid)
+        states[clientid] = yield from api.clients.get(clientid)
 
 
 def is_timed(condition: Condition) -> bool:
@@ -245,14 +243,14 @@ def worth_counting(awaited: int) -> bool:
     return awaited > _FEW
 
 
-def sweep_is_cheaper(broker: Broker, awaited: int, size: int | None) -> bool:
+def sweep_is_cheaper(api: Api, awaited: int, size: int | None) -> bool:
     """
     Tell whether listing all clients costs the broker less than asking for each awaited one.
 
     Measured on brokers: a GET by id costs as much as 7 rows of a lean listing on EMQX 5.6 and later, two thirds of a
     row before (whole rows), 11 rows on EMQX 4.
 
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param awaited: how many clients are asked for.
     :param size: how many clients the broker knows, ``None`` where it does not tell.
     """
@@ -260,14 +258,14 @@ def sweep_is_cheaper(broker: Broker, awaited: int, size: int | None) -> bool:
         return False
     if size is None:
         return awaited > _MANY
-    lean = 7.0 if _sends_fields(broker) else 0.67
-    return awaited * (11.0 if broker.generation == "v4" else lean) > size
+    lean = 7.0 if _sends_fields(api) else 0.67
+    return awaited * (11.0 if api.broker.is_v4 else lean) > size
 
 
-def count_clients(broker: Broker) -> Operation[int | None]:
+def count_clients(api: Api) -> Operation[int | None]:
     """Ask how many clients (connected ones and kept sessions) a listing would have; ``None`` where it is not told."""
     try:
-        stats = yield from operations(broker).cluster.get_stats(broker)
+        stats = yield from api.nodes.get_stats()
     except (EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError):
         # Serverless has no statistics, a restricted key may not read them
         return None
@@ -275,11 +273,11 @@ def count_clients(broker: Broker) -> Operation[int | None]:
     return size if isinstance(size, int) else None
 
 
-def sweep(broker: Broker, awaited: Iterable[str], names: tuple[str, ...]) -> Operation[tuple[States, int]]:
+def sweep(api: Api, awaited: Iterable[str], names: tuple[str, ...]) -> Operation[tuple[States, int]]:
     """
     List all clients and keep the awaited ones.
 
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param awaited: the ids.
     :param names: fields to ask for.
     :return: their states, and how many clients there are. Clients that come and go shift the pages: what was not seen
@@ -287,8 +285,8 @@ def sweep(broker: Broker, awaited: Iterable[str], names: tuple[str, ...]) -> Ope
     """
     wanted = frozenset(awaited)
     states: States = {}
-    limit = min(_LEAN_PAGE if _sends_fields(broker) else _WHOLE_PAGE, page_limit(broker))
-    listing = Listing(operations(broker).clients.list_clients(broker, limit=limit, fields=names))
+    limit = min(_LEAN_PAGE if _sends_fields(api) else _WHOLE_PAGE, api.clients.page_limit)
+    listing = Listing(api.clients.list(limit=limit, fields=names))
     pages = size = 0
     while listing.next is not None:
         rows = yield from listing.page()
@@ -301,8 +299,8 @@ def sweep(broker: Broker, awaited: Iterable[str], names: tuple[str, ...]) -> Ope
     return {**dict.fromkeys(wanted), **states}, size
 
 
-def _sends_fields(broker: Broker) -> bool:
-    return broker.at_least(5, 6)
+def _sends_fields(api: Api) -> bool:
+    return api.broker.at_least(5, 6)
 
 
 def in_doubt(condition: Condition, outcome: Outcome, states: States) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Row
+from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, text, whole
 from airflow_provider_emqx.conditions.thresholds import compare, named, threshold_of
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.hooks.emqx import operations
 
 HEALTHY = "cluster_healthy"
 METRIC = "cluster_metric"
@@ -35,17 +35,16 @@ def healthy(nodes: Any = "all", no_alarms: Any = None) -> Condition:
     return Condition(HEALTHY, parameters)
 
 
-def ask_healthy(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask_healthy(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Look at the nodes (``GET /nodes``) and, if asked to, at active alarms (``GET /alarms``, v4 ``/alarms/activated``).
 
     :param condition: made by :func:`healthy`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: not used.
     """
     wanted, unwanted = condition.parameters["nodes"], condition.parameters.get("no_alarms")
-    cluster = operations(broker).cluster
-    rows = yield from cluster.list_nodes(broker)
+    rows = yield from api.nodes.list()
     running = sorted(str(row["node"]) for row in rows if row.get("node_status") == "running")
     others = sorted({str(row.get("node")) for row in rows} - set(running))
     enough = bool(running) and not others if wanted == "all" else len(running) >= wanted
@@ -54,7 +53,7 @@ def ask_healthy(condition: Condition, broker: Broker, now: float) -> Operation[O
     line += f", not so {', '.join(others)}" if others else ""
     if unwanted is None:
         return Outcome(enough, details, line)
-    active = yield from active_alarms(broker)
+    active = yield from active_alarms(api)
     alarms = sorted({str(row["name"]) for row in active if "*" in unwanted or row["name"] in unwanted})
     line += (
         f"; {len(alarms):,} active alarms: {first_of(alarms)}"
@@ -64,13 +63,13 @@ def ask_healthy(condition: Condition, broker: Broker, now: float) -> Operation[O
     return Outcome(enough and not alarms, {**details, "alarms": alarms}, line)
 
 
-def active_alarms(broker: Broker) -> Operation[list[Row]]:
+def active_alarms(api: Api) -> Operation[list[Row]]:
     """
     List all alarms that are active.
 
-    :param broker: which broker.
+    :param api: the broker's operations.
     """
-    listing = Listing(operations(broker).cluster.list_alarms(broker, limit=1_000))
+    listing = Listing(api.alarms.list(limit=1_000))
     rows: list[Row] = []
     while listing.next is not None:
         rows += yield from listing.page()
@@ -94,20 +93,19 @@ def metric(
     return Condition(METRIC, parameters if node is None else {**parameters, "node": text("node", node)})
 
 
-def ask_metric(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask_metric(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Read the statistics (``GET /stats``) and, if the name is none of them, the counters (``GET /metrics``).
 
     :param condition: made by :func:`metric`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: not used.
     :raises EmqxConfigError: if there is no such figure, or no such node.
     """
     name, node = condition.parameters["metric"], condition.parameters.get("node")
-    cluster = operations(broker).cluster
-    stats = yield from cluster.get_stats(broker, node)
+    stats = yield from api.nodes.get_stats(node)
     counter = name not in stats
-    figures = (yield from cluster.get_metrics(broker, node)) if counter else stats
+    figures = (yield from api.nodes.get_metrics(node)) if counter else stats
     value = named(name, {**stats, **figures}, "statistic or counter")
     return compare(name, value, condition.parameters, counter=counter)
 
@@ -137,14 +135,14 @@ def rule_healthy(
     return Condition(RULE_HEALTHY, parameters)
 
 
-def ask_rule_healthy(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask_rule_healthy(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Read the rule (``GET /rules/{id}``) and the state of what it uses, or of what is named.
 
     v5 ``GET /actions/{id}``, ``/sources/{id}``, ``/connectors/{id}``; v4 ``GET /resources/{id}``.
 
     :param condition: made by :func:`rule_healthy`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: not used.
     :raises EmqxUnsupportedError: if this broker has no such part.
     """
@@ -154,21 +152,21 @@ def ask_rule_healthy(condition: Condition, broker: Broker, now: float) -> Operat
     states: dict[str, str] = {}
     if "rule_id" in condition.parameters:
         rule_id = condition.parameters["rule_id"]
-        rule = yield from operations(broker).cluster.get_rule(broker, rule_id)
+        rule = yield from api.rule_engine.get_rule(rule_id)
         states[f"rule {rule_id}"] = "absent" if rule is None else "enabled" if rule["enable"] else "disabled"
-        parts += _used_by(broker, rule or {})
+        parts += _used_by(api, rule or {})
     for kind, name in dict.fromkeys(parts):
-        row = yield from operations(broker).cluster.get_integration(broker, kind, name)
+        row = yield from api.rule_engine.get_integration(kind, name)
         states[f"{kind} {name}"] = "absent" if row is None else str(row.get("status") or "unknown")
     ill = {part: state for part, state in states.items() if state not in ("enabled", "connected")}
     line = ", ".join(f"{part} is {state}" for part, state in (ill or states).items())
     return Outcome(not ill, {"states": states}, line)
 
 
-def _used_by(broker: Broker, rule: Row) -> Iterable[tuple[str, str]]:
+def _used_by(api: Api, rule: Row) -> Iterable[tuple[str, str]]:
     """List what a rule sends data to; functions that are built in, such as republish, need no connection."""
     for action in rule.get("actions") or ():
-        if broker.generation == "v4":
+        if api.broker.is_v4:
             resource = (action.get("params") or {}).get("$resource")
             if resource:
                 yield "connector", str(resource)
@@ -186,17 +184,17 @@ def evacuated(node: Any) -> Condition:
     return Condition(EVACUATED, {"node": text("node", node)})
 
 
-def ask_evacuated(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask_evacuated(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Look at how far the evacuation is: ``GET /load_rebalance/global_status``.
 
     :param condition: made by :func:`evacuated`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: not used.
     :raises EmqxUnsupportedError: on the open-source editions before EMQX 5.9.
     """
     node = condition.parameters["node"]
-    status = yield from operations(broker).cluster.get_rebalance_status(broker)
+    status = yield from api.rebalance.get_status()
     rows = [row for row in status["evacuations"] if row.get("node") == node]
     if not rows:
         return Outcome(False, {"node": node, "state": None}, f"{node} is not being evacuated")

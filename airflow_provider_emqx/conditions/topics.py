@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation
+from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.names import topic_filter, topic_name
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import Condition, Outcome, text, whole
 from airflow_provider_emqx.conditions.thresholds import compare, named, threshold_of
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.hooks.emqx import operations
 
 SUBSCRIBED = "topic_subscribed"
 METRIC = "topic_metric"
@@ -44,28 +44,28 @@ def subscribed(topic: Any, min_subscribers: Any = 1, wildcards: Any = True) -> C
     )
 
 
-def ask_subscribed(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask_subscribed(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Count the clients that are subscribed: ``GET /subscriptions``.
 
     Those of exactly this filter are asked for first; only if they are too few, and wildcards count, all are listed.
 
     :param condition: made by :func:`subscribed`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: not used.
     """
     topic, goal = condition.parameters["topic"], condition.parameters["min_subscribers"]
-    found = yield from _subscribers(broker, {"topic": topic}, goal)
+    found = yield from _subscribers(api, {"topic": topic}, goal)
     is_filter = "+" in topic or "#" in topic or topic.startswith(("$share/", "$queue/"))
     if len(found) < goal and condition.parameters["wildcards"] and not is_filter:
-        found |= yield from _subscribers(broker, {"receiving": topic}, goal)
+        found |= yield from _subscribers(api, {"receiving": topic}, goal)
     details = {"topic": topic, "needed": goal, "subscribers": len(found)}
     return Outcome(len(found) >= goal, details, f"{len(found):,} subscribers to {topic}, {goal:,} needed")
 
 
-def _subscribers(broker: Broker, filters: Mapping[str, Any], enough: int) -> Operation[set[str]]:
+def _subscribers(api: Api, filters: Mapping[str, Any], enough: int) -> Operation[set[str]]:
     found: set[str] = set()
-    listing = Listing(operations(broker).topics.list_subscriptions(broker, limit=_PAGE, filters=filters))
+    listing = Listing(api.topics.list_subscriptions(limit=_PAGE, filters=filters))
     while listing.next is not None and len(found) < enough:
         found.update(row["clientid"] for row in (yield from listing.page()))
     return found
@@ -95,17 +95,17 @@ def metric(
     return Condition(METRIC, {**parameters, **threshold_of(threshold, comparison, baseline)})
 
 
-def ask_metric(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask_metric(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Read a topic's metrics: v5 ``GET /mqtt/topic_metrics/{topic}``, v4 ``GET /topic-metrics/{topic}``.
 
     :param condition: made by :func:`metric`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: not used.
     :raises EmqxConfigError: if the topic is not measured, or has no such metric.
     """
     topic, name = condition.parameters["topic"], condition.parameters["metric"]
-    row = yield from operations(broker).topics.get_topic_metrics(broker, topic)
+    row = yield from api.topics.get_metrics(topic)
     if row is None:
         raise EmqxConfigError(
             f"the broker does not measure topic {topic!r}, so its metrics cannot be waited for: register it first "
@@ -155,18 +155,18 @@ def retained(
     return Condition(RETAINED, parameters)
 
 
-def ask_retained(condition: Condition, broker: Broker, now: float) -> Operation[Outcome]:
+def ask_retained(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
     """
     Read the retained message: v5 ``GET /mqtt/retainer/message/{topic}``.
 
     :param condition: made by :func:`retained`.
-    :param broker: which broker.
+    :param api: the broker's operations.
     :param now: not used.
     :raises EmqxUnsupportedError: on EMQX 4, whose API does not show retained messages, and Serverless.
     """
     parameters = condition.parameters
     topic = parameters["topic"]
-    row = yield from operations(broker).topics.get_retained(broker, topic)
+    row = yield from api.messages.get_retained(topic)
     details = {"topic": topic, "retained": row is not None}
     if row is None:
         return Outcome(False, details, f"no message is retained for {topic}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
 from airflow_provider_emqx.exceptions import EmqxError
 
 if TYPE_CHECKING:
+    from airflow_provider_emqx.api.v5.api import Api
     from airflow_provider_emqx.client.settings import Settings
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Area:
         raise NotImplementedError
 
     @property
-    def api(self) -> ModuleType:
+    def api(self) -> Api:
         """The broker's operations."""
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ class AuthMethods(Area):
 
         :return: an iterator over ``{"id", "mechanism", "backend", "enable", …}``, secrets masked by the broker.
         """
-        yield from self.run(self.api.auth.list_authenticators(self.broker))
+        yield from self.run(self.api.users.list_authenticators())
 
     def get_authenticator(self) -> Row | None:
         """
@@ -30,8 +30,7 @@ class AuthMethods(Area):
         :return: with ``user_id_type``, ``password_hash_algorithm``, …, secrets masked by the broker; ``None`` where
             there is none of this id.
         """
-        authenticator: Row | None = self.run(self.api.auth.get_authenticator(self.broker))
-        return authenticator
+        return self.run(self.api.users.get_authenticator())
 
     def list_users(self, is_superuser: bool | None = None) -> Iterator[Row]:
         """
@@ -40,7 +39,7 @@ class AuthMethods(Area):
         :param is_superuser: only superusers, or only the others (EMQX 4 has no superusers).
         :return: an iterator over ``{"user_id", "is_superuser"}``; passwords are never returned.
         """
-        return self.rows(self.api.auth.list_users(self.broker, is_superuser=is_superuser))
+        return self.rows(self.api.users.list(is_superuser=is_superuser))
 
     def get_user(self, user_id: str) -> Row | None:
         """
@@ -49,8 +48,7 @@ class AuthMethods(Area):
         :param user_id: username or client id, as the authenticator has it.
         :return: ``{"user_id", "is_superuser"}``, ``None`` where there is no such user.
         """
-        user: Row | None = self.run(self.api.auth.get_user(self.broker, user_id))
-        return user
+        return self.run(self.api.users.get(user_id))
 
     def create_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
         """
@@ -62,7 +60,7 @@ class AuthMethods(Area):
         :return: ``{"user_id", "is_superuser"}``.
         :raises EmqxAlreadyExistsError: if there is one; it is left as it is.
         """
-        return self.run(self.api.auth.create_user(self.broker, user_id, password, is_superuser))
+        return self.run(self.api.users.create(user_id, password, is_superuser))
 
     def update_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
         """
@@ -74,7 +72,7 @@ class AuthMethods(Area):
         :return: ``{"user_id", "is_superuser"}``.
         :raises EmqxNotFoundError: if there is no such user.
         """
-        return self.run(self.api.auth.update_user(self.broker, user_id, password, is_superuser))
+        return self.run(self.api.users.update(user_id, password, is_superuser))
 
     def delete_user(self, user_id: str) -> bool | None:
         """
@@ -83,8 +81,7 @@ class AuthMethods(Area):
         :param user_id: username or client id, as the authenticator has it.
         :return: whether it was there; ``None`` on EMQX 4, which does not tell.
         """
-        deleted: bool | None = self.run(self.api.auth.delete_user(self.broker, user_id))
-        return deleted
+        return self.run(self.api.users.delete(user_id))
 
     def list_acl_rules(self, subject: Subject) -> list[Row]:
         """
@@ -98,8 +95,7 @@ class AuthMethods(Area):
         :return: dicts of ``topic``, ``permission``, ``action``, ``qos``, ``retain``, and on EMQX 5.9 and newer what
             limits a rule to some clients.
         """
-        rules: list[Row] = self.run(self.api.auth.list_acl_rules(self.broker, subject))
-        return rules
+        return self.run(self.api.acl.list(subject))
 
     def list_acl_subjects(self, kind: str) -> Iterator[Row]:
         """
@@ -109,7 +105,7 @@ class AuthMethods(Area):
         :param kind: ``"username"`` or ``"clientid"``.
         :return: an iterator over ``{kind: …, "rules": […]}``.
         """
-        return self.rows(self.api.auth.list_acl_subjects(self.broker, kind))
+        return self.rows(self.api.acl.list_subjects(kind))
 
     def set_acl_rules(self, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> None:
         """
@@ -128,7 +124,7 @@ class AuthMethods(Area):
         :raises EmqxConfigError: for a rule that cannot be right; nothing is changed.
         :raises EmqxUnsupportedError: for a rule that this broker cannot hold.
         """
-        self.run(self.api.auth.set_acl_rules(self.broker, subject, rules))
+        self.run(self.api.acl.replace(subject, rules))
 
     def add_acl_rules(
         self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
@@ -142,8 +138,7 @@ class AuthMethods(Area):
         :param position: ``"first"`` or ``"last"``.
         :return: all rules of the subject afterwards.
         """
-        found: list[Row] = self.run(self.api.auth.add_acl_rules(self.broker, subject, rules, position))
-        return found
+        return self.run(self.api.acl.add(subject, rules, position))
 
     def delete_acl_rules(self, subject: Subject) -> bool | None:
         """
@@ -153,8 +148,7 @@ class AuthMethods(Area):
         :param subject: as of :meth:`list_acl_rules`.
         :return: whether there were any.
         """
-        deleted: bool | None = self.run(self.api.auth.delete_acl_rules(self.broker, subject))
-        return deleted
+        return self.run(self.api.acl.delete(subject))
 
     def list_bans(self) -> Iterator[Row]:
         """
@@ -162,7 +156,7 @@ class AuthMethods(Area):
 
         :return: an iterator over ``{"as", "who", "by", "reason", "at", "until"}``.
         """
-        return self.rows(self.api.auth.list_bans(self.broker))
+        return self.rows(self.api.bans.list())
 
     def ban(self, kind: str, who: str, until: str | datetime, reason: str = "", by: str = "airflow") -> Row:
         """
@@ -183,8 +177,7 @@ class AuthMethods(Area):
         from airflow_provider_emqx.api.bans import read_until
 
         end = read_until(until, datetime.now(UTC))
-        row: Row = self.run(self.api.auth.ban(self.broker, kind, who, end, reason, by))
-        return row
+        return self.run(self.api.bans.create(kind, who, end, reason, by))
 
     def unban(self, kind: str, who: str) -> bool | None:
         """
@@ -194,9 +187,8 @@ class AuthMethods(Area):
         :param who: as of :meth:`ban`.
         :return: whether there was one; ``None`` on EMQX 4, which does not tell.
         """
-        ended: bool | None = self.run(self.api.auth.unban(self.broker, kind, who))
-        return ended
+        return self.run(self.api.bans.delete(kind, who))
 
     def clear_bans(self) -> None:
         """End all bans: v5 ``DELETE /banned`` (EMQX 5.2 and newer), otherwise one by one."""
-        self.run(self.api.auth.clear_bans(self.broker))
+        self.run(self.api.bans.clear())

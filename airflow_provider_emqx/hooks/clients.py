@@ -34,7 +34,7 @@ class ClientMethods(Area):
         :return: an iterator over clients.
         :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
         """
-        return self.rows(self.api.clients.list_clients(self.broker, filters=filters, fields=fields))
+        return self.rows(self.api.clients.list(filters=filters, fields=fields))
 
     def get_client(self, clientid: str) -> Row | None:
         """
@@ -45,8 +45,7 @@ class ClientMethods(Area):
         :param clientid: the MQTT client id.
         :return: the client, ``None`` where there is none.
         """
-        client: Row | None = self.run(self.api.clients.get_client(self.broker, clientid))
-        return client
+        return self.run(self.api.clients.get(clientid))
 
     def kick_clients(
         self, clientids: str | Sequence[str], filters: Mapping[str, Any] | None = None
@@ -105,10 +104,10 @@ class ClientMethods(Area):
         passing = [row["clientid"] for row in kept(found.values(), CLIENT_FILTERS, wanted)]
         chosen = set(passing)
         operations = self.api.clients
-        if operations.has_bulk_kick(self.broker) and self.settings.rate_limit is None and len(passing) > 1:
-            self.run(operations.kick_clients(self.broker, passing))
+        if operations.has_bulk_kick() and self.settings.rate_limit is None and len(passing) > 1:
+            self.run(operations.kick_many(passing))
         else:
-            self.run_all(operations.kick_client(self.broker, clientid) for clientid in passing)
+            self.run_all(operations.kick(clientid) for clientid in passing)
         back = self._still_connected({clientid: found[clientid] for clientid in passing})
         return {
             "kicked": [clientid for clientid in passing if clientid not in back],
@@ -118,7 +117,7 @@ class ClientMethods(Area):
         }
 
     def _clients(self, ids: Sequence[str]) -> list[Row | None]:
-        return self.run_all(self.api.clients.get_client(self.broker, clientid) for clientid in ids)
+        return self.run_all(self.api.clients.get(clientid) for clientid in ids)
 
     def _still_connected(self, before: dict[str, Row]) -> set[str]:
         """Look until everybody is gone or has come back with a new connection, for 3 s at most."""
@@ -143,7 +142,7 @@ class ClientMethods(Area):
         :param clientid: the MQTT client id.
         :return: an iterator over ``{"clientid", "topic", "qos", …}``; empty where there is no such client.
         """
-        yield from self.run(self.api.clients.list_client_subscriptions(self.broker, clientid))
+        yield from self.run(self.api.clients.list_subscriptions(clientid))
 
     def subscribe(self, clientid: str, topics: str | Row | Sequence[str | Row]) -> list[Row]:
         """
@@ -157,8 +156,7 @@ class ClientMethods(Area):
         :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
         :raises EmqxNotFoundError: if there is no such client.
         """
-        results: list[Row] = self.run(self.api.clients.subscribe(self.broker, clientid, topics))
-        return results
+        return self.run(self.api.clients.subscribe(clientid, topics))
 
     def unsubscribe(self, clientid: str, topics: str | Sequence[str]) -> list[Row]:
         """
@@ -170,8 +168,7 @@ class ClientMethods(Area):
         :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
         :raises EmqxNotFoundError: if there is no such client.
         """
-        results: list[Row] = self.run(self.api.clients.unsubscribe(self.broker, clientid, topics))
-        return results
+        return self.run(self.api.clients.unsubscribe(clientid, topics))
 
     def get_authorization_cache(self, clientid: str) -> list[Row] | None:
         """
@@ -182,8 +179,7 @@ class ClientMethods(Area):
         :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such
             client.
         """
-        cache: list[Row] | None = self.run(self.api.clients.get_authorization_cache(self.broker, clientid))
-        return cache
+        return self.run(self.api.clients.get_authorization_cache(clientid))
 
     def clean_authorization_cache(self, clientid: str | None = None) -> bool | None:
         """
@@ -194,8 +190,7 @@ class ClientMethods(Area):
         :param clientid: one client; ``None`` for all.
         :return: for one client whether it was there; for all ``None``.
         """
-        cleaned: bool | None = self.run(self.api.clients.clean_authorization_cache(self.broker, clientid))
-        return cleaned
+        return self.run(self.api.clients.clean_authorization_cache(clientid))
 
     def set_keepalive(self, clientid: str, seconds: int) -> None:
         """
@@ -205,7 +200,7 @@ class ClientMethods(Area):
         :param seconds: 0 (none) to 65,535.
         :raises EmqxNotFoundError: if there is no such client.
         """
-        self.run(self.api.clients.set_keepalive(self.broker, clientid, seconds))
+        self.run(self.api.clients.set_keepalive(clientid, seconds))
 
     def list_queued_messages(
         self, clientid: str, kind: str = "mqueue", payload: str = "none"
@@ -219,7 +214,7 @@ class ClientMethods(Area):
         :param payload: ``"none"``, ``"base64"`` or ``"plain"``.
         :return: an iterator over ``{"msgid", "topic", "qos", "publish_at", …}``.
         """
-        return self.rows(self.api.clients.list_queued_messages(self.broker, clientid, kind, payload))
+        return self.rows(self.api.clients.list_messages(clientid, kind, payload))
 
     def count_sessions(self, since: int = 0) -> int:
         """
@@ -227,5 +222,4 @@ class ClientMethods(Area):
 
         :param since: seconds since 1970; sessions that ended before are not counted.
         """
-        count: int = self.run(self.api.clients.count_sessions(self.broker, since))
-        return count
+        return self.run(self.api.clients.count_sessions(since))

@@ -19,7 +19,7 @@ class ClusterMethods(Area):
         :return: an iterator over ``{"node", "node_status", "version", "uptime" (ms), "connections",
             "live_connections", …}``, the status ``running`` or ``stopped``.
         """
-        yield from self.run(self.api.cluster.list_nodes(self.broker))
+        yield from self.run(self.api.nodes.list())
 
     def get_cluster(self) -> Row:
         """
@@ -27,8 +27,7 @@ class ClusterMethods(Area):
 
         :return: ``{"name", "nodes", "self"}``.
         """
-        cluster: Row = self.run(self.api.cluster.get_cluster(self.broker))
-        return cluster
+        return self.run(self.api.nodes.get_cluster())
 
     def get_stats(self, node: str | None = None) -> Row:
         """
@@ -38,8 +37,7 @@ class ClusterMethods(Area):
         :return: figures such as ``live_connections.count``, ``sessions.count``, ``retained.count``.
         :raises EmqxConfigError: for an unknown node.
         """
-        stats: Row = self.run(self.api.cluster.get_stats(self.broker, node))
-        return stats
+        return self.run(self.api.nodes.get_stats(node))
 
     def list_stats(self) -> Iterator[Row]:
         """
@@ -47,7 +45,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"node", "live_connections.count", …}``.
         """
-        yield from self.run(self.api.cluster.list_stats(self.broker))
+        yield from self.run(self.api.nodes.list_stats())
 
     def get_metrics(self, node: str | None = None) -> Row:
         """
@@ -58,8 +56,7 @@ class ClusterMethods(Area):
         :return: counters such as ``messages.received``. Some have other names on EMQX 4 (``client.acl.allow``).
         :raises EmqxConfigError: for an unknown node.
         """
-        metrics: Row = self.run(self.api.cluster.get_metrics(self.broker, node))
-        return metrics
+        return self.run(self.api.nodes.get_metrics(node))
 
     def list_metrics(self) -> Iterator[Row]:
         """
@@ -67,7 +64,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"node", "messages.received", …}``.
         """
-        yield from self.run(self.api.cluster.list_metrics(self.broker))
+        yield from self.run(self.api.nodes.list_metrics())
 
     def get_rates(self, node: str | None = None) -> Row:
         """
@@ -76,8 +73,7 @@ class ClusterMethods(Area):
         :param node: one node; ``None`` for the whole cluster.
         :return: ``received_msg_rate``, ``sent_msg_rate``, ``dropped_msg_rate`` (per second), ``live_connections``, …
         """
-        rates: Row = self.run(self.api.cluster.get_rates(self.broker, node))
-        return rates
+        return self.run(self.api.nodes.get_rates(node))
 
     def list_alarms(self, activated: bool = True) -> Iterator[Row]:
         """
@@ -87,7 +83,7 @@ class ClusterMethods(Area):
         :return: an iterator over ``{"node", "name", "message", "details", "duration" (ms), "activate_at",
             "deactivate_at"}``.
         """
-        return self.rows(self.api.cluster.list_alarms(self.broker, activated=activated))
+        return self.rows(self.api.alarms.list(activated=activated))
 
     def deactivate_alarm(self, name: str, node: str | None = None) -> bool:
         """
@@ -98,12 +94,11 @@ class ClusterMethods(Area):
         :param node: on this node; EMQX 4 only, ``None`` for every node that has it.
         :return: whether there was such an active alarm.
         """
-        ended: bool = self.run(self.api.cluster.deactivate_alarm(self.broker, name, node))
-        return ended
+        return self.run(self.api.alarms.deactivate(name, node))
 
     def clear_alarms(self) -> None:
         """Delete the history of alarms that are over: v5 ``DELETE /alarms``, v4 ``DELETE /alarms/deactivated``."""
-        self.run(self.api.cluster.clear_alarms(self.broker))
+        self.run(self.api.alarms.clear())
 
     def list_listeners(self) -> Iterator[Row]:
         """
@@ -111,7 +106,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"id", "type", "name", "bind", "enable", "acceptors", "status", "node_status"}``.
         """
-        yield from self.run(self.api.cluster.list_listeners(self.broker))
+        yield from self.run(self.api.listeners.list())
 
     def restart_listener(self, listener: str, node: str | None = None) -> None:
         """
@@ -122,7 +117,7 @@ class ClusterMethods(Area):
         :param node: on this node; EMQX 4 only.
         :raises EmqxNotFoundError: if there is no such listener.
         """
-        self.run(self.api.cluster.restart_listener(self.broker, listener, node))
+        self.run(self.api.listeners.restart(listener, node))
 
     def list_rules(self) -> Iterator[Row]:
         """
@@ -130,7 +125,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"id", "enable", "sql", "actions", "description", …}``.
         """
-        return self.rows(self.api.cluster.list_rules(self.broker))
+        return self.rows(self.api.rule_engine.list_rules())
 
     def get_rule(self, rule_id: str) -> Row | None:
         """
@@ -139,8 +134,7 @@ class ClusterMethods(Area):
         :param rule_id: the rule's id.
         :return: the rule, ``None`` where there is none.
         """
-        rule: Row | None = self.run(self.api.cluster.get_rule(self.broker, rule_id))
-        return rule
+        return self.run(self.api.rule_engine.get_rule(rule_id))
 
     def set_rule_enabled(self, rule_id: str, enabled: bool) -> Row:
         """
@@ -151,8 +145,7 @@ class ClusterMethods(Area):
         :return: the rule as it is now.
         :raises EmqxNotFoundError: if there is no such rule.
         """
-        rule: Row = self.run(self.api.cluster.set_rule_enabled(self.broker, rule_id, enabled))
-        return rule
+        return self.run(self.api.rule_engine.set_rule_enabled(rule_id, enabled))
 
     def get_rule_metrics(self, rule_id: str) -> Row:
         """
@@ -162,8 +155,7 @@ class ClusterMethods(Area):
         :return: ``matched``, ``passed``, … over the cluster.
         :raises EmqxNotFoundError: if there is no such rule.
         """
-        metrics: Row = self.run(self.api.cluster.get_rule_metrics(self.broker, rule_id))
-        return metrics
+        return self.run(self.api.rule_engine.get_rule_metrics(rule_id))
 
     def reset_rule_metrics(self, rule_id: str) -> None:
         """
@@ -172,7 +164,7 @@ class ClusterMethods(Area):
         :param rule_id: the rule's id.
         :raises EmqxNotFoundError: if there is no such rule.
         """
-        self.run(self.api.cluster.reset_rule_metrics(self.broker, rule_id))
+        self.run(self.api.rule_engine.reset_rule_metrics(rule_id))
 
     def list_actions(self) -> Iterator[Row]:
         """
@@ -180,7 +172,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"id", "type", "name", "enable", "status", "status_reason", …}``.
         """
-        yield from self.run(self.api.cluster.list_actions(self.broker))
+        yield from self.run(self.api.rule_engine.list_actions())
 
     def list_sources(self) -> Iterator[Row]:
         """
@@ -188,7 +180,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"id", "type", "name", "enable", "status", "status_reason", …}``.
         """
-        yield from self.run(self.api.cluster.list_sources(self.broker))
+        yield from self.run(self.api.rule_engine.list_sources())
 
     def list_connectors(self) -> Iterator[Row]:
         """
@@ -196,7 +188,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"id", "type", "name", "enable", "status", …}``.
         """
-        yield from self.run(self.api.cluster.list_connectors(self.broker))
+        yield from self.run(self.api.rule_engine.list_connectors())
 
     def get_integration(self, kind: str, name: str) -> Row | None:
         """
@@ -208,8 +200,7 @@ class ClusterMethods(Area):
         :return: with ``status`` (``connected``, ``connecting``, ``disconnected``, ``inconsistent``); ``None`` where
             there is none.
         """
-        found: Row | None = self.run(self.api.cluster.get_integration(self.broker, kind, name))
-        return found
+        return self.run(self.api.rule_engine.get_integration(kind, name))
 
     def set_integration_enabled(self, kind: str, name: str, enabled: bool) -> None:
         """
@@ -221,7 +212,7 @@ class ClusterMethods(Area):
         :param enabled: the state that it is to have.
         :raises EmqxNotFoundError: if there is none.
         """
-        self.run(self.api.cluster.set_integration_enabled(self.broker, kind, name, enabled))
+        self.run(self.api.rule_engine.set_integration_enabled(kind, name, enabled))
 
     def restart_integration(self, kind: str, name: str) -> None:
         """
@@ -232,7 +223,7 @@ class ClusterMethods(Area):
         :param name: id, as ``http:my_hook`` (v5) or ``resource:1234`` (v4). It must be enabled.
         :raises EmqxNotFoundError: if there is none.
         """
-        self.run(self.api.cluster.restart_integration(self.broker, kind, name))
+        self.run(self.api.rule_engine.restart_integration(kind, name))
 
     def export_backup(self) -> Row:
         """
@@ -240,8 +231,7 @@ class ClusterMethods(Area):
 
         :return: ``{"filename", "node", "size", "created_at"}``.
         """
-        backup: Row = self.run(self.api.cluster.export_backup(self.broker))
-        return backup
+        return self.run(self.api.backups.export())
 
     def list_backups(self) -> Iterator[Row]:
         """
@@ -249,7 +239,7 @@ class ClusterMethods(Area):
 
         :return: an iterator over ``{"filename", "node", "size", "created_at"}``.
         """
-        return self.rows(self.api.cluster.list_backups(self.broker))
+        return self.rows(self.api.backups.list())
 
     def download_backup(self, filename: str, node: str | None = None) -> bytes:
         """
@@ -260,8 +250,7 @@ class ClusterMethods(Area):
         :return: the file.
         :raises EmqxNotFoundError: if there is no such file.
         """
-        content: bytes = self.run(self.api.cluster.download_backup(self.broker, filename, node))
-        return content
+        return self.run(self.api.backups.download(filename, node))
 
     def delete_backup(self, filename: str, node: str | None = None) -> bool | None:
         """
@@ -271,8 +260,7 @@ class ClusterMethods(Area):
         :param node: the same.
         :return: whether it was there.
         """
-        deleted: bool | None = self.run(self.api.cluster.delete_backup(self.broker, filename, node))
-        return deleted
+        return self.run(self.api.backups.delete(filename, node))
 
     def upload_backup(self, filename: str, content: bytes) -> None:
         """
@@ -282,7 +270,7 @@ class ClusterMethods(Area):
         :param filename: its name there; ``.tar.gz`` on v5, ``.json`` on v4.
         :param content: the file.
         """
-        self.run(self.api.cluster.upload_backup(self.broker, filename, content))
+        self.run(self.api.backups.upload(filename, content))
 
     def import_backup(self, filename: str, node: str | None = None) -> None:
         """
@@ -293,7 +281,7 @@ class ClusterMethods(Area):
         :param node: the same.
         :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
         """
-        self.run(self.api.cluster.import_backup(self.broker, filename, node))
+        self.run(self.api.backups.restore(filename, node))
 
     def get_rebalance_status(self) -> Row:
         """
@@ -302,8 +290,7 @@ class ClusterMethods(Area):
 
         :return: ``{"evacuations": […], "purges": […], "rebalances": […]}``.
         """
-        status: Row = self.run(self.api.cluster.get_rebalance_status(self.broker))
-        return status
+        return self.run(self.api.rebalance.get_status())
 
     def start_evacuation(self, node: str, **settings: Any) -> None:
         """
@@ -314,7 +301,7 @@ class ClusterMethods(Area):
             ``wait_health_check`` (as ``"60s"``; EMQX 5 and newer), ``redirect_to``, ``migrate_to`` (list of nodes).
         :raises EmqxConfigError: for an unknown node or setting.
         """
-        self.run(self.api.cluster.start_evacuation(self.broker, node, settings))
+        self.run(self.api.rebalance.start_evacuation(node, settings))
 
     def stop_evacuation(self, node: str) -> None:
         """
@@ -322,7 +309,7 @@ class ClusterMethods(Area):
 
         :param node: the node.
         """
-        self.run(self.api.cluster.stop_evacuation(self.broker, node))
+        self.run(self.api.rebalance.stop_evacuation(node))
 
     def start_rebalance(self, node: str, **settings: Any) -> None:
         """
@@ -334,7 +321,7 @@ class ClusterMethods(Area):
             ``wait_health_check`` (as ``"60s"``), ``nodes`` (list).
         :raises EmqxConfigError: for an unknown node or setting.
         """
-        self.run(self.api.cluster.start_rebalance(self.broker, node, settings))
+        self.run(self.api.rebalance.start(node, settings))
 
     def stop_rebalance(self, node: str) -> None:
         """
@@ -342,7 +329,7 @@ class ClusterMethods(Area):
 
         :param node: the node that coordinates it.
         """
-        self.run(self.api.cluster.stop_rebalance(self.broker, node))
+        self.run(self.api.rebalance.stop(node))
 
     def get_license(self) -> Row:
         """
@@ -350,5 +337,4 @@ class ClusterMethods(Area):
 
         :return: ``expiry_at`` (a date), ``expiry`` (whether it is over), …
         """
-        licence: Row = self.run(self.api.cluster.get_license(self.broker))
-        return licence
+        return self.run(self.api.nodes.get_license())

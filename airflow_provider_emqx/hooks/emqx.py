@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import asynccontextmanager
 from functools import cached_property
 from itertools import islice
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +22,7 @@ from airflow_provider_emqx.hooks.topics import TopicMethods
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_provider_emqx.api.v5.api import Api
     from airflow_provider_emqx.client.aio import AsyncClient
     from airflow_provider_emqx.client.background import Background
     from airflow_provider_emqx.client.settings import Settings
@@ -179,12 +179,12 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     @property
     def broker(self) -> Broker:
         """What is known of the broker: generation, version, authenticator. Asked once."""
-        return self.get_conn().broker
+        return self.api.broker
 
     @property
-    def api(self) -> ModuleType:
-        """The broker's operations: the package ``api.v4`` or ``api.v5``."""
-        return operations(self.broker)
+    def api(self) -> Api:
+        """The broker's operations, area by area: what they return is run by :meth:`run` or :meth:`arun`."""
+        return self.get_conn().api
 
     @property
     def api_version(self) -> str:
@@ -200,7 +200,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         """
         Run an operation of :attr:`api`.
 
-        :param operation: as ``hook.api.clients.get_client(hook.broker, "dev-1")``.
+        :param operation: as ``hook.api.clients.get("dev-1")``.
         :return: the operation's result.
         """
         return self.get_conn().run(operation)
@@ -247,7 +247,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         waiting = iter(operations)
         while block := list(islice(waiting, _BLOCK)):
             if self._background is None:
-                self._background = Background(self.settings, self.broker, self.get_conn().base)
+                self._background = Background(self.settings, self.api, self.get_conn().base)
             yield from self._background.run_many(block)
 
     # ------------------------------------------------------------------ connection test and raw requests
@@ -292,7 +292,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         from airflow_provider_emqx.api.raw import exchange
 
         # what has no code on EMQX 4 (the shadow service), or no body on EMQX 5 (an invitation into a cluster)
-        accept = (200,) if self.broker.generation == "v4" else (200, 202)
+        accept = (200,) if self.broker.is_v4 else (200, 202)
         verb = str(method).upper()
         repeatable = None if idempotent is None else flag("idempotent", idempotent)
         return self.run(exchange(Request(verb, path, params, json, repeatable=repeatable, accept=accept)))
@@ -354,14 +354,3 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             acl_rules=() if acl_rules is None else acl_rules,
         )
         return provision_users(self, rows, plan, strip)
-
-
-def operations(broker: Broker) -> ModuleType:
-    """
-    Give the package of operations for a broker's generation.
-
-    :param broker: as found by a client.
-    """
-    from airflow_provider_emqx.api import v4, v5
-
-    return v4 if broker.generation == "v4" else v5

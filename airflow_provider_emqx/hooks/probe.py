@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request
+from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.client.sync import SyncClient
@@ -45,9 +45,8 @@ def probe(settings: Settings) -> str:
         where = f"API {broker.generation} at {quick.origin}"
         if broker.version and settings.version is None:
             return f"{broker}, {where}"
-        api = v4 if broker.generation == "v4" else v5
         try:
-            client.run(_within(until, api.clients.list_clients(broker, limit=1)))
+            client.run(_within(until, api_of(broker).clients.list(limit=1)))
         except EmqxForbiddenError as error:
             return (
                 f"{broker}, {where}. The key is valid but may not list clients ({error.code or 'HTTP 403'}): it works "

@@ -43,7 +43,7 @@ class TopicMethods(Area):
         :return: an iterator over ``{"clientid", "topic", "qos", "node", …}``.
         :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
         """
-        return self.rows(self.api.topics.list_subscriptions(self.broker, filters=filters))
+        return self.rows(self.api.topics.list_subscriptions(filters=filters))
 
     def list_topics(self, **filters: Any) -> Iterator[Row]:
         """
@@ -52,7 +52,7 @@ class TopicMethods(Area):
         :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
         :return: an iterator over ``{"topic", "node"}``.
         """
-        return self.rows(self.api.topics.list_topics(self.broker, filters=filters))
+        return self.rows(self.api.topics.list(filters=filters))
 
     def publish(self, messages: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[Row]:
         """
@@ -84,11 +84,11 @@ class TopicMethods(Area):
 
         given = [messages] if isinstance(messages, Mapping) else list(messages)
         number = enumerate(given, 1)
-        rows = [self.api.topics.check_message(self.broker, message, n) for n, message in number]
+        rows = [self.api.messages.check(message, n) for n, message in number]
         retained = sum(row["retain"] for row in rows)
         most = self._retained_pace.most(retained)
         if len(rows) == 1:
-            return [self._paced(self.api.topics.publish(self.broker, rows[0]), retained)]
+            return [self._paced(self.api.messages.publish(rows[0]), retained)]
         parts = batches(rows, most)
         if retained > most:
             seconds = retained / most
@@ -123,7 +123,7 @@ class TopicMethods(Area):
         return results
 
     def _publish_many(self, rows: list[Row]) -> list[Row]:
-        publish = self.api.topics.publish_many(self.broker, rows)
+        publish = self.api.messages.publish_many(rows)
         return self._paced(publish, sum(row["retain"] for row in rows))
 
     def _paced(self, publish: Operation[T], retained: int) -> T:
@@ -142,7 +142,7 @@ class TopicMethods(Area):
 
     def _retained_rate(self) -> float | None:
         try:
-            rate: float | None = self.run(self.api.topics.retained_rate(self.broker))
+            rate: float | None = self.run(self.api.messages.retained_rate())
         except (EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError) as error:
             log.info(
                 "How many messages the broker retains per second is not known; they are sent as slowly as its default "
@@ -161,7 +161,7 @@ class TopicMethods(Area):
         :return: an iterator over ``{"topic", "create_time", "reset_time", "metrics"}``, the metrics as
             ``{"messages.in.count": 3, "messages.in.rate": 0.1, …}``.
         """
-        yield from self.run(self.api.topics.list_topic_metrics(self.broker))
+        yield from self.run(self.api.topics.list_metrics())
 
     def get_topic_metrics(self, topic: str) -> Row | None:
         """
@@ -170,8 +170,7 @@ class TopicMethods(Area):
         :param topic: without wildcards.
         :return: as of :meth:`list_topic_metrics`; ``None`` where the topic is not measured.
         """
-        metrics: Row | None = self.run(self.api.topics.get_topic_metrics(self.broker, topic))
-        return metrics
+        return self.run(self.api.topics.get_metrics(topic))
 
     def register_topic_metrics(self, topic: str) -> bool:
         """
@@ -180,8 +179,7 @@ class TopicMethods(Area):
         :param topic: without wildcards. A broker measures 512 topics at most.
         :return: ``True`` if it is new, ``False`` if it was measured already.
         """
-        new: bool = self.run(self.api.topics.register_topic_metrics(self.broker, topic))
-        return new
+        return self.run(self.api.topics.register_metrics(topic))
 
     def reset_topic_metrics(self, topic: str | None = None) -> None:
         """
@@ -190,7 +188,7 @@ class TopicMethods(Area):
         :param topic: one measured topic; ``None`` for all.
         :raises EmqxNotFoundError: if the topic is not measured.
         """
-        self.run(self.api.topics.reset_topic_metrics(self.broker, topic))
+        self.run(self.api.topics.reset_metrics(topic))
 
     def unregister_topic_metrics(self, topic: str) -> bool | None:
         """
@@ -199,8 +197,7 @@ class TopicMethods(Area):
         :param topic: without wildcards.
         :return: whether it was measured; ``None`` on EMQX 4, which does not tell.
         """
-        ended: bool | None = self.run(self.api.topics.unregister_topic_metrics(self.broker, topic))
-        return ended
+        return self.run(self.api.topics.unregister_metrics(topic))
 
     def list_retained(self, topic_filter: str = "#") -> Iterator[Row]:
         """
@@ -212,7 +209,7 @@ class TopicMethods(Area):
         :return: an iterator over ``{"topic", "msgid", "qos", "publish_at", "from_clientid", "from_username"}``, without
             payloads.
         """
-        return self.rows(self.api.topics.list_retained(self.broker, pattern=topic_filter))
+        return self.rows(self.api.messages.list_retained(pattern=topic_filter))
 
     def get_retained(self, topic: str) -> Row | None:
         """
@@ -222,8 +219,7 @@ class TopicMethods(Area):
         :param topic: without wildcards.
         :return: as of :meth:`list_retained`, with ``payload`` in base64; ``None`` where there is none.
         """
-        message: Row | None = self.run(self.api.topics.get_retained(self.broker, topic))
-        return message
+        return self.run(self.api.messages.get_retained(topic))
 
     def delete_retained(self, topic: str) -> bool | None:
         """
@@ -233,8 +229,7 @@ class TopicMethods(Area):
         :param topic: without wildcards: the broker would delete every match.
         :return: whether there was one; ``None`` where the broker does not tell.
         """
-        deleted: bool | None = self.run(self.api.topics.delete_retained(self.broker, topic))
-        return deleted
+        return self.run(self.api.messages.delete_retained(topic))
 
     def list_delayed(self) -> Iterator[Row]:
         """
@@ -243,7 +238,7 @@ class TopicMethods(Area):
 
         :return: an iterator over ``{"msgid", "node", "topic", "expected_at", …}``.
         """
-        return self.rows(self.api.topics.list_delayed(self.broker))
+        return self.rows(self.api.messages.list_delayed())
 
     def get_delayed(self, node: str, msgid: str) -> Row | None:
         """
@@ -253,8 +248,7 @@ class TopicMethods(Area):
         :param msgid: as :meth:`list_delayed` gives it.
         :return: with ``payload`` in base64 (missing above 2 kB); ``None`` where there is none.
         """
-        message: Row | None = self.run(self.api.topics.get_delayed(self.broker, node, msgid))
-        return message
+        return self.run(self.api.messages.get_delayed(node, msgid))
 
     def delete_delayed(self, node: str, msgid: str) -> bool:
         """
@@ -264,8 +258,7 @@ class TopicMethods(Area):
         :param msgid: as :meth:`list_delayed` gives it.
         :return: whether it was still waiting.
         """
-        deleted: bool = self.run(self.api.topics.delete_delayed(self.broker, node, msgid))
-        return deleted
+        return self.run(self.api.messages.delete_delayed(node, msgid))
 
 
 def _not_published(row: Row, status: str, error: EmqxError) -> Row:

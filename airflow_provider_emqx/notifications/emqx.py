@@ -74,12 +74,11 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
 
         :param context: of the task or DAG run.
         """
-        from airflow_provider_emqx.hooks.emqx import EmqxHook, operations
+        from airflow_provider_emqx.hooks.emqx import EmqxHook
 
         try:
             async with EmqxHook(self.emqx_conn_id).async_client() as client:
-                publish = operations(client.broker).topics.publish
-                await client.run(publish(client.broker, self._message()))
+                await client.run(client.api.messages.publish(self._message()))
         except Exception as error:
             self._failed(error)
 

@@ -92,10 +92,9 @@ class EmqxBanOperator(BaseEmqxOperator):
         names = [read_kind(self.kind, who)[1] for who in named("who", self.who)]
         kick = boolean("kick", self.kick)
         with self.hook() as hook:
-            auth = hook.api.auth
             there = self._there(hook, names) if kick else []
             bans = hook.run_all(
-                auth.ban(hook.broker, self.kind, who, until, self.reason, self.by) for who in names
+                hook.api.bans.create(self.kind, who, until, self.reason, self.by) for who in names
             )
             self.log.info("Banned %d by %s", len(bans), self.kind)
             kicked = self._kick(hook, names, there) if kick else []
@@ -111,7 +110,7 @@ class EmqxBanOperator(BaseEmqxOperator):
         if self.kind != "clientid":
             return []
         ids = client_ids(names)
-        found = hook.run_all(hook.api.clients.get_client(hook.broker, clientid) for clientid in ids)
+        found = hook.run_all(hook.api.clients.get(clientid) for clientid in ids)
         return [clientid for clientid, row in zip(ids, found, strict=True) if row is not None]
 
     def _kick(self, hook: EmqxHook, names: list[str], there: list[str]) -> list[str]:
@@ -119,7 +118,7 @@ class EmqxBanOperator(BaseEmqxOperator):
             done = hook.kick_clients(names)
             absent = set(done["absent"])
             return [*done["kicked"], *(clientid for clientid in there if clientid in absent)]
-        listing = partial(hook.api.clients.list_clients, hook.broker, fields=["clientid"])
+        listing = partial(hook.api.clients.list, fields=["clientid"])
         rows = (
             row for name in names for row in hook.settled_rows(partial(listing, filters={"username": name}))
         )
@@ -204,8 +203,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run = is_dry_run(self.plan_only)
         with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
-            auth = hook.api.auth
-            bans = list(hook.settled_rows(lambda: auth.list_bans(hook.broker)))
+            bans = list(hook.settled_rows(hook.api.bans.list))
             affected.listing_moved = hook.listing_moved
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
             chosen = self.without_excluded(found, lambda ban: ban["who"])
@@ -213,9 +211,9 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             if dry_run:
                 affected.add("unbanned", map(_name, chosen))
             else:
-                hook.run_all(auth.unban(hook.broker, ban["as"], ban["who"]) for ban in chosen)
+                hook.run_all(hook.api.bans.delete(ban["as"], ban["who"]) for ban in chosen)
                 # one that somebody set anew in the meantime is in force
-                now = hook.settled_rows(lambda: auth.list_bans(hook.broker)) if chosen else ()
+                now = hook.settled_rows(hook.api.bans.list) if chosen else ()
                 left = [_name(ban) for ban in now]
                 affected.add("unbanned", [_name(ban) for ban in chosen if _name(ban) not in left])
                 affected.add("still_banned", [_name(ban) for ban in chosen if _name(ban) in left])

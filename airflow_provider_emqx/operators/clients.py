@@ -60,7 +60,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
         """List."""
         filters, fields = mapping("filters", self.filters), ",".join(texts("fields", self.fields))
         with self.hook() as hook:
-            listing = hook.api.clients.list_clients(hook.broker, filters=filters, fields=fields or None)
+            listing = hook.api.clients.list(filters=filters, fields=fields or None)
             return write_rows(hook, listing, self.output_path)
 
 
@@ -95,7 +95,7 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
         topics = named("topics", self.topics) if isinstance(self.topics, str) else self.topics
         with self.hook() as hook:
             change = getattr(hook.api.clients, self._verb)
-            results = list(hook.run_many(change(hook.broker, clientid, topics) for clientid in ids))
+            results = list(hook.run_many(change(clientid, topics) for clientid in ids))
         for result in results:
             # the topics are the same for all clients: nothing has been sent for any
             if isinstance(result, EmqxConfigError):
@@ -249,10 +249,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
 
         if given is not None:
             return client_ids(given)
-        clients = hook.api.clients
-        rows = hook.settled_rows(
-            lambda: clients.list_clients(hook.broker, filters=filters, fields=["clientid"])
-        )
+        rows = hook.settled_rows(lambda: hook.api.clients.list(filters=filters, fields=["clientid"]))
         return [row["clientid"] for row in rows]
 
 

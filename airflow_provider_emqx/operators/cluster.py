@@ -381,7 +381,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
                 self.node,
             )
         try:
-            hook.run(hook.api.cluster.start_evacuation(hook.broker, self.node, settings))
+            hook.run(hook.api.rebalance.start_evacuation(self.node, settings))
         except EmqxBadRequestError as error:
             if "already" not in error.reason:
                 raise
@@ -391,7 +391,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     def _look(self, hook: EmqxHook) -> Outcome:
         """Look as the sensor does."""
         condition = conditions.load("node_evacuated", {"node": self.node})
-        outcome = hook.run(conditions.ask(condition, hook.broker, time.time()))
+        outcome = hook.run(conditions.ask(condition, hook.api, time.time()))
         if outcome.details["state"] is None:
             raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
         self.log.info("Node %s", outcome.text)

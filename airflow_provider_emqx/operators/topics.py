@@ -247,7 +247,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
                 affected.listing_moved = hook.listing_moved
             chosen = {topic: found[topic] for topic in self.without_excluded(list(found))}
             for topic in chosen:
-                hook.api.topics.check_message(hook.broker, {"topic": topic, "payload": ""})
+                hook.api.messages.check({"topic": topic, "payload": ""})
             check_limit(self.max_affected, len(chosen), "retained messages", lambda: _retained(hook))
             if dry_run:
                 affected.add("deleted", chosen)
@@ -264,23 +264,23 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         return {
             row["topic"]: row["msgid"]
             for row in hook.settled_rows(
-                lambda: hook.api.topics.list_retained(hook.broker, pattern=self.topic_filter or "")
+                lambda: hook.api.messages.list_retained(pattern=self.topic_filter or "")
             )
             if latest is None or read_time(row["publish_at"]) <= latest
         }
 
     @staticmethod
     def _delete(hook: EmqxHook, chosen: dict[str, Any], affected: Affected) -> None:
-        topics = hook.api.topics
+        messages = hook.api.messages
 
         def delete(topic: str, msgid: str | None) -> Any:
             if msgid is not None:
-                message = yield from topics.get_retained(hook.broker, topic)
+                message = yield from messages.get_retained(topic)
                 if message is None:
                     return "absent"
                 if message.get("msgid") != msgid:
                     return "changed"
-            deleted = yield from topics.delete_retained(hook.broker, topic)
+            deleted = yield from messages.delete_retained(topic)
             # where the broker does not tell, nothing is retained there afterwards
             return "absent" if deleted is False else "deleted"
 
@@ -386,7 +386,7 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
         """List."""
         filters = mapping("filters", self.filters)
         with self.hook() as hook:
-            listing = hook.api.topics.list_subscriptions(hook.broker, filters=filters)
+            listing = hook.api.topics.list_subscriptions(filters=filters)
             return write_rows(hook, listing, self.output_path)
 
 

@@ -235,15 +235,15 @@ def _written(hook: EmqxHook, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subjec
     waiting: deque[tuple[Subject, bool]] = deque()
 
     def operations() -> Iterator[Operation[Any]]:
-        auth = hook.api.auth
+        acl = hook.api.acl
         for subject, spoilt in rows.subjects():
             waiting.append((subject, spoilt))
             if spoilt:
                 continue
             if plan.mode == "delete":
-                yield auth.delete_acl_rules(hook.broker, subject.name)
+                yield acl.delete(subject.name)
             else:
-                yield auth.set_acl_rules(hook.broker, subject.name, subject.rules)
+                yield acl.replace(subject.name, subject.rules)
 
     def skipped() -> Iterator[tuple[Subject, str, str]]:
         while waiting and waiting[0][1]:

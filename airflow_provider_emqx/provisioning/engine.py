@@ -210,13 +210,13 @@ class Run:
         )
         if count > allowed and not self.plan.dry_run:
             raise too_many
-        delete = self.hook.api.auth.delete_user
+        delete = self.hook.api.users.delete
         for ids in self.inventory.prunable(checker.names):
             if self.plan.dry_run:
                 yield ids
                 continue
             with self._time("prune"):
-                answers = list(self.hook.run_many(delete(self.hook.broker, user_id) for user_id in ids))
+                answers = list(self.hook.run_many(delete(user_id) for user_id in ids))
             # False: somebody else was faster
             yield [
                 user_id
@@ -238,21 +238,21 @@ class Run:
     def _make_checker(self) -> Checker:
         """Look at the broker, and refuse what it cannot do before anything is sent."""
         hook, plan = self.hook, self.plan
-        broker, auth = hook.broker, hook.api.auth
+        broker, users = hook.broker, hook.api.users
         algorithm = no_hashes = None
         # the API of Serverless shows the users, not the authenticator
         if not broker.serverless:
-            self._kind = hook.run(auth.user_id_type(broker))
+            self._kind = hook.run(users.user_id_type())
             _same_type(hook, self._kind)
         if broker.is_scram:
             no_hashes = f"{broker.authenticator} keeps no password hashes"
-        elif broker.generation == "v4" or not auth.has_bulk_upsert(broker):
+        elif broker.is_v4 or not users.has_bulk_upsert():
             no_hashes = f"ready-made hashes need EMQX 5.7 or newer; this is {broker}"
         elif broker.serverless:
             no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"
         elif plan.mode not in IDS_ONLY:
             try:
-                algorithm = Algorithm.of(hook.run(auth.get_authenticator(broker)) or {})
+                algorithm = Algorithm.of(hook.run(users.get_authenticator()))
             except EmqxConfigError as error:
                 no_hashes = error.message
         self._slow = algorithm is not None and algorithm.slow and not plan.hash_passwords

@@ -42,13 +42,14 @@ class Algorithm:
     length: int = 32
 
     @classmethod
-    def of(cls, authenticator: Mapping[str, Any]) -> Algorithm:
+    def of(cls, authenticator: Mapping[str, Any] | None) -> Algorithm:
         """
         Read it from the authenticator's configuration.
 
         :param authenticator: as ``GET /authentication/{id}`` gives it.
         :raises EmqxConfigError: if it is one that is not known here.
         """
+        authenticator = authenticator or {}
         given = authenticator.get("password_hash_algorithm") or {}
         name = given.get("name")
         if name in _DIGITS or name == "plain":

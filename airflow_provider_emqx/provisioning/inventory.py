@@ -67,9 +67,7 @@ class Inventory:
     def _read(self) -> IdSet:
         ids = IdSet()
         pruning = self._plan.mode in PRUNING
-        walk = Walk(
-            lambda: self._hook.api.auth.list_users(self._hook.broker), passes=PASSES if pruning else 1
-        )
+        walk = Walk(lambda: self._hook.api.users.list(), passes=PASSES if pruning else 1)
         for page in walk.pages():
             users = self._hook.run(page)
             ids.add_all([user["user_id"] for user in users])
@@ -94,8 +92,8 @@ class Inventory:
         """
         there = self.among(users)
         absent = [] if self._complete else [index for index in range(len(users)) if index not in there]
-        get, broker = self._hook.api.auth.get_user, self._hook.broker
-        answers = list(self._hook.run_many(get(broker, users[index]["user_id"]) for index in absent))
+        get = self._hook.api.users.get
+        answers = list(self._hook.run_many(get(users[index]["user_id"]) for index in absent))
         for index, answer in zip(absent, answers, strict=True):
             if isinstance(answer, EmqxError):
                 raise answer

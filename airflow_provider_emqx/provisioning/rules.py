@@ -70,17 +70,17 @@ def write(
         are refused.
     :raises EmqxError: if the broker fails.
     """
-    auth, broker = hook.api.auth, hook.broker
+    users_api, acl = hook.api.users, hook.api.acl
 
     def replace(user: User) -> Operation[list[Row] | bool]:
         """Return the former rules, ``True`` if they are those wanted already, ``False`` if the user is left alone."""
-        if only_absent and (yield from auth.get_user(broker, user["user_id"])) is not None:
+        if only_absent and (yield from users_api.get(user["user_id"])) is not None:
             return False
         subject = kind, user["user_id"]
-        before: list[Row] = yield from auth.list_acl_rules(broker, subject)
+        before = yield from acl.list(subject)
         if before == user["acl"]:
             return True
-        yield from auth.set_acl_rules(broker, subject, user["acl"])
+        yield from acl.replace(subject, user["acl"])
         return before
 
     replaced: dict[int, list[Row]] = {}
@@ -110,10 +110,8 @@ def put_back(hook: EmqxHook, kind: str, users: Mapping[int, tuple[User, list[Row
     :param users: each with the former rules, by index.
     :return: what is to be told of each with whom that failed, by index.
     """
-    set_rules = hook.api.auth.set_acl_rules
-    answers = hook.run_many(
-        set_rules(hook.broker, (kind, user["user_id"]), before) for user, before in users.values()
-    )
+    replace = hook.api.acl.replace
+    answers = hook.run_many(replace((kind, user["user_id"]), before) for user, before in users.values())
     return {
         index: f"its ACL rules were replaced before, and the former ones could not be put back: {answer.message}"
         for index, answer in zip(users, answers, strict=True)

@@ -75,10 +75,10 @@ class Writer:
     def existing_are_one_each(self) -> bool:
         """Whether each user that exists is a request of its own, besides what new ones take."""
         replaces = self._plan.mode in ("upsert", "sync")
-        return replaces and (self._hook.broker.generation == "v4" or self._write == self._upsert_each)
+        return replaces and (self._hook.broker.is_v4 or self._write == self._upsert_each)
 
     def _choose(self, chunks: Iterator[Chunk]) -> tuple[Write, Iterator[Chunk]]:
-        broker, auth, mode = self._hook.broker, self._hook.api.auth, self._plan.mode
+        broker, users, mode = self._hook.broker, self._hook.api.users, self._plan.mode
         if mode == "prune":
             return _keep, chunks
         if self._plan.dry_run:
@@ -88,14 +88,14 @@ class Writer:
         if mode == "delete":
             return self._delete, chunks
         if mode in ("upsert", "sync"):
-            return (self._upsert if auth.has_bulk_upsert(broker) else self._upsert_each), chunks
-        if broker.generation == "v4":
+            return (self._upsert if users.has_bulk_upsert() else self._upsert_each), chunks
+        if broker.is_v4:
             return self._create_v4, chunks
         head = list(islice(chunks, 2))
         chunks = chain(head, chunks)
         # asking for all users costs more than a POST for each of a few; a hash can only be imported
         few = len(head) < 2 and not any("password" not in user for chunk in head for user in chunk.users)
-        if few or not auth.has_bulk_upsert(broker):
+        if few or not users.has_bulk_upsert():
             return self._create_each, chunks
         return partial(self._absent_only, self._upsert), chunks
 
@@ -118,7 +118,7 @@ class Writer:
         if not result.done and len(result.others) > 1 and len(set(result.others.values())) == 1:
             (outcome, _), *_ = result.others.values()
             if outcome == REJECTED:
-                self._hook.run(self._hook.api.auth.list_users(self._hook.broker, limit=1))
+                self._hook.run(self._hook.api.users.list(limit=1))
         return result
 
     def _prepared(self, users: list[User]) -> Callable[[], Result]:
@@ -129,35 +129,35 @@ class Writer:
             write = partial(self._with_rules, write)
         if self._state is not None:
             write = partial(self._changed_only, self._state, write)
-        auth = self._hook.api.auth
+        api = self._hook.api.users
         if write == self._upsert:
-            bulk = auth.upsert_users
+            bulk = api.upsert_many
         elif write == self._create_v4:
-            bulk = auth.create_users
+            bulk = api.create_many
         else:
             return partial(write, users)
-        encoded = ahead(bulk(self._hook.broker, users))
+        encoded = ahead(bulk(users))
         return lambda: of_bulk(self._hook.run(encoded))
 
     def _upsert(self, users: list[User]) -> Result:
-        return of_bulk(self._hook.run(self._hook.api.auth.upsert_users(self._hook.broker, users)))
+        return of_bulk(self._hook.run(self._hook.api.users.upsert_many(users)))
 
     def _create_v4(self, users: list[User]) -> Result:
-        return of_bulk(self._hook.run(self._hook.api.auth.create_users(self._hook.broker, users)))
+        return of_bulk(self._hook.run(self._hook.api.users.create_many(users)))
 
     def _upsert_each(self, users: list[User]) -> Result:
-        broker, upsert = self._hook.broker, self._hook.api.auth.upsert_user
-        result = self._each([upsert(broker, user) for user in users])
+        upsert = self._hook.api.users.upsert
+        result = self._each([upsert(user) for user in users])
         result.unchanged = None
         return result
 
     def _create_each(self, users: list[User]) -> Result:
-        broker, create = self._hook.broker, self._hook.api.auth.create_user
-        return self._each([create(broker, **user) for user in users])
+        create = self._hook.api.users.create
+        return self._each([create(**user) for user in users])
 
     def _delete(self, users: list[User]) -> Result:
-        broker, delete = self._hook.broker, self._hook.api.auth.delete_user
-        result = self._each([delete(broker, user["user_id"]) for user in users], false=(SKIPPED, ABSENT))
+        delete = self._hook.api.users.delete
+        result = self._each([delete(user["user_id"]) for user in users], false=(SKIPPED, ABSENT))
         result.created = result.updated = None
         return result
 

@@ -220,7 +220,7 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
 
 def _ask(condition: Condition, hook: EmqxHook) -> Outcome:
-    return hook.run(conditions.ask(condition, hook.broker, time.time()))
+    return hook.run(conditions.ask(condition, hook.api, time.time()))
 
 
 def _has_changed(hook: EmqxHook, anew: EmqxHook) -> bool:

@@ -255,7 +255,7 @@ class EmqxEventTrigger(BaseEventTrigger):
                     look = await self._look()
                     if client is None:
                         client = await session.enter_async_context(connected(self.emqx_conn_id))
-                    compare = await client.run(look(client.broker, memory, time.time()))
+                    compare = await client.run(look(client.api, memory, time.time()))
                     found = await asyncio.to_thread(compare)
                 except Exception as error:
                     # whatever it is: a watcher that ends is started again every two seconds, without an end

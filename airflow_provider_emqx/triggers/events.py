@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from airflow_provider_emqx import conditions
-from airflow_provider_emqx.api.base import Broker, Operation, Row
+from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition
 from airflow_provider_emqx.conditions.clients import is_online
 from airflow_provider_emqx.conditions.cluster import active_alarms
-from airflow_provider_emqx.hooks.emqx import operations
 
 Memory = dict[str, Any]
 
@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 
 Compare = Callable[[], Found]
-Look = Callable[[Broker, Memory | None, float], Operation[Compare]]
+Look = Callable[[Api, Memory | None, float], Operation[Compare]]
 
 
 class ClientPattern(NamedTuple):
@@ -82,15 +82,15 @@ def online(pattern: ClientPattern) -> Look:
     :param pattern: which clients.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
+    def look(api: Api, memory: Memory | None, now: float) -> Operation[Compare]:
         filters = pattern.filters()
         if newest := (memory or {}).get("newest"):
             filters["gte_connected_at"] = (_time(newest) - OVERLAP).isoformat()
         rows: list[Row] = []
-        pages = yield from _connected(broker, pattern, filters, ("connected_at",), rows.append)
+        pages = yield from _connected(api, pattern, filters, ("connected_at",), rows.append)
         if pages > 1 and memory is not None:
             # clients that come and go shift the pages, and the next look goes on from the newest of this one
-            yield from _connected(broker, pattern, filters, ("connected_at",), rows.append)
+            yield from _connected(api, pattern, filters, ("connected_at",), rows.append)
         return partial(_came, rows, memory, now)
 
     return look
@@ -119,12 +119,12 @@ def offline(pattern: ClientPattern) -> Look:
     :param pattern: which clients.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
-        current, pages = yield from _online_now(broker, pattern)
+    def look(api: Api, memory: Memory | None, now: float) -> Operation[Compare]:
+        current, pages = yield from _online_now(api, pattern)
         gone = set((memory or {}).get("ids") or ()) - current
         if gone and pages > 1:
             # clients that come and go shift the pages: what was on none of them may be online all the same
-            back = yield from _still_there(broker, pattern, gone)
+            back = yield from _still_there(api, pattern, gone)
             current |= back
             gone -= back
         return lambda: Found(_batches("client_offline", gone), {"ids": sorted(current)})
@@ -132,25 +132,25 @@ def offline(pattern: ClientPattern) -> Look:
     return look
 
 
-def _still_there(broker: Broker, pattern: ClientPattern, gone: set[str]) -> Operation[set[str]]:
+def _still_there(api: Api, pattern: ClientPattern, gone: set[str]) -> Operation[set[str]]:
     if len(gone) > _FEW:
-        return gone & (yield from _online_now(broker, pattern))[0]
+        return gone & (yield from _online_now(api, pattern))[0]
     back = set()
     for name in gone:
-        if is_online((yield from operations(broker).clients.get_client(broker, name))):
+        if is_online((yield from api.clients.get(name))):
             back.add(name)
     return back
 
 
-def _online_now(broker: Broker, pattern: ClientPattern) -> Operation[tuple[set[str], int]]:
+def _online_now(api: Api, pattern: ClientPattern) -> Operation[tuple[set[str], int]]:
     current: set[str] = set()
     filters = pattern.filters()
-    pages = yield from _connected(broker, pattern, filters, (), lambda row: current.add(row["clientid"]))
+    pages = yield from _connected(api, pattern, filters, (), lambda row: current.add(row["clientid"]))
     return current, pages
 
 
 def _connected(
-    broker: Broker,
+    api: Api,
     pattern: ClientPattern,
     filters: dict[str, Any],
     more: Sequence[str],
@@ -159,8 +159,8 @@ def _connected(
     """List those who are online, and give the number of pages."""
     names = ("clientid", "connected", *more, *(["username"] if pattern.username is not None else []))
     # as many rows as an event loop may be held for decoding
-    limit = 2_000 if broker.at_least(5, 6) else 500
-    listing = Listing(operations(broker).clients.list_clients(broker, 1, limit, filters, names))
+    limit = 2_000 if api.broker.at_least(5, 6) else 500
+    listing = Listing(api.clients.list(1, limit, filters, names))
     pages = 0
     while listing.next is not None:
         for row in (yield from listing.page()):
@@ -177,8 +177,8 @@ def alarm(names: Sequence[str] | None) -> Look:
     :param names: of the alarms; ``None`` for any.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
-        rows = yield from active_alarms(broker)
+    def look(api: Api, memory: Memory | None, now: float) -> Operation[Compare]:
+        rows = yield from active_alarms(api)
         active = {
             (str(row["node"]), str(row["name"]), _utc(row["activate_at"])): row
             for row in rows
@@ -204,8 +204,8 @@ def met(condition: Condition) -> Look:
     :param condition: with its ids loaded.
     """
 
-    def look(broker: Broker, memory: Memory | None, now: float) -> Operation[Compare]:
-        outcome = yield from conditions.ask(condition, broker, now)
+    def look(api: Api, memory: Memory | None, now: float) -> Operation[Compare]:
+        outcome = yield from conditions.ask(condition, api, now)
         event = {
             "event": "condition_met",
             "kind": condition.kind,

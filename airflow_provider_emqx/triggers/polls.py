@@ -27,7 +27,6 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxForbiddenError,
 )
-from airflow_provider_emqx.hooks.emqx import operations
 from airflow_provider_emqx.triggers.sessions import IN_FLIGHT, OTHERS_IN_FLIGHT, Session
 from airflow_provider_emqx.triggers.watches import ON_CLIENTS, Question, Watch, clock, in_turns
 
@@ -219,7 +218,7 @@ class Poll:
     async def _ask_other(self, client: AsyncClient, question: Question) -> None:
         condition = question.watches[0].condition
         async with self._slots[condition.kind]:
-            outcome = await client.run(conditions.ask(condition, client.broker, time.time()))
+            outcome = await client.run(conditions.ask(condition, client.api, time.time()))
         async for part in in_turns(question.watches):
             for watch in part:
                 question.seen(watch, outcome)
@@ -254,12 +253,12 @@ class Poll:
         self, client: AsyncClient, ids: Sequence[str], names: tuple[str, ...]
     ) -> clients.States | None:
         """List all clients, unless asking for each awaited one costs the broker less."""
-        broker, now = client.broker, clock()
+        api, now = client.api, clock()
         if clients.worth_counting(len(ids)) and now - self._size_known > _SIZE_LASTS:
-            self._size, self._size_known = await client.run(clients.count_clients(broker)), now
-        if not clients.sweep_is_cheaper(broker, len(ids), self._size):
+            self._size, self._size_known = await client.run(clients.count_clients(api)), now
+        if not clients.sweep_is_cheaper(api, len(ids), self._size):
             return None
-        states, self._size = await client.run(clients.sweep(broker, ids, names))
+        states, self._size = await client.run(clients.sweep(api, ids, names))
         self._size_known = now
         return states
 
@@ -319,7 +318,7 @@ class Poll:
             await self._answered.wait_for(lambda: self._in_flight < _most_in_flight())
             self._in_flight += 1
         try:
-            return await client.run(operations(client.broker).clients.get_client(client.broker, clientid))
+            return await client.run(client.api.clients.get(clientid))
         finally:
             async with self._answered:
                 self._in_flight -= 1

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Answer, Broker, Operation, Request
+from airflow_provider_emqx.api.generations import reader_of
 from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.exceptions import EmqxError
 
@@ -41,7 +41,7 @@ def play(generation: str, operation: Operation[Any], *names: str) -> Any:
     :param operation: what is tested.
     :param names: recorded steps, one for each request. One that begins with ``~`` answers another request.
     """
-    read = {"v4": v4, "v5": v5}[generation].replies.read
+    read = reader_of(f"/api/{generation}")
     waiting = list(names)
     try:
         request = next(operation)

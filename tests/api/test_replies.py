@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx import exceptions as errors
-from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Answer, Request
+from airflow_provider_emqx.api.v4 import replies as v4
+from airflow_provider_emqx.api.v5 import replies as v5
 
 ASKED = Request("GET", "/clients/dev-1")
 
@@ -40,7 +41,7 @@ def refused(
     ],
 )
 def test_v5_success_is_read_without_its_wrapping(status: int, body: Any, data: Any, meta: Any) -> None:
-    reply = v5.replies.read(ASKED, answer(status, body))
+    reply = v5.read(ASKED, answer(status, body))
     assert reply.data == (body if data is ... else data)
     assert reply.meta == meta
 
@@ -85,7 +86,7 @@ def test_v5_success_is_read_without_its_wrapping(status: int, body: Any, data: A
     ],
 )
 def test_v5_failures_become_one_typed_error(status: int, body: Any, kind: type, code: str | None) -> None:
-    error = refused(v5.replies.read, status, body)
+    error = refused(v5.read, status, body)
     assert type(error) is kind
     assert isinstance(error, errors.EmqxApiError)
     assert error.code == (body["code"] if code is None else code)
@@ -97,22 +98,22 @@ def test_v5_failures_become_one_typed_error(status: int, body: Any, kind: type, 
     "body", [b"", b"<html>404</html>", {"code": "NOT_FOUND", "message": "Request Path Not Found"}]
 )
 def test_v5_404_without_a_thing_that_is_missing_is_no_absent_thing(body: Any) -> None:
-    assert isinstance(refused(v5.replies.read, 404, body), errors.EmqxUnsupportedError)
+    assert isinstance(refused(v5.read, 404, body), errors.EmqxUnsupportedError)
 
 
 def test_v5_501_is_unsupported() -> None:
-    error = refused(v5.replies.read, 501, {"code": "NOT_IMPLEMENTED", "message": "durable session"})
+    error = refused(v5.read, 501, {"code": "NOT_IMPLEMENTED", "message": "durable session"})
     assert isinstance(error, errors.EmqxUnsupportedError)
 
 
-@pytest.mark.parametrize("reader", [v4.replies.read, v5.replies.read])
+@pytest.mark.parametrize("reader", [v4.read, v5.read])
 def test_a_redirect_is_an_error_that_names_the_targets_origin(reader: Any) -> None:
     error = refused(reader, 302, b"", location="https://login.example.com")
     assert isinstance(error, errors.EmqxConfigError)
     assert "https://login.example.com" in str(error)
 
 
-@pytest.mark.parametrize("reader", [v4.replies.read, v5.replies.read])
+@pytest.mark.parametrize("reader", [v4.read, v5.read])
 def test_a_success_that_is_no_json_is_no_success(reader: Any) -> None:
     error = refused(reader, 200, b"<html>welcome</html>", content_type="text/html")
     assert isinstance(error, errors.EmqxServerError)
@@ -121,10 +122,10 @@ def test_a_success_that_is_no_json_is_no_success(reader: Any) -> None:
 
 def test_the_other_generation_is_recognised() -> None:
     v4_body = {"code": 0, "data": []}
-    assert "EMQX 4" in str(refused(v5.replies.read, 200, v4_body))
-    assert "EMQX 4" in str(refused(v5.replies.read, 400, {"code": 101, "message": "x"}))
+    assert "EMQX 4" in str(refused(v5.read, 200, v4_body))
+    assert "EMQX 4" in str(refused(v5.read, 400, {"code": 101, "message": "x"}))
     v5_body = {"code": "NOT_FOUND", "message": "Request Path Not Found"}
-    for error in (refused(v4.replies.read, 404, v5_body), refused(v4.replies.read, 200, [1])):
+    for error in (refused(v4.read, 404, v5_body), refused(v4.read, 200, [1])):
         assert isinstance(error, errors.EmqxConfigError)
         assert "/api/v5" in str(error)
 
@@ -138,7 +139,7 @@ def test_the_other_generation_is_recognised() -> None:
     ],
 )
 def test_v4_success_is_code_0(body: Any, data: Any, meta: Any) -> None:
-    reply = v4.replies.read(ASKED, answer(200, body))
+    reply = v4.read(ASKED, answer(200, body))
     assert (reply.data, reply.meta) == (data, meta)
 
 
@@ -158,7 +159,7 @@ def test_v4_success_is_code_0(body: Any, data: Any, meta: Any) -> None:
     ],
 )
 def test_v4_refusals_in_http_200_are_refusals(body: Any, kind: type) -> None:
-    assert type(refused(v4.replies.read, 200, body)) is kind
+    assert type(refused(v4.read, 200, body)) is kind
 
 
 @pytest.mark.parametrize(
@@ -174,30 +175,30 @@ def test_v4_refusals_in_http_200_are_refusals(body: Any, kind: type) -> None:
     ],
 )
 def test_v4_texts_become_one_typed_error(status: int, body: bytes, kind: type) -> None:
-    assert type(refused(v4.replies.read, status, body, content_type="text/plain")) is kind
+    assert type(refused(v4.read, status, body, content_type="text/plain")) is kind
 
 
 @pytest.mark.parametrize(
     ("status", "kind"), [(503, errors.EmqxServerError), (429, errors.EmqxRateLimitError)]
 )
 def test_a_gateway_that_has_no_time_now_is_not_taken_for_emqx_5(status: int, kind: type) -> None:
-    error = refused(v4.replies.read, status, {"code": "UNAVAILABLE", "message": "try again"})
+    error = refused(v4.read, status, {"code": "UNAVAILABLE", "message": "try again"})
     assert type(error) is kind
 
 
 def test_v4_names_what_a_number_means_where_the_broker_does_not() -> None:
-    assert "a node of the cluster did not answer" in str(refused(v4.replies.read, 200, {"code": 101}))
+    assert "a node of the cluster did not answer" in str(refused(v4.read, 200, {"code": 101}))
 
 
 def test_a_body_without_code_is_read_only_where_it_is_expected() -> None:
     request = Request("GET", "/shadows", accept=(200,))
-    assert v4.replies.read(request, answer(200, {"items": []})).data == {"items": []}
-    assert isinstance(refused(v4.replies.read, 200, {"items": []}), errors.EmqxConfigError)
+    assert v4.read(request, answer(200, {"items": []})).data == {"items": []}
+    assert isinstance(refused(v4.read, 200, {"items": []}), errors.EmqxConfigError)
 
 
 def test_a_file_comes_as_bytes() -> None:
     request = Request("GET", "/data/files/x", binary=True)
-    for read in (v4.replies.read, v5.replies.read):
+    for read in (v4.read, v5.read):
         assert (
             read(request, answer(200, b"\x1f\x8b", content_type="application/octet-stream")).data
             == b"\x1f\x8b"
@@ -206,8 +207,8 @@ def test_a_file_comes_as_bytes() -> None:
 
 def test_an_expected_failure_status_is_a_reply() -> None:
     request = Request("POST", "/publish/bulk", accept=(503,))
-    assert v5.replies.read(request, answer(503, [{"id": "1"}])).data == [{"id": "1"}]
-    assert isinstance(refused(v5.replies.read, 503, b"<html>", request), errors.EmqxServerError)
+    assert v5.read(request, answer(503, [{"id": "1"}])).data == [{"id": "1"}]
+    assert isinstance(refused(v5.read, 503, b"<html>", request), errors.EmqxServerError)
 
 
 LISTED = Request("GET", "/clients", fields=("clientid", "connected"))
@@ -218,8 +219,8 @@ LEAN = [{"clientid": '"a,\u00fc', "connected": True}, {"clientid": "b"}]
 @pytest.mark.parametrize(
     ("reader", "body"),
     [
-        (v5.replies.read, {"data": LONG, "meta": {"page": 1}}),
-        (v4.replies.read, {"meta": {"page": 1}, "data": LONG, "code": 0}),
+        (v5.read, {"data": LONG, "meta": {"page": 1}}),
+        (v4.read, {"meta": {"page": 1}, "data": LONG, "code": 0}),
     ],
 )
 def test_of_a_listing_only_the_fields_asked_for_are_read(reader: Any, body: Any) -> None:
@@ -247,7 +248,7 @@ def test_of_a_listing_only_the_fields_asked_for_are_read(reader: Any, body: Any)
         None,
     ],
 )
-@pytest.mark.parametrize("reader", [v4.replies.read, v5.replies.read])
+@pytest.mark.parametrize("reader", [v4.read, v5.read])
 def test_what_is_no_listing_is_read_as_a_whole(reader: Any, body: Any) -> None:
     def outcome(request: Request) -> Any:
         try:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx import exceptions as errors
-from airflow_provider_emqx.api import v4, v5
 from airflow_provider_emqx.api.base import Broker, Reply
 from airflow_provider_emqx.api.bulk import BulkResult
+from airflow_provider_emqx.api.generations import api_of
 from tests.api.play import play
 
 V4, V5, OLD = Broker("v4", (4, 4, 19)), Broker("v5", (5, 8, 9)), Broker("v5", (5, 6, 1))
@@ -33,20 +33,20 @@ def sent(request: Any) -> Any:
 
 
 def test_an_absent_user_is_none() -> None:
-    assert play(v5.auth.get_user(V5, "u"), ABSENT)[0] is None
-    assert play(v4.auth.get_user(V4, "u"), Reply(200, {}))[0] is None
+    assert play(api_of(V5).users.get("u"), ABSENT)[0] is None
+    assert play(api_of(V4).users.get("u"), Reply(200, {}))[0] is None
 
 
 @pytest.mark.parametrize(
     "operation",
     [
-        lambda: v5.auth.get_user(V5, "u"),
-        lambda: v5.auth.update_user(V5, "u", "p"),
-        lambda: v5.auth.delete_user(V5, "u"),
-        lambda: v5.auth.create_user(V5, "u", "p"),
-        lambda: v5.auth.list_users(V5),
-        lambda: v5.auth.upsert_users(V5, [user("u")]),
-        lambda: v5.auth.user_id_type(V5),
+        lambda: api_of(V5).users.get("u"),
+        lambda: api_of(V5).users.update("u", "p"),
+        lambda: api_of(V5).users.delete("u"),
+        lambda: api_of(V5).users.create("u", "p"),
+        lambda: api_of(V5).users.list(),
+        lambda: api_of(V5).users.upsert_many([user("u")]),
+        lambda: api_of(V5).users.user_id_type(),
     ],
 )
 def test_a_missing_authenticator_is_no_missing_user(operation: Any) -> None:
@@ -57,54 +57,55 @@ def test_a_missing_authenticator_is_no_missing_user(operation: Any) -> None:
 def test_posting_to_a_missing_authenticator_is_told_the_same_way() -> None:
     refusal = errors.EmqxBadRequestError(400, "BAD_REQUEST", "User error: {not_found,{authenticator,…}}")
     with pytest.raises(errors.EmqxConfigError, match="no authenticator"):
-        play(v5.auth.create_user(V5, "u", "p"), refusal)
+        play(api_of(V5).users.create("u", "p"), refusal)
 
 
 @pytest.mark.parametrize("user_id", ["", ".", ".."])
-@pytest.mark.parametrize("api", [v4, v5])
+@pytest.mark.parametrize("broker", [V4, V5])
 def test_ids_that_would_reach_something_else_are_refused_before_anything_is_sent(
-    api: Any, user_id: str
+    broker: Broker, user_id: str
 ) -> None:
-    broker = V4 if api is v4 else V5
+    users = api_of(broker).users
     for operation in (
-        api.auth.get_user(broker, user_id),
-        api.auth.create_user(broker, user_id, "p"),
-        api.auth.update_user(broker, user_id, "p"),
-        api.auth.delete_user(broker, user_id),
+        users.get(user_id),
+        users.create(user_id, "p"),
+        users.update(user_id, "p"),
+        users.delete(user_id),
     ):
         with pytest.raises(errors.EmqxConfigError):
             play(operation)
 
 
 def test_the_superuser_flag_is_always_sent_on_update() -> None:
-    _, [request] = play(v5.auth.update_user(V5, "u", "p"), Reply(200, {"user_id": "u"}))
+    _, [request] = play(api_of(V5).users.update("u", "p"), Reply(200, {"user_id": "u"}))
     assert request.json == {"password": "p", "is_superuser": False}
 
 
 def test_a_delete_that_was_done_by_a_lost_attempt_counts_as_done() -> None:
-    assert play(v5.auth.delete_user(V5, "u"), Reply(204))[0] is True
-    assert play(v5.auth.delete_user(V5, "u"), ABSENT)[0] is False
-    assert play(v5.auth.delete_user(V5, "u"), lost(ABSENT))[0] is True
-    assert play(v4.auth.delete_user(V4, "u"), Reply(200))[0] is None
+    assert play(api_of(V5).users.delete("u"), Reply(204))[0] is True
+    assert play(api_of(V5).users.delete("u"), ABSENT)[0] is False
+    assert play(api_of(V5).users.delete("u"), lost(ABSENT))[0] is True
+    assert play(api_of(V4).users.delete("u"), Reply(200))[0] is None
 
 
-@pytest.mark.parametrize(("api", "broker"), [(v4, V4), (v5, V5)])
-def test_a_create_after_a_lost_attempt_does_not_claim_what_may_be_anothers(api: Any, broker: Broker) -> None:
+@pytest.mark.parametrize("broker", [V4, V5])
+def test_a_create_after_a_lost_attempt_does_not_claim_what_may_be_anothers(broker: Broker) -> None:
+    users = api_of(broker).users
     with pytest.raises(errors.EmqxAlreadyExistsError):
-        play(api.auth.create_user(broker, "u", "p"), EXISTS)
+        play(users.create("u", "p"), EXISTS)
     with pytest.raises(errors.EmqxOutcomeUnknownError):
-        play(api.auth.create_user(broker, "u", "p"), lost(EXISTS))
+        play(users.create("u", "p"), lost(EXISTS))
 
 
 def test_a_superuser_is_refused_on_emqx_4() -> None:
-    for operation in (v4.auth.create_user(V4, "u", "p", True), v4.auth.update_user(V4, "u", "p", True)):
+    for operation in (api_of(V4).users.create("u", "p", True), api_of(V4).users.update("u", "p", True)):
         with pytest.raises(errors.EmqxUnsupportedError):
             play(operation)
 
 
 def test_v4_users_have_v5_names() -> None:
     page, [request] = play(
-        v4.auth.list_users(Broker("v4", (4, 4, 19), user_id_type="clientid")),
+        api_of(Broker("v4", (4, 4, 19), user_id_type="clientid")).users.list(),
         Reply(200, [{"clientid": "c1", "created_at": 1795407810266}], {"hasnext": False}),
     )
     assert request.path == "/auth_clientid"
@@ -116,7 +117,7 @@ def test_v4_users_have_v5_names() -> None:
 
 def test_v5_upsert_is_one_import() -> None:
     result, [request] = play(
-        v5.auth.upsert_users(V5, [user("a"), user("b", is_superuser=True)]),
+        api_of(V5).users.upsert_many([user("a"), user("b", is_superuser=True)]),
         Reply(200, {"total": 2, "success": 1, "override": 1, "skipped": 0, "failed": 0}),
     )
     assert result == BulkResult(written=2, created=1, updated=1, unchanged=0)
@@ -126,13 +127,13 @@ def test_v5_upsert_is_one_import() -> None:
 
 
 def test_an_import_that_only_says_204_leaves_the_counts_open() -> None:
-    result, _ = play(v5.auth.upsert_users(Broker("v5", (5, 7, 2)), [user("a")]), Reply(204))
+    result, _ = play(api_of(Broker("v5", (5, 7, 2))).users.upsert_many([user("a")]), Reply(204))
     assert result == BulkResult(1, None, None, None)
 
 
 def test_counts_that_do_not_add_up_are_an_error() -> None:
     with pytest.raises(errors.EmqxError, match="sum does not match"):
-        play(v5.auth.upsert_users(V5, [user("a"), user("b")]), Reply(200, {"total": 2, "success": 1}))
+        play(api_of(V5).users.upsert_many([user("a"), user("b")]), Reply(200, {"total": 2, "success": 1}))
 
 
 def test_a_refused_import_is_halved_down_to_the_bad_row() -> None:
@@ -140,7 +141,7 @@ def test_a_refused_import_is_halved_down_to_the_bad_row() -> None:
     one = {"total": 1, "success": 1, "override": 0, "skipped": 0}
     two = {"total": 2, "success": 2, "override": 0, "skipped": 0}
     result, requests = play(
-        v5.auth.upsert_users(V5, [user(name) for name in "abcd"]),
+        api_of(V5).users.upsert_many([user(name) for name in "abcd"]),
         refused,
         refused,
         Reply(200, one),
@@ -163,7 +164,7 @@ def test_users_that_the_broker_counts_as_failed_are_found_and_the_others_are_cou
         return Reply(200, data)
 
     result, requests = play(
-        v5.auth.upsert_users(V5, [user("a"), user("b"), user("c")]),
+        api_of(V5).users.upsert_many([user("a"), user("b"), user("c")]),
         counts(3, 2, 1, 0),
         counts(1, 0, 0, 1),
         counts(2, 0, 1, 1),
@@ -178,7 +179,7 @@ def test_users_that_the_broker_counts_as_failed_are_found_and_the_others_are_cou
 def test_a_superuser_in_a_namespace_is_not_sent_where_the_broker_takes_none() -> None:
     broker = Broker("v5", (6, 1, 4), namespace="tenant-1")
     result, [request] = play(
-        v5.auth.upsert_users(broker, [user("a"), user("root", is_superuser=True)]),
+        api_of(broker).users.upsert_many([user("a"), user("root", is_superuser=True)]),
         Reply(200, {"total": 1, "success": 1, "failed": 0, "override": 0, "skipped": 0}),
     )
     assert [row["user_id"] for row in sent(request)] == ["a"]
@@ -189,7 +190,7 @@ def test_a_superuser_in_a_namespace_is_not_sent_where_the_broker_takes_none() ->
 def test_hashes_and_plain_passwords_go_in_separate_imports() -> None:
     hashed = {"user_id": "h", "password_hash": "ab", "salt": "cd", "is_superuser": False}
     one = Reply(200, {"total": 1, "success": 0, "override": 0, "skipped": 1})
-    result, requests = play(v5.auth.upsert_users(V5, [hashed, user("p")]), one, one)
+    result, requests = play(api_of(V5).users.upsert_many([hashed, user("p")]), one, one)
     assert [request.params for request in requests] == [{"type": "plain"}, {"type": "hash"}]
     assert (result.written, result.unchanged) == (2, 2)
 
@@ -197,7 +198,7 @@ def test_hashes_and_plain_passwords_go_in_separate_imports() -> None:
 @pytest.mark.parametrize("broker", [OLD, Broker("v5", (5, 5, 0)), Broker("v5", (5, 0, 0)), Broker("v5")])
 def test_brokers_that_could_lose_users_by_an_import_never_see_one(broker: Broker) -> None:
     result, requests = play(
-        v5.auth.upsert_users(broker, [user("new"), user("old")]),
+        api_of(broker).users.upsert_many([user("new"), user("old")]),
         Reply(201, {"user_id": "new"}),
         EXISTS,
         Reply(200, {"user_id": "old"}),
@@ -212,15 +213,15 @@ def test_brokers_that_could_lose_users_by_an_import_never_see_one(broker: Broker
 
 def test_a_namespace_goes_with_every_request() -> None:
     broker = Broker("v5", (6, 1, 0), namespace="tenant-1")
-    _, [request] = play(v5.auth.get_user(broker, "u"), Reply(200, {"user_id": "u"}))
+    _, [request] = play(api_of(broker).users.get("u"), Reply(200, {"user_id": "u"}))
     assert request.params == {"ns": "tenant-1"}
-    _, [request] = play(v5.auth.upsert_users(broker, [user("u")]), Reply(204))
+    _, [request] = play(api_of(broker).users.upsert_many([user("u")]), Reply(204))
     assert sent(request)[0]["namespace"] == "tenant-1"
 
 
 def test_v4_upsert_is_an_array_and_one_put_for_each_that_existed() -> None:
     result, requests = play(
-        v4.auth.upsert_users(V4, [user("a"), user("b"), user("c")]),
+        api_of(V4).users.upsert_many([user("a"), user("b"), user("c")]),
         Reply(200, {"a": "ok", "b": "{error,existed}", "c": "{error,password}"}),
         Reply(200),
     )
@@ -232,53 +233,35 @@ def test_v4_upsert_is_an_array_and_one_put_for_each_that_existed() -> None:
 
 def test_v4_rows_that_its_api_cannot_take_are_refused_and_no_empty_array_is_sent() -> None:
     hashed = {"user_id": "h", "password_hash": "ab", "is_superuser": False}
-    result, requests = play(v4.auth.create_users(V4, [user("s", is_superuser=True), hashed]))
+    result, requests = play(api_of(V4).users.create_many([user("s", is_superuser=True), hashed]))
     assert sorted(result.failed) == [0, 1]
     assert requests == []
 
 
 def test_v4_rows_that_a_lost_attempt_may_have_created_are_set_apart() -> None:
     reply = Reply(200, {"a": "{error,existed}"}, maybe_applied=True)
-    result, _ = play(v4.auth.create_users(V4, [user("a")]), reply)
+    result, _ = play(api_of(V4).users.create_many([user("a")]), reply)
     assert (result.unknown, result.existing) == ([0], [])
 
 
 def test_an_answer_that_leaves_a_row_out_is_an_error() -> None:
     with pytest.raises(errors.EmqxServerError, match="what became of 'b'"):
-        play(v4.auth.create_users(V4, [user("a"), user("b")]), Reply(200, {"a": "ok"}))
+        play(api_of(V4).users.create_many([user("a"), user("b")]), Reply(200, {"a": "ok"}))
 
 
-@pytest.mark.parametrize(("api", "broker"), [(v4, V4), (v5, V5), (v5, OLD)])
-def test_the_same_id_twice_in_one_bulk_write_is_refused(api: Any, broker: Broker) -> None:
-    for write in (api.auth.upsert_users, api.auth.create_users):
+@pytest.mark.parametrize("broker", [V4, V5, OLD])
+def test_the_same_id_twice_in_one_bulk_write_is_refused(broker: Broker) -> None:
+    users = api_of(broker).users
+    for write in (users.upsert_many, users.create_many):
         with pytest.raises(errors.EmqxConfigError, match="'a'"):
-            play(write(broker, [user("a"), user("a")]))
-
-
-def test_both_generations_offer_the_same_operations() -> None:
-    import inspect
-
-    for name in ("clients", "auth"):
-        one, other = getattr(v4, name), getattr(v5, name)
-
-        def public(module: Any) -> dict[str, str]:
-            return {
-                key: str(inspect.signature(value))
-                for key, value in vars(module).items()
-                if inspect.isfunction(value)
-                and not key.startswith("_")
-                and value.__module__ == module.__name__
-            }
-
-        shared_only = {"as_v5"}
-        assert {k: v for k, v in public(one).items() if k not in shared_only} == public(other)
+            play(write([user("a"), user("a")]))
 
 
 def test_scram_users_are_written_one_by_one_since_their_keys_cannot_be_imported() -> None:
     scram = Broker("v5", (5, 8, 9), authenticator="scram:built_in_database")
     users = [user("a"), user("b"), {"user_id": "c", "password_hash": "0" * 64}]
     made = Reply(201, {"user_id": "x", "is_superuser": False})
-    result, requests = play(v5.auth.upsert_users(scram, users), made, EXISTS, Reply(200, {}))
+    result, requests = play(api_of(scram).users.upsert_many(users), made, EXISTS, Reply(200, {}))
     assert [request.method for request in requests] == ["POST", "POST", "PUT"]
     assert {request.path.split("/")[2] for request in requests} == {"scram%3Abuilt_in_database"}
     assert (result.created, result.updated, list(result.failed)) == (1, 1, [2])
@@ -290,13 +273,13 @@ def test_scram_users_are_written_one_by_one_since_their_keys_cannot_be_imported(
 def test_users_that_are_kept_elsewhere_are_not_asked_for(authenticator: str, call: str) -> None:
     broker = Broker("v5", (5, 8, 9), authenticator=authenticator)
     operation: Any = {
-        "list": lambda: v5.auth.list_users(broker),
-        "get": lambda: v5.auth.get_user(broker, "a"),
-        "create": lambda: v5.auth.create_user(broker, "a", "p"),
-        "update": lambda: v5.auth.update_user(broker, "a", "p"),
-        "delete": lambda: v5.auth.delete_user(broker, "a"),
-        "upsert": lambda: v5.auth.upsert_users(broker, [user("a")]),
-        "upsert_one": lambda: v5.auth.upsert_user(broker, user("a")),
+        "list": lambda: api_of(broker).users.list(),
+        "get": lambda: api_of(broker).users.get("a"),
+        "create": lambda: api_of(broker).users.create("a", "p"),
+        "update": lambda: api_of(broker).users.update("a", "p"),
+        "delete": lambda: api_of(broker).users.delete("a"),
+        "upsert": lambda: api_of(broker).users.upsert_many([user("a")]),
+        "upsert_one": lambda: api_of(broker).users.upsert(user("a")),
     }[call]()
     with pytest.raises(errors.EmqxConfigError, match="not in EMQX's built-in database"):
         next(operation)

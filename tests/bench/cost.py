@@ -100,7 +100,7 @@ def _plain_loop(source: Path, origin: str, generation: Generation) -> int:
 def _parts(source: Path) -> dict[str, Callable[[], float]]:
     """Take the provider's work apart; each part gives its CPU time for the whole source."""
     from airflow_provider_emqx.api.base import Broker, Reply
-    from airflow_provider_emqx.api.v5 import auth
+    from airflow_provider_emqx.api.v5.users import Users
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.check import Checker
     from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
@@ -127,7 +127,7 @@ def _parts(source: Path) -> dict[str, Callable[[], float]]:
 
     def upsert(chunk: Chunk) -> object:
         """Run the operation against an answer that is already there."""
-        operation = auth.upsert_users(target, chunk.users)
+        operation = Users(target).upsert_many(chunk.users)
         next(operation)
         counts = {"total": len(chunk.users), "success": len(chunk.users)}
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx import exceptions as errors
+from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.client.conftest import ask
 
@@ -209,14 +210,10 @@ def test_no_call_fails_over_used_up_connections(driver: Any, version: str) -> No
 
 
 def test_a_listing_yields_each_row_once_page_by_page(driver: Any, fake: Any) -> None:
-    from airflow_provider_emqx.api import v4, v5
-
     for number in range(25):
         fake.connect(f"dev-{number}")
     made = connected(driver, fake)
-    broker = made.identify()
-    api = v4 if broker.generation == "v4" else v5
-    rows = made.rows(api.clients.list_clients(broker, limit=10))
+    rows = made.rows(api_of(made.identify()).clients.list(limit=10))
     assert sorted(row["clientid"] for row in rows) == sorted(f"dev-{number}" for number in range(25))
     assert len(fake.requests) == 3
 

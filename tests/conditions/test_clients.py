@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_emqx import conditions
 from airflow_provider_emqx.api.base import Broker, Reply
+from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.conditions.ids import finish
@@ -129,7 +130,7 @@ def test_the_details_add_up(connected: list[bool], quorum: Any) -> None:
 def test_the_way_that_costs_the_broker_less_is_taken(
     broker: Broker, awaited: int, size: int | None, sweep: bool
 ) -> None:
-    assert clients.sweep_is_cheaper(broker, awaited, size) is sweep
+    assert clients.sweep_is_cheaper(api_of(broker), awaited, size) is sweep
 
 
 def play(operation: Any, *replies: Any) -> tuple[Any, list[str]]:
@@ -176,7 +177,7 @@ def test_who_is_offline_is_asked_for_again_when_the_pages_may_have_shifted() -> 
     stats = Reply(200, {"connections.count": 50})
     pages = [page(row("x"), more=True), page(row("device-0"), more=False)]
     alone = [Reply(200, row(name, name in ("device-7", "device-8"))) for name in ids[1:]]
-    outcome, asked = play(clients.ask(condition, V5, NOW), stats, *pages, *alone)
+    outcome, asked = play(clients.ask(condition, api_of(V5), NOW), stats, *pages, *alone)
     assert len(asked) == 3 + 39
     assert not outcome.met
     assert outcome.details["missing"] == ["device-0", "device-7", "device-8"]
@@ -188,7 +189,7 @@ def test_a_broker_that_tells_no_number_is_asked_all_the_same(monkeypatch: pytest
         ids = [f"device-{number}" for number in range(40)]
         broker.connect_many(ids[:39])
         hook = EmqxHook()
-        outcome = hook.run(conditions.ask(clients.online(ids, quorum=39), hook.broker, NOW))
+        outcome = hook.run(conditions.ask(clients.online(ids, quorum=39), hook.api, NOW))
     assert outcome.met
     assert outcome.details["missing"] == ["device-39"]
 

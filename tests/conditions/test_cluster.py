@@ -15,7 +15,7 @@ def test_thousands_of_alarms_are_one_short_line(broker: FakeEmqx) -> None:
         broker.raise_alarm(f"conn_congestion/device-{number:04d}/user")
     condition = conditions.load("cluster_healthy", {"no_alarms": "*"})
     with EmqxHook() as hook:
-        outcome = hook.run(conditions.ask(condition, hook.broker, time.time()))
+        outcome = hook.run(conditions.ask(condition, hook.api, time.time()))
     assert not outcome.met
     assert "3,000 active alarms: conn_congestion/device-0000/user, " in outcome.text
     assert len(outcome.text) < 1_000

@@ -21,7 +21,7 @@ def met(payload: str | bytes, **expected: Any) -> bool:
         patch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
         broker.publish("t", payload, retain=True)
         condition = topics.retained("t", **expected)
-        return hook.run(conditions.ask(condition, hook.broker, time.time())).met
+        return hook.run(conditions.ask(condition, hook.api, time.time())).met
 
 
 @pytest.mark.parametrize(

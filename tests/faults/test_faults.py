@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx import exceptions as errors
-from airflow_provider_emqx.api import v4, v5
+from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.testing import FakeEmqx
@@ -117,10 +117,10 @@ def test_a_publish_reaches_the_broker_once_whatever_happens(
     fake.subscribe("listener", "t/#")
     made = connected(driver, proxy, version)
     broker = made.identify()
-    api = v4 if broker.generation == "v4" else v5
+    messages = api_of(broker).messages
     for number, fault in enumerate(quick_faults()):
         message = {"topic": "t/1", "payload": str(number)}
-        for operation in (api.topics.publish(broker, message), api.topics.publish_many(broker, [message])):
+        for operation in (messages.publish(message), messages.publish_many([message])):
             before = len(fake.received("listener"))
             proxy.requests.clear()
             proxy.order(fault)

@@ -50,14 +50,13 @@ def test_a_listing_gives_the_rows_before_and_then_the_error(broker: FakeEmqx) ->
 
 
 def test_a_listing_of_an_event_loop_gives_the_rows_before_and_then_the_error(broker: FakeEmqx) -> None:
-    from airflow_provider_emqx.hooks.emqx import operations
 
     broker.connect_many(f"dev-{number}" for number in range(MANY))
     found: list[str] = []
 
     async def main() -> None:
         async with EmqxHook().async_client() as client:
-            listing = operations(client.broker).clients.list_clients(client.broker)
+            listing = client.api.clients.list()
             async for row in client.rows(listing):
                 if not found:
                     broker.remove_key("key")
@@ -75,7 +74,7 @@ def test_of_many_operations_each_is_told_and_none_repeated(broker: FakeEmqx) -> 
         for number in range(_BLOCK + 50):
             if number == _BLOCK:
                 broker.remove_key("key")
-            yield hook.api.auth.upsert_user(hook.broker, {"user_id": f"d{number}", "password": "p"})
+            yield hook.api.users.upsert({"user_id": f"d{number}", "password": "p"})
 
     with EmqxHook() as hook:
         answers = list(hook.run_many(operations(hook)))

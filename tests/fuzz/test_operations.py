@@ -5,7 +5,6 @@ import os
 import random
 import typing
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,8 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_emqx import exceptions as errors
-from airflow_provider_emqx.api import base, v4, v5
+from airflow_provider_emqx.api import base
+from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Answer, Broker, Page, Reply, Request
+from airflow_provider_emqx.api.generations import api_of
+from airflow_provider_emqx.api.v4 import replies as v4
+from airflow_provider_emqx.api.v5 import replies as v5
 from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.client.sync import SyncClient
@@ -81,7 +84,7 @@ REQUESTS = st.builds(
 )
 
 
-@pytest.mark.parametrize("read", [v4.replies.read, v5.replies.read], ids=["v4", "v5"])
+@pytest.mark.parametrize("read", [v4.read, v5.read], ids=["v4", "v5"])
 @MANY
 @given(request=REQUESTS, status=STATUS, kind=TYPES, body=BODIES)
 def test_every_answer_is_a_reply_or_one_typed_error(
@@ -99,7 +102,7 @@ def test_every_answer_is_a_reply_or_one_typed_error(
     assert len(told) < 1_500
 
 
-@pytest.mark.parametrize(("read", "code"), [(v4.replies.read, 0), (v5.replies.read, None)], ids=["v4", "v5"])
+@pytest.mark.parametrize(("read", "code"), [(v4.read, 0), (v5.read, None)], ids=["v4", "v5"])
 @MANY
 @given(
     fields=st.lists(KEYS, min_size=1, max_size=3, unique=True).map(tuple),
@@ -159,7 +162,6 @@ def test_every_header_is_read(status: int, headers: dict[str, str]) -> None:
 
 # --------------------------------------------------------------------------------------------------------- operations
 
-MODULES = ("clients", "topics", "auth", "cluster")
 ARGUMENTS: dict[str, Any] = {
     "activated": True, "by": "airflow", "clientid": "dev-1", "clientids": ["dev-1", "dev-2"], "content": b"x",
     "enabled": True, "fields": None, "filename": "b.tar.gz", "filters": None, "is_superuser": False, "kind": "clientid",
@@ -175,29 +177,30 @@ ARGUMENTS: dict[str, Any] = {
 }  # fmt: skip
 #: where one name means different things
 SPECIAL: dict[str, dict[str, Any]] = {
-    "list_queued_messages": {"kind": "mqueue"},
-    "add_acl_rules": {"position": "first"},
-    "get_integration": {"kind": "actions"},
-    "set_integration_enabled": {"kind": "actions"},
-    "restart_integration": {"kind": "actions"},
-    "get_metrics": {"node": None},
-    "get_stats": {"node": None},
-    "get_rates": {"node": None},
+    "clients.list_messages": {"kind": "mqueue"},
+    "acl.add": {"position": "first"},
+    "rule_engine.get_integration": {"kind": "action"},
+    "rule_engine.set_integration_enabled": {"kind": "action"},
+    "rule_engine.restart_integration": {"kind": "action"},
+    "nodes.get_metrics": {"node": None},
+    "nodes.get_stats": {"node": None},
+    "nodes.get_rates": {"node": None},
 }
 
 
-def operations(api: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Every public operation of a generation."""
-    for module in MODULES:
-        for name, function in sorted(vars(getattr(api, module)).items()):
-            if inspect.isgeneratorfunction(function) and not name.startswith("_"):
-                yield name, function
+def operations(broker: Broker) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every public operation of a generation, by area and name."""
+    for area, holder in sorted(vars(api_of(broker)).items()):
+        if isinstance(holder, Area):
+            for name, method in inspect.getmembers(holder, inspect.isgeneratorfunction):
+                if not name.startswith("_"):
+                    yield f"{area}.{name}", method
 
 
 OPERATIONS = [
-    pytest.param(Broker(generation, version), function, id=f"{generation}-{name}")
-    for generation, api, version in (("v4", v4, (4, 4, 19)), ("v5", v5, (5, 8, 9)))
-    for name, function in operations(api)
+    pytest.param(name, operation, id=f"{broker.generation}-{name}")
+    for broker in (Broker("v4", (4, 4, 19)), Broker("v5", (5, 8, 9)))
+    for name, operation in operations(broker)
 ]
 ERRORS = [
     errors.EmqxNotFoundError(404, "NOT_FOUND", "x"),
@@ -274,7 +277,7 @@ def _fits(value: Any, kind: str) -> bool:
     inside = kind.removeprefix("Operation[").removesuffix("]")
     checks: dict[str, Callable[[Any], bool]] = {
         "Row": lambda x: isinstance(x, dict),
-        "list[Row]": lambda x: isinstance(x, list) and all(isinstance(row, dict) for row in x),
+        "Rows": lambda x: isinstance(x, list) and all(isinstance(row, dict) for row in x),
         "Page[Row]": lambda x: isinstance(x, Page) and all(isinstance(row, dict) for row in x.rows),
         "bool": lambda x: isinstance(x, bool),
         "str": lambda x: isinstance(x, str),
@@ -285,27 +288,27 @@ def _fits(value: Any, kind: str) -> bool:
     return any(checks.get(part.strip(), lambda x: True)(value) for part in inside.split("|"))
 
 
-@pytest.mark.parametrize(("broker", "function"), OPERATIONS)
+@pytest.mark.parametrize(("name", "function"), OPERATIONS)
 def test_nothing_but_a_result_or_a_typed_error_comes_out_of_an_operation(
-    broker: Broker, function: Callable[..., Any]
+    name: str, function: Callable[..., Any]
 ) -> None:
-    chance = random.Random(function.__name__)
+    chance = random.Random(name)
     for _ in range(SCRIPTS):
-        _one_script(broker, function, [any_reply(chance) for _ in range(chance.randrange(1, 7))])
+        _one_script(name, function, [any_reply(chance) for _ in range(chance.randrange(1, 7))])
 
 
-def _one_script(broker: Broker, function: Callable[..., Any], script: list[Any]) -> None:
+def _one_script(name: str, function: Callable[..., Any], script: list[Any]) -> None:
     parameters = inspect.signature(function).parameters
-    special = SPECIAL.get(function.__name__, {})
+    special = SPECIAL.get(name, {})
     arguments = {
-        name: special.get(name, ARGUMENTS[name])
-        for name in parameters
-        if name not in ("broker", "page", "limit")
+        parameter: special.get(parameter, ARGUMENTS[parameter])
+        for parameter in parameters
+        if parameter not in ("page", "limit")
     }
     kind = str(typing.cast("Any", function).__annotations__["return"])
     client = Scripted(script)
     try:
-        result = client.run(function(broker, **arguments))
+        result = client.run(function(**arguments))
     except errors.EmqxError as error:
         result = error
     assert "secret-password" not in str(result)
@@ -313,7 +316,7 @@ def _one_script(broker: Broker, function: Callable[..., Any], script: list[Any])
     if "Page" in kind:
         client.script = iter(script)
         try:
-            for row in client.rows(function(broker, **arguments)):
+            for row in client.rows(function(**arguments)):
                 assert isinstance(row, dict)
         except errors.EmqxError:
             pass

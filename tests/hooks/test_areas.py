@@ -942,8 +942,8 @@ def test_rules_limited_to_some_clients_are_others_than_rules_for_all(broker: Any
 
 @pytest.mark.parametrize("version", ["6.3.0"])
 def test_a_field_of_a_rule_that_only_the_broker_knows_survives(broker: Any, hook: EmqxHook) -> None:
-    from airflow_provider_emqx.api import v5
     from airflow_provider_emqx.api.base import Broker, Reply
+    from airflow_provider_emqx.api.generations import api_of
 
     new = {
         "topic": "a",
@@ -953,7 +953,7 @@ def test_a_field_of_a_rule_that_only_the_broker_knows_survives(broker: Any, hook
         "retain": "all",
         "colour": "red",
     }
-    operation = v5.auth.add_acl_rules(Broker("v5", (7, 0, 0)), "all", [{"topic": "a", "permission": "deny"}])
+    operation = api_of(Broker("v5", (7, 0, 0))).acl.add("all", [{"topic": "a", "permission": "deny"}])
     next(operation)
     written = operation.send(Reply(200, {"rules": [new]}))
     assert written.json["rules"][1] == new

@@ -151,9 +151,9 @@ def test_rows_are_provisioned_with_one_outcome_each(broker: Any) -> None:
 def test_run_many_keeps_the_order_and_gives_errors_as_values(broker: Any) -> None:
     with EmqxHook() as hook:
         ids = [f"u{number}" for number in range(50)]
-        create = hook.api.auth.create_user
+        create = hook.api.users.create
         hook.create_user("u7", "pw")
-        results = list(hook.run_many(create(hook.broker, user_id, "pw") for user_id in ids))
+        results = list(hook.run_many(create(user_id, "pw") for user_id in ids))
     assert [isinstance(result, errors.EmqxAlreadyExistsError) for result in results].index(True) == 7
     assert sum(isinstance(result, dict) for result in results) == 49
     assert set(ids) <= set(broker.users)
@@ -170,7 +170,7 @@ def test_run_many_works_in_a_running_event_loop(broker: Any, count: int) -> None
 
     async def task() -> list[Any]:
         with EmqxHook() as hook:
-            return hook.run_all(hook.api.auth.create_user(hook.broker, user_id, "pw") for user_id in ids)
+            return hook.run_all(hook.api.users.create(user_id, "pw") for user_id in ids)
 
     assert len(asyncio.run(task())) == count
     assert set(broker.users) == set(ids)
@@ -197,9 +197,7 @@ def test_run_many_keeps_its_thread_and_client_until_the_hook_is_closed(broker: A
         before = threads()
         for start in (0, 50):
             ids = [f"u{number}" for number in range(start, start + 50)]
-            assert (
-                len(list(hook.run_many(hook.api.auth.create_user(hook.broker, i, "pw") for i in ids))) == 50
-            )
+            assert len(list(hook.run_many(hook.api.users.create(i, "pw") for i in ids))) == 50
             opened = [thread for thread in threads() if thread not in before]
             assert len(opened) == 1
     assert not opened[0].is_alive()
@@ -212,9 +210,7 @@ def test_the_async_client_needs_no_blocking_lookup(broker: Any) -> None:
     async def ask() -> Any:
         hook = EmqxHook()
         async with hook.async_client() as client:
-            from airflow_provider_emqx.hooks.emqx import operations
-
-            return await client.run(operations(client.broker).clients.get_client(client.broker, "dev-1"))
+            return await client.run(client.api.clients.get("dev-1"))
 
     assert asyncio.run(ask())["connected"] is True
 
@@ -233,7 +229,7 @@ def test_v4_has_a_table_for_each_kind_of_id(connect: Any, user_id_type: str) -> 
         connect(broker.connection())
         with EmqxHook(user_id_type=user_id_type) as hook:
             hook.create_user("u", "pw")
-            assert hook.run(hook.api.auth.user_id_type(hook.broker)) == user_id_type
+            assert hook.run(hook.api.users.user_id_type()) == user_id_type
         assert any(f"/auth_{user_id_type}" in str(request) for request in broker.requests)
 
 

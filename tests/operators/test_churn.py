@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.api import paging
+from airflow_provider_emqx.api import area
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.operators.auth import EmqxBanOperator, EmqxExportUsersOperator, EmqxUnbanOperator
 from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator, EmqxListClientsOperator
@@ -29,7 +29,7 @@ def churn(broker: Any, monkeypatch: pytest.MonkeyPatch) -> Churn:
 
     :return: given what is done to one of them, how many at once, and how many there are.
     """
-    monkeypatch.setattr(paging, "_LONGEST", PAGE)
+    monkeypatch.setattr(area, "_LONGEST", PAGE)
 
     def start(away: Callable[[str], object], at_once: int, count: int = OTHERS) -> None:
         others = iter([f"a{i:03}" for i in range(count)])

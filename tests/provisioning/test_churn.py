@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.api import paging
+from airflow_provider_emqx.api import area
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.plan import Plan
@@ -35,7 +35,7 @@ def churn(broker: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]
 
     :return: lets so many of the others be deleted whenever a page after the first is about to be read.
     """
-    monkeypatch.setattr(paging, "_LONGEST", PAGE)
+    monkeypatch.setattr(area, "_LONGEST", PAGE)
     others = [f"z{i:04}" for i in range(400)]
     for user_id in others + [f"d{i:04}" for i in range(COUNT)]:
         broker.add_user(user_id, "old")

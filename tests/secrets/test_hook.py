@@ -53,7 +53,7 @@ def calls(hook: EmqxHook) -> list[Callable[[], Any]]:
         lambda: hook.create_user("dev-1", PASSWORD),
         lambda: hook.update_user("dev-1", PASSWORD),
         lambda: list(hook.provision_users(rows)),
-        lambda: hook.run(hook.api.auth.upsert_users(hook.broker, [user, hashed])),
+        lambda: hook.run(hook.api.users.upsert_many([user, hashed])),
         lambda: hook.publish(message),
         lambda: hook.publish([message, message]),
         lambda: hook.publish({**message, "topic": "bad/#"}),
@@ -164,7 +164,7 @@ def test_no_object_shows_a_secret_in_its_repr(made: tuple[EmqxHook, FaultyProxy]
         hook, hook.settings, hook.get_conn(), hook.broker, request, ready, request.__str__(),
         exchange.Exchange(request, hook.settings), exchange.RateLimit(None),
         Reply(200, {"payload": PAYLOAD}), Answer(200, "text/plain", PASSWORD.encode()),
-        hook.api.auth.create_user(hook.broker, "dev-1", PASSWORD), hook.publish, errors.EmqxError("x"),
+        hook.api.users.create("dev-1", PASSWORD), hook.publish, errors.EmqxError("x"),
     ]  # fmt: skip
     for one in objects:
         assert shown(f"{one!r} {one!s}") == [], type(one)

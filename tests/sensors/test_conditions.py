@@ -255,9 +255,7 @@ def test_a_connector_is_connected(wait: Any, mode: dict[str, Any], broker: FakeE
 def test_a_node_is_evacuated(wait: Any, mode: dict[str, Any], broker: FakeEmqx) -> None:
     broker.connect_many([f"device-{number}" for number in range(20)])
     hook = api(broker)
-    hook.run(
-        hook.api.cluster.start_evacuation(hook.broker, NODES[0], {"conn_evict_rate": 1, "sess_evict_rate": 1})
-    )
+    hook.run(hook.api.rebalance.start_evacuation(NODES[0], {"conn_evict_rate": 1, "sess_evict_rate": 1}))
     with later(lambda: broker.finish_evacuation(NODES[0])):
         state, result = wait(EmqxNodeEvacuatedSensor, node=NODES[0], **mode)
     assert (state, result["node"]) == ("success", NODES[0])
@@ -267,7 +265,7 @@ def test_a_node_is_evacuated(wait: Any, mode: dict[str, Any], broker: FakeEmqx) 
 @pytest.mark.parametrize("version", ["5.8.9"])
 def test_a_node_that_still_lets_clients_in_is_not_evacuated_however_empty(broker: FakeEmqx) -> None:
     hook = api(broker)
-    hook.run(hook.api.cluster.start_evacuation(hook.broker, NODES[0], {"wait_health_check": "60s"}))
+    hook.run(hook.api.rebalance.start_evacuation(NODES[0], {"wait_health_check": "60s"}))
     sensor = EmqxNodeEvacuatedSensor(task_id="evacuated", node=NODES[0])
     assert not sensor.poke({})
     assert broker.connect("late", node=NODES[0])

@@ -82,7 +82,7 @@ def _evacuate(broker: FakeEmqx) -> None:
     broker.connect_many((f"evacuated-{number}" for number in range(200)), node=NODES[1])
     slow = {"conn_evict_rate": 1, "sess_evict_rate": 1}
     with EmqxHook() as hook:
-        hook.run(hook.api.cluster.start_evacuation(hook.broker, NODES[1], slow))
+        hook.run(hook.api.rebalance.start_evacuation(NODES[1], slow))
 
 
 def _subscribe(clientid: str, topic: str) -> Callable[[FakeEmqx], None]:

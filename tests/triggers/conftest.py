@@ -122,23 +122,23 @@ def shift_pages(monkeypatch: pytest.MonkeyPatch, size: int, hidden: set[str], *,
     :param once: only until a listing has missed somebody.
     """
     from airflow_provider_emqx.api.base import Page
-    from airflow_provider_emqx.api.v4 import clients as v4
-    from airflow_provider_emqx.api.v5 import clients as v5
+    from airflow_provider_emqx.api.v4.clients import Clients as ClientsV4
+    from airflow_provider_emqx.api.v5.clients import Clients
 
-    for each in (v4, v5):
+    for each in (ClientsV4, Clients):
 
         def shifting(
-            broker: Any,
+            self: Any,
             page: int = 1,
             limit: Any = None,
             *rest: Any,
-            real: Any = each.list_clients,
+            real: Any = each.list,
             **others: Any,
         ) -> Any:
-            found = yield from real(broker, page, size, *rest, **others)
+            found = yield from real(self, page, size, *rest, **others)
             rows = [row for row in found.rows if row["clientid"] not in hidden]
             if once and len(rows) < len(found.rows):
                 hidden.clear()
             return Page(rows, found.next, found.key)
 
-        monkeypatch.setattr(each, "list_clients", shifting)
+        monkeypatch.setattr(each, "list", shifting)

@@ -381,7 +381,7 @@ def test_every_condition_can_be_watched(
     with FakeEmqx(version, edition="Enterprise", nodes=["emqx@127.0.0.1", "emqx@127.0.0.2"]) as broker:
         monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
         hook = EmqxHook()
-        hook.run(hook.api.topics.register_topic_metrics(hook.broker, "m"))
+        hook.run(hook.api.topics.register_metrics("m"))
         broker.raise_alarm("x")
         if kind == "clients_offline":
             broker.connect("z")
@@ -389,7 +389,7 @@ def test_every_condition_can_be_watched(
             for number in range(9):
                 broker.connect(f"device-{number}", node="emqx@127.0.0.1")
             slow = {"conn_evict_rate": 1, "sess_evict_rate": 1}
-            hook.run(hook.api.cluster.start_evacuation(hook.broker, "emqx@127.0.0.1", slow))
+            hook.run(hook.api.rebalance.start_evacuation("emqx@127.0.0.1", slow))
 
         async def main() -> None:
             async with watching(trigger("condition_met", kind=kind, parameters=parameters)) as payloads:

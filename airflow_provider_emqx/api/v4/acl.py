@@ -12,113 +12,128 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_emqx.api.acl import Subject, limited, merged, read_rules, read_subject
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
-from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
+from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.v5 import acl as v5
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 
 _ACTIONS = {"pub": "publish", "sub": "subscribe"}
+
 _V4_ACTIONS = {"publish": "pub", "subscribe": "sub", "all": "pubsub"}
+
 _PLACEHOLDERS = {"%c": "${clientid}", "%u": "${username}"}
+
 _V4_PLACEHOLDERS = {v5: v4 for v4, v5 in _PLACEHOLDERS.items()}
 
 
-def list_acl_rules(broker: Broker, subject: Subject) -> Operation[list[Row]]:
-    """
-    List the ACL rules of one subject in their order: ``GET /acl/username/{username}`` and so on.
+class AclRules(v5.AclRules):
+    """ACL rules of the plugin ``emqx_auth_mnesia``."""
 
-    :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
-    :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; none where there are no rules.
-    """
-    return _as_v5((yield from _subject_rules(broker, *read_subject(subject))))
+    def list(self, subject: Subject) -> Operation[Rows]:
+        """
+        List the ACL rules of one subject in their order: ``GET /acl/username/{username}`` and so on.
 
+        :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
+        :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; none where there are no rules.
+        """
+        return _as_v5((yield from self._subject_rules(*read_subject(subject))))
 
-def list_acl_subjects(
-    broker: Broker, kind: str, page: int = 1, limit: int | None = None
-) -> Operation[Page[Row]]:
-    """
-    List whoever has ACL rules, with the rules: all pages of ``GET /acl/username`` or ``/acl/clientid``.
+    def list_subjects(self, kind: str, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+        """
+        List whoever has ACL rules, with the rules: all pages of ``GET /acl/username`` or ``/acl/clientid``.
 
-    EMQX 4 lists rule by rule, so all are read before the first subject is complete.
+        EMQX 4 lists rule by rule, so all are read before the first subject is complete.
 
-    :param kind: ``"username"`` or ``"clientid"``.
-    :param page: there is one only.
-    :return: rows of ``username`` or ``clientid``, and ``rules``.
-    """
-    if kind not in ("username", "clientid"):
-        raise EmqxConfigError(f"kind must be 'username' or 'clientid', not {kind!r}")
-    found: dict[str, list[Row]] = {}
-    for row in (yield from _all_rows(broker, kind)):
-        found.setdefault(row[kind], []).append(row)
-    return Page([{kind: name, "rules": _as_v5(_joined(rows))} for name, rows in found.items()], None, kind)
-
-
-def set_acl_rules(broker: Broker, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> Operation[None]:
-    """
-    Replace all ACL rules of one subject: stale topics are deleted, then the rules written one by one from the last to
-    the first (``POST /acl``), then read back. While that goes on, only a part of the rules is in force.
-
-    :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
-    :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
-    :raises EmqxUnsupportedError: for rules that tell QoS or retain apart or are limited to some clients, which EMQX 4
-        cannot, for topics that it would take for something else (``eq …``, and placeholders that are not levels of
-        their own), and for those that it could not delete again (``.``, ``..``, longer than a path may be).
-    :raises EmqxError: if what is there afterwards is not what was written.
-    """
-    kind, name = read_subject(subject)
-    wanted = _writable(kind, name, rules)
-    pairs = _pairs(wanted)
-    for _ in range(2):
-        existing = yield from _subject_rules(broker, kind, name)
-        if existing == wanted:
-            return
-        stale = {topic for topic, action in _pairs(existing) if (topic, action) not in pairs}
-        yield from _delete(kind, name, sorted(stale))
-        # two rules written in the same millisecond change places, which the second round mends
-        yield from _write(kind, name, wanted)
-    if (yield from _subject_rules(broker, kind, name)) != wanted:
-        raise EmqxError(
-            "the ACL rules are not those just written: somebody else changed them at the same time"
+        :param kind: ``"username"`` or ``"clientid"``.
+        :param page: there is one only.
+        :return: rows of ``username`` or ``clientid``, and ``rules``.
+        """
+        if kind not in ("username", "clientid"):
+            raise EmqxConfigError(f"kind must be 'username' or 'clientid', not {kind!r}")
+        found: dict[str, Rows] = {}
+        for row in (yield from self._all_rows(kind)):
+            found.setdefault(row[kind], []).append(row)
+        return Page(
+            [{kind: name, "rules": _as_v5(_joined(rows))} for name, rows in found.items()], None, kind
         )
 
+    def replace(self, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> Operation[None]:
+        """
+        Replace all ACL rules of one subject: stale topics are deleted, then the rules written one by one from the last
+        to the first (``POST /acl``), then read back. While that goes on, only a part of the rules is in force.
 
-def add_acl_rules(
-    broker: Broker, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
-) -> Operation[list[Row]]:
-    """
-    Put ACL rules before or after those that a subject has: read, merge, replace, read again.
+        :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
+        :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
+        :raises EmqxUnsupportedError: for rules that tell QoS or retain apart or are limited to some clients, which EMQX
+            4 cannot, for topics that it would take for something else (``eq …``, and placeholders that are not levels
+            of their own), and for those that it could not delete again (``.``, ``..``, longer than a path may be).
+        :raises EmqxError: if what is there afterwards is not what was written.
+        """
+        kind, name = read_subject(subject)
+        wanted = _writable(kind, name, rules)
+        pairs = _pairs(wanted)
+        for _ in range(2):
+            existing = yield from self._subject_rules(kind, name)
+            if existing == wanted:
+                return
+            stale = {topic for topic, action in _pairs(existing) if (topic, action) not in pairs}
+            yield from _delete(kind, name, sorted(stale))
+            # two rules written in the same millisecond change places, which the second round mends
+            yield from _write(kind, name, wanted)
+        if (yield from self._subject_rules(kind, name)) != wanted:
+            raise EmqxError(
+                "the ACL rules are not those just written: somebody else changed them at the same time"
+            )
 
-    A change by somebody else at the same moment may be lost. Adding what is there moves it.
+    def add(
+        self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
+    ) -> Operation[Rows]:
+        """
+        Put ACL rules before or after those that a subject has: read, merge, replace, read again.
 
-    :param position: ``"first"`` or ``"last"``.
-    :return: all rules of the subject afterwards.
-    """
-    _writable(*read_subject(subject), rules)
-    wanted = merged((yield from list_acl_rules(broker, subject)), read_rules(rules), position)
-    yield from set_acl_rules(broker, subject, wanted)
-    return (yield from list_acl_rules(broker, subject))
+        A change by somebody else at the same moment may be lost. Adding what is there moves it.
 
+        :param position: ``"first"`` or ``"last"``.
+        :return: all rules of the subject afterwards.
+        """
+        _writable(*read_subject(subject), rules)
+        wanted = merged((yield from self.list(subject)), read_rules(rules), position)
+        yield from self.replace(subject, wanted)
+        return (yield from self.list(subject))
 
-def delete_acl_rules(broker: Broker, subject: Subject) -> Operation[bool | None]:
-    """
-    Delete all ACL rules of one subject: ``DELETE /acl/username/{username}/topic/{topic}`` and so on, one per topic.
+    def delete(self, subject: Subject) -> Operation[bool | None]:
+        """
+        Delete all ACL rules of one subject: ``DELETE /acl/username/{username}/topic/{topic}`` and so on, one per topic.
 
-    :return: whether there were any.
-    """
-    kind, name = read_subject(subject)
-    topics = dict.fromkeys(rule["topic"] for rule in (yield from _subject_rules(broker, kind, name)))
-    yield from _delete(kind, name, list(topics))
-    return bool(topics)
+        :return: whether there were any.
+        """
+        kind, name = read_subject(subject)
+        topics = dict.fromkeys(rule["topic"] for rule in (yield from self._subject_rules(kind, name)))
+        yield from _delete(kind, name, list(topics))
+        return bool(topics)
 
+    def _subject_rules(self, kind: str, name: str) -> Operation[Rows]:
+        """Read one subject's rules with topics as EMQX 4 writes them."""
+        if kind == "all":
+            return _joined((yield from self._all_rows("$all")))
+        try:
+            reply = yield Request("GET", path("acl", kind, name))
+        except EmqxUnsupportedError as error:
+            raise _no_plugin() from error
+        return _joined(reply.rows)
 
-def _subject_rules(broker: Broker, kind: str, name: str) -> Operation[list[Row]]:
-    """Read one subject's rules with topics as EMQX 4 writes them."""
-    if kind == "all":
-        return _joined((yield from _all_rows(broker, "$all")))
-    try:
-        reply = yield Request("GET", path("acl", kind, name))
-    except EmqxUnsupportedError as error:
-        raise _no_plugin() from error
-    return _joined(reply.rows)
+    def _all_rows(self, kind: str) -> Operation[Rows]:
+        rows: Rows = []
+        limit, page = self.page_limit, 1
+        while True:
+            try:
+                reply = yield Request("GET", path("acl", kind), self.query(page, limit))
+            except EmqxUnsupportedError as error:
+                raise _no_plugin() from error
+            rows += reply.data
+            if not has_next(reply, page, limit):
+                return rows
+            page += 1
 
 
 def _write(kind: str, name: str, rules: Sequence[Row]) -> Operation[None]:
@@ -138,20 +153,6 @@ def _delete(kind: str, name: str, topics: Sequence[str]) -> Operation[None]:
         yield Request("DELETE", where)
 
 
-def _all_rows(broker: Broker, kind: str) -> Operation[list[Row]]:
-    rows: list[Row] = []
-    limit, page = page_limit(broker), 1
-    while True:
-        try:
-            reply = yield Request("GET", path("acl", kind), {"_page": page, "_limit": limit})
-        except EmqxUnsupportedError as error:
-            raise _no_plugin() from error
-        rows += reply.data
-        if not has_next(reply, page, limit):
-            return rows
-        page += 1
-
-
 def _rule(kind: str, name: str, topic: str) -> str:
     subject = ("$all",) if kind == "all" else (kind, name)
     try:
@@ -162,9 +163,9 @@ def _rule(kind: str, name: str, topic: str) -> str:
         ) from None
 
 
-def _joined(rows: Sequence[Row]) -> list[Row]:
+def _joined(rows: Sequence[Row]) -> Rows:
     """Make rules of the broker's rows: neighbours for publish and subscribe with one outcome are one rule."""
-    rules: list[Row] = []
+    rules: Rows = []
     for row in rows:
         rule = {
             "topic": row["topic"],
@@ -185,7 +186,7 @@ def _joined(rows: Sequence[Row]) -> list[Row]:
     return rules
 
 
-def _writable(kind: str, name: str, rules: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _writable(kind: str, name: str, rules: Sequence[Mapping[str, Any]]) -> Rows:
     """Check rules; refused is also what EMQX 4 would store and, as it has the topic in the path, never delete."""
     wanted = _expressible(read_rules(rules))
     for rule in wanted:
@@ -193,9 +194,9 @@ def _writable(kind: str, name: str, rules: Sequence[Mapping[str, Any]]) -> list[
     return wanted
 
 
-def _expressible(rules: Sequence[Row]) -> list[Row]:
+def _expressible(rules: Sequence[Row]) -> Rows:
     """Give the rules as EMQX 4 can hold them: of each topic and action the first, which is the one that counts."""
-    rows: list[Row] = []
+    rows: Rows = []
     seen: set[tuple[str, str]] = set()
     if (rule := limited(rules)) is not None:
         raise EmqxUnsupportedError(
@@ -226,7 +227,7 @@ def _v4_topic(topic: str) -> str:
     return "/".join(levels)
 
 
-def _as_v5(rules: Sequence[Row]) -> list[Row]:
+def _as_v5(rules: Sequence[Row]) -> Rows:
     return [
         {**rule, "topic": "/".join(_PLACEHOLDERS.get(level, level) for level in rule["topic"].split("/"))}
         for rule in rules

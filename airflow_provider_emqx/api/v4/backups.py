@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
-from airflow_provider_emqx.api.v4.nodes import require_node
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.v4.times import from_export
+from airflow_provider_emqx.api.v5 import backups as v5
 from airflow_provider_emqx.exceptions import (
     EmqxApiError,
     EmqxBadRequestError,
@@ -15,98 +15,102 @@ from airflow_provider_emqx.exceptions import (
 
 #: the broker writes or reads all its tables before it answers
 _LONG = 600.0
+
 #: what EMQX 4 says of a file that is not there
 _NO_FILE = ("enoent", "not_found", "no such file")
 
 
-def export_backup(broker: Broker) -> Operation[Row]:
-    """
-    Write a backup to the disk of the node that answers: ``POST /data/export``.
+class Backups(v5.Backups):
+    """Backups on the disks of the nodes."""
 
-    :return: ``{"filename", "node", "size", "created_at"}``.
-    """
-    # a second export makes a second file, which does no harm
-    reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
-    return _row(broker, reply.data)
+    def export(self) -> Operation[Row]:
+        """
+        Write a backup to the disk of the node that answers: ``POST /data/export``.
 
+        :return: ``{"filename", "node", "size", "created_at"}``.
+        """
+        # a second export makes a second file, which does no harm
+        reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
+        return self._row(reply.data)
 
-def list_backups(broker: Broker, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
-    """
-    List the backups on the disks of all nodes: ``GET /data/export``. EMQX 4 sends them all at once.
+    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+        """
+        List the backups on the disks of all nodes: ``GET /data/export``. EMQX 4 sends them all at once.
 
-    :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
-    """
-    reply = yield Request("GET", "/data/export")
-    return Page([_row(broker, row) for row in reply.rows], None, ("node", "filename"))
+        :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
+        """
+        reply = yield Request("GET", "/data/export")
+        return Page([self._row(row) for row in reply.rows], None, ("node", "filename"))
 
+    def download(self, filename: str, node: str | None = None) -> Operation[bytes]:
+        """
+        Read a backup: ``GET /data/file/{filename}``.
 
-def download_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bytes]:
-    """
-    Read a backup: ``GET /data/file/{filename}``.
-
-    :param node: EMQX 4 looks on the node that answers only.
-    :return: the file, a JSON document.
-    :raises EmqxNotFoundError: if there is no such file there.
-    """
-    request = Request("GET", path("data", "file", filename), accept=(200,), timeout=_LONG)
-    try:
-        reply = yield request
-    except EmqxBadRequestError as error:
-        _refuse_missing(error)
-        raise
-    content = reply.data.get("file") if isinstance(reply.data, dict) else None
-    if not isinstance(content, str):
-        raise EmqxServerError(200, "", "the answer holds no file", str(request))
-    return content.encode()
-
-
-def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bool | None]:
-    """
-    Delete a backup from the disk of the node that answers: ``DELETE /data/file/{filename}``.
-
-    :return: whether it was there.
-    """
-    try:
-        yield Request("DELETE", path("data", "file", filename))
-    except (EmqxBadRequestError, EmqxNotFoundError) as error:
-        if not _is_missing(error):
+        :param node: EMQX 4 looks on the node that answers only.
+        :return: the file, a JSON document.
+        :raises EmqxNotFoundError: if there is no such file there.
+        """
+        request = Request("GET", path("data", "file", filename), accept=(200,), timeout=_LONG)
+        try:
+            reply = yield request
+        except EmqxBadRequestError as error:
+            _refuse_missing(error)
             raise
-        return error.maybe_applied
-    return True
+        content = reply.data.get("file") if isinstance(reply.data, dict) else None
+        if not isinstance(content, str):
+            raise EmqxServerError(200, "", "the answer holds no file", str(request))
+        return content.encode()
 
+    def delete(self, filename: str, node: str | None = None) -> Operation[bool | None]:
+        """
+        Delete a backup from the disk of the node that answers: ``DELETE /data/file/{filename}``.
 
-def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[None]:
-    """
-    Put a backup on the disk of the node that answers: ``POST /data/file``.
+        :return: whether it was there.
+        """
+        try:
+            yield Request("DELETE", path("data", "file", filename))
+        except (EmqxBadRequestError, EmqxNotFoundError) as error:
+            if not _is_missing(error):
+                raise
+            return error.maybe_applied
+        return True
 
-    :param filename: its name there, ending in ``.json``.
-    :param content: the file.
-    """
-    path(filename)
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise EmqxConfigError("a backup of EMQX 4 is a JSON document; this file is none") from None
-    yield Request(
-        "POST", "/data/file", json={"filename": filename, "file": text}, repeatable=True, timeout=_LONG
-    )
+    def upload(self, filename: str, content: bytes) -> Operation[None]:
+        """
+        Put a backup on the disk of the node that answers: ``POST /data/file``.
 
+        :param filename: its name there, ending in ``.json``.
+        :param content: the file.
+        """
+        path(filename)
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise EmqxConfigError("a backup of EMQX 4 is a JSON document; this file is none") from None
+        yield Request(
+            "POST", "/data/file", json={"filename": filename, "file": text}, repeatable=True, timeout=_LONG
+        )
 
-def import_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[None]:
-    """
-    Put a backup that lies on a node's disk into force: ``POST /data/import``. It overwrites configuration and users.
+    def restore(self, filename: str, node: str | None = None) -> Operation[None]:
+        """
+        Put a backup that lies on a node's disk into force: ``POST /data/import``. It overwrites configuration and
+        users.
 
-    :param node: whose disk it is on.
-    """
-    path(filename)
-    if node is not None:
-        yield from require_node(broker, node)
-    body = {"filename": filename} if node is None else {"filename": filename, "node": node}
-    try:
-        yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
-    except EmqxBadRequestError as error:
-        _refuse_missing(error)
-        raise
+        :param node: whose disk it is on.
+        """
+        path(filename)
+        if node is not None:
+            yield from self.nodes.require(node)
+        body = {"filename": filename} if node is None else {"filename": filename, "node": node}
+        try:
+            yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
+        except EmqxBadRequestError as error:
+            _refuse_missing(error)
+            raise
+
+    def _row(self, row: Row) -> Row:
+        found = {name: row.get(name) for name in ("filename", "node", "size")}
+        return {**found, "created_at": from_export(self.broker, row.get("created_at"))}
 
 
 def _is_missing(error: EmqxApiError) -> bool:
@@ -116,8 +120,3 @@ def _is_missing(error: EmqxApiError) -> bool:
 def _refuse_missing(error: EmqxBadRequestError) -> None:
     if _is_missing(error):
         raise EmqxNotFoundError(error.status, error.code, error.reason, error.request) from error
-
-
-def _row(broker: Broker, row: Row) -> Row:
-    found = {name: row.get(name) for name in ("filename", "node", "size")}
-    return {**found, "created_at": from_export(broker, row.get("created_at"))}

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row, path
-from airflow_provider_emqx.api.clientids import client_ids, keepalive_seconds, subscriptions
+from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row, Rows, path
+from airflow_provider_emqx.api.clientids import subscriptions
 from airflow_provider_emqx.api.filters import (
     CLIENT_FILTERS,
     Wanted,
@@ -18,220 +18,169 @@ from airflow_provider_emqx.api.filters import (
     whole_seconds,
 )
 from airflow_provider_emqx.api.names import topic_filter
-from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.v4.codes import reason
-from airflow_provider_emqx.api.v4.nodes import require_node
 from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5, v4_names
-from airflow_provider_emqx.exceptions import (
-    EmqxNotFoundError,
-    EmqxServerError,
-    EmqxUnsupportedError,
-)
+from airflow_provider_emqx.api.v5 import clients as v5
+from airflow_provider_emqx.exceptions import EmqxNotFoundError, EmqxServerError, EmqxUnsupportedError
 
 #: filters that the broker lacks; they are applied to the rows only
 _OURS = frozenset({"gte_disconnected_at", "lte_disconnected_at"})
+
 #: result code: the client is not online
 _OFFLINE = 112
 
 
-def list_clients(
-    broker: Broker,
-    page: int = 1,
-    limit: int | None = None,
-    filters: Mapping[str, Any] | None = None,
-    fields: str | Sequence[str] | None = None,
-) -> Operation[Page[Row]]:
-    """
-    List clients, connected ones and kept sessions: ``GET /clients``, or ``GET /nodes/{node}/clients``.
+class Clients(v5.Clients):
+    """MQTT clients, their rows under the names of EMQX 5."""
 
-    :param page: number of the page, from 1.
-    :param limit: rows per page at most.
-    :param filters: see :data:`~airflow_provider_emqx.api.filters.CLIENT_FILTERS`; all must hold. Times are compared
-        in whole seconds, EMQX 4 has no finer ones.
-    :param fields: only these fields of each row, and ``clientid``; EMQX 4 sends whole rows all the same.
-    :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
-    """
-    wanted = whole_seconds(read_filters(CLIENT_FILTERS, filters))
-    names = read_fields(fields, "clientid")
-    where = "/clients"
-    if "node" in wanted:
-        if page == 1:
-            yield from require_node(broker, wanted["node"])
-        where = path("nodes", wanted["node"], "clients")
-    limit = limit or page_limit(broker)
-    looked_at = fields_looked_at(names, CLIENT_FILTERS, wanted)
-    sent_as = v4_names(looked_at) if looked_at else None
-    params = {"_page": page, "_limit": limit, **_sent(wanted)}
-    reply = yield Request("GET", where, params, fields=tuple(sent_as.values()) if sent_as else None)
-    rows = kept((client_as_v5(broker, row, sent_as) for row in reply.rows), CLIENT_FILTERS, wanted)
-    if names is not None and wanted:
-        rows = [{name: row.get(name) for name in names} for row in rows]
-    more = (
-        partial(list_clients, broker, page + 1, limit, filters, fields)
-        if has_next(reply, page, limit)
-        else None
-    )
-    return Page(rows, more, "clientid")
+    def list(
+        self,
+        page: int = 1,
+        limit: int | None = None,
+        filters: Mapping[str, Any] | None = None,
+        fields: str | Sequence[str] | None = None,
+    ) -> Operation[Page[Row]]:
+        """
+        List clients, connected ones and kept sessions: ``GET /clients``, or ``GET /nodes/{node}/clients``.
 
+        :param page: number of the page, from 1.
+        :param limit: rows per page at most.
+        :param filters: see :data:`~airflow_provider_emqx.api.filters.CLIENT_FILTERS`; all must hold. Times are compared
+            in whole seconds, EMQX 4 has no finer ones.
+        :param fields: only these fields of each row, and ``clientid``; EMQX 4 sends whole rows all the same.
+        :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
+        """
+        wanted = whole_seconds(read_filters(CLIENT_FILTERS, filters))
+        names = read_fields(fields, "clientid")
+        where = "/clients"
+        if "node" in wanted:
+            if page == 1:
+                yield from self.nodes.require(wanted["node"])
+            where = path("nodes", wanted["node"], "clients")
+        limit = limit or self.page_limit
+        looked_at = fields_looked_at(names, CLIENT_FILTERS, wanted)
+        sent_as = v4_names(looked_at) if looked_at else None
+        params = {**self.query(page, limit), **_sent(wanted)}
+        reply = yield Request("GET", where, params, fields=tuple(sent_as.values()) if sent_as else None)
+        rows = kept((client_as_v5(self.broker, row, sent_as) for row in reply.rows), CLIENT_FILTERS, wanted)
+        if names is not None and wanted:
+            rows = [{name: row.get(name) for name in names} for row in rows]
+        more = partial(self.list, page + 1, limit, filters, fields) if has_next(reply, page, limit) else None
+        return Page(rows, more, "clientid")
 
-def get_client(broker: Broker, clientid: str) -> Operation[Row | None]:
-    """
-    Read one client: ``GET /clients/{clientid}``. A kept session of a disconnected client is found as well.
+    def get(self, clientid: str) -> Operation[Row | None]:
+        """
+        Read one client: ``GET /clients/{clientid}``. A kept session of a disconnected client is found as well.
 
-    :return: the row under v5's field names, ``None`` where there is no such client.
-    """
-    reply = yield Request("GET", path("clients", clientid))
-    # after a net split two nodes may know the client: the connected one is the live one
-    rows = sorted(reply.data, key=lambda row: not row.get("connected"))
-    return client_as_v5(broker, rows[0]) if rows else None
+        :return: the row under v5's field names, ``None`` where there is no such client.
+        """
+        reply = yield Request("GET", path("clients", clientid))
+        # after a net split two nodes may know the client: the connected one is the live one
+        rows = sorted(reply.data, key=lambda row: not row.get("connected"))
+        return client_as_v5(self.broker, rows[0]) if rows else None
 
+    def kick(self, clientid: str) -> Operation[bool | None]:
+        """
+        End one client's connection and session: ``DELETE /clients/{clientid}``.
 
-def kick_client(broker: Broker, clientid: str) -> Operation[bool | None]:
-    """
-    End one client's connection and session: ``DELETE /clients/{clientid}``.
+        Nothing stops it from connecting again; ban it first to keep it out.
 
-    Nothing stops it from connecting again; ban it first to keep it out.
-
-    :return: ``None``: EMQX 4.4 does not tell whether it was there (older ones do: ``False`` if not).
-    """
-    try:
-        yield Request("DELETE", path("clients", clientid))
-    except EmqxNotFoundError as error:
-        return None if error.maybe_applied else False
-    return None
-
-
-def has_bulk_kick(broker: Broker) -> bool:
-    """Tell whether many clients can be kicked in one request: not on EMQX 4."""
-    return False
-
-
-def kick_clients(broker: Broker, clientids: Sequence[str]) -> Operation[None]:
-    """End the connections and sessions of several clients, by one ``DELETE /clients/{clientid}`` each."""
-    for clientid in client_ids(clientids):
-        yield from kick_client(broker, clientid)
-
-
-def list_client_subscriptions(broker: Broker, clientid: str) -> Operation[list[Row]]:
-    """
-    List one client's subscriptions: ``GET /subscriptions/{clientid}``.
-
-    :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``; none if there is no
-        such client.
-    """
-    reply = yield Request("GET", path("subscriptions", clientid))
-    return [subscription_as_v5(row) for row in reply.rows]
-
-
-def subscribe(broker: Broker, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[list[Row]]:
-    """
-    Subscribe a client to topics: ``POST /mqtt/subscribe_batch``.
-
-    :param topics: topic filters without commas, or dicts of ``topic`` and ``qos``.
-    :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
-    :raises EmqxNotFoundError: if there is no such client.
-    :raises EmqxUnsupportedError: for the options ``nl``, ``rap`` and ``rh``.
-    """
-    path("clients", clientid)
-    wanted = subscriptions(topics)
-    for row in wanted:
-        no_comma(row["topic"])
-        if row.keys() - {"topic", "qos"}:
-            raise EmqxUnsupportedError(
-                "EMQX 4 takes no subscription options over its API (nl, rap, rh), only qos"
-            )
-    request = Request(
-        "POST",
-        "/mqtt/subscribe_batch",
-        json=[{"clientid": clientid, **row} for row in wanted],
-        repeatable=True,
-    )
-    codes = _codes(request, (yield request), len(wanted))
-    return [
-        {"topic": row["topic"], "qos": row["qos"], "subscribed": code == 0, "reason": reason(code)}
-        for row, code in zip(wanted, codes, strict=True)
-    ]
-
-
-def unsubscribe(broker: Broker, clientid: str, topics: str | Sequence[str]) -> Operation[list[Row]]:
-    """
-    End subscriptions of a client: ``POST /mqtt/unsubscribe_batch``.
-
-    :param topics: topic filters without commas, exactly as subscribed.
-    :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
-    :raises EmqxNotFoundError: if there is no such client.
-    """
-    path("clients", clientid)
-    names = [no_comma(topic_filter(topic)) for topic in ([topics] if isinstance(topics, str) else topics)]
-    if not names:
-        return []
-    rows = [{"clientid": clientid, "topic": topic} for topic in names]
-    request = Request("POST", "/mqtt/unsubscribe_batch", json=rows, repeatable=True)
-    codes = _codes(request, (yield request), len(names))
-    return [
-        {"topic": topic, "unsubscribed": code == 0, "reason": reason(code)}
-        for topic, code in zip(names, codes, strict=True)
-    ]
-
-
-def get_authorization_cache(broker: Broker, clientid: str) -> Operation[list[Row] | None]:
-    """
-    Read what the broker remembers of a client's rights: ``GET /clients/{clientid}/acl_cache``.
-
-    :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such client.
-    """
-    try:
-        reply = yield Request("GET", path("clients", clientid, "acl_cache"))
-    except EmqxNotFoundError:
+        :return: ``None``: EMQX 4.4 does not tell whether it was there (older ones do: ``False`` if not).
+        """
+        try:
+            yield Request("DELETE", path("clients", clientid))
+        except EmqxNotFoundError as error:
+            return None if error.maybe_applied else False
         return None
-    return [{**row, "access": {"action_type": row.get("access")}} for row in reply.rows]
 
+    def list_subscriptions(self, clientid: str) -> Operation[Rows]:
+        """
+        List one client's subscriptions: ``GET /subscriptions/{clientid}``.
 
-def clean_authorization_cache(broker: Broker, clientid: str | None = None) -> Operation[bool | None]:
-    """
-    Make the broker ask for rights anew: ``DELETE /clients/{clientid}/acl_cache``, or ``DELETE /acl-cache`` for all.
+        :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``; none if there is
+            no such client.
+        """
+        reply = yield Request("GET", path("subscriptions", clientid))
+        return [subscription_as_v5(row) for row in reply.rows]
 
-    :param clientid: one client; ``None`` for all.
-    :return: for one client whether it was there; for all ``None``.
-    """
-    if clientid is None:
-        yield Request("DELETE", "/acl-cache")
-        return None
-    try:
-        yield Request("DELETE", path("clients", clientid, "acl_cache"))
-    except EmqxNotFoundError:
-        return False
-    return True
+    def subscribe(self, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[Rows]:
+        """
+        Subscribe a client to topics: ``POST /mqtt/subscribe_batch``.
 
+        :param topics: topic filters without commas, or dicts of ``topic`` and ``qos``.
+        :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
+        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxUnsupportedError: for the options ``nl``, ``rap`` and ``rh``.
+        """
+        path("clients", clientid)
+        wanted = subscriptions(topics)
+        for row in wanted:
+            no_comma(row["topic"])
+            if row.keys() - {"topic", "qos"}:
+                raise EmqxUnsupportedError(
+                    "EMQX 4 takes no subscription options over its API (nl, rap, rh), only qos"
+                )
+        request = Request(
+            "POST",
+            "/mqtt/subscribe_batch",
+            json=[{"clientid": clientid, **row} for row in wanted],
+            repeatable=True,
+        )
+        codes = _codes(request, (yield request), len(wanted))
+        return [
+            {"topic": row["topic"], "qos": row["qos"], "subscribed": code == 0, "reason": reason(code)}
+            for row, code in zip(wanted, codes, strict=True)
+        ]
 
-def set_keepalive(broker: Broker, clientid: str, seconds: int) -> Operation[None]:
-    """
-    Change a connected client's keepalive interval: ``PUT /clients/{clientid}/keepalive``.
+    def unsubscribe(self, clientid: str, topics: str | Sequence[str]) -> Operation[Rows]:
+        """
+        End subscriptions of a client: ``POST /mqtt/unsubscribe_batch``.
 
-    :param seconds: 0 (none) to 65,535.
-    :raises EmqxNotFoundError: if there is no such client.
-    """
-    body = {"interval": keepalive_seconds(seconds)}
-    yield Request("PUT", path("clients", clientid, "keepalive"), json=body)
+        :param topics: topic filters without commas, exactly as subscribed.
+        :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
+        :raises EmqxNotFoundError: if there is no such client.
+        """
+        path("clients", clientid)
+        names = [no_comma(topic_filter(topic)) for topic in ([topics] if isinstance(topics, str) else topics)]
+        if not names:
+            return []
+        rows = [{"clientid": clientid, "topic": topic} for topic in names]
+        request = Request("POST", "/mqtt/unsubscribe_batch", json=rows, repeatable=True)
+        codes = _codes(request, (yield request), len(names))
+        return [
+            {"topic": topic, "unsubscribed": code == 0, "reason": reason(code)}
+            for topic, code in zip(names, codes, strict=True)
+        ]
 
+    def get_authorization_cache(self, clientid: str) -> Operation[Rows | None]:
+        """
+        Read what the broker remembers of a client's rights: ``GET /clients/{clientid}/acl_cache``.
 
-def list_queued_messages(
-    broker: Broker,
-    clientid: str,
-    kind: str = "mqueue",
-    payload: str = "none",
-    limit: int = 1_000,
-    position: str | None = None,
-) -> Operation[Page[Row]]:
-    """Refuse: listing a client's messages needs EMQX 5.6."""
-    raise EmqxUnsupportedError(f"listing a client's messages needs EMQX 5.6 or newer; this is {broker}")
+        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such
+            client.
+        """
+        try:
+            reply = yield Request("GET", path("clients", clientid, "acl_cache"))
+        except EmqxNotFoundError:
+            return None
+        return [{**row, "access": {"action_type": row.get("access")}} for row in reply.rows]
 
+    def clean_authorization_cache(self, clientid: str | None = None) -> Operation[bool | None]:
+        """
+        Make the broker ask for rights anew: ``DELETE /clients/{clientid}/acl_cache``, or ``DELETE /acl-cache`` for all.
 
-def count_sessions(broker: Broker, since: int = 0) -> Operation[int]:
-    """Refuse: counting sessions needs EMQX 5.6; ``sessions.count`` of the statistics is close."""
-    raise EmqxUnsupportedError(
-        f"counting sessions needs EMQX 5.6 or newer; this is {broker}. get_stats() has sessions.count"
-    )
+        :param clientid: one client; ``None`` for all.
+        :return: for one client whether it was there; for all ``None``.
+        """
+        if clientid is None:
+            yield Request("DELETE", "/acl-cache")
+            return None
+        try:
+            yield Request("DELETE", path("clients", clientid, "acl_cache"))
+        except EmqxNotFoundError:
+            return False
+        return True
 
 
 def _codes(request: Request, reply: Reply, expected: int) -> list[int]:

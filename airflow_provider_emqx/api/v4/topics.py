@@ -1,4 +1,4 @@
-"""Subscriptions, routes, topic metrics, and what can be done about retained messages, EMQX 4."""
+"""Subscriptions, routes, topic metrics, EMQX 4."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
 from airflow_provider_emqx.api.filters import (
     SUBSCRIPTION_FILTERS,
     TOPIC_FILTERS,
@@ -15,215 +15,145 @@ from airflow_provider_emqx.api.filters import (
     read_filters,
     shared_apart,
 )
-from airflow_provider_emqx.api.names import topic_filter, topic_name
-from airflow_provider_emqx.api.paging import has_next, page_limit
+from airflow_provider_emqx.api.names import topic_name
+from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
-from airflow_provider_emqx.api.v4.nodes import require_node
-from airflow_provider_emqx.api.v4.publish import check_message, publish, publish_many, retained_rate
 from airflow_provider_emqx.api.v4.shapes import subscription_as_v5
+from airflow_provider_emqx.api.v5 import topics as v5
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxError,
     EmqxNotFoundError,
-    EmqxUnsupportedError,
 )
-
-__all__ = [
-    "check_message",
-    "delete_delayed",
-    "delete_retained",
-    "get_delayed",
-    "get_retained",
-    "get_topic_metrics",
-    "list_delayed",
-    "list_retained",
-    "list_subscriptions",
-    "list_topic_metrics",
-    "list_topics",
-    "publish",
-    "publish_many",
-    "register_topic_metrics",
-    "reset_topic_metrics",
-    "retained_rate",
-    "unregister_topic_metrics",
-]
 
 _V4_FILTERS = {"clientid": "clientid", "qos": "qos", "share_group": "share", "match_topic": "_match_topic"}
 
 
-def list_subscriptions(
-    broker: Broker, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
-) -> Operation[Page[Row]]:
-    """
-    List subscriptions: ``GET /subscriptions``, or ``GET /nodes/{node}/subscriptions``.
+class Topics(v5.Topics):
+    """Subscriptions, routes and topic metrics, under the names of EMQX 5."""
 
-    :param page: number of the page, from 1.
-    :param limit: rows per page at most.
-    :param filters: see :data:`~airflow_provider_emqx.api.filters.SUBSCRIPTION_FILTERS`; all must hold.
-        ``match_topic``: subscribed filters that lie within this filter (``a/#`` finds ``a/b`` and ``a/+/c``).
-        ``receiving``: subscriptions that a message to this topic reaches.
-    :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``.
-    """
-    wanted = read_filters(SUBSCRIPTION_FILTERS, filters)
-    if "durable" in wanted:
-        raise EmqxUnsupportedError(f"durable subscriptions need EMQX 5.7 or newer; this is {broker}")
-    where = "/subscriptions"
-    if "node" in wanted:
-        if page == 1:
-            yield from require_node(broker, wanted["node"])
-        where = path("nodes", wanted["node"], "subscriptions")
-    limit = limit or page_limit(broker)
-    reply = yield Request("GET", where, {"_page": page, "_limit": limit, **_sent(shared_apart(wanted))})
-    rows = kept((subscription_as_v5(row) for row in reply.rows), SUBSCRIPTION_FILTERS, wanted)
-    more = (
-        partial(list_subscriptions, broker, page + 1, limit, filters)
-        if has_next(reply, page, limit)
-        else None
-    )
-    return Page(rows, more, ("clientid", "topic"))
+    def list_subscriptions(
+        self, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
+    ) -> Operation[Page[Row]]:
+        """
+        List subscriptions: ``GET /subscriptions``, or ``GET /nodes/{node}/subscriptions``.
 
+        :param page: number of the page, from 1.
+        :param limit: rows per page at most.
+        :param filters: see :data:`~airflow_provider_emqx.api.filters.SUBSCRIPTION_FILTERS`; all must hold.
+            ``match_topic``: subscribed filters that lie within this filter (``a/#`` finds ``a/b`` and ``a/+/c``).
+            ``receiving``: subscriptions that a message to this topic reaches.
+        :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``.
+        """
+        wanted = read_filters(SUBSCRIPTION_FILTERS, filters)
+        if "durable" in wanted:
+            self.broker.require("telling durable subscriptions apart", 5, 7)
+        where = "/subscriptions"
+        if "node" in wanted:
+            if page == 1:
+                yield from self.nodes.require(wanted["node"])
+            where = path("nodes", wanted["node"], "subscriptions")
+        limit = limit or self.page_limit
+        reply = yield Request("GET", where, {**self.query(page, limit), **_sent(shared_apart(wanted))})
+        rows = kept((subscription_as_v5(row) for row in reply.rows), SUBSCRIPTION_FILTERS, wanted)
+        more = (
+            partial(self.list_subscriptions, page + 1, limit, filters)
+            if has_next(reply, page, limit)
+            else None
+        )
+        return Page(rows, more, ("clientid", "topic"))
 
-def list_topics(
-    broker: Broker, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
-) -> Operation[Page[Row]]:
-    """
-    List the subscribed topic filters of the cluster (its routes): ``GET /routes``, or ``GET /routes/{topic}``.
+    def list(
+        self, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
+    ) -> Operation[Page[Row]]:
+        """
+        List the subscribed topic filters of the cluster (its routes): ``GET /routes``, or ``GET /routes/{topic}``.
 
-    :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
-    :return: rows of ``topic`` and ``node``.
-    """
-    wanted = read_filters(TOPIC_FILTERS, filters)
-    if page == 1 and "node" in wanted:
-        yield from require_node(broker, wanted["node"])
-    if "topic" in wanted:
-        reply = yield Request("GET", path("routes", wanted["topic"]))
-        return Page(kept(reply.rows, TOPIC_FILTERS, wanted), None, ("topic", "node"))
-    limit = limit or page_limit(broker)
-    reply = yield Request("GET", "/routes", {"_page": page, "_limit": limit})
-    more = partial(list_topics, broker, page + 1, limit, filters) if has_next(reply, page, limit) else None
-    return Page(kept(reply.rows, TOPIC_FILTERS, wanted), more, ("topic", "node"))
+        :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
+        :return: rows of ``topic`` and ``node``.
+        """
+        wanted = read_filters(TOPIC_FILTERS, filters)
+        if page == 1 and "node" in wanted:
+            yield from self.nodes.require(wanted["node"])
+        if "topic" in wanted:
+            reply = yield Request("GET", path("routes", wanted["topic"]))
+            return Page(kept(reply.rows, TOPIC_FILTERS, wanted), None, ("topic", "node"))
+        limit = limit or self.page_limit
+        reply = yield Request("GET", "/routes", self.query(page, limit))
+        more = partial(self.list, page + 1, limit, filters) if has_next(reply, page, limit) else None
+        return Page(kept(reply.rows, TOPIC_FILTERS, wanted), more, ("topic", "node"))
 
+    def list_metrics(self) -> Operation[Rows]:
+        """
+        List the topics that are measured, with their metrics: ``GET /topic-metrics``.
 
-def list_topic_metrics(broker: Broker) -> Operation[list[Row]]:
-    """
-    List the topics that are measured, with their metrics: ``GET /topic-metrics``.
+        :return: rows of ``topic``, ``create_time`` and ``reset_time`` (``None``), and ``metrics``, as
+            ``{"messages.in.count": 3, "messages.in.rate": 0.1, …}``.
+        :raises EmqxUnsupportedError: if the broker's module ``topic_metrics`` is not loaded.
+        """
+        reply = yield Request("GET", "/topic-metrics")
+        return [metrics_row(row["topic"], {}, row["metrics"]) for row in reply.rows]
 
-    :return: rows of ``topic``, ``create_time`` and ``reset_time`` (``None``), and ``metrics``, as
-        ``{"messages.in.count": 3, "messages.in.rate": 0.1, …}``.
-    :raises EmqxUnsupportedError: if the broker's module ``topic_metrics`` is not loaded.
-    """
-    reply = yield Request("GET", "/topic-metrics")
-    return [metrics_row(row["topic"], {}, row["metrics"]) for row in reply.rows]
+    def get_metrics(self, topic: str) -> Operation[Row | None]:
+        """
+        Read one topic's metrics: ``GET /topic-metrics/{topic}``.
 
+        :return: as of :func:`list_topic_metrics`; ``None`` where the topic is not measured.
+        """
+        try:
+            reply = yield Request("GET", path("topic-metrics", topic_name(topic)))
+        except EmqxNotFoundError:
+            return None
+        return metrics_row(topic, {}, reply.row) if reply.row else None
 
-def get_topic_metrics(broker: Broker, topic: str) -> Operation[Row | None]:
-    """
-    Read one topic's metrics: ``GET /topic-metrics/{topic}``.
+    def register_metrics(self, topic: str) -> Operation[bool]:
+        """
+        Begin to measure a topic: ``POST /topic-metrics``, with a look before and after, since EMQX 4 does not tell.
 
-    :return: as of :func:`list_topic_metrics`; ``None`` where the topic is not measured.
-    """
-    try:
-        reply = yield Request("GET", path("topic-metrics", topic_name(topic)))
-    except EmqxNotFoundError:
+        :param topic: without wildcards.
+        :return: ``True`` if it is new, ``False`` if it was measured already.
+        :raises EmqxBadRequestError: if the broker measures 512 topics already, which is its limit.
+        """
+        if (yield from self.get_metrics(topic)) is not None:
+            return False
+        yield from self._register(topic)
+        return True
+
+    def reset_metrics(self, topic: str | None = None) -> Operation[None]:
+        """
+        Set a topic's counters to 0: ``DELETE /topic-metrics/{topic}``, then ``POST /topic-metrics``, since EMQX 4 has
+        no reset. A message between the two is not counted.
+
+        :param topic: one measured topic; ``None`` for all.
+        :raises EmqxNotFoundError: if the topic is not measured.
+        """
+        if topic is None:
+            topics = [row["topic"] for row in (yield from self.list_metrics())]
+        elif (yield from self.get_metrics(topic)) is None:
+            raise EmqxNotFoundError(200, "", f"topic {topic!r} is not measured; register it first")
+        else:
+            topics = [topic]
+        for name in topics:
+            yield Request("DELETE", path("topic-metrics", name))
+            yield from self._register(name)
+
+    def unregister_metrics(self, topic: str) -> Operation[bool | None]:
+        """
+        End the measuring of a topic: ``DELETE /topic-metrics/{topic}``.
+
+        :return: ``None``: EMQX 4 does not tell whether it was measured.
+        """
+        yield Request("DELETE", path("topic-metrics", topic_name(topic)))
         return None
-    return metrics_row(topic, {}, reply.row) if reply.row else None
 
-
-def register_topic_metrics(broker: Broker, topic: str) -> Operation[bool]:
-    """
-    Begin to measure a topic: ``POST /topic-metrics``, with a look before and after, since EMQX 4 does not tell.
-
-    :param topic: without wildcards.
-    :return: ``True`` if it is new, ``False`` if it was measured already.
-    :raises EmqxBadRequestError: if the broker measures 512 topics already, which is its limit.
-    """
-    if (yield from get_topic_metrics(broker, topic)) is not None:
-        return False
-    yield from _register(broker, topic)
-    return True
-
-
-def reset_topic_metrics(broker: Broker, topic: str | None = None) -> Operation[None]:
-    """
-    Set a topic's counters to 0: ``DELETE /topic-metrics/{topic}``, then ``POST /topic-metrics``, since EMQX 4 has no
-    reset. A message between the two is not counted.
-
-    :param topic: one measured topic; ``None`` for all.
-    :raises EmqxNotFoundError: if the topic is not measured.
-    """
-    if topic is None:
-        topics = [row["topic"] for row in (yield from list_topic_metrics(broker))]
-    elif (yield from get_topic_metrics(broker, topic)) is None:
-        raise EmqxNotFoundError(200, "", f"topic {topic!r} is not measured; register it first")
-    else:
-        topics = [topic]
-    for name in topics:
-        yield Request("DELETE", path("topic-metrics", name))
-        yield from _register(broker, name)
-
-
-def unregister_topic_metrics(broker: Broker, topic: str) -> Operation[bool | None]:
-    """
-    End the measuring of a topic: ``DELETE /topic-metrics/{topic}``.
-
-    :return: ``None``: EMQX 4 does not tell whether it was measured.
-    """
-    yield Request("DELETE", path("topic-metrics", topic_name(topic)))
-    return None
-
-
-def list_retained(
-    broker: Broker, page: int = 1, limit: int | None = None, pattern: str = "#"
-) -> Operation[Page[Row]]:
-    """Refuse: EMQX 4 cannot list retained messages over its API."""
-    topic_filter(pattern)
-    raise EmqxUnsupportedError(
-        f"listing retained messages needs EMQX 5 or newer; this is {broker}. Name the topics explicitly"
-    )
-
-
-def get_retained(broker: Broker, topic: str) -> Operation[Row | None]:
-    """Refuse: EMQX 4 cannot read retained messages over its API."""
-    topic_name(topic)
-    raise EmqxUnsupportedError(
-        f"reading retained messages over the API needs EMQX 5 or newer; this is {broker}"
-    )
-
-
-def delete_retained(broker: Broker, topic: str) -> Operation[bool | None]:
-    """
-    Delete the message retained for one topic, by an empty retained message to it, which subscribers receive.
-
-    :param topic: without wildcards or commas.
-    :return: ``None``: EMQX 4 does not tell whether there was one.
-    """
-    yield from publish(broker, {"topic": topic, "payload": "", "retain": True}, repeatable=True)
-    return None
-
-
-def list_delayed(broker: Broker, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
-    """Refuse: EMQX 4 does not show delayed messages over its API."""
-    raise EmqxUnsupportedError(f"listing delayed messages needs EMQX 5 or newer; this is {broker}")
-
-
-def get_delayed(broker: Broker, node: str, msgid: str) -> Operation[Row | None]:
-    """Refuse: EMQX 4 does not show delayed messages over its API."""
-    raise EmqxUnsupportedError(f"reading delayed messages needs EMQX 5 or newer; this is {broker}")
-
-
-def delete_delayed(broker: Broker, node: str, msgid: str) -> Operation[bool]:
-    """Refuse: EMQX 4 cannot cancel delayed messages over its API."""
-    raise EmqxUnsupportedError(f"cancelling delayed messages needs EMQX 5 or newer; this is {broker}")
-
-
-def _register(broker: Broker, topic: str) -> Operation[None]:
-    yield Request("POST", "/topic-metrics", json={"topic": topic}, repeatable=True)
-    if (yield from get_topic_metrics(broker, topic)) is not None:
-        return
-    count = len((yield from list_topic_metrics(broker)))
-    if count >= MOST:
-        raise EmqxBadRequestError(200, "0", f"the broker measures {count} topics, which is its limit")
-    raise EmqxError(f"the broker accepted topic {topic!r} for measuring, but does not measure it")
+    def _register(self, topic: str) -> Operation[None]:
+        yield Request("POST", "/topic-metrics", json={"topic": topic}, repeatable=True)
+        if (yield from self.get_metrics(topic)) is not None:
+            return
+        count = len((yield from self.list_metrics()))
+        if count >= MOST:
+            raise EmqxBadRequestError(200, "0", f"the broker measures {count} topics, which is its limit")
+        raise EmqxError(f"the broker accepted topic {topic!r} for measuring, but does not measure it")
 
 
 def _sent(wanted: Wanted) -> Row:

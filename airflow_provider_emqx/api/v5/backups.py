@@ -1,122 +1,122 @@
-"""Backups of configuration and built-in databases, EMQX 5.4 and newer."""
+"""Backups of configuration and built-in databases, EMQX 5 and 6."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Request, Row, path
-from airflow_provider_emqx.api.paging import has_next, page_limit
-from airflow_provider_emqx.api.v5.nodes import require_node
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxNotFoundError
 
 #: the broker writes or reads all its tables before it answers
 _LONG = 600.0
 
 
-def export_backup(broker: Broker) -> Operation[Row]:
-    """
-    Write a backup to the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/export``.
+class Backups(NodesArea):
+    """Backups on the disks of the nodes, EMQX 5.4 and newer."""
 
-    :return: ``{"filename", "node", "size", "created_at"}``.
-    """
-    broker.require("a backup over the API", 5, 4)
-    # a second export makes a second file, which does no harm
-    reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
-    return _row(reply.data)
+    def export(self) -> Operation[Row]:
+        """
+        Write a backup to the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/export``.
 
+        :return: ``{"filename", "node", "size", "created_at"}``.
+        """
+        self.broker.require("a backup over the API", 5, 4)
+        # a second export makes a second file, which does no harm
+        reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
+        return _row(reply.data)
 
-def list_backups(broker: Broker, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
-    """
-    List the backups on the disks of all nodes, EMQX 5.4 and newer: ``GET /data/files``.
+    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+        """
+        List the backups on the disks of all nodes, EMQX 5.4 and newer: ``GET /data/files``.
 
-    :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
-    """
-    broker.require("listing backups", 5, 4)
-    limit = limit or page_limit(broker)
-    reply = yield Request("GET", "/data/files", {"page": page, "limit": limit})
-    more = partial(list_backups, broker, page + 1, limit) if has_next(reply, page, limit) else None
-    return Page([_row(row) for row in reply.rows], more, ("node", "filename"))
+        :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
+        """
+        self.broker.require("listing backups", 5, 4)
+        limit = limit or self.page_limit
+        reply = yield Request("GET", "/data/files", self.query(page, limit))
+        more = partial(self.list, page + 1, limit) if has_next(reply, page, limit) else None
+        return Page([_row(row) for row in reply.rows], more, ("node", "filename"))
 
+    def download(self, filename: str, node: str | None = None) -> Operation[bytes]:
+        """
+        Read a backup, EMQX 5.4 and newer: ``GET /data/files/{filename}``.
 
-def download_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bytes]:
-    """
-    Read a backup, EMQX 5.4 and newer: ``GET /data/files/{filename}``.
+        :param node: whose disk it is on.
+        :return: the file, a ``.tar.gz``.
+        :raises EmqxNotFoundError: if there is no such file.
+        """
+        self.broker.require("reading a backup", 5, 4)
+        reply = yield Request(
+            "GET", path("data", "files", filename), {"node": node}, binary=True, timeout=_LONG
+        )
+        return bytes(reply.data)
 
-    :param node: whose disk it is on.
-    :return: the file, a ``.tar.gz``.
-    :raises EmqxNotFoundError: if there is no such file.
-    """
-    broker.require("reading a backup", 5, 4)
-    reply = yield Request("GET", path("data", "files", filename), {"node": node}, binary=True, timeout=_LONG)
-    return bytes(reply.data)
+    def delete(self, filename: str, node: str | None = None) -> Operation[bool | None]:
+        """
+        Delete a backup from a node's disk, EMQX 5.4 and newer: ``DELETE /data/files/{filename}``.
 
+        :return: whether it was there.
+        """
+        self.broker.require("deleting a backup", 5, 4)
+        try:
+            yield Request("DELETE", path("data", "files", filename), {"node": node})
+        except EmqxNotFoundError as error:
+            return error.maybe_applied
+        return True
 
-def delete_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[bool | None]:
-    """
-    Delete a backup from a node's disk, EMQX 5.4 and newer: ``DELETE /data/files/{filename}``.
+    def upload(self, filename: str, content: bytes) -> Operation[None]:
+        """
+        Put a backup on the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/files``.
 
-    :return: whether it was there.
-    """
-    broker.require("deleting a backup", 5, 4)
-    try:
-        yield Request("DELETE", path("data", "files", filename), {"node": node})
-    except EmqxNotFoundError as error:
-        return error.maybe_applied
-    return True
+        :param filename: its name there, ending in ``.tar.gz``.
+        :param content: the file.
+        :raises EmqxBadRequestError: if there is a file of this name, or the content is no backup.
+        """
+        self.broker.require("uploading a backup", 5, 4)
+        path(filename)
+        if not filename.isascii() or '"' in filename or "/" in filename or not filename.isprintable():
+            raise EmqxConfigError(f"{filename[:80]!r} cannot be the name of a backup")
+        boundary = "airflow-provider-emqx-1d7c6f1c0c7b4c0f"
+        while boundary.encode() in content:
+            boundary += "x"
+        body = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="filename"; filename="{filename}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        request = Request(
+            "POST",
+            "/data/files",
+            body=body + content + f"\r\n--{boundary}--\r\n".encode(),
+            content_type=f"multipart/form-data; boundary={boundary}",
+            repeatable=True,
+            timeout=_LONG,
+        )
+        try:
+            yield request
+        except EmqxBadRequestError as error:
+            if not error.maybe_applied or "already exists" not in error.reason:
+                raise
+            # brought by an attempt whose answer was lost, if it is this one
+            if (yield from self.download(filename)) != content:
+                raise
 
+    def restore(self, filename: str, node: str | None = None) -> Operation[None]:
+        """
+        Put a backup that lies on a node's disk into force, EMQX 5.4 and newer: ``POST /data/import``.
 
-def upload_backup(broker: Broker, filename: str, content: bytes) -> Operation[None]:
-    """
-    Put a backup on the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/files``.
+        It overwrites configuration and users.
 
-    :param filename: its name there, ending in ``.tar.gz``.
-    :param content: the file.
-    :raises EmqxBadRequestError: if there is a file of this name, or the content is no backup.
-    """
-    broker.require("uploading a backup", 5, 4)
-    path(filename)
-    if not filename.isascii() or '"' in filename or "/" in filename or not filename.isprintable():
-        raise EmqxConfigError(f"{filename[:80]!r} cannot be the name of a backup")
-    boundary = "airflow-provider-emqx-1d7c6f1c0c7b4c0f"
-    while boundary.encode() in content:
-        boundary += "x"
-    body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="filename"; filename="{filename}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode()
-    request = Request(
-        "POST",
-        "/data/files",
-        body=body + content + f"\r\n--{boundary}--\r\n".encode(),
-        content_type=f"multipart/form-data; boundary={boundary}",
-        repeatable=True,
-        timeout=_LONG,
-    )
-    try:
-        yield request
-    except EmqxBadRequestError as error:
-        if not error.maybe_applied or "already exists" not in error.reason:
-            raise
-        # brought by an attempt whose answer was lost, if it is this one
-        if (yield from download_backup(broker, filename)) != content:
-            raise
-
-
-def import_backup(broker: Broker, filename: str, node: str | None = None) -> Operation[None]:
-    """
-    Put a backup that lies on a node's disk into force, EMQX 5.4 and newer: ``POST /data/import``.
-
-    It overwrites configuration and users.
-
-    :param node: whose disk it is on.
-    :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
-    """
-    broker.require("importing a backup", 5, 4)
-    path(filename)
-    if node is not None:
-        yield from require_node(broker, node)
-    body = {"filename": filename} if node is None else {"filename": filename, "node": node}
-    yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
+        :param node: whose disk it is on.
+        :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
+        """
+        self.broker.require("importing a backup", 5, 4)
+        path(filename)
+        if node is not None:
+            yield from self.nodes.require(node)
+        body = {"filename": filename} if node is None else {"filename": filename, "node": node}
+        yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
 
 
 def _row(row: Row) -> Row:

@@ -1,0 +1,227 @@
+"""Users of the built-in database, and the authenticators that ask it, EMQX 4."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, flag, path
+from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
+from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.v4.times import from_milliseconds
+from airflow_provider_emqx.api.v5 import users as v5
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxBadRequestError,
+    EmqxError,
+    EmqxNotFoundError,
+    EmqxServerError,
+    EmqxUnsupportedError,
+)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+_REASONS = {
+    "{error,login}": "the broker refuses this user id (login)",
+    "{error,password}": "the broker refuses the password (password)",
+}
+
+_NO_SUPERUSER = "EMQX 4 has no superuser flag in its built-in database"
+
+
+class Users(v5.Users):
+    """Users of the plugin ``emqx_auth_mnesia``, in its table for usernames or client ids."""
+
+    def get_authenticator(self) -> Operation[Row | None]:
+        """
+        Describe the plugin's table of users as v5 describes an authenticator: EMQX 4 has no endpoint for it.
+
+        :return: what is known of it, ``None`` where the plugin ``emqx_auth_mnesia`` is not loaded.
+        """
+        try:
+            yield Request("GET", self._users(), {"_page": 1, "_limit": 1})
+        except EmqxUnsupportedError:
+            return None
+        return {
+            "id": "password_based:built_in_database",
+            "mechanism": "password_based",
+            "backend": "built_in_database",
+            "user_id_type": self.broker.user_id_type,
+            "enable": True,
+        }
+
+    def list_authenticators(self) -> Operation[Rows]:
+        """
+        List the ways in which clients can log in, as far as EMQX 4 shows them: the plugin ``emqx_auth_mnesia``.
+
+        :return: as of :func:`get_authenticator`; none where the plugin is not loaded.
+        """
+        found = yield from self.get_authenticator()
+        return [found] if found else []
+
+    def user_id_type(self) -> Operation[str]:
+        """
+        Tell what the user ids are: ``"username"`` or ``"clientid"``, as chosen, since EMQX 4 has a table for each.
+
+        :raises EmqxUnsupportedError: if the plugin ``emqx_auth_mnesia`` is not loaded.
+        """
+        if (yield from self.get_authenticator()) is None:
+            raise _no_plugin()
+        return self.broker.user_id_type
+
+    def list(
+        self, page: int = 1, limit: int | None = None, is_superuser: bool | None = None
+    ) -> Operation[Page[Row]]:
+        """
+        List users: ``GET /auth_username`` or ``/auth_clientid``.
+
+        :param is_superuser: EMQX 4 has no superusers among them: ``True`` finds none.
+        :return: rows of ``user_id``, ``is_superuser`` (``None``) and ``created_at``; passwords are never returned.
+        """
+        limit = limit or self.page_limit
+        try:
+            reply = yield Request("GET", self._users(), self.query(page, limit))
+        except EmqxUnsupportedError as error:
+            raise _no_plugin() from error
+        wanted = is_superuser is not None and flag("is_superuser", is_superuser)
+        rows = [] if wanted else [self._as_v5(row) for row in reply.rows]
+        more = partial(self.list, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+        return Page(rows, more, "user_id")
+
+    def get(self, user_id: str) -> Operation[Row | None]:
+        """
+        Read one user: ``GET /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
+
+        :return: ``user_id``, ``is_superuser`` (``None``) and ``created_at``, ``None`` where there is no such user.
+        """
+        reply = yield Request("GET", self._users(user_id))
+        return self._as_v5(reply.row) if reply.row else None
+
+    def create(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+        """
+        Create one user: ``POST /auth_username`` or ``/auth_clientid``.
+
+        :raises EmqxAlreadyExistsError: if there is one of this id; it is left as it is.
+        :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
+        :raises EmqxOutcomeUnknownError: if it exists now, and an attempt of ours whose answer was lost may have made
+            it.
+        """
+        path(user_id)
+        if flag("is_superuser", is_superuser):
+            raise EmqxUnsupportedError(_NO_SUPERUSER)
+        body = {self.broker.user_id_type: user_id, "password": password}
+        try:
+            yield Request("POST", self._users(), json=body, repeatable=True)
+        except EmqxAlreadyExistsError as error:
+            refuse_unknown(user_id, error)
+            raise
+        return {"user_id": user_id, "is_superuser": None}
+
+    def update(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+        """
+        Set a user's password: ``PUT /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
+
+        :raises EmqxNotFoundError: if there is no such user.
+        :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
+        """
+        if flag("is_superuser", is_superuser):
+            raise EmqxUnsupportedError(_NO_SUPERUSER)
+        yield Request("PUT", self._users(user_id), json={"password": password})
+        return {"user_id": user_id, "is_superuser": None}
+
+    def delete(self, user_id: str) -> Operation[bool | None]:
+        """
+        Delete one user: ``DELETE /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
+
+        :return: ``None``: EMQX 4 does not tell whether it was there.
+        """
+        yield Request("DELETE", self._users(user_id))
+        return None
+
+    def has_bulk_upsert(self) -> bool:
+        """Tell whether many users can be written in one request: new ones can, existing ones are one PUT each."""
+        return True
+
+    def upsert_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
+        """
+        Write many users: an array ``POST`` for all, then one ``PUT`` for each that existed.
+
+        :param users: rows of ``user_id`` and ``password``.
+        """
+        result = yield from self.create_many(users)
+        existing, result.existing, result.unknown = result.existing + result.unknown, [], []
+        for index in existing:
+            user = users[index]
+            try:
+                yield from self.update(user["user_id"], user["password"])
+            except EmqxNotFoundError:
+                # deleted by somebody else since the POST
+                yield from self.create(user["user_id"], user["password"])
+                result.add(BulkResult(written=1, created=1, unchanged=None))
+            except EmqxBadRequestError as error:
+                result.failed[index] = error.reason
+            else:
+                result.add(BulkResult(written=1, updated=1, unchanged=None))
+        return result
+
+    def create_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
+        """
+        Create many users and leave existing ones as they are: an array ``POST /auth_username`` or ``/auth_clientid``.
+
+        :param users: rows of ``user_id`` and ``password``.
+        """
+        one_each(users)
+        result = BulkResult(unchanged=None)
+        indexes = []
+        for index, user in enumerate(users):
+            if user.get("is_superuser"):
+                result.failed[index] = _NO_SUPERUSER
+            elif "password" not in user:
+                result.failed[index] = "EMQX 4 takes no ready-made hashes over its API"
+            else:
+                indexes.append(index)
+        if not indexes:
+            # an empty array crashes the broker's handler
+            return result
+        key = self.broker.user_id_type
+        rows = [{key: users[index]["user_id"], "password": users[index]["password"]} for index in indexes]
+        request = Request("POST", self._users(), body=_encode(rows).encode(), repeatable=True)
+        try:
+            reply = yield request
+        except EmqxUnsupportedError as error:
+            raise _no_plugin() from error
+        outcomes = reply.data if isinstance(reply.data, dict) else {}
+        for index in indexes:
+            outcome = outcomes.get(users[index]["user_id"])
+            if outcome == "ok":
+                result.written += 1
+                result.created = (result.created or 0) + 1
+            elif outcome == "{error,existed}":
+                (result.unknown if reply.maybe_applied else result.existing).append(index)
+            elif isinstance(outcome, str):
+                result.failed[index] = _REASONS.get(outcome, "the broker refuses this row")
+            else:
+                raise EmqxServerError(
+                    200,
+                    "0",
+                    f"the answer does not say what became of {users[index]['user_id']!r}",
+                    str(request),
+                )
+        return result
+
+    def _users(self, *user_id: str) -> str:
+        return path(f"auth_{self.broker.user_id_type}", *user_id)
+
+    def _as_v5(self, row: Row) -> Row:
+        return {
+            "user_id": row.get(self.broker.user_id_type),
+            "is_superuser": None,
+            "created_at": from_milliseconds(row.get("created_at")),
+        }
+
+
+def _no_plugin() -> EmqxError:
+    return EmqxUnsupportedError(
+        "this EMQX 4 has no users to manage: load its plugin emqx_auth_mnesia (dashboard > Plugins)"
+    )

@@ -1,0 +1,322 @@
+"""Users of the built-in database, and the authenticators that ask it, EMQX 5 and 6."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from airflow_provider_emqx.api.area import Area
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, flag, path
+from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
+from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.exceptions import (
+    EmqxAlreadyExistsError,
+    EmqxBadRequestError,
+    EmqxConfigError,
+    EmqxError,
+    EmqxNotFoundError,
+    EmqxOutcomeUnknownError,
+)
+
+_NO_SUPERUSER = "a user in a namespace cannot be a superuser on EMQX 6.1.4 and newer"
+
+_BUILT_IN = "built_in_database"
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Users(Area):
+    """Users of the authenticator that the connection names."""
+
+    def get_authenticator(self) -> Operation[Row | None]:
+        """
+        Read the authenticator that the connection names: ``GET /authentication/{id}``.
+
+        :return: its configuration with secrets masked by the broker, ``None`` where there is none of this id.
+        """
+        try:
+            reply = yield Request("GET", path("authentication", self.broker.authenticator))
+        except EmqxNotFoundError:
+            return None
+        return reply.row
+
+    def list_authenticators(self) -> Operation[Rows]:
+        """
+        List the ways in which clients can log in: ``GET /authentication``.
+
+        :return: rows of ``id``, ``mechanism``, ``backend``, ``enable``, …, secrets masked by the broker.
+        """
+        reply = yield Request("GET", "/authentication")
+        return reply.rows
+
+    def user_id_type(self) -> Operation[str]:
+        """
+        Tell what the authenticator's user ids are: ``"username"`` or ``"clientid"``.
+
+        :raises EmqxConfigError: if the broker has no such authenticator, or it keeps no users.
+        """
+        authenticator = yield from self.get_authenticator()
+        if authenticator is None:
+            raise self._no_authenticator()
+        if authenticator.get("backend") != _BUILT_IN:
+            raise self._elsewhere(authenticator.get("backend"))
+        return str(authenticator.get("user_id_type", "username"))
+
+    def list(
+        self, page: int = 1, limit: int | None = None, is_superuser: bool | None = None
+    ) -> Operation[Page[Row]]:
+        """
+        List users: ``GET /authentication/{id}/users``.
+
+        :param is_superuser: only superusers, or only the others.
+        :return: rows of ``user_id`` and ``is_superuser``; passwords are never returned.
+        """
+        limit = limit or self.page_limit
+        wanted = None if is_superuser is None else flag("is_superuser", is_superuser)
+        params = {**self.query(page, limit), "is_superuser": wanted, "ns": self.broker.namespace}
+        try:
+            reply = yield Request("GET", self._users(), params)
+        except EmqxNotFoundError as error:
+            raise self._no_authenticator() from error
+        rows = [row for row in reply.rows if wanted is None or row.get("is_superuser") is wanted]
+        more = partial(self.list, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
+        return Page(rows, more, "user_id")
+
+    def get(self, user_id: str) -> Operation[Row | None]:
+        """
+        Read one user: ``GET /authentication/{id}/users/{user_id}``.
+
+        :return: ``user_id`` and ``is_superuser``, ``None`` where there is no such user.
+        """
+        try:
+            reply = yield Request("GET", self._users(user_id), self._namespace())
+        except EmqxNotFoundError as error:
+            self._require_authenticator(error)
+            return None
+        return reply.row
+
+    def create(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+        """
+        Create one user: ``POST /authentication/{id}/users``.
+
+        :raises EmqxAlreadyExistsError: if there is one of this id; it is left as it is.
+        :raises EmqxOutcomeUnknownError: if it exists now, and an attempt of ours whose answer was lost may have made
+            it.
+        """
+        path(user_id)
+        is_superuser = flag("is_superuser", is_superuser)
+        body = {"user_id": user_id, "password": password, "is_superuser": is_superuser}
+        if self.broker.namespace:
+            body["namespace"] = self.broker.namespace
+        try:
+            reply = yield Request("POST", self._users(), json=body, repeatable=True)
+        except EmqxAlreadyExistsError as error:
+            refuse_unknown(user_id, error)
+            raise
+        except (EmqxNotFoundError, EmqxBadRequestError) as error:
+            self._require_authenticator(error)
+            raise
+        return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
+
+    def update(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+        """
+        Set a user's password and superuser flag: ``PUT /authentication/{id}/users/{user_id}``.
+
+        The flag is always sent, since EMQX takes a missing one as false.
+
+        :raises EmqxNotFoundError: if there is no such user.
+        """
+        is_superuser = flag("is_superuser", is_superuser)
+        body = {"password": password, "is_superuser": is_superuser}
+        try:
+            reply = yield Request("PUT", self._users(user_id), self._namespace(), json=body)
+        except EmqxNotFoundError as error:
+            self._require_authenticator(error)
+            raise
+        return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
+
+    def delete(self, user_id: str) -> Operation[bool | None]:
+        """
+        Delete one user: ``DELETE /authentication/{id}/users/{user_id}``.
+
+        :return: ``True`` if it was there, ``False`` if not.
+        """
+        try:
+            yield Request("DELETE", self._users(user_id), self._namespace())
+        except EmqxNotFoundError as error:
+            self._require_authenticator(error)
+            return error.maybe_applied
+        return True
+
+    def has_bulk_upsert(self) -> bool:
+        """
+        Tell whether many users can be written in one request without a risk to those that exist.
+
+        EMQX 5.5 and 5.6 delete every user named in an import that fails; older ones import files of hashes only. SCRAM
+        keys cannot be imported at all.
+        """
+        return not self.broker.is_scram and (self.broker.serverless or self.broker.at_least(5, 7))
+
+    def upsert(self, user: Row) -> Operation[bool]:
+        """
+        Create one user, or set password and flag of the one that exists.
+
+        :return: ``True`` if created, ``False`` if updated.
+        """
+        user_id, password, is_superuser = user["user_id"], user["password"], bool(user.get("is_superuser"))
+        try:
+            yield from self.create(user_id, password, is_superuser)
+        except EmqxOutcomeUnknownError:
+            # whoever made it, it is to have this password now
+            yield from self.update(user_id, password, is_superuser)
+            return True
+        except EmqxAlreadyExistsError:
+            yield from self.update(user_id, password, is_superuser)
+            return False
+        return True
+
+    def upsert_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
+        """
+        Write many users, new and existing ones: ``POST /authentication/{id}/import_users`` on EMQX 5.7 and newer.
+
+        On older or unknown versions each user is one POST and, if it exists, one PUT. A refused import is halved until
+        the refused rows are found; the others are written.
+
+        :param users: rows of ``user_id``, ``is_superuser`` and ``password``, or ``password_hash`` and ``salt``.
+        """
+        one_each(users)
+        if not self.has_bulk_upsert():
+            return (yield from self._one_by_one(users, self.upsert))
+        refused: dict[int, str] = {}
+        if self.broker.namespace and self.broker.at_least(6, 1, 4):
+            refused = {index: _NO_SUPERUSER for index, user in enumerate(users) if user.get("is_superuser")}
+        result = BulkResult(failed=dict(refused))
+        for kind, field in (("plain", "password"), ("hash", "password_hash")):
+            indexes = [index for index, user in enumerate(users) if field in user and index not in refused]
+            if indexes:
+                result.add((yield from self._import(users, indexes, kind)))
+        return result
+
+    def create_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
+        """
+        Create many users and leave existing ones as they are: one ``POST …/users`` each.
+
+        EMQX has no bulk request that spares existing users.
+        """
+
+        def create(user: Row) -> Operation[bool]:
+            yield from self.create(user["user_id"], user["password"], bool(user.get("is_superuser")))
+            return True
+
+        one_each(users)
+        return (yield from self._one_by_one(users, create))
+
+    def _one_by_one(
+        self, users: Sequence[Row], write: Callable[[Row], Operation[bool]]
+    ) -> Operation[BulkResult]:
+        result = BulkResult(unchanged=None)
+        for index, user in enumerate(users):
+            if "password" not in user:
+                needs = (
+                    "an authenticator other than SCRAM"
+                    if self.broker.is_scram
+                    else f"EMQX 5.7 or newer; this is {self.broker}"
+                )
+                result.failed[index] = f"a ready-made hash needs {needs}"
+                continue
+            try:
+                created = yield from write(user)
+            except EmqxAlreadyExistsError:
+                result.existing.append(index)
+            except EmqxOutcomeUnknownError:
+                result.unknown.append(index)
+            except EmqxBadRequestError as error:
+                result.failed[index] = error.reason or error.code
+            else:
+                result.add(BulkResult(1, int(created), int(not created), None))
+        return result
+
+    def _import(self, users: Sequence[Row], indexes: Sequence[int], kind: str) -> Operation[BulkResult]:
+        rows = [users[index] for index in indexes]
+        if self.broker.namespace:
+            rows = [{**row, "namespace": self.broker.namespace} for row in rows]
+        request = Request(
+            "POST",
+            self._authenticator("import_users"),
+            {"type": kind},
+            body=_encode(rows).encode(),
+            repeatable=True,
+        )
+        try:
+            reply = yield request
+        except EmqxNotFoundError as error:
+            raise self._no_authenticator() from error
+        except EmqxBadRequestError as error:
+            if len(indexes) == 1:
+                return BulkResult(failed={indexes[0]: error.reason or error.code})
+            return (yield from self._import_halves(users, indexes, kind))
+        counts = reply.data
+        if not isinstance(counts, dict) or "total" not in counts:
+            return BulkResult(len(indexes), None, None, None)
+        created, updated, unchanged = (counts.get(name, 0) for name in ("success", "override", "skipped"))
+        failed = counts.get("failed", 0)
+        if created + updated + unchanged + failed != len(indexes):
+            raise EmqxError(
+                f"of {len(indexes)} users sent, the broker says it created {created}, replaced {updated}, left "
+                f"{unchanged} unchanged and failed on {failed}: the sum does not match, so no row's outcome is known",
+                str(request),
+            )
+        if not failed:
+            return BulkResult(len(indexes), created, updated, unchanged)
+        if len(indexes) == 1:
+            return BulkResult(failed={indexes[0]: "EMQX counts this user as failed and does not say why"})
+        # the good ones are written: sending them once more finds which are not
+        found = (yield from self._import_halves(users, indexes, kind)).failed
+        if len(found) != failed:
+            return BulkResult(len(indexes) - len(found), None, None, None, failed=found)
+        return BulkResult(len(indexes) - failed, created, updated, unchanged, failed=found)
+
+    def _import_halves(
+        self, users: Sequence[Row], indexes: Sequence[int], kind: str
+    ) -> Operation[BulkResult]:
+        """Import each half by itself, so that the users who are refused are found."""
+        middle = len(indexes) // 2
+        result = yield from self._import(users, indexes[:middle], kind)
+        result.add((yield from self._import(users, indexes[middle:], kind)))
+        return result
+
+    def _users(self, *user_id: str) -> str:
+        return self._authenticator("users", *user_id)
+
+    def _authenticator(self, *parts: str) -> str:
+        """
+        Return a path below the authenticator.
+
+        :raises EmqxConfigError: if its id, ``mechanism:backend``, says that its users are kept elsewhere: EMQX lists
+            none.
+        """
+        backend = self.broker.authenticator.rpartition(":")[2]
+        if backend != _BUILT_IN:
+            raise self._elsewhere(backend)
+        return path("authentication", self.broker.authenticator, *parts)
+
+    def _elsewhere(self, backend: object) -> EmqxConfigError:
+        return EmqxConfigError(
+            f"authenticator {self.broker.authenticator!r} keeps its users in {backend}, not in EMQX's built-in "
+            "database: manage them there, or name another one in the connection's field Authenticator"
+        )
+
+    def _namespace(self) -> dict[str, str] | None:
+        return {"ns": self.broker.namespace} if self.broker.namespace else None
+
+    def _require_authenticator(self, error: EmqxNotFoundError | EmqxBadRequestError) -> None:
+        """A 404 (on POST a 400) may mean the authenticator, not the user: that is no "absent"."""
+        if "uthenticator" in error.reason:
+            raise self._no_authenticator() from error
+
+    def _no_authenticator(self) -> EmqxConfigError:
+        return EmqxConfigError(
+            f"the broker has no authenticator {self.broker.authenticator!r}. Create it in EMQX (Access Control > "
+            "Authentication), or name another one in the connection's field Authenticator"
+        )
