@@ -6,7 +6,9 @@ import glob
 import io
 import os
 import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -250,16 +252,26 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
 @contextmanager
 def replacing(location: Location, what: str) -> Iterator[IO[bytes]]:
     """
-    Open a file that takes the place of an older one when it is whole; an object does that by itself.
+    Open a file that takes the place of an older one when it is whole.
 
     :param location: as of :func:`open_to_write`.
     :param what: the same.
-    :return: a context manager; an error in it leaves the older local file as it was.
+    :return: a context manager; an error in it leaves the older file or object as it was.
     :raises EmqxError: the same.
     """
     place = _local(location)
     not_written = partial(_not_written, location, what)
-    if not isinstance(place, str) or (os.path.exists(place) and not os.path.isfile(place)):
+    if not isinstance(place, str):
+        # an object is there when it is closed, be it whole or not
+        with tempfile.TemporaryFile() as whole:
+            # whoever writes may close what it is given
+            with open(os.dup(whole.fileno()), "wb") as local:
+                yield local
+            whole.seek(0)
+            with _create(place, not_written) as file:
+                shutil.copyfileobj(whole, file)
+        return
+    if os.path.exists(place) and not os.path.isfile(place):
         with _create(place, not_written) as file:
             yield file
         return

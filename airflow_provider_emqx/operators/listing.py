@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import Operation, Page, Row
-from airflow_provider_emqx.files import open_to_write
+from airflow_provider_emqx.files import replacing
 from airflow_provider_emqx.operators.base import MOST_LISTED
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ def write_rows(
 
     :param hook: of the broker.
     :param listing: reads the first page.
-    :param output_path: path or URL of a JSON Lines file; ``None`` for no file.
+    :param output_path: path or URL of a JSON Lines file, which is replaced when the listing is complete; ``None`` for
+        no file.
     :return: ``{"count", "rows", "output_path", "listing_moved"}``.
     """
     first: list[Row] = []
     count = 0
-    with open_to_write(output_path, "output file") if output_path else nullcontext() as file:
+    with replacing(output_path, "output file") if output_path else nullcontext() as file:
         for row in hook.rows(listing):
             count += 1
             if len(first) < MOST_LISTED:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_emqx.api import paging
 from airflow_provider_emqx.exceptions import (
+    EmqxAuthError,
     EmqxConfigError,
     EmqxError,
     EmqxForbiddenError,
@@ -48,6 +50,20 @@ def test_a_listing_is_cut_in_the_result_and_complete_in_the_file(broker: Any, tm
     assert (result["count"], len(result["rows"]), len(rows)) == (1_005, 1_000, 1_005)
     assert {row["clientid"] for row in rows} == {f"pump-{i}" for i in range(1_005)}
     assert rows[0].keys() == {"clientid", "connected"}
+
+
+def test_a_listing_that_fails_leaves_the_file_of_the_last_one(
+    broker: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "_LONGEST", 100)
+    path = tmp_path / "clients.jsonl"
+    path.write_text("of yesterday")
+    broker.connect_many([f"pump-{i}" for i in range(250)])
+    broker.order_fault("status", status=401, match="page=2", times=9)
+    with pytest.raises(EmqxAuthError):
+        execute(EmqxListClientsOperator, output_path=str(path))
+    assert path.read_text() == "of yesterday"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_subscriptions_are_listed_by_who_receives_a_topic(broker: Any) -> None:

@@ -13,7 +13,8 @@ from urllib.request import Request, urlopen
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.api import paging
+from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.auth import (
     EmqxExportUsersOperator,
     EmqxProvisionAclOperator,
@@ -236,6 +237,20 @@ def test_an_export_can_be_a_source(broker: Any, bucket: Bucket) -> None:
         assert result == {"users": 2_500, "superusers": 0, "path": f"{BUCKET}/{name}", "listing_moved": False}
         assert execute(f"{BUCKET}/{name}", mode="delete", dry_run=True)["deleted"] == 2_500
     assert gzip.decompress(bucket.get("users.jsonl.gz")).count(b"\n") == 2_500
+
+
+@pytest.mark.parametrize("name", ["users.csv", "users.jsonl.gz"])
+def test_an_export_that_fails_leaves_the_object_alone(
+    broker: Any, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(paging, "_LONGEST", 1_000)
+    bucket.put(**{name: b"of yesterday"})
+    for number in range(2_500):
+        broker.add_user(f"d{number}", "p")
+    broker.order_fault("status", status=401, match="page=2", times=9)
+    with pytest.raises(EmqxAuthError):
+        EmqxExportUsersOperator(task_id="x", path=f"{BUCKET}/{name}").execute({})
+    assert bucket.get(name) == b"of yesterday"
 
 
 def test_rules_from_a_bucket(broker: Any, bucket: Bucket) -> None:
