@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
-from tests.gateway import Gateway
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,7 +51,7 @@ def run_suite(*arguments: str, **environment: str) -> subprocess.CompletedProces
 @pytest.mark.parametrize("version", BROKERS)
 def test_the_suite_passes_and_leaves_nothing_behind(version: str) -> None:
     options, skips = BROKERS[version]
-    with FakeEmqx(version, **options) as broker, Gateway(broker) as gateway:
+    with FakeEmqx(version, **options) as broker:
         state = broker.state
         broker.add_user("someone-else", "secret")
         broker.connect("somebody-else", session_expiry=3_600)
@@ -61,7 +60,7 @@ def test_the_suite_passes_and_leaves_nothing_behind(version: str) -> None:
             EMQX_TEST_URL=broker.url,
             EMQX_TEST_KEY=broker.key,
             EMQX_TEST_SECRET=broker.secret,
-            EMQX_TEST_MQTT=gateway.url,
+            EMQX_TEST_MQTT=broker.mqtt_url,
             EMQX_TEST_DISPOSABLE="yes",
         )
         assert result.returncode == 0, result.stdout[-6_000:]

@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_emqx.testing", description=__doc__)
     parser.add_argument("--version", default="5.8.9", help='EMQX version, or "serverless"')
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--mqtt-port", type=int, default=0, help="TCP port for MQTT clients, in the same way")
     parser.add_argument("--key", default="key", help="API key (4.4: AppID)")
     parser.add_argument("--secret", default="secret", help="API secret")
     parser.add_argument("--user-id-type", default="username", choices=["username", "clientid"])
@@ -43,6 +44,7 @@ def main() -> None:
             key=arguments.key,
             secret=arguments.secret,
             port=arguments.port,
+            mqtt_port=arguments.mqtt_port,
             pace=arguments.pace,
             user_id_type=arguments.user_id_type,
             log_requests=False,
@@ -56,7 +58,7 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: ended.set())
     with broker:
-        print(broker.url, flush=True)
+        print(broker.url, broker.mqtt_url, sep="\n", flush=True)
         ended.wait()
 
 

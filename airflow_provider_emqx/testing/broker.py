@@ -1,4 +1,4 @@
-"""FakeEmqx: a broker that exists as an HTTP API only, for tests and demonstrations."""
+"""FakeEmqx: a broker with its HTTP API and MQTT, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ from typing import Any
 from airflow_provider_emqx.testing import backups, rebalance
 from airflow_provider_emqx.testing.dispatch import SERVERLESS_RATE, Dispatcher
 from airflow_provider_emqx.testing.faults import KINDS, Fault, Match, Order
-from airflow_provider_emqx.testing.mqtt import (
-    FOREVER,
-    Client,
-    Message,
-    Subscription,
-    TopicMetrics,
-    valid_topic_filter,
-    valid_topic_name,
-)
+from airflow_provider_emqx.testing.mqtt.packets import Reason
+from airflow_provider_emqx.testing.mqtt.sessions import FOREVER, Client, Message, Subscription, TopicMetrics
+from airflow_provider_emqx.testing.mqtt.topics import valid_topic_filter, valid_topic_name
 from airflow_provider_emqx.testing.pace import Pace
 from airflow_provider_emqx.testing.passwords import User, make_hash
 from airflow_provider_emqx.testing.server import Served, Server
@@ -26,11 +20,11 @@ from airflow_provider_emqx.testing.v5.cluster import LISTENERS
 
 
 class FakeEmqx:
-    """A double of EMQX's management API on 127.0.0.1, in a thread of its own.
+    """A double of EMQX on 127.0.0.1, in a thread of its own: its management API, and its MQTT listener.
 
-    It answers as the real brokers do, traps included, and is held to recordings of them. Devices exist in memory:
-    :meth:`connect` and its neighbours play them. All methods may be called from any thread, also while the broker
-    is stopped.
+    The API answers as the real brokers do, traps included, and is held to recordings of them. Devices are MQTT clients
+    at :attr:`mqtt_url`, or exist in memory: :meth:`connect` and its neighbours play them. All methods may be called
+    from any thread, also while the broker is stopped.
 
     .. code-block:: python
 
@@ -45,6 +39,7 @@ class FakeEmqx:
     :param key: API key (4.4: AppID); :meth:`add_key` adds more.
     :param secret: Its secret.
     :param port: TCP port; 0 takes a free one. After :meth:`stop`, :meth:`start` takes the same one again.
+    :param mqtt_port: TCP port for MQTT clients, in the same way.
     :param pace: ``(rows per second of bulk writes, calls per second)``: be as slow as a real broker, for
         instance :data:`PACE_V5`. Not given: as fast as possible.
     :param user_id_type: Whether the ids of users are usernames or client ids: ``"username"``, ``"clientid"``.
@@ -69,6 +64,7 @@ class FakeEmqx:
         key: str = "key",
         secret: str = "secret",
         port: int = 0,
+        mqtt_port: int = 0,
         pace: tuple[float, float] | None = None,
         user_id_type: str = "username",
         password_hash_algorithm: Mapping[str, Any] | None = None,
@@ -112,6 +108,7 @@ class FakeEmqx:
         self._server = Server(
             self._dispatcher,
             port=port,
+            mqtt_port=mqtt_port,
             requests_per_connection=requests_per_connection or (100 if v4 else 1000),
             idle_timeout=idle_timeout if idle_timeout is not None else (5.0 if v4 else 60.0),
             pace=Pace(*pace) if pace else None,
@@ -178,6 +175,21 @@ class FakeEmqx:
     def url(self) -> str:
         """Origin, as ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def mqtt_port(self) -> int:
+        """Port for MQTT clients; 0 before the first start if none was asked for."""
+        return self._server.mqtt.port
+
+    @property
+    def mqtt_url(self) -> str:
+        """Address for MQTT clients, as ``mqtt://127.0.0.1:PORT``."""
+        return f"mqtt://127.0.0.1:{self.mqtt_port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Address for MQTT clients over WebSocket, as ``ws://127.0.0.1:PORT/mqtt``."""
+        return f"ws://127.0.0.1:{self.port}/mqtt"
 
     @property
     def api_url(self) -> str:
@@ -348,6 +360,7 @@ class FakeEmqx:
         node: str | None = None,
         connected_at: float | None = None,
         reconnects: bool = False,
+        on_message: Callable[[Message], object] | None = None,
     ) -> bool:
         """Connect a device.
 
@@ -362,6 +375,8 @@ class FakeEmqx:
         :param node: Node that it lands on; not given: the running ones in turn.
         :param connected_at: Since when it is connected, seconds since the epoch; not given: now.
         :param reconnects: It comes back at once when it is kicked.
+        :param on_message: Called with each message that it receives; it may publish, subscribe and disconnect, as
+            :meth:`reply` does, and must not wait.
         :return: ``False`` when the broker did not let it in: banned, a wrong password, or a node that is evacuated.
         """
         state = self.state
@@ -385,8 +400,9 @@ class FakeEmqx:
                 ip_address=ip_address,
                 port=state.next_port(),
                 reconnects=reconnects,
+                on_message=on_message,
             )
-            return state.connect(client, password)
+            return state.connect(client, password) == Reason.SUCCESS
 
     def connect_later(self, clientid: str, seconds: float, **options: Any) -> None:
         """Connect a device after a while of the broker's clock.
@@ -472,6 +488,7 @@ class FakeEmqx:
         qos: int = 0,
         retain: bool = False,
         clientid: str = "device",
+        properties: Mapping[str, Any] | None = None,
     ) -> int:
         """Publish as a device would.
 
@@ -480,6 +497,7 @@ class FakeEmqx:
         :param qos: Quality of service.
         :param retain: The broker keeps it; an empty payload makes it forget.
         :param clientid: Who publishes; it need not be connected.
+        :param properties: MQTT 5 properties, as ``{"response_topic": "a/b", "correlation_data": b"1"}``.
         :return: To how many subscriptions the message went; -1: it waits (``$delayed/…``).
         """
         if not valid_topic_name(topic) or qos not in {0, 1, 2}:
@@ -487,8 +505,30 @@ class FakeEmqx:
         content = payload.encode() if isinstance(payload, str) else payload
         with self.state.lock:
             self.state.tick()
-            message = Message(topic, content, qos, retain, from_clientid=clientid)
+            message = Message(topic, content, qos, retain, dict(properties or {}), from_clientid=clientid)
             return self.state.mqtt.publish(message)
+
+    def reply(
+        self, command: Message, payload: bytes | str = b"", *, clientid: str = "device", seconds: float = 0.0
+    ) -> None:
+        """Answer a message as a device with MQTT 5 would: to its response topic, with its correlation data.
+
+        :param command: A message with a response topic.
+        :param payload: Payload.
+        :param clientid: Who answers.
+        :param seconds: After how many seconds of the broker's clock.
+        """
+        topic = command.properties["response_topic"]
+        kept = {
+            name: command.properties[name] for name in ("correlation_data",) if name in command.properties
+        }
+        with self.state.lock:
+            if seconds:
+                self.state.schedule(
+                    seconds, lambda: self.publish(topic, payload, 1, clientid=clientid, properties=kept)
+                )
+            else:
+                self.publish(topic, payload, 1, clientid=clientid, properties=kept)
 
     def received(self, clientid: str) -> list[Message]:
         """Return what a device has received, ever: messages with ``topic``, ``payload``, ``qos``, ``retain``.

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_emqx.testing.dispatch import Dispatcher
 from airflow_provider_emqx.testing.faults import Fault, Faults
 from airflow_provider_emqx.testing.http import Answer, Request
+from airflow_provider_emqx.testing.mqtt.listener import WEBSOCKET_PATH, MqttListener
 from airflow_provider_emqx.testing.pace import HALF_A_TICK, Exit, Pace
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Server:
 
     :param dispatcher: Answers the requests.
     :param port: Port, 0 for a free one; the same port is taken again after a stop.
+    :param mqtt_port: Port for MQTT, in the same way.
     :param requests_per_connection: After so many, the answer has ``Connection: close``.
     :param idle_timeout: Seconds after which an idle connection is closed.
     :param pace: ``None``: as fast as it goes.
@@ -63,6 +66,7 @@ class Server:
         dispatcher: Dispatcher,
         *,
         port: int,
+        mqtt_port: int,
         requests_per_connection: int,
         idle_timeout: float,
         pace: Pace | None,
@@ -70,6 +74,7 @@ class Server:
     ) -> None:
         self.dispatcher = dispatcher
         self.port = port
+        self.mqtt = MqttListener(dispatcher.state, mqtt_port)
         self.requests_per_connection = requests_per_connection
         self.idle_timeout = idle_timeout
         self.pace = pace
@@ -79,7 +84,9 @@ class Server:
         self.requests: list[Served] = []
         self.request_count = 0
         self.connection_count = 0
+        self._state = dispatcher.state
         self._lock = dispatcher.state.lock
+        self._alarm: asyncio.TimerHandle | None = None
         self._served: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,7 +103,10 @@ class Server:
         # here too: a thread that cannot have one would never get ready either
         loop = asyncio.new_event_loop()
         try:
-            listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+            with ExitStack() as taken:
+                listener = taken.enter_context(socket.create_server(("127.0.0.1", self.port), backlog=512))
+                mqtt = self.mqtt.bind()
+                taken.pop_all()
         except OSError:
             loop.close()
             raise
@@ -105,7 +115,7 @@ class Server:
         self._loop, self._stop = loop, asyncio.Event()
         self._thread = threading.Thread(
             target=self._run,
-            args=(loop, self._stop, listener, ready),
+            args=(loop, self._stop, listener, mqtt, ready),
             name=f"FakeEmqx:{self.port}",
             daemon=True,
         )
@@ -128,14 +138,17 @@ class Server:
         loop: asyncio.AbstractEventLoop,
         stop: asyncio.Event,
         listener: socket.socket,
+        mqtt: socket.socket,
         ready: threading.Event,
     ) -> None:
         try:
-            loop.run_until_complete(self._main(stop, listener, ready))
+            loop.run_until_complete(self._main(stop, listener, mqtt, ready))
         finally:
             loop.close()
 
-    async def _main(self, stop: asyncio.Event, listener: socket.socket, ready: threading.Event) -> None:
+    async def _main(
+        self, stop: asyncio.Event, listener: socket.socket, mqtt: socket.socket, ready: threading.Event
+    ) -> None:
         from aiohttp import web
 
         self._exit = Exit() if self.pace else None
@@ -147,11 +160,19 @@ class Server:
             max_field_size=1 << 16,
             lingering_time=0,
         )
-        server = await asyncio.get_running_loop().create_server(web_server, sock=listener)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(web_server, sock=listener)
+        await self.mqtt.start(mqtt)
+        with self._lock:
+            self._state.on_schedule = lambda: loop.call_soon_threadsafe(self._set_alarm)
+        self._set_alarm()
         ready.set()
         try:
             await stop.wait()
         finally:
+            with self._lock:
+                self._state.on_schedule = None
+            self.mqtt.stop()
             server.close()
             for connection in web_server.connections:
                 if connection.transport is not None:
@@ -162,7 +183,21 @@ class Server:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
+    def _set_alarm(self) -> None:
+        """Do what is due, and come back when something is due again."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        with self._lock:
+            self._state.tick()
+            seconds = self._state.seconds_to_next()
+        # a due date far away is beyond the loop's clock; a second later it is looked at again
+        later = None if seconds is None else min(seconds + 0.001, 3600.0)
+        loop = asyncio.get_running_loop()
+        self._alarm = None if later is None else loop.call_later(later, self._set_alarm)
+
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        if incoming.path == WEBSOCKET_PATH and incoming.headers.get("upgrade", "").lower() == "websocket":
+            return await self.mqtt.serve_websocket(incoming)
         arrived = time.monotonic()
         transport = incoming.transport
         if transport is None:

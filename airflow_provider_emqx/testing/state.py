@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_emqx.testing.mqtt import Client, Sessions
+from airflow_provider_emqx.testing.mqtt.packets import Reason
+from airflow_provider_emqx.testing.mqtt.sessions import Client, Sessions
 from airflow_provider_emqx.testing.passwords import SHA256_PREFIX, SHA256_SUFFIX, User
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.tables import Table
@@ -167,6 +168,7 @@ class State:
         self.offset = 0.0  # by how much a test has moved the clock
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._dues = 0
+        self.on_schedule: Callable[[], object] | None = None  # what watches the clock is told of a new date
 
         self.routes_at = -math.inf  # when a restarted broker serves its paths
         self.databases_at = -math.inf  # when it serves its users and rules
@@ -229,6 +231,12 @@ class State:
         """Call a function after so many seconds of the broker's clock."""
         self._dues += 1
         heapq.heappush(self._due, (self.now() + seconds, self._dues, function))
+        if self.on_schedule is not None:
+            self.on_schedule()
+
+    def seconds_to_next(self) -> float | None:
+        """Return when the next thing is due, in seconds; ``None``: nothing is."""
+        return max(0.0, self._due[0][0] - self.now()) if self._due else None
 
     def tick(self) -> None:
         """Do what has become due. Called before every request and every look of a test."""
@@ -366,25 +374,36 @@ class State:
 
     # clients
 
-    def connect(self, client: Client, password: str | None) -> bool:
-        """Let a device connect, unless it is banned or its password is wrong."""
+    def user_id(self, client: Client) -> str | None:
+        """Return under which id the built-in database knows a client."""
+        return client.username if self.user_id_type == "username" else client.clientid
+
+    def connect(self, client: Client, password: str | None) -> Reason:
+        """Let a device connect, unless it is banned or its password is wrong.
+
+        :return: Why it was not let in, or success.
+        """
         metrics = self.mqtt.metrics
         for name in ("client.connect", "client.authenticate", "packets.received", "packets.connect.received"):
             metrics[name] += 1
-        user_id = client.username if self.user_id_type == "username" else client.clientid
+        user_id = self.user_id(client) or ""
         authenticator = self.authenticators.get(BUILT_IN)
-        refused = not self.nodes[client.node].lets_in or self.banned(
-            client.clientid, client.username, client.ip_address
-        )
-        if not refused and password is not None and (authenticator or self.auth_plugin):
-            refused = not self.verify(user_id or "", password)
+        refused = Reason.SUCCESS
+        if not self.nodes[client.node].lets_in:
+            refused = Reason.USE_ANOTHER_SERVER
+        elif self.banned(client.clientid, client.username, client.ip_address):
+            refused = Reason.BANNED
+        elif password is not None and (authenticator or self.auth_plugin):
+            if not self.verify(user_id, password):
+                known = user_id in self.users
+                refused = Reason.BAD_USER_NAME_OR_PASSWORD if known else Reason.NOT_AUTHORIZED
             if authenticator:
                 authenticator.tried["failed" if refused else "success"] += 1
         generation_4 = self.generation == "v4"
         if refused:
             metrics["client.auth.failure" if generation_4 else "authentication.failure"] += 1
             metrics["packets.connack.auth_error"] += 1
-            return False
+            return refused
         self.mqtt.connect(client)
         for name in ("client.connack", "client.connected", "packets.connack.sent", "packets.sent"):
             metrics[name] += 1
@@ -393,7 +412,7 @@ class State:
             metrics[
                 "client.auth.success.anonymous" if generation_4 else "authentication.success.anonymous"
             ] += 1
-        return True
+        return Reason.SUCCESS
 
     def kick(self, clientid: str) -> bool:
         """End a client's session; one that ``reconnects`` is back at once, unless it is banned."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, local_time
-from airflow_provider_emqx.testing.mqtt import Client
+from airflow_provider_emqx.testing.mqtt.sessions import Client
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import State
 from airflow_provider_emqx.testing.v4.replies import (

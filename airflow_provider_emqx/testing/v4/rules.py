@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request
-from airflow_provider_emqx.testing.mqtt import matches
+from airflow_provider_emqx.testing.mqtt.topics import matches
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import Resource, State, rule_topics
 from airflow_provider_emqx.testing.v4.replies import data, done, failed, listing, read_object

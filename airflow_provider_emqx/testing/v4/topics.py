@@ -9,13 +9,15 @@ from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_emqx.testing.http import Answer, Crash, HttpError, Request
-from airflow_provider_emqx.testing.mqtt import (
+from airflow_provider_emqx.testing.mqtt.sessions import (
     MAX_TOPIC_METRICS,
     TOPIC_METRICS,
     Client,
     Message,
     Subscription,
     TopicMetrics,
+)
+from airflow_provider_emqx.testing.mqtt.topics import (
     has_wildcard,
     matches,
     parse_filter,

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, parse_time, pick, rfc3339
-from airflow_provider_emqx.testing.mqtt import Client, Message, Subscription, parse_filter
+from airflow_provider_emqx.testing.mqtt.sessions import Client, Message, Subscription
+from airflow_provider_emqx.testing.mqtt.topics import parse_filter
 from airflow_provider_emqx.testing.routes import Route, since
 from airflow_provider_emqx.testing.state import State
 from airflow_provider_emqx.testing.v5.replies import (

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, rfc3339
-from airflow_provider_emqx.testing.mqtt import matches
+from airflow_provider_emqx.testing.mqtt.topics import matches
 from airflow_provider_emqx.testing.routes import Route, since, until
 from airflow_provider_emqx.testing.state import Resource, State, rule_topics
 from airflow_provider_emqx.testing.v5.replies import (

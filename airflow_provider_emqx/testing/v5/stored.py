@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, rfc3339
-from airflow_provider_emqx.testing.mqtt import Message, has_wildcard, matches
+from airflow_provider_emqx.testing.mqtt.sessions import Message
+from airflow_provider_emqx.testing.mqtt.topics import has_wildcard, matches
 from airflow_provider_emqx.testing.routes import Route, since
 from airflow_provider_emqx.testing.state import State
 from airflow_provider_emqx.testing.v5.replies import (

@@ -7,13 +7,15 @@ import binascii
 from typing import Any
 
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, pick, rfc3339
-from airflow_provider_emqx.testing.mqtt import (
+from airflow_provider_emqx.testing.mqtt.sessions import (
     MAX_TOPIC_METRICS,
     TOPIC_METRICS,
     Client,
     Message,
     Subscription,
     TopicMetrics,
+)
+from airflow_provider_emqx.testing.mqtt.topics import (
     has_wildcard,
     join_filter,
     matches,

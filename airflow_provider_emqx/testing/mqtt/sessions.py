@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
+from airflow_provider_emqx.testing.mqtt.packets import Reason
+from airflow_provider_emqx.testing.mqtt.topics import has_wildcard, matches, parse_filter
 from airflow_provider_emqx.testing.tables import Table
 
 MQUEUE_MAX = 1000
@@ -14,61 +16,6 @@ MQUEUE_MAX = 1000
 V311_EXPIRY = 7200
 #: Session expiry that never comes.
 FOREVER = 0xFFFFFFFF
-
-
-def matches(topic: str, topic_filter: str) -> bool:
-    """Tell whether a topic (or, as EMQX's listings use it, a subscribed filter) is matched by a filter."""
-    if topic == topic_filter:
-        return True
-    if topic.startswith("$") and topic_filter[:1] in {"+", "#"}:
-        return False
-    words, pattern = topic.split("/"), topic_filter.split("/")
-    for position, word in enumerate(pattern):
-        if word == "#":
-            return True
-        if position >= len(words) or word not in {"+", words[position]}:
-            return False
-    return len(words) == len(pattern)
-
-
-def has_wildcard(topic: str) -> bool:
-    """Tell whether a text is a filter rather than a topic name."""
-    return any(word in {"+", "#"} for word in topic.split("/"))
-
-
-def valid_topic_name(topic: str) -> bool:
-    """Tell whether one can publish to this topic."""
-    return 0 < len(topic.encode("utf-8", "surrogateescape")) <= 65535 and not (
-        set(topic) & {"+", "#"} or "\x00" in topic
-    )
-
-
-def valid_topic_filter(topic: str) -> bool:
-    """Tell whether one can subscribe to this filter."""
-    _, topic = parse_filter(topic)
-    words = topic.split("/")
-    return (
-        bool(topic)
-        and all(word in {"+", "#"} or not set(word) & {"+", "#"} for word in words)
-        and "#" not in words[:-1]
-    )
-
-
-def parse_filter(topic_filter: str) -> tuple[str | None, str]:
-    """Split a shared subscription into ``(group, filter)``; the group of a plain filter is ``None``."""
-    if topic_filter.startswith("$share/"):
-        _, group, rest = [*topic_filter.split("/", 2), "", ""][:3]
-        return group, rest
-    if topic_filter.startswith("$queue/"):
-        return "$queue", topic_filter[len("$queue/") :]
-    return None, topic_filter
-
-
-def join_filter(group: str | None, topic: str) -> str:
-    """Write a subscription as :func:`parse_filter` reads it."""
-    if group is None:
-        return topic
-    return f"$queue/{topic}" if group == "$queue" else f"$share/{group}/{topic}"
 
 
 @dataclass(slots=True)
@@ -102,6 +49,33 @@ class Subscription:
     nl: int = 0
     rap: int = 0
     rh: int = 0
+    identifier: int | None = None
+
+
+class Link(Protocol):
+    """The connection of a client that is there over a socket. Both methods may be called from any thread."""
+
+    def wake(self) -> None:
+        """Send what waits in the client's queue."""
+
+    def close(self, reason: Reason) -> None:
+        """End the connection."""
+
+
+@dataclass(slots=True)
+class Will:
+    """The message that a client leaves for when its connection ends without DISCONNECT."""
+
+    message: Message
+    delay: int = 0
+
+
+@dataclass(slots=True)
+class Sent:
+    """A message on its way to a client over a socket; ``released`` once PUBREC has come, with QoS 2."""
+
+    message: Message
+    released: bool = False
 
 
 @dataclass(slots=True)
@@ -128,6 +102,12 @@ class Client:
     mqueue_dropped: int = 0
     received: int = 0
     acl_cache: list[dict[str, Any]] = field(default_factory=list)
+    on_message: Callable[[Message], object] | None = None
+    link: Link | None = None
+    will: Will | None = None
+    inflight: dict[int, Sent] = field(default_factory=dict)
+    awaiting_rel: set[int] = field(default_factory=set)
+    last_packet_id: int = 0
 
     @property
     def lifetime(self) -> int:
@@ -172,20 +152,27 @@ class Sessions:
         old = self.clients.get(client.clientid)
         if old is not None:
             if client.clean_start:
-                self.remove(old.clientid)
+                self.remove(old.clientid, Reason.SESSION_TAKEN_OVER)
             else:
+                if old.link is not None:
+                    old.link.close(Reason.SESSION_TAKEN_OVER)
                 client.subscriptions = old.subscriptions
                 client.created_at = old.created_at
                 client.mqueue_dropped = old.mqueue_dropped
+                client.inflight, client.awaiting_rel = old.inflight, old.awaiting_rel
+                client.last_packet_id = old.last_packet_id
                 pending, old.mqueue = old.mqueue, []
                 self.clients[client.clientid] = client
-                self.inboxes.setdefault(client.clientid, []).extend(pending)
+                if client.link is not None:
+                    client.mqueue = pending
+                else:
+                    self.inboxes.setdefault(client.clientid, []).extend(pending)
                 self.metrics["session.resumed"] += 1
                 return
         self.clients[client.clientid] = client
         self.metrics["session.created"] += 1
 
-    def disconnect(self, clientid: str, keep: bool = True) -> bool:
+    def disconnect(self, clientid: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION) -> bool:
         """Close a client's connection; its session stays if it asked for that.
 
         :return: ``False`` when it was not connected.
@@ -195,23 +182,40 @@ class Sessions:
             return False
         self.metrics["client.disconnected"] += 1
         lifetime = client.lifetime
-        if keep and lifetime > 0:
-            client.connected = False
-            client.disconnected_at = self._now()
+        link, client.link = client.link, None
+        if link is not None:
+            link.close(reason)
+        client.connected = False
+        client.disconnected_at = self._now()
+        will = client.will
+        if lifetime > 0:
             if lifetime != FOREVER:
                 self._schedule(lifetime, lambda: self._expire(client))
+            if will is not None and will.delay:
+                self._schedule(min(will.delay, lifetime), lambda: self._speak(client))
+                return True
         else:
             self.remove(clientid)
             self.metrics["session.terminated"] += 1
+        self._speak(client)
         return True
 
-    def remove(self, clientid: str) -> Client | None:
+    def remove(self, clientid: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION) -> Client | None:
         """End a session with all that belongs to it."""
         client: Client | None = self.clients.pop(clientid, None)
         if client is not None:
             for topic in list(client.subscriptions):
                 self._unroute(client, topic)
+            if client.link is not None:
+                client.link.close(reason)
         return client
+
+    def _speak(self, client: Client) -> None:
+        """Publish a client's will, unless it is back."""
+        will, client.will = client.will, None
+        current = self.clients.get(client.clientid)
+        if will is not None and (current is None or current is client):
+            self.publish(will.message)
 
     def online(self) -> list[Client]:
         """Return the clients that are connected."""
@@ -348,22 +352,68 @@ class Sessions:
     def _hand_over(self, client: Client, subscription: Subscription, message: Message, retain: bool) -> None:
         qos = min(message.qos, subscription.qos)
         copy = replace(message, qos=qos, retain=retain)
-        if client.connected:
-            self.inboxes.setdefault(client.clientid, []).append(copy)
-            client.received += 1
-            self.metrics["messages.delivered"] += 1
-            self.metrics["messages.sent"] += 1
-            self.metrics[f"messages.qos{qos}.sent"] += 1
-            measured = self.topic_metrics.get(message.topic)
-            if measured is not None:
-                measured.count("out", qos)
+        if subscription.identifier is not None:
+            copy.properties = {**message.properties, "subscription_identifier": subscription.identifier}
+        if client.connected and client.link is None:
+            self.count_sent(client, copy)
+            if client.on_message is not None:
+                client.on_message(copy)
             return
         client.mqueue.append(copy)
+        if client.link is not None:
+            client.link.wake()
+            if not qos:
+                # is sent at once, however many wait to be acknowledged
+                return
         if len(client.mqueue) > MQUEUE_MAX:
             del client.mqueue[0]
             client.mqueue_dropped += 1
             self.metrics["delivery.dropped"] += 1
             self.metrics["delivery.dropped.queue_full"] += 1
+
+    def count_sent(self, client: Client, message: Message) -> None:
+        """Count a message that goes out to a client, and keep it for a look."""
+        self.inboxes.setdefault(client.clientid, []).append(message)
+        client.received += 1
+        self.metrics["messages.delivered"] += 1
+        self.metrics["messages.sent"] += 1
+        self.metrics[f"messages.qos{message.qos}.sent"] += 1
+        measured = self.topic_metrics.get(message.topic)
+        if measured is not None:
+            measured.count("out", message.qos)
+
+    def outgoing(self, client: Client, most: int) -> Iterator[tuple[int, Message]]:
+        """Take what a client over a socket is to be sent now: packet identifier (0 with QoS 0) and message.
+
+        :param most: How many may be on their way without an acknowledgement.
+        """
+        waiting: list[Message] = []
+        queue, client.mqueue = client.mqueue, waiting
+        for message in queue:
+            left = self.seconds_left(message)
+            if left is not None and left <= 0:
+                self.metrics["delivery.dropped"] += 1
+                self.metrics["delivery.dropped.expired"] += 1
+            elif message.qos and len(client.inflight) >= most:
+                waiting.append(message)
+            else:
+                packet_id = self._packet_id(client) if message.qos else 0
+                if packet_id:
+                    client.inflight[packet_id] = Sent(message)
+                self.count_sent(client, message)
+                yield packet_id, message
+
+    def seconds_left(self, message: Message) -> int | None:
+        """Return after how many seconds a message expires; ``None``: never."""
+        expiry = message.properties.get("message_expiry_interval")
+        return None if expiry is None else int(message.at + expiry - self._now())
+
+    @staticmethod
+    def _packet_id(client: Client) -> int:
+        while True:
+            client.last_packet_id = client.last_packet_id % 0xFFFF + 1
+            if client.last_packet_id not in client.inflight:
+                return client.last_packet_id
 
     def _release(self, msgid: str) -> None:
         """Publish a delayed message, unless it was deleted meanwhile."""
