@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.api import paging
+from airflow_provider_emqx.api import area
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxConfigError,
@@ -55,7 +55,7 @@ def test_a_listing_is_cut_in_the_result_and_complete_in_the_file(broker: Any, tm
 def test_a_listing_that_fails_leaves_the_file_of_the_last_one(
     broker: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "_LONGEST", 100)
+    monkeypatch.setattr(area, "_LONGEST", 100)
     path = tmp_path / "clients.jsonl"
     path.write_text("of yesterday")
     broker.connect_many([f"pump-{i}" for i in range(250)])

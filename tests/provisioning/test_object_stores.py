@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_emqx.api import paging
+from airflow_provider_emqx.api import area
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.auth import (
     EmqxExportUsersOperator,
@@ -243,7 +243,7 @@ def test_an_export_can_be_a_source(broker: Any, bucket: Bucket) -> None:
 def test_an_export_that_fails_leaves_the_object_alone(
     broker: Any, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(paging, "_LONGEST", 1_000)
+    monkeypatch.setattr(area, "_LONGEST", 1_000)
     bucket.put(**{name: b"of yesterday"})
     for number in range(2_500):
         broker.add_user(f"d{number}", "p")
