@@ -20,11 +20,20 @@ def exchange(request: Request) -> Operation[Any]:
     :return: the content; ``{"data", "meta"}`` where it is a page of a listing.
     :raises EmqxConfigError: for an unknown method or a path that would reach something else.
     """
-    if request.method not in _METHODS:
-        raise EmqxConfigError(f"method must be one of {', '.join(_METHODS)}, not {request.method!r}")
+    check_method(request.method)
     check_path(request.path)
     reply = yield request
     return {"data": reply.data, "meta": dict(reply.meta)} if reply.meta else reply.data
+
+
+def check_method(method: str) -> None:
+    """
+    Refuse a method that the API does not have.
+
+    :param method: in capitals.
+    """
+    if method not in _METHODS:
+        raise EmqxConfigError(f"method must be one of {', '.join(_METHODS)}, not {method!r}")
 
 
 def check_path(path: Any) -> None:

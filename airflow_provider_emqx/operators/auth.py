@@ -340,6 +340,14 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         self.path = path
         self.is_superuser = is_superuser
         self.user_id_type = user_id_type
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse a file of another form."""
+        from airflow_provider_emqx.provisioning.export import check_name
+
+        check_name(self.path)
+        optional("is_superuser", self.is_superuser)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file."""

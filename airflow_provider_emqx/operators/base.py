@@ -56,6 +56,8 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
         super().__init__(**kwargs)
         self.emqx_conn_id = emqx_conn_id
         self.rate_limit = rate_limit
+        if is_literal(rate_limit):
+            number("rate_limit", rate_limit)
 
     def check(self) -> None:
         """

@@ -55,6 +55,12 @@ class EmqxListClientsOperator(BaseEmqxOperator):
         self.filters = filters
         self.fields = fields
         self.output_path = output_path
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse filters that are no dict, and fields that are no names."""
+        mapping("filters", self.filters)
+        texts("fields", self.fields)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List."""
@@ -86,12 +92,22 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
         super().__init__(**kwargs)
         self.clientids = clientids
         self.topics = topics
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse client ids that no client has, and topics without a value."""
+        self._ids()
+        if isinstance(self.topics, str):
+            named("topics", self.topics)
+
+    def _ids(self) -> list[str]:
+        from airflow_provider_emqx.api.clientids import client_ids
+
+        return client_ids(named("clientids", self.clientids))
 
     def execute(self, context: Context) -> dict[str, list[dict[str, Any]]]:
         """Change the subscriptions of each client."""
-        from airflow_provider_emqx.api.clientids import client_ids
-
-        ids = client_ids(named("clientids", self.clientids))
+        ids = self._ids()
         topics = named("topics", self.topics) if isinstance(self.topics, str) else self.topics
         with self.hook() as hook:
             change = getattr(hook.api.clients, self._verb)

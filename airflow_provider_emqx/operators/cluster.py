@@ -69,11 +69,22 @@ class EmqxBackupOperator(BaseEmqxOperator):
         self.target = target
         self.keep = keep
         self.keep_on_broker = keep_on_broker
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse no directory, and counts that are none."""
+        if not str(self.target):
+            raise EmqxConfigError(
+                "target is empty; give a directory or a URL as s3://aws_default@bucket/emqx"
+            )
+        whole("keep", self.keep)
+        whole("keep_on_broker", self.keep_on_broker)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Export, download, check, write, and delete what is too old."""
         from airflow_provider_emqx.provisioning.backup import Store, take
 
+        self.check()
         keep, keep_on_broker = whole("keep", self.keep), whole("keep_on_broker", self.keep_on_broker)
         store = Store(self.target)
         with self.hook() as hook:
@@ -118,6 +129,12 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
         super().__init__(**kwargs)
         self.deactivate = deactivate
         self.history = history
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse names that are no texts, and what is neither true nor false."""
+        texts("deactivate", self.deactivate)
+        boolean("history", self.history)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """End alarms, then delete the history."""
@@ -187,16 +204,27 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         self.names = names
         self.output_path = output_path
         self.node = node
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse sections that no broker has, and a file of another form."""
+        from airflow_provider_emqx.provisioning.history import check_name
+
+        sections = texts("sections", self.sections)
+        known = ("stats", "metrics", "rates", "topic_metrics")
+        unknown = [section for section in sections if section not in known]
+        if unknown or not sections:
+            raise EmqxConfigError(f"sections must be any of {', '.join(known)}, not {unknown or sections!r}")
+        texts("names", self.names)
+        if self.output_path:
+            check_name(self.output_path)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, append."""
         from airflow_provider_emqx.provisioning.history import History
 
+        self.check()
         sections, names = texts("sections", self.sections), texts("names", self.names)
-        known = ("stats", "metrics", "rates", "topic_metrics")
-        unknown = [section for section in sections if section not in known]
-        if unknown or not sections:
-            raise EmqxConfigError(f"sections must be any of {', '.join(known)}, not {unknown or sections!r}")
         history = History(self.output_path) if self.output_path else None
         row: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with self.hook() as hook:
@@ -337,9 +365,22 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         self.timeout = timeout
         self.stop_when_empty = stop_when_empty
         self._started = False
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse what no node is called, settings that no evacuation has, and times that are none."""
+        from airflow_provider_emqx.api.base import path
+        from airflow_provider_emqx.api.rebalance import EVACUATION, options
+
+        path(self.node)
+        options(mapping("settings", self.settings), EVACUATION)
+        number("poll_interval", self.poll_interval)
+        seconds("timeout", self.timeout)
+        boolean("stop_when_empty", self.stop_when_empty)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start, wait, and stop if it does not end well."""
+        self.check()
         pause = number("poll_interval", self.poll_interval) or 10.0
         limit = seconds("timeout", self.timeout) or 3_600.0
         stop = boolean("stop_when_empty", self.stop_when_empty)
@@ -458,6 +499,16 @@ class EmqxApiOperator(BaseEmqxOperator):
         self.query = query
         self.json = json
         self.idempotent = idempotent
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse a method or a path that would reach something else."""
+        from airflow_provider_emqx.api.raw import check_method, check_path
+
+        check_method(str(self.method).upper())
+        check_path(self.path)
+        mapping("query", plain(self.query))
+        optional("idempotent", self.idempotent)
 
     def execute(self, context: Context) -> Any:
         """Send it."""

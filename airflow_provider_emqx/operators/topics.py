@@ -100,20 +100,21 @@ class EmqxPublishOperator(BaseEmqxOperator):
         self.messages = messages
         self.require_subscribers = require_subscribers
         self.retry_unsafe = retry_unsafe
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse messages that cannot be right."""
+        from airflow_provider_emqx.api.messages import message_row
+
+        boolean("retry_unsafe", self.retry_unsafe)
+        for place, message in enumerate(self._given(), 1):
+            message_row(message, place)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Publish."""
-        from airflow_provider_emqx.api.messages import is_delayed
-
-        messages: Sequence[Any] = self._given()
+        # the hook checks each message, as check() does
+        messages = self._given()
         demanding = boolean("require_subscribers", self.require_subscribers)
-        if demanding and any(
-            isinstance(message, Mapping) and is_delayed(str(message.get("topic"))) for message in messages
-        ):
-            raise EmqxConfigError(
-                "require_subscribers does not go with $delayed/…: who gets such a message shows only when its time has "
-                "come. Nothing was sent"
-            )
         with self.hook(retry_unsafe=boolean("retry_unsafe", self.retry_unsafe)) as hook:
             if demanding and hook.api_version == "v4":
                 raise EmqxUnsupportedError(
@@ -141,6 +142,19 @@ class EmqxPublishOperator(BaseEmqxOperator):
         return summary
 
     def _given(self) -> list[Mapping[str, Any]]:
+        from airflow_provider_emqx.api.messages import is_delayed
+
+        messages: list[Any] = self._one_or_several()
+        if boolean("require_subscribers", self.require_subscribers) and any(
+            isinstance(message, Mapping) and is_delayed(str(message.get("topic"))) for message in messages
+        ):
+            raise EmqxConfigError(
+                "require_subscribers does not go with $delayed/…: who gets such a message shows only when its time has "
+                "come. Nothing was sent"
+            )
+        return messages
+
+    def _one_or_several(self) -> list[Mapping[str, Any]]:
         messages = plain(self.messages)
         if messages is None:
             if self.topic is None or plain(self.payload) is None:
@@ -381,6 +395,11 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
         super().__init__(**kwargs)
         self.filters = filters
         self.output_path = output_path
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse filters that are no dict."""
+        mapping("filters", self.filters)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List."""

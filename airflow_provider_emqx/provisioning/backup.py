@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxNotFoundError
+from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 from airflow_provider_emqx.files import Location, exists, locate, open_to_read, replacing
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ class Store:
     """
 
     def __init__(self, target: Location) -> None:
-        if not str(target):
-            raise EmqxConfigError(
-                "target is empty; give a directory or a URL as s3://aws_default@bucket/emqx"
-            )
         self.target = locate(target)
 
     def write(self, filename: str, content: bytes, size: int | None) -> dict[str, Any]:

@@ -20,6 +20,18 @@ _NAMES = ("user_id", "is_superuser")
 _BLOCK = 1_000
 
 
+def check_name(target: Location) -> str:
+    """
+    Refuse a file of another form.
+
+    :return: the name in lower case, without ``.gz``.
+    """
+    name = str(target).lower().removesuffix(".gz")
+    if not name.endswith((".csv", ".jsonl", ".ndjson")):
+        raise EmqxConfigError(f"path must end in .csv or .jsonl, each also with .gz, not as {str(target)!r}")
+    return name
+
+
 def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = None) -> dict[str, Any]:
     """
     List the users into a file.
@@ -30,9 +42,7 @@ def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = N
     :return: ``{"users", "superusers", "path", "listing_moved"}``.
     :raises EmqxConfigError: if the file cannot be written.
     """
-    name = str(target).lower().removesuffix(".gz")
-    if not name.endswith((".csv", ".jsonl", ".ndjson")):
-        raise EmqxConfigError(f"path must end in .csv or .jsonl, each also with .gz, not as {str(target)!r}")
+    name = check_name(target)
     users = hook.list_users(is_superuser)
     # a broker that cannot be asked leaves the file of the last time alone
     first = list(islice(users, _BLOCK))

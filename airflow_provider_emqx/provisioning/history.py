@@ -15,6 +15,18 @@ from airflow_provider_emqx.files import Location, exists, locate, open_to_read, 
 log = logging.getLogger(__name__)
 
 
+def check_name(output: Location) -> str:
+    """
+    Refuse a file of another form.
+
+    :return: the name's suffix in lower case.
+    """
+    suffix = os.path.splitext(str(output).lower())[1]
+    if suffix not in (".jsonl", ".ndjson", ".csv"):
+        raise EmqxConfigError(f"output_path must end in .jsonl or .csv, not as {str(output)!r}")
+    return suffix
+
+
 class History:
     """
     A JSON Lines or CSV file of figures.
@@ -24,10 +36,7 @@ class History:
 
     def __init__(self, output: Location) -> None:
         self.output = output
-        suffix = os.path.splitext(str(output).lower())[1]
-        if suffix not in (".jsonl", ".ndjson", ".csv"):
-            raise EmqxConfigError(f"output must end in .jsonl or .csv, not as {str(output)!r}")
-        self._csv = suffix == ".csv"
+        self._csv = check_name(output) == ".csv"
         self._place = locate(output)
 
     def append(self, row: dict[str, Any]) -> None:

@@ -10,17 +10,35 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.operators.auth import (
     EmqxBanOperator,
+    EmqxExportUsersOperator,
     EmqxProvisionAclOperator,
     EmqxProvisionUsersOperator,
     EmqxUnbanOperator,
 )
-from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
-from airflow_provider_emqx.operators.cluster import EmqxSetRuleStateOperator
-from airflow_provider_emqx.operators.topics import EmqxClearRetainedOperator, EmqxTopicMetricsOperator
+from airflow_provider_emqx.operators.clients import (
+    EmqxKickClientsOperator,
+    EmqxListClientsOperator,
+    EmqxSubscribeOperator,
+)
+from airflow_provider_emqx.operators.cluster import (
+    EmqxApiOperator,
+    EmqxBackupOperator,
+    EmqxClearAlarmsOperator,
+    EmqxEvacuateNodeOperator,
+    EmqxMetricsSnapshotOperator,
+    EmqxSetRuleStateOperator,
+)
+from airflow_provider_emqx.operators.topics import (
+    EmqxClearRetainedOperator,
+    EmqxListSubscriptionsOperator,
+    EmqxPublishOperator,
+    EmqxTopicMetricsOperator,
+)
 from airflow_provider_emqx.sensors.cluster import EmqxClusterHealthSensor, EmqxMetricSensor
 from airflow_provider_emqx.sensors.topics import EmqxSubscriptionSensor
 
 USERS = {"source": "devices.csv"}
+MESSAGE = {"topic": "a", "payload": "x"}
 WRONG: list[tuple[type, dict[str, Any], str]] = [
     (EmqxProvisionUsersOperator, {**USERS, "mode": "synk"}, "mode must be one of"),
     (EmqxProvisionUsersOperator, {**USERS, "mode": "sync"}, "give scope"),
@@ -47,6 +65,44 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (EmqxTopicMetricsOperator, {"action": "register"}, "needs topics"),
     (EmqxSetRuleStateOperator, {"names": "a", "state": "on"}, "state must be one of"),
     (EmqxSetRuleStateOperator, {"names": "a", "state": "restarted"}, "cannot be restarted"),
+    (EmqxPublishOperator, {"topic": "a"}, "either topic and payload, or messages"),
+    (EmqxPublishOperator, {**MESSAGE, "messages": []}, "not both"),
+    (EmqxPublishOperator, {**MESSAGE, "qos": 3}, "qos must be"),
+    (EmqxPublishOperator, {**MESSAGE, "topic": "a/#"}, "wildcard"),
+    (EmqxPublishOperator, {**MESSAGE, "retain": "perhaps"}, "retain must be"),
+    (EmqxPublishOperator, {**MESSAGE, "properties": {"colour": "red"}}, "property 'colour'"),
+    (EmqxPublishOperator, {**MESSAGE, "retry_unsafe": "perhaps"}, "retry_unsafe must be"),
+    (EmqxPublishOperator, {"messages": [MESSAGE, {"topic": "a"}]}, "message 2: a message needs a payload"),
+    (EmqxPublishOperator, {"messages": "all"}, "messages must be"),
+    (
+        EmqxPublishOperator,
+        {**MESSAGE, "topic": "$delayed/5/a", "require_subscribers": True},
+        "require_subscribers does not go",
+    ),
+    (EmqxBackupOperator, {"target": ""}, "target is empty"),
+    (EmqxBackupOperator, {"target": "backups", "keep": 0}, "keep must be"),
+    (EmqxBackupOperator, {"target": "backups", "keep_on_broker": 1.5}, "keep_on_broker must be"),
+    (EmqxMetricsSnapshotOperator, {"sections": "state"}, "sections must be"),
+    (EmqxMetricsSnapshotOperator, {"sections": []}, "sections must be"),
+    (EmqxMetricsSnapshotOperator, {"output_path": "figures.txt"}, r"must end in \.jsonl"),
+    (EmqxMetricsSnapshotOperator, {"names": [1]}, "names must be"),
+    (EmqxClearAlarmsOperator, {"history": "perhaps"}, "history must be"),
+    (EmqxEvacuateNodeOperator, {"node": ".."}, "cannot be used"),
+    (EmqxEvacuateNodeOperator, {"node": "emqx@a", "settings": {"colour": "red"}}, "no setting 'colour'"),
+    (EmqxEvacuateNodeOperator, {"node": "emqx@a", "timeout": "soon"}, "timeout must be"),
+    (EmqxEvacuateNodeOperator, {"node": "emqx@a", "poll_interval": -1}, "poll_interval must be"),
+    (EmqxApiOperator, {"path": "clients"}, "must begin with /"),
+    (EmqxApiOperator, {"path": "/clients/.."}, "dot segment"),
+    (EmqxApiOperator, {"path": "/clients", "method": "FETCH"}, "method must be one of"),
+    (EmqxApiOperator, {"path": "/clients", "idempotent": "perhaps"}, "idempotent must be"),
+    (EmqxApiOperator, {"path": "/clients", "query": "all"}, "query must be"),
+    (EmqxApiOperator, {"path": "/clients", "rate_limit": 0}, "rate_limit must be"),
+    (EmqxListClientsOperator, {"filters": "connected"}, "filters must be"),
+    (EmqxListSubscriptionsOperator, {"filters": ["connected"]}, "filters must be"),
+    (EmqxSubscribeOperator, {"clientids": "", "topics": "a"}, "clientids has no value"),
+    (EmqxSubscribeOperator, {"clientids": "..", "topics": "a"}, "cannot be used"),
+    (EmqxExportUsersOperator, {"path": "users.txt"}, r"path must end in \.csv"),
+    (EmqxExportUsersOperator, {"path": "users.csv", "is_superuser": "perhaps"}, "is_superuser must be"),
     (EmqxClusterHealthSensor, {"nodes": "some"}, "nodes"),
     (EmqxMetricSensor, {"metric": "x", "threshold": "many"}, "threshold"),
     (EmqxSubscriptionSensor, {"topic": "a", "min_subscribers": 0}, "min_subscribers"),
@@ -71,6 +127,14 @@ def test_it_is_refused_when_the_dag_is_parsed(made: type, arguments: dict[str, A
         (EmqxBanOperator, {"who": "a", "kind": "{{ params.kind }}", "duration": 1}),
         (EmqxKickClientsOperator, {"clientids": "{{ params.ids }}"}),
         (EmqxTopicMetricsOperator, {"action": "{{ params.action }}"}),
+        (EmqxPublishOperator, {"topic": "{{ params.topic }}", "payload": "x"}),
+        (EmqxPublishOperator, {**MESSAGE, "qos": "{{ params.qos }}"}),
+        (EmqxPublishOperator, {"messages": "{{ params.messages }}"}),
+        (EmqxBackupOperator, {"target": "{{ params.target }}"}),
+        (EmqxBackupOperator, {"target": "backups", "keep": "{{ params.keep }}"}),
+        (EmqxMetricsSnapshotOperator, {"output_path": "{{ params.output }}"}),
+        (EmqxEvacuateNodeOperator, {"node": "{{ params.node }}"}),
+        (EmqxApiOperator, {"path": "{{ params.path }}", "rate_limit": "{{ params.rate }}"}),
         (EmqxMetricSensor, {"metric": "x", "threshold": "{{ params.many }}"}),
     ],
 )
@@ -87,3 +151,12 @@ def test_neither_is_the_output_of_another_task() -> None:
         EmqxProvisionUsersOperator.partial(task_id="mapped", mode="sync", scope="dev-").expand(
             source=other.output
         )
+        EmqxPublishOperator(task_id="publish", topic="a", payload=other.output)
+        EmqxPublishOperator(task_id="publish_all", messages=other.output)
+        EmqxPublishOperator.partial(task_id="publish_each", topic="a").expand(payload=other.output)
+
+
+def test_what_is_refused_then_shows_no_payload() -> None:
+    with DAG("parsed", schedule=None), pytest.raises(EmqxConfigError, match="payload") as caught:
+        EmqxPublishOperator(task_id="task", topic="a", payload={1, "a-secret"})
+    assert "a-secret" not in str(caught.value)

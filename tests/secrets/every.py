@@ -242,10 +242,11 @@ def failures(files: dict[str, str]) -> None:
         topic_sensors.EmqxRetainedMessageSensor(
             task_id=f"bad_wait_{kind}", topic="t", payload=value, poke_interval=0.1, timeout=0.3
         )
-    topics.EmqxPublishOperator(task_id="bad_topic", topic="t/#", payload=PAYLOAD)
-    topics.EmqxPublishOperator(task_id="bad_type", topic="t", payload={1, PAYLOAD})  # no JSON
+    late = "{{ 't' }}"  # what shows when the DAG is parsed makes no task
+    topics.EmqxPublishOperator(task_id="bad_topic", topic="{{ 't/#' }}", payload=PAYLOAD)
+    topics.EmqxPublishOperator(task_id="bad_type", topic=late, payload={1, PAYLOAD})  # no JSON
     topics.EmqxPublishOperator(
-        task_id="bad_twice", topic="t", payload=PAYLOAD, messages=[{"payload": PAYLOAD}]
+        task_id="bad_twice", topic=late, payload=PAYLOAD, messages=[{"payload": PAYLOAD}]
     )
 
 
