@@ -44,9 +44,11 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         rejected: id (as ``username:alice``), line, outcome, reason (templated). Of a dry run it has every row. A local
         file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
         dict.
-    :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``; by
-        default told by the source's suffix. Files packed with gzip, bz2, xz or Zstandard are recognised by their
-        content (templated).
+    :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``, by
+        default told by the source's suffix; or what another broker has exported, told by the content:
+        ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, or ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6, of
+        which the rules of the connection's namespace are taken. Files packed with gzip, bz2, xz or Zstandard are
+        recognised by their content (templated).
     :param columns: the source's own names, where they differ: ``{"clientid": "device"}``, of JSON also dotted:
         ``"device.id"`` (templated).
     :param rows: of JSON: name of the array in an object, as ``"data.items"`` (templated).
@@ -136,6 +138,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         """Read, check, write."""
         from airflow_provider_emqx.provisioning.acl import AclPlan, RulesFormat, provision
         from airflow_provider_emqx.provisioning.sources import read_source
+        from airflow_provider_emqx.provisioning.target import Target
 
         plan = AclPlan(
             mode=self.mode,
@@ -144,16 +147,17 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,
         )
-        how = RulesFormat(
-            name=self.format or None,
-            columns=mapping("columns", self.columns or None),
-            ids_only=self.mode == "delete",
-            rows=self.rows or "",
-            delimiter=self.delimiter,
-            quoting=self.quoting,
-            encoding=self.encoding,
-            strip=optional("strip", self.strip),
-        )
-        source = read_source(plain(self.source), how)
         with self.hook() as hook:
+            how = RulesFormat(
+                name=self.format or None,
+                columns=mapping("columns", self.columns or None),
+                ids_only=self.mode == "delete",
+                rows=self.rows or "",
+                delimiter=self.delimiter,
+                quoting=self.quoting,
+                encoding=self.encoding,
+                strip=optional("strip", self.strip),
+                target=Target(hook),
+            )
+            source = read_source(plain(self.source), how)
             return provision(hook, source, plan, lambda summary: keep_result(context, summary))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.hidden import is_literal, plain
@@ -55,8 +56,11 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         password. A local file may be read by its owner only. Without it the first 100 rejected rows are in the log and
         in the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
-        the extra ``parquet``); by default told by the source's suffix. Files packed with gzip, bz2, xz, or Zstandard
-        (needs the extra ``parquet``), are recognised by their content.
+        the extra ``parquet``), by default told by the source's suffix; or what another broker has exported, told by the
+        content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, of which the users of ``user_id_type`` are taken, or
+        ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6, of which those of the connection's namespace are. Users
+        of these have password hashes; the authenticator must make the same, or the run ends before it begins. Files
+        packed with gzip, bz2, xz, or Zstandard (needs the extra ``parquet``), are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``; of
         JSON also dotted, as ``"auth.secret"``, for what stands inside of an object.
     :param rows: of JSON: name of the array in an object, as ``"data.items"``.
@@ -99,11 +103,12 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
-        "unaddressable", "seconds", "rows_per_second", "phases", "chunks", "acl_changed", "listing_moved", "dry_run",
-        "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users in scope that no row names and
-        that stay, since no request can name them. ``unread`` names the first 100 directories and files beside those of
-        a directory that are not read.
-        ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not tell. It is pushed to XCom
+        "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "chunks", "acl_changed",
+        "listing_moved", "dry_run", "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users in
+        scope that no row names and that stay, since no request can name them; ``not_carried`` rejected rows whose salt
+        an import of users cannot carry. ``unread`` names the first 100 directories and files beside those of a
+        directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not
+        tell. It is pushed to XCom
         also when the task fails because of rejected rows or a source that breaks off.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.
     :raises EmqxError: if the broker fails; rows before that are done, and running again converges.
@@ -247,6 +252,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         """Provision the source."""
         from airflow_provider_emqx.provisioning.hashing import pepper_of
         from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
+        from airflow_provider_emqx.provisioning.target import Target
         from airflow_provider_emqx.provisioning.task import provision
 
         plan = self._plan(
@@ -264,9 +270,9 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             shard=self.shard,
             acl_rules=self.acl_rules,
         )
-        how = self._format()
-        source = self._read(how)
         with self.hook(user_id_type=self.user_id_type or None) as hook:
+            how = replace(self._format(), target=Target(hook))
+            source = self._read(how)
             # Airflow 3.3 and newer; without it a repeated task sends everything again, which converges as well
             store: Any = context.get("task_state_store")
             keeps = store is not None and source.files and not plan.dry_run

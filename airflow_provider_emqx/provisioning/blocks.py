@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
+if TYPE_CHECKING:
+    from airflow_provider_emqx.provisioning.target import Target
+
 #: fields that a row may have, in the order in which rows of every source give them
-FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "acl")
+FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "salt_base64", "acl")
 QUOTINGS = ("standard", "none")
-FORMATS = ("csv", "json", "jsonl", "parquet")
+#: what brokers export: the JSON of EMQX 4, the archives of 5 and 6
+EXPORT, ARCHIVE = "emqx4-export", "emqx-archive"
+FORMATS = ("csv", "json", "jsonl", "parquet", EXPORT, ARCHIVE)
 
 
 class Bad(NamedTuple):
@@ -52,8 +57,8 @@ class Format:
     How a file is to be read.
 
     :param name: ``"csv"``, ``"json"`` (an array of objects, or objects one after the other), ``"jsonl"``
-        (objects in lines), ``"parquet"``, or
-        ``None`` to tell by the file's suffix. Whether it is compressed is told by its content.
+        (objects in lines), ``"parquet"``, ``"emqx4-export"``, ``"emqx-archive"``, or ``None`` to tell: what brokers
+        have exported by its content, others by the file's suffix. Whether it is compressed is told by its content.
     :param columns: name of the source's column for each field that is called otherwise there; of objects also dotted,
         as ``"auth.secret"``, for what stands inside of another.
     :param rows: of JSON: dotted name of the array in an object, as ``"data.items"``.
@@ -64,6 +69,7 @@ class Format:
     :param encoding: of the text; a byte order mark is accepted in UTF-8.
     :param strip: whether white space around texts is taken off (``True``) or kept (``False``). ``None``: rows with
         white space around a name or a password are rejected, since nobody can tell which is meant.
+    :param target: the broker that the rows are for; it chooses among those that another broker has exported.
     """
 
     name: str | None = None
@@ -74,7 +80,10 @@ class Format:
     rows: str = ""
     encoding: str = "utf-8"
     strip: bool | None = None
+    target: Target | None = field(default=None, repr=False, compare=False)
 
+    #: which part of what a broker has exported is meant: ``"users"``, ``"rules"`` or ``"bans"``
+    what: ClassVar[str] = "users"
     #: what rows may have, in the order in which blocks give it
     fields: ClassVar[tuple[str, ...]] = FIELDS
     #: of which white space around a value makes another name or secret

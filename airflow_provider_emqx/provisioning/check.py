@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from typing import Any, NamedTuple
 
 from airflow_provider_emqx.api.base import Broker, is_utf8, path
 from airflow_provider_emqx.api.bulk import MAX_BODY
+from airflow_provider_emqx.api.salts import not_carried
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning import rules
@@ -16,7 +19,7 @@ from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 
 User = dict[str, Any]
 
-_HASH, _SALT, _ACL = (FIELDS.index(name) for name in ("password_hash", "salt", "acl"))
+_HASH = FIELDS.index("password_hash")
 _FLAGS: dict[object, bool] = {
     None: False,
     False: False,
@@ -154,8 +157,12 @@ class Checker:
     def _rich(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
         """Check rows of which some have a ready-made hash, or ACL rules."""
         lines, users, ids, size = [], [], [], 0
-        for line, user_id, password, flag, hashed, salt, acl in zip(block.lines, *block.columns, strict=True):
+        for line, user_id, password, flag, hashed, salt, coded, acl in zip(
+            block.lines, *block.columns, strict=True
+        ):
             reason = self._wrong_id(user_id)
+            if not reason and coded not in (None, ""):
+                salt, reason = self._decoded(user_id, salt, coded)
             if not reason and hashed in (None, ""):
                 reason = "there is a salt without a password_hash" if salt not in (None, "") else None
                 reason = reason or self._wrong_password(password)
@@ -216,11 +223,24 @@ class Checker:
         if password not in (None, ""):
             return "there is a password beside the password_hash: which one counts?"
         reason = _wrong_text("password_hash", hashed)
-        if not reason and salt not in (None, ""):
+        if not reason and salt not in (None, "") and not isinstance(salt, bytes):
             reason = _wrong_text("salt", salt)
         if not reason and self._algorithm is not None:
-            reason = self._algorithm.wrong(str(hashed), str(salt or ""))
+            reason = self._algorithm.wrong(str(hashed), bool(salt))
         return reason
+
+    def _decoded(self, user_id: Any, salt: object, coded: object) -> tuple[str | bytes, str | None]:
+        """Read a salt that may be any bytes: text where it is one, since that can be sent to every broker."""
+        if salt not in (None, ""):
+            return "", "there is a salt beside the salt_base64: which one counts?"
+        try:
+            data = base64.b64decode(str(coded), validate=True)
+        except (binascii.Error, ValueError):
+            return "", "salt_base64 is not base64"
+        try:
+            return data.decode(), None
+        except UnicodeDecodeError:
+            return data, not_carried(self._broker, user_id, data)
 
     def _as_stored(self, hashed: Any) -> Any:
         """EMQX makes its hex digits small, and compares them as they are."""
@@ -251,7 +271,7 @@ def weight(user: User) -> int:
 
     :param user: as :meth:`Checker.check` gives it.
     """
-    return len(json.dumps(user, ensure_ascii=False).encode()) + 2
+    return len(json.dumps(user, ensure_ascii=False, default=bytes.hex).encode()) + 2
 
 
 def too_large(size: int) -> str:

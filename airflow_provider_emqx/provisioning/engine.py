@@ -20,7 +20,7 @@ from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.check import Checked, Checker
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
-from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
+from airflow_provider_emqx.provisioning.hashing import Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
 from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import (
@@ -38,6 +38,7 @@ from airflow_provider_emqx.provisioning.outcomes import (
 from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
 from airflow_provider_emqx.provisioning.sources import Source, read_source
 from airflow_provider_emqx.provisioning.state import State
+from airflow_provider_emqx.provisioning.target import Target, hashing_of, user_id_type
 from airflow_provider_emqx.provisioning.writing import Writer
 
 if TYPE_CHECKING:
@@ -238,23 +239,8 @@ class Run:
     def _make_checker(self) -> Checker:
         """Look at the broker, and refuse what it cannot do before anything is sent."""
         hook, plan = self.hook, self.plan
-        broker, users = hook.broker, hook.api.users
-        algorithm = no_hashes = None
-        # the API of Serverless shows the users, not the authenticator
-        if not broker.serverless:
-            self._kind = hook.run(users.user_id_type())
-            _same_type(hook, self._kind)
-        if broker.is_scram:
-            no_hashes = f"{broker.authenticator} keeps no password hashes"
-        elif broker.is_v4 or not users.has_bulk_upsert():
-            no_hashes = f"ready-made hashes need EMQX 5.7 or newer; this is {broker}"
-        elif broker.serverless:
-            no_hashes = "EMQX Cloud Serverless does not tell how it hashes passwords"
-        elif plan.mode not in IDS_ONLY:
-            try:
-                algorithm = Algorithm.of(hook.run(users.get_authenticator()))
-            except EmqxConfigError as error:
-                no_hashes = error.message
+        self._kind = user_id_type(hook)
+        algorithm, no_hashes = (None, "") if plan.mode in IDS_ONLY else hashing_of(hook)
         self._slow = algorithm is not None and algorithm.slow and not plan.hash_passwords
         if plan.hash_passwords and plan.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
@@ -264,10 +250,10 @@ class Run:
                 )
             self._hasher = Hasher(algorithm, plan.pepper)
         return Checker(
-            broker,
+            hook.broker,
             ids_only=plan.mode in IDS_ONLY,
             algorithm=algorithm,
-            no_hashes=no_hashes or "",
+            no_hashes=no_hashes,
             hasher=self._hasher,
             keep=plan.mode in PRUNING,
         )
@@ -333,7 +319,7 @@ def provision_users(hook: EmqxHook, rows: Any, plan: Plan, strip: bool | None = 
     :return: an iterator over the outcomes; the work is done as it is advanced.
     :raises EmqxError: if the source or the broker fails, after the outcomes of the rows that were done before.
     """
-    source = read_source(rows, Format(ids_only=plan.mode in IDS_ONLY, strip=strip))
+    source = read_source(rows, Format(ids_only=plan.mode in IDS_ONLY, strip=strip, target=Target(hook)))
     return _outcomes(Run(hook, plan, source.expected), source)
 
 
@@ -372,11 +358,3 @@ def _hashed(checked: Iterator[Checked], hasher: Hasher) -> Iterator[Checked]:
 def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     start = time.monotonic()
     return work(), time.monotonic() - start
-
-
-def _same_type(hook: EmqxHook, kind: str) -> None:
-    if hook.user_id_type not in (None, kind):
-        raise EmqxConfigError(
-            f"user_id_type is {hook.user_id_type!r}, but the users of {hook.broker.authenticator} are keyed by {kind}: "
-            "on EMQX 5 and newer the authenticator decides, leave user_id_type out or change the authenticator"
-        )

@@ -419,12 +419,13 @@ def read_json_array(text: io.TextIOWrapper, how: Format, where: Where) -> Iterat
     :return: blocks of rows.
     :raises EmqxError: if the text is broken, after the rows before that.
     """
-    yield from objects(_Array(text, where).items(how), how)
+    yield from objects(JsonText(text, where).items(how), how)
 
 
-class _Array:
+class JsonText:
     """
-    Takes one item after the other off a JSON array, or off a row of objects, reading on as needed.
+    Takes one item after the other off a JSON array, off a row of objects, or off the arrays in one, reading on as
+    needed.
 
     :param text: opened without translation of line ends.
     :param where: told the line of each item.
@@ -482,6 +483,20 @@ class _Array:
                 self._next_character()
         self._at += 1
 
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        """
+        Take an object apart: each array in it item by item, under its name, other values whole.
+
+        :raises EmqxConfigError: if there is no object, it is not whole, or something follows.
+        """
+        for name in self._names("an object is expected: it must begin with {"):
+            if self._next_character() == "[":
+                yield from ((name, item) for _, item in self._items())
+            else:
+                yield name, self._item()
+        if self._next_character():
+            raise self._broken("something follows the end of the JSON")
+
     def _items_of(self, names: list[str]) -> Iterator[tuple[int, Any]]:
         """Take the items of an array inside of an object, and see that the object is whole."""
         if not names:
@@ -489,9 +504,24 @@ class _Array:
                 raise self._broken("what rows names is no array")
             yield from self._items()
             return
-        if self._next_character() != "{":
-            raise self._broken(f"an object with the field {names[0]!r} is expected, as rows says")
         found = False
+        for key in self._names(f"an object with the field {names[0]!r} is expected, as rows says"):
+            if key != names[0]:
+                self._item()
+            elif found:
+                raise self._broken(f"the object has the field {key!r} twice")
+            else:
+                found = True
+                yield from self._items_of(names[1:])
+        if not found:
+            raise self._where.broken(
+                f"the object has no field {names[0]!r}, which rows names", self._current_line()
+            )
+
+    def _names(self, expected: str) -> Iterator[str]:
+        """Take one name after the other off an object; between them, who asks takes the value."""
+        if self._next_character() != "{":
+            raise self._broken(expected)
         mark = ""
         while mark != "}":
             self._at += 1
@@ -502,21 +532,11 @@ class _Array:
                 raise self._broken("the JSON breaks here: a name and a colon are expected")
             self._at += 1
             self._next_character()
-            if key != names[0]:
-                self._item()
-            elif found:
-                raise self._broken(f"the object has the field {key!r} twice")
-            else:
-                found = True
-                yield from self._items_of(names[1:])
+            yield key
             mark = self._next_character()
             if mark not in ("}", ","):
                 raise self._broken("the JSON breaks here: a comma or } is expected")
         self._at += 1
-        if not found:
-            raise self._where.broken(
-                f"the object has no field {names[0]!r}, which rows names", self._current_line()
-            )
 
     def _item(self) -> Any:
         while True:

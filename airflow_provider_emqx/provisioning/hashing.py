@@ -86,12 +86,20 @@ class Algorithm:
             return f"pbkdf2 of {self.mac} and {self.length} bytes"
         return f"{self.name} ({'no salt' if self.salt_position == 'disable' else f'salt as {self.salt_position}'})"
 
-    def wrong(self, password_hash: str, salt: str) -> str | None:
+    def settings(self) -> str:
+        """Write it as the configuration of an authenticator has it."""
+        if self.name == "bcrypt":
+            return f"{{name = bcrypt, salt_rounds = {self.rounds}}}"
+        if self.name == "pbkdf2":
+            return f"{{name = pbkdf2, mac_fun = {self.mac}, iterations = {self.rounds}, dk_length = {self.length}}}"
+        return f"{{name = {self.name}, salt_position = {self.salt_position}}}"
+
+    def wrong(self, password_hash: str, salted: bool) -> str | None:
         """
         Tell why a ready-made hash cannot be one of this algorithm, which would lock its device out.
 
         :param password_hash: as the source gives it.
-        :param salt: the same.
+        :param salted: whether there is a salt beside it.
         :return: the reason, ``None`` if it looks right.
         """
         if self.name == "bcrypt":
@@ -102,7 +110,7 @@ class Algorithm:
             digits = 2 * self.length if self.name == "pbkdf2" else _DIGITS[self.name]
             if not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", password_hash):
                 return f"password_hash is not of {digits} hex digits: the authenticator expects {self}"
-            if salt and not self.takes_salt:
+            if salted and not self.takes_salt:
                 return f"there is a salt, but the authenticator expects {self}"
         return None
 

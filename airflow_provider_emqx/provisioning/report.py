@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any
 
+from airflow_provider_emqx.api.salts import NOT_CARRIED
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location, locate, open_to_write
 from airflow_provider_emqx.provisioning.outcomes import (
@@ -53,6 +54,8 @@ class Tally:
     created: int | None = 0
     updated: int | None = 0
     unchanged: int | None = 0
+    #: rejected ones whose salt an import of users cannot carry
+    not_carried: int = 0
     rejected_rows: list[Outcome] = field(default_factory=list)
     #: how often each reason for rejecting was met, and the first row
     reasons: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
@@ -103,6 +106,7 @@ class Tally:
         self.rejected_rows += rejected[: SHOWN - len(self.rejected_rows)]
         for outcome in rejected:
             reason = outcome.reason
+            self.not_carried += reason.startswith(NOT_CARRIED)
             if reason not in self.reasons and len(self.reasons) >= _COUNTED:
                 reason = _OTHERS
             count, first = self.reasons.get(reason, (0, outcome))
@@ -241,6 +245,7 @@ class Tally:
             "unchanged": self.unchanged,
             "pruned": self.pruned,
             "unaddressable": self.unaddressable,
+            "not_carried": self.not_carried,
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.total / max(self.seconds, 0.001)),
         }

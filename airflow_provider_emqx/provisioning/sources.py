@@ -12,6 +12,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, NamedTuple, cast
 
@@ -28,7 +29,7 @@ from airflow_provider_emqx.files import (
     shown,
     size_and_age,
 )
-from airflow_provider_emqx.provisioning.blocks import Block, Format, trimmed
+from airflow_provider_emqx.provisioning.blocks import ARCHIVE, EXPORT, Block, Format, trimmed
 from airflow_provider_emqx.provisioning.formats import (
     FAILURES,
     Where,
@@ -38,6 +39,7 @@ from airflow_provider_emqx.provisioning.formats import (
     read_json_lines,
     read_parquet,
 )
+from airflow_provider_emqx.provisioning.moving import read_moved, recognise
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _READERS = {"csv": read_csv, "json": read_json_array, "jsonl": read_json_lines}
@@ -129,7 +131,7 @@ def read_source(given: Any, how: Format) -> Source:
         found = find(given, how)
         files = found.files
         return Source(
-            trimmed(read_files(files, how), how),
+            read_files(files, how),
             files,
             lambda: estimate(files, how),
             found.takes,
@@ -165,7 +167,7 @@ def estimate(files: Sequence[Location], how: Format) -> int | None:
     :param files: as :func:`find` gives them.
     :param how: their format.
     """
-    name = how.name or _format_of(files[0])
+    name = how.name or _known(str(files[0]))
     sizes = [size_and_age(file) for file in files]
     with open_to_read(files[0]) as raw:
         start = raw.read(1 << 16)
@@ -178,7 +180,7 @@ def estimate(files: Sequence[Location], how: Format) -> int | None:
         if name == "csv"
         else text.count(f'"{how.column("user_id").rpartition(".")[2]}"'.encode())
     )
-    if not rows or name == "parquet" or None in sizes:
+    if not rows or name not in _READERS or None in sizes:
         return None
     return round(rows / len(start) * sum(found[0] for found in sizes if found))
 
@@ -270,29 +272,62 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
     :raises EmqxError: if reading fails, or the file was changed meanwhile; the same.
     """
     title = shown(source)
-    name = how.name or _format_of(source)
-    if how.rows and name != "json":
-        raise EmqxConfigError(f"rows names the array in a JSON file, but {title} is {name}: leave it out")
     where = Where(title)
     before = size_and_age(source)
-    with open_to_read(source) as raw:
-        if name == "parquet":
-            yield from read_parquet(raw, how, where)
-        else:
-            with _plain(raw, where) as plain:
-                _check_is_text(plain, how, where)
-                text = io.TextIOWrapper(
-                    cast("IO[bytes]", plain),
-                    encoding=_codec(how.encoding),
-                    errors="surrogateescape",
-                    newline="",
-                )
-                yield from _READERS[name](text, how, where)
+    name = how.name or _known(str(source))
+    # a pipe, which has no size, can be read only once
+    if how.name is None and name in (None, "json") and (before is None or before[0]):
+        name = _exported(source, where) or name
+    if name is None:
+        raise _unknown(source)
+    if name in (EXPORT, ARCHIVE):
+        # what a broker has written is exact: nothing is taken off its texts
+        yield from read_moved(name, partial(_opened, source, name == ARCHIVE, where), how, where)
+    elif how.rows and name != "json":
+        raise EmqxConfigError(f"rows names the array in a JSON file, but {title} is {name}: leave it out")
+    else:
+        yield from trimmed(_read_rows(source, name, how, where), how)
     # a pipe has no size, and its age changes; with rows that were missed, users would be deleted
     if before and before[0] and size_and_age(source) != before:
         raise EmqxError(
             f"{title} was changed while it was read: some rows may have been missed. Run the task again"
         )
+
+
+def _read_rows(source: Location, name: str, how: Format, where: Where) -> Iterator[Block]:
+    with open_to_read(source) as raw:
+        if name == "parquet":
+            yield from read_parquet(raw, how, where)
+            return
+        with _plain(raw, where) as plain:
+            _check_is_text(plain, how, where)
+            text = io.TextIOWrapper(
+                cast("IO[bytes]", plain),
+                encoding=_codec(how.encoding),
+                errors="surrogateescape",
+                newline="",
+            )
+            yield from _READERS[name](text, how, where)
+
+
+def _exported(source: Location, where: Where) -> str | None:
+    """Tell by the content whether a broker has exported a file, and in which form."""
+    try:
+        with _opened(source, False, where) as plain:
+            return recognise(plain.peek(1 << 10))
+    except FAILURES:
+        # told when it is read
+        return None
+
+
+@contextmanager
+def _opened(source: Location, packed: bool, where: Where) -> Iterator[Any]:
+    with open_to_read(source) as raw:
+        if packed:
+            yield raw
+            return
+        with _plain(raw, where) as plain:
+            yield plain
 
 
 def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:
@@ -337,14 +372,11 @@ def _known(source: str) -> str | None:
     return _SUFFIXES.get(os.path.splitext(stem)[1] if suffix in _PACKED else suffix)
 
 
-def _format_of(source: Location) -> str:
-    name = _known(str(source))
-    if name is None:
-        raise EmqxConfigError(
-            f"{shown(source)}: the name does not tell the format (.csv, .json, .jsonl, also with .gz, .bz2, .xz or "
-            ".zst; .parquet): give format="
-        )
-    return name
+def _unknown(source: Location) -> EmqxConfigError:
+    return EmqxConfigError(
+        f"{shown(source)}: neither the name (.csv, .json, .jsonl, also with .gz, .bz2, .xz or .zst; .parquet) nor the "
+        "content (an export of EMQX 4, an archive of EMQX 5 or 6) tells the format: give format="
+    )
 
 
 def _is_pattern(text: str) -> bool:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _MAGIC = b"emqx-provisioning-state 1\n"
 _FIRST_SLOTS = 1 << 12
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=bytes.hex).encode
 
 
 class State:

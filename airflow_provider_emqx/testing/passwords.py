@@ -20,7 +20,7 @@ class User:
     :param is_superuser: Superuser flag (API v5).
     :param created_at: Milliseconds since the epoch (API v4).
     :param password_hash: Imported hash, or ``None``.
-    :param salt: Imported salt.
+    :param salt: Imported salt; bytes that are no UTF-8 are surrogate escapes, as :func:`os.fsdecode` makes them.
     """
 
     __slots__ = ("created_at", "is_superuser", "password", "password_hash", "salt")
@@ -102,7 +102,7 @@ def _digest(algorithm: Mapping[str, Any], password: str, salt: str) -> str:
         return hashlib.pbkdf2_hmac(
             "sha1" if algorithm["mac_fun"] == "sha" else algorithm["mac_fun"],
             password.encode(),
-            salt.encode(),
+            salt.encode("utf-8", "surrogateescape"),
             int(algorithm["iterations"]),
             int(length) if length else None,
         ).hex()
@@ -110,4 +110,6 @@ def _digest(algorithm: Mapping[str, Any], password: str, salt: str) -> str:
     salted = {"prefix": salt + password, "suffix": password + salt}.get(position, password)
     if name == "plain":
         return salted
-    return hashlib.new("sha1" if name == "sha" else name, salted.encode()).hexdigest()
+    return hashlib.new(
+        "sha1" if name == "sha" else name, salted.encode("utf-8", "surrogateescape")
+    ).hexdigest()

@@ -271,7 +271,7 @@ def test_figures_are_added_to_an_object(broker: Any, bucket: Bucket) -> None:
         (f"{BUCKET}/none.csv", "file 's3://aws@fleet/none.csv' not found"),
         (f"{BUCKET}/none/", "there are no files of rows at 's3://aws@fleet/none/'"),
         (f"{BUCKET}/none/*.csv", "there are no files of rows"),
-        (f"{BUCKET}/none", "does not tell the format"),
+        (f"{BUCKET}/none", "file 's3://aws@fleet/none' not found"),
         ("s3://aws@nobucket/x.csv", "file 's3://aws@nobucket/x.csv' not found"),
         ("s3://aws@nobucket/x/", "there are no files of rows"),
         ("gs://bucket/x.csv", "Install apache-airflow-providers-google"),

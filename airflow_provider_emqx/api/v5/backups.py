@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.multipart import upload
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxNotFoundError
@@ -78,23 +79,11 @@ class Backups(NodesArea):
         path(filename)
         if not filename.isascii() or '"' in filename or "/" in filename or not filename.isprintable():
             raise EmqxConfigError(f"{filename[:80]!r} cannot be the name of a backup")
-        boundary = "airflow-provider-emqx-1d7c6f1c0c7b4c0f"
-        while boundary.encode() in content:
-            boundary += "x"
-        body = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="filename"; filename="{filename}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
-        request = Request(
-            "POST",
-            "/data/files",
-            body=body + content + f"\r\n--{boundary}--\r\n".encode(),
-            content_type=f"multipart/form-data; boundary={boundary}",
-            repeatable=True,
-            timeout=_LONG,
-        )
+        body, content_type = upload(filename, content)
         try:
-            yield request
+            yield Request(
+                "POST", "/data/files", body=body, content_type=content_type, repeatable=True, timeout=_LONG
+            )
         except EmqxBadRequestError as error:
             if not error.maybe_applied or "already exists" not in error.reason:
                 raise

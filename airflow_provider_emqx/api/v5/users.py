@@ -9,6 +9,7 @@ from functools import partial
 from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, flag, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
+from airflow_provider_emqx.api.multipart import upload
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
@@ -183,7 +184,9 @@ class Users(Area):
         On older or unknown versions each user is one POST and, if it exists, one PUT. A refused import is halved until
         the refused rows are found; the others are written.
 
-        :param users: rows of ``user_id``, ``is_superuser`` and ``password``, or ``password_hash`` and ``salt``.
+        :param users: rows of ``user_id``, ``is_superuser`` and ``password``, or ``password_hash`` and ``salt``. A salt
+            that is no text is given as bytes, and travels in a CSV file, which does not carry all of them: see
+            :func:`~airflow_provider_emqx.api.salts.not_carried`.
         """
         one_each(users)
         if not self.has_bulk_upsert():
@@ -192,8 +195,16 @@ class Users(Area):
         if self.broker.namespace and self.broker.at_least(6, 1, 4):
             refused = {index: _NO_SUPERUSER for index, user in enumerate(users) if user.get("is_superuser")}
         result = BulkResult(failed=dict(refused))
-        for kind, field in (("plain", "password"), ("hash", "password_hash")):
-            indexes = [index for index, user in enumerate(users) if field in user and index not in refused]
+        for kind, field, salt in (
+            ("plain", "password", str),
+            ("hash", "password_hash", str),
+            ("hash", "password_hash", bytes),
+        ):
+            indexes = [
+                index
+                for index, user in enumerate(users)
+                if field in user and index not in refused and isinstance(user.get("salt", ""), salt)
+            ]
             if indexes:
                 result.add((yield from self._import(users, indexes, kind)))
         return result
@@ -238,14 +249,13 @@ class Users(Area):
         return result
 
     def _import(self, users: Sequence[Row], indexes: Sequence[int], kind: str) -> Operation[BulkResult]:
-        rows = [users[index] for index in indexes]
-        if self.broker.namespace:
-            rows = [{**row, "namespace": self.broker.namespace} for row in rows]
+        body, content_type = self._packed([users[index] for index in indexes])
         request = Request(
             "POST",
             self._authenticator("import_users"),
             {"type": kind},
-            body=_encode(rows).encode(),
+            body=body,
+            content_type=content_type,
             repeatable=True,
         )
         try:
@@ -276,6 +286,23 @@ class Users(Area):
         if len(found) != failed:
             return BulkResult(len(indexes) - len(found), None, None, None, failed=found)
         return BulkResult(len(indexes) - failed, created, updated, unchanged, failed=found)
+
+    def _packed(self, users: Rows) -> tuple[bytes, str]:
+        """Write users as JSON; those with salts that are no text as a CSV file, in which EMQX knows no quotes."""
+        namespace = self.broker.namespace
+        if not isinstance(users[0].get("salt"), bytes):
+            if namespace:
+                users = [{**user, "namespace": namespace} for user in users]
+            return _encode(users).encode(), "application/json"
+        more = f",{namespace}" if namespace else ""
+        rows = [
+            f"{user['user_id']},{user['password_hash']},".encode()
+            + user["salt"]
+            + f",{str(user['is_superuser']).lower()}{more}\n".encode()
+            for user in users
+        ]
+        header = f"user_id,password_hash,salt,is_superuser{',namespace' if more else ''}\n"
+        return upload("users.csv", header.encode() + b"".join(rows))
 
     def _import_halves(
         self, users: Sequence[Row], indexes: Sequence[int], kind: str

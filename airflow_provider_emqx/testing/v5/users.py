@@ -323,29 +323,51 @@ def _import_rows(state: State, request: Request) -> list[dict[str, Any]]:
             raise bad_request("bad_format")
         return rows
     if filename.endswith(".csv"):
-        return _csv_rows(content)
+        return _csv_rows(state, content)
     raise bad_request("unknown_file_format")
 
 
-def _csv_rows(content: bytes) -> list[dict[str, Any]]:
-    """Read CSV as EMQX does: commas **and spaces** separate, empty fields collapse, there is no quoting."""
-    lines = [line for line in content.decode("utf-8", "replace").split("\n") if line.strip("\r")]
-    if not lines:
+def _csv_rows(state: State, content: bytes) -> list[dict[str, Any]]:
+    """Read CSV as EMQX does: there is no quoting, and a field may be any bytes, as a salt is."""
+    header, *lines = [line for line in re.split(rb"[\r\n]", content) if line] or [b""]
+    names = _separated(header)
+    if not lines and not names:
         return []
-    header = _csv_fields(lines[0])
-    if not {"user_id", "password", "password_hash"} & set(header) or "user_id" not in header:
+    if not {b"user_id", b"password", b"password_hash"} & set(names) or b"user_id" not in names:
         raise bad_request("bad_format")
     rows = []
-    for line in lines[1:]:
-        fields = _csv_fields(line)
-        if len(fields) != len(header):
+    for line in lines:
+        fields = [_trimmed(field) for field in line.split(b",")] if state.at_least(6, 1) else _separated(line)
+        if len(fields) != len(names):
             raise bad_request("bad_format")
-        rows.append(dict(zip(header, fields, strict=True)))
+        rows.append(
+            {
+                name.decode("utf-8", "surrogateescape"): field.decode("utf-8", "surrogateescape")
+                for name, field in zip(names, fields, strict=True)
+            }
+        )
     return rows
 
 
-def _csv_fields(line: str) -> list[str]:
-    return [field for field in re.split(r"[, \r]", line) if field]
+def _separated(line: bytes) -> list[bytes]:
+    """Take a line apart as EMQX before 6.1 does: commas **and spaces** separate, empty fields collapse."""
+    return [field for field in re.split(rb"[, ]", line) if field]
+
+
+#: white space to Erlang's ``string:trim``
+_WHITE = re.compile(rb"(?:[\t-\r ]|\xc2\x85|\xe2\x80[\x8e\x8f\xa8\xa9])+")
+
+
+def _trimmed(field: bytes) -> bytes:
+    """Take white space off both ends, as EMQX 6.1 and newer does; what follows white space must begin as UTF-8."""
+    for at in (0, *(found.end() for found in _WHITE.finditer(field))):
+        first = field[at : at + 4].decode("utf-8", "ignore")[:1].encode()
+        if at < len(field) and (not first or not field.startswith(first, at)):
+            raise bad_request("badarg")
+    front = _WHITE.match(field)
+    field = field[front.end() :] if front else field
+    last = list(_WHITE.finditer(field))[-1:]
+    return field[: last[0].start()] if last and last[0].end() == len(field) else field
 
 
 _USERS = "/authentication/{id}/users"
