@@ -66,6 +66,7 @@ class Checker:
     :param ids_only: whether rows need no password, since users are deleted.
     :param algorithm: of the authenticator, to check ready-made hashes against.
     :param no_hashes: why the broker takes no ready-made hashes, if it takes none.
+    :param no_superusers: why no user can be a superuser, if none can.
     :param hasher: hashes plain passwords, if they are not left to the broker.
     :param keep: remember the ids of rejected rows too, for :meth:`names`.
     """
@@ -77,6 +78,7 @@ class Checker:
         *,
         algorithm: Algorithm | None = None,
         no_hashes: str = "",
+        no_superusers: str = "",
         hasher: Hasher | None = None,
         keep: bool = False,
     ) -> None:
@@ -84,6 +86,7 @@ class Checker:
         self._ids_only = ids_only
         self._algorithm = algorithm
         self._no_hashes = no_hashes
+        self._no_superusers = no_superusers
         self._hasher = hasher
         self._keep = keep
         self._seen = IdSet()
@@ -124,12 +127,14 @@ class Checker:
 
     def _users(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
         lines, users, ids, size = [], [], [], 0
+        may_be_superuser = not self._no_superusers
         for line, user_id, password, flag in zip(block.lines, *block.columns[:_HASH], strict=True):
             try:
                 is_superuser = _FLAGS[flag]
                 # what nearly every row is like, told by few and cheap tests
                 good = (
-                    0 < len(user_id) <= _SHORT
+                    (not is_superuser or may_be_superuser)
+                    and 0 < len(user_id) <= _SHORT
                     and user_id.isascii()
                     and user_id.isprintable()
                     and user_id not in _DOTS
@@ -143,7 +148,7 @@ class Checker:
             except (KeyError, TypeError, AttributeError):
                 good = False
             if not good:
-                reason = self._wrong_id(user_id) or self._wrong_password(password) or _wrong_flag(flag)
+                reason = self._wrong_id(user_id) or self._wrong_password(password) or self._wrong_flag(flag)
                 if reason:
                     bad.append(Bad(line, user_id, reason))
                     continue
@@ -170,7 +175,7 @@ class Checker:
             elif not reason:
                 reason = self._wrong_hash(password, hashed, salt)
                 secret = {"password_hash": self._as_stored(hashed), "salt": salt or ""}
-            reason = reason or _wrong_flag(flag)
+            reason = reason or self._wrong_flag(flag)
             if not reason and acl not in (None, ""):
                 try:
                     secret["acl"] = rules.read(acl)
@@ -247,6 +252,12 @@ class Checker:
         simple = self._algorithm is not None and self._algorithm.name not in ("plain", "bcrypt")
         return hashed.lower() if simple and isinstance(hashed, str) else hashed
 
+    def _wrong_flag(self, flag: object) -> str | None:
+        is_superuser = _flag(flag)
+        if is_superuser is None:
+            return "is_superuser must be true or false (or 1, 0, yes, no)"
+        return self._no_superusers or None if is_superuser else None
+
     def _wrong_id(self, user_id: object) -> str | None:
         reason = _wrong_text("user_id", user_id)
         if reason or not isinstance(user_id, str):
@@ -291,10 +302,6 @@ def _wrong_text(name: str, value: object) -> str | None:
     if not value:
         return f"{name} is empty"
     return None if is_utf8(value) else f"{name} is not valid UTF-8"
-
-
-def _wrong_flag(flag: object) -> str | None:
-    return None if _flag(flag) is not None else "is_superuser must be true or false (or 1, 0, yes, no)"
 
 
 def _flag(flag: object) -> bool | None:

@@ -254,6 +254,7 @@ class Run:
             ids_only=plan.mode in IDS_ONLY,
             algorithm=algorithm,
             no_hashes=no_hashes,
+            no_superusers=hook.api.users.no_superusers(),
             hasher=self._hasher,
             keep=plan.mode in PRUNING,
         )

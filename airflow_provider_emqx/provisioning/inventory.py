@@ -7,13 +7,14 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import fits_path
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.client.listing import PASSES, Walk
-from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxError
 from airflow_provider_emqx.provisioning.check import User
 from airflow_provider_emqx.provisioning.plan import PRUNING
 
@@ -35,6 +36,8 @@ class Inventory:
     So whoever is absent from one is asked for by id before that decides anything, and where users are deleted the
     listing is read until it is the same twice.
 
+    A synchronisation lists only who has what all ids in its scope have, where it need not know of others.
+
     Of those that a synchronisation might delete the ids wait in a temporary file.
 
     :param hook: of the broker.
@@ -47,6 +50,8 @@ class Inventory:
         self._ids: IdSet | None = None
         self._prunable: IO[str] | None = None
         self._unaddressable: list[str] = []
+        # what those who are listed have in their ids, ``None`` where all users are
+        self._part: str | None = None
         # whether a user that is not among the ids was absent for certain when they were listed
         self._complete = False
         #: whether the users were not the same in two listings, so that some may have been missed
@@ -65,9 +70,24 @@ class Inventory:
         return self._ids
 
     def _read(self) -> IdSet:
+        plan = self._plan
+        # a state file needs to know who is still there, and the free places of Serverless are counted
+        if plan.mode in PRUNING and not plan.state and not self._hook.broker.serverless:
+            self._part = plan.part_of_all()
+        try:
+            return self._list()
+        except EmqxBadRequestError:
+            if self._part is None:
+                raise
+            # EMQX 5 finds nobody by a part of the id while it has a user whose id is a number
+            self._part = None
+            return self._list()
+
+    def _list(self) -> IdSet:
         ids = IdSet()
+        self._prunable, self._unaddressable, self.in_scope = None, [], 0
         pruning = self._plan.mode in PRUNING
-        walk = Walk(lambda: self._hook.api.users.list(), passes=PASSES if pruning else 1)
+        walk = Walk(partial(self._hook.api.users.list, like=self._part), PASSES if pruning else 1)
         for page in walk.pages():
             users = self._hook.run(page)
             ids.add_all([user["user_id"] for user in users])
@@ -91,7 +111,11 @@ class Inventory:
         :raises EmqxError: if the broker fails to tell.
         """
         there = self.among(users)
-        absent = [] if self._complete else [index for index in range(len(users)) if index not in there]
+        absent = [
+            index
+            for index, user in enumerate(users)
+            if index not in there and not (self._complete and (self._part or "") in user["user_id"])
+        ]
         get = self._hook.api.users.get
         answers = list(self._hook.run_many(get(users[index]["user_id"]) for index in absent))
         for index, answer in zip(absent, answers, strict=True):

@@ -111,6 +111,20 @@ class Plan(Terms):
         """Give the pattern whose ``match`` tells whether the source speaks for a user."""
         return re.compile("|".join(_glob(one) or re.escape(one) for one in texts("scope", self.scope)))
 
+    def part_of_all(self) -> str | None:
+        """
+        Return text that every id in scope has, the longest that is known; ``None`` where there is none.
+
+        Of letters and what no broker could take for a pattern.
+        """
+        given = texts("scope", self.scope)
+        if len(given) != 1:
+            return None
+        (scope,) = given
+        literals = re.split(r"\[!?\]?[^]]*\]|[*?]", scope) if _glob(scope) else [scope]
+        parts = [part for literal in literals for part in re.findall(r"[A-Za-z0-9_:@/-]+", literal)]
+        return max(parts, key=len, default=None)
+
     def protected(self) -> re.Pattern[str]:
         """Give the pattern whose ``match`` tells whether a user is never deleted."""
         never = r"(?!)"

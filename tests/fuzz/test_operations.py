@@ -165,7 +165,7 @@ def test_every_header_is_read(status: int, headers: dict[str, str]) -> None:
 ARGUMENTS: dict[str, Any] = {
     "activated": True, "by": "airflow", "clientid": "dev-1", "clientids": ["dev-1", "dev-2"], "content": b"x",
     "enabled": True, "fields": None, "filename": "b.tar.gz", "filters": None, "is_superuser": False, "kind": "clientid",
-    "limit": 10, "listener": "tcp:default", "message": {"topic": "t", "payload": "p"},
+    "like": "dev", "limit": 10, "listener": "tcp:default", "message": {"topic": "t", "payload": "p"},
     "messages": [{"topic": "t", "payload": "p"}, {"topic": "u", "payload": "q"}], "msgid": "0006", "name": "n",
     "node": "emqx@127.0.0.1", "page": 1, "password": "secret-password", "pattern": "a/#", "payload": "none",
     "position": None, "reason": "r", "repeatable": False, "rule_id": "r",

@@ -82,7 +82,8 @@ def test_whom_the_first_listing_has_missed_is_deleted_too(
     broker: Any, churn: Callable[[int], None], mode: str
 ) -> None:
     churn(100)
-    plan = {"mode": mode, "scope": "d", "max_deletes": "100%"}
+    # of two scopes all users are listed
+    plan = {"mode": mode, "scope": ["d", "nobody-"], "max_deletes": "100%"}
     assert run(rows(1), dry_run=True, **plan)["pruned"] == COUNT - 1
     churn(30)
     summary = run(rows(1), **plan)
@@ -94,9 +95,60 @@ def test_a_listing_that_never_stands_still_is_told(
     churn: Callable[[int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     churn(5)
-    summary = run(rows(1), mode="prune", scope="d", max_deletes="100%")
+    summary = run(rows(1), mode="prune", scope="*", protect="z*", max_deletes="100%")
     assert summary["listing_moved"] is True
     assert "listing changed while its pages were read, 5 times in a row" in caplog.text
+
+
+def listings(broker: Any) -> list[str]:
+    """Return the pages of users that were asked for, but for looks whether there are users at all."""
+    paths = [request.path for request in broker.requests if request.method == "GET"]
+    return [path for path in paths if re.search(r"(users|auth_username)\?.*limit=\d{2}", path)]
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.3.0", "5.8.9", "6.1.0"])
+@pytest.mark.parametrize("mode", ["sync", "prune"])
+def test_only_who_may_be_in_scope_is_listed(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, mode: str, version: str
+) -> None:
+    monkeypatch.setattr(area, "_LONGEST", PAGE)
+    for i in range(3 * PAGE):
+        broker.add_user(f"z{i:04}", "old")
+    for user_id in ("dev-1", "dev-2", "xdev-1"):
+        broker.add_user(user_id, "old")
+    # one outside of the scope, which is there
+    given = [{"user_id": "dev-1", "password": "p"}, {"user_id": "z0001", "password": "p"}]
+    plan = {"mode": mode, "scope": "dev-"}
+    before = run(given, dry_run=True, **plan)
+    assert len(listings(broker)) == 1
+    summary = run(given, **plan)
+    assert (before["pruned"], summary["pruned"], summary["listing_moved"]) == (1, 1, False)
+    assert (before["created"], before["updated"]) == ((0, 0) if mode == "prune" else (0, 2))
+    assert {"dev-1", "xdev-1"} == {user_id for user_id in broker.users if "dev-" in user_id}
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_user_whose_id_is_a_number_hides_nobody(broker: Any, churn: Callable[[int], None]) -> None:
+    with EmqxHook() as hook:
+        path = "/authentication/password_based%3Abuilt_in_database/users"
+        hook.request("POST", path, json={"user_id": 7, "password": "old"})
+    summary = run(rows(1), mode="prune", scope="d", max_deletes="100%")
+    assert (summary["pruned"], summary["unaddressable"]) == (COUNT - 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("scope", "part"),
+    [
+        ("sensor-", "sensor-"),
+        ("site-[0-9]-pumps*", "-pumps"),
+        ("a.b+lamp", "lamp"),
+        ("*", None),
+        ("ü", None),
+        (["a-", "b-"], None),
+    ],
+)
+def test_what_all_ids_in_scope_have(scope: Any, part: str | None) -> None:
+    assert Plan(mode="sync", scope=scope).part_of_all() == part
 
 
 def test_a_listing_of_one_page_is_read_once_and_nobody_is_asked_for(broker: Any) -> None:

@@ -456,6 +456,25 @@ def test_the_hook_takes_a_file_hashes_and_sets_rules_for_all(
     assert hook.list_acl_rules("all")[0]["topic"] == rule["topic"]
 
 
+@pytest.mark.parametrize("version", ["4.4.19", "6.0.0", "6.1.0", "6.3.0-beta.2"])
+@pytest.mark.parametrize("mode", ["upsert", "create", "sync"])
+def test_a_dry_run_rejects_the_superusers_that_a_run_rejects(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, version: str, mode: str
+) -> None:
+    if version.startswith("6.") and version != "6.0.0":
+        broker.add_namespace("tenant-1")
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(namespace="tenant-1")))
+    rows = [{"user_id": f"dev-{n}", "password": "pw", "is_superuser": n % 3 == 0} for n in range(6)]
+    scope = {"scope": "dev-"} if mode == "sync" else {}
+    with EmqxHook() as hook:
+        dry, done = (
+            [row.outcome for row in hook.provision_users(rows, mode, dry_run=dry_run, **scope)]
+            for dry_run in (True, False)
+        )
+    may_be = version in ("6.0.0", "6.1.0")
+    assert dry == done == [("written" if may_be else "rejected"), "written", "written"] * 2
+
+
 @pytest.mark.parametrize("version", ["6.3.0-beta.2"])
 def test_a_superuser_in_a_namespace_is_rejected_and_the_others_are_written(
     broker: Any, monkeypatch: pytest.MonkeyPatch

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, flag, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
-from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.api.v5 import users as v5
 from airflow_provider_emqx.exceptions import (
@@ -71,23 +69,28 @@ class Users(v5.Users):
         return self.broker.user_id_type
 
     def list(
-        self, page: int = 1, limit: int | None = None, is_superuser: bool | None = None
+        self,
+        page: int = 1,
+        limit: int | None = None,
+        is_superuser: bool | None = None,
+        like: str | None = None,
     ) -> Operation[Page[Row]]:
         """
         List users: ``GET /auth_username`` or ``/auth_clientid``.
 
         :param is_superuser: EMQX 4 has no superusers among them: ``True`` finds none.
+        :param like: only those whose id has this part.
         :return: rows of ``user_id``, ``is_superuser`` (``None``) and ``created_at``; passwords are never returned.
         """
         limit = limit or self.page_limit
         try:
-            reply = yield Request("GET", self._users(), self.query(page, limit))
+            params = {**self.query(page, limit), f"_like_{self.broker.user_id_type}": like}
+            reply = yield Request("GET", self._users(), params)
         except EmqxUnsupportedError as error:
             raise _no_plugin() from error
         wanted = is_superuser is not None and flag("is_superuser", is_superuser)
         rows = [] if wanted else [self._as_v5(row) for row in reply.rows]
-        more = partial(self.list, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
-        return Page(rows, more, "user_id")
+        return self._page(reply, rows, page, limit, is_superuser, like)
 
     def get(self, user_id: str) -> Operation[Row | None]:
         """
@@ -138,6 +141,10 @@ class Users(v5.Users):
         """
         yield Request("DELETE", self._users(user_id))
         return None
+
+    def no_superusers(self) -> str:
+        """Tell why no user can be a superuser."""
+        return _NO_SUPERUSER
 
     def has_bulk_upsert(self) -> bool:
         """Tell whether many users can be written in one request: new ones can, existing ones are one PUT each."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from airflow_provider_emqx.api.area import Area
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, flag, path
+from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row, Rows, flag, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
 from airflow_provider_emqx.api.multipart import upload
 from airflow_provider_emqx.api.paging import has_next
@@ -23,6 +23,10 @@ from airflow_provider_emqx.exceptions import (
 _NO_SUPERUSER = "a user in a namespace cannot be a superuser on EMQX 6.1.4 and newer"
 
 _BUILT_IN = "built_in_database"
+
+#: a refused import is cut into so many parts: where all rows are refused, halves would cost two requests a row, and
+#: where one is, they would send twice the rows
+_PARTS = 8
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -65,24 +69,47 @@ class Users(Area):
         return str(authenticator.get("user_id_type", "username"))
 
     def list(
-        self, page: int = 1, limit: int | None = None, is_superuser: bool | None = None
+        self,
+        page: int = 1,
+        limit: int | None = None,
+        is_superuser: bool | None = None,
+        like: str | None = None,
     ) -> Operation[Page[Row]]:
         """
         List users: ``GET /authentication/{id}/users``.
 
         :param is_superuser: only superusers, or only the others.
+        :param like: only those whose id has this part. EMQX refuses it as long as it has a user whose id is a number.
         :return: rows of ``user_id`` and ``is_superuser``; passwords are never returned.
         """
         limit = limit or self.page_limit
         wanted = None if is_superuser is None else flag("is_superuser", is_superuser)
-        params = {**self.query(page, limit), "is_superuser": wanted, "ns": self.broker.namespace}
+        params = {
+            **self.query(page, limit),
+            "is_superuser": wanted,
+            "like_user_id": like,
+            "ns": self.broker.namespace,
+        }
         try:
             reply = yield Request("GET", self._users(), params)
         except EmqxNotFoundError as error:
             raise self._no_authenticator() from error
         rows = [row for row in reply.rows if wanted is None or row.get("is_superuser") is wanted]
-        more = partial(self.list, page + 1, limit, is_superuser) if has_next(reply, page, limit) else None
-        return Page(rows, more, "user_id")
+        return self._page(reply, rows, page, limit, is_superuser, like)
+
+    def _page(
+        self,
+        reply: Reply,
+        rows: Rows,
+        page: int,
+        limit: int,
+        is_superuser: bool | None,
+        like: str | None,
+    ) -> Page[Row]:
+        more = partial(self.list, page + 1, limit, is_superuser, like)
+        if like is not None:
+            rows = [row for row in rows if like in str(row["user_id"])]
+        return Page(rows, more if has_next(reply, page, limit) else None, "user_id")
 
     def get(self, user_id: str) -> Operation[Row | None]:
         """
@@ -159,6 +186,10 @@ class Users(Area):
         """
         return not self.broker.is_scram and (self.broker.serverless or self.broker.at_least(5, 7))
 
+    def no_superusers(self) -> str:
+        """Tell why no user can be a superuser, empty if users can."""
+        return _NO_SUPERUSER if self.broker.namespace and self.broker.at_least(6, 1, 4) else ""
+
     def upsert(self, user: Row) -> Operation[bool]:
         """
         Create one user, or set password and flag of the one that exists.
@@ -181,7 +212,7 @@ class Users(Area):
         """
         Write many users, new and existing ones: ``POST /authentication/{id}/import_users`` on EMQX 5.7 and newer.
 
-        On older or unknown versions each user is one POST and, if it exists, one PUT. A refused import is halved until
+        On older or unknown versions each user is one POST and, if it exists, one PUT. A refused import is cut until
         the refused rows are found; the others are written.
 
         :param users: rows of ``user_id``, ``is_superuser`` and ``password``, or ``password_hash`` and ``salt``. A salt
@@ -192,8 +223,8 @@ class Users(Area):
         if not self.has_bulk_upsert():
             return (yield from self._one_by_one(users, self.upsert))
         refused: dict[int, str] = {}
-        if self.broker.namespace and self.broker.at_least(6, 1, 4):
-            refused = {index: _NO_SUPERUSER for index, user in enumerate(users) if user.get("is_superuser")}
+        if reason := self.no_superusers():
+            refused = {index: reason for index, user in enumerate(users) if user.get("is_superuser")}
         result = BulkResult(failed=dict(refused))
         for kind, field, salt in (
             ("plain", "password", str),
@@ -265,7 +296,7 @@ class Users(Area):
         except EmqxBadRequestError as error:
             if len(indexes) == 1:
                 return BulkResult(failed={indexes[0]: error.reason or error.code})
-            return (yield from self._import_halves(users, indexes, kind))
+            return (yield from self._import_parts(users, indexes, kind))
         counts = reply.data
         if not isinstance(counts, dict) or "total" not in counts:
             return BulkResult(len(indexes), None, None, None)
@@ -282,7 +313,7 @@ class Users(Area):
         if len(indexes) == 1:
             return BulkResult(failed={indexes[0]: "EMQX counts this user as failed and does not say why"})
         # the good ones are written: sending them once more finds which are not
-        found = (yield from self._import_halves(users, indexes, kind)).failed
+        found = (yield from self._import_parts(users, indexes, kind)).failed
         if len(found) != failed:
             return BulkResult(len(indexes) - len(found), None, None, None, failed=found)
         return BulkResult(len(indexes) - failed, created, updated, unchanged, failed=found)
@@ -304,13 +335,12 @@ class Users(Area):
         header = f"user_id,password_hash,salt,is_superuser{',namespace' if more else ''}\n"
         return upload("users.csv", header.encode() + b"".join(rows))
 
-    def _import_halves(
-        self, users: Sequence[Row], indexes: Sequence[int], kind: str
-    ) -> Operation[BulkResult]:
-        """Import each half by itself, so that the users who are refused are found."""
-        middle = len(indexes) // 2
-        result = yield from self._import(users, indexes[:middle], kind)
-        result.add((yield from self._import(users, indexes[middle:], kind)))
+    def _import_parts(self, users: Sequence[Row], indexes: Sequence[int], kind: str) -> Operation[BulkResult]:
+        """Import each part by itself, so that the users who are refused are found."""
+        size = -(-len(indexes) // _PARTS)
+        result = BulkResult()
+        for start in range(0, len(indexes), size):
+            result.add((yield from self._import(users, indexes[start : start + size], kind)))
         return result
 
     def _users(self, *user_id: str) -> str:
