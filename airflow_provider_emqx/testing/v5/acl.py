@@ -188,7 +188,12 @@ def purge_rules(state: State, request: Request) -> Answer:
 
 def list_sources(state: State, request: Request) -> Answer:
     """``GET /authorization/sources``."""
-    return ok({"sources": [*([state.authorization] if state.authorization else []), _FILE_SOURCE]})
+    sources = [*([state.authorization] if state.authorization else []), _FILE_SOURCE]
+    return ok({"sources": [_shown(state, source) for source in sources]})
+
+
+def _shown(state: State, source: dict[str, Any]) -> dict[str, Any]:
+    return {"precondition": "", **source} if state.at_least(6, 3) else source
 
 
 def create_source(state: State, request: Request) -> Answer:
@@ -203,10 +208,10 @@ def create_source(state: State, request: Request) -> Answer:
 def get_source(state: State, request: Request, kind: str) -> Answer:
     """``GET /authorization/sources/{type}``."""
     if kind == "file":
-        return ok(_FILE_SOURCE)
+        return ok(_shown(state, _FILE_SOURCE))
     if kind != "built_in_database" or state.authorization is None:
         raise error(404, "NOT_FOUND", f"Not found: {kind}")
-    return ok(state.authorization)
+    return ok(_shown(state, state.authorization))
 
 
 def update_source(state: State, request: Request, kind: str) -> Answer:

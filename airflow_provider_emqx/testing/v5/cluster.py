@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow_provider_emqx.testing.figures import METRICS_SINCE_6_3, METRICS_V5, STATS_V5, count_on, stats_row
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer, pick, rfc3339, text_answer
-from airflow_provider_emqx.testing.routes import Route
+from airflow_provider_emqx.testing.routes import Route, since
 from airflow_provider_emqx.testing.state import Alarm, NodeInfo, State
 from airflow_provider_emqx.testing.v5.replies import (
     bool_arg,
@@ -318,29 +318,65 @@ def not_for_keys(state: State, request: Request, *rest: str) -> Answer:
     )
 
 
+def list_gateways(state: State, request: Request) -> Answer:
+    """``GET /gateways``: none is loaded."""
+    names = _GATEWAYS_6_3 if state.at_least(6, 3) else _GATEWAYS
+    return ok([{"name": name, "status": "unloaded"} for name in names])
+
+
+_GATEWAYS = ("coap", "exproto", "lwm2m", "mqttsn", "stomp")
+_GATEWAYS_6_3 = tuple(sorted([*_GATEWAYS, "gbt32960", "jt808", "nats", "ocpp"]))
+
+
+def list_slow_subscriptions(state: State, request: Request) -> Answer:
+    """``GET /slow_subscriptions``: none is slow."""
+    return ok({"data": []})
+
+
+def list_traces(state: State, request: Request) -> Answer:
+    """``GET /trace``: nothing is traced."""
+    return ok([])
+
+
+def not_enabled(state: State, request: Request) -> Answer:
+    """``/queues`` and ``/streams`` of a broker that is configured without them."""
+    raise error(503, "SERVICE_UNAVAILABLE", "Not enabled")
+
+
 def list_plugins(state: State, request: Request) -> Answer:
     """``GET /plugins``."""
     return ok([])
+
+
+#: What the license that comes with 6.3 says otherwise.
+_COMMUNITY = {
+    "customer": "Developer",
+    "customer_type": 11,
+    "deployment": "Development",
+    "max_connections": 10_000_000,
+    "max_sessions": 10_000_000,
+    "max_tps": "infinity",
+    "type": "community",
+}
 
 
 def get_license(state: State, request: Request) -> Answer:
     """``GET /license``: Enterprise, and every edition since 5.9."""
     now = state.now()
     left = state.license_days * 86400
-    return ok(
-        {
-            "customer": "Evaluation",
-            "customer_type": 10,
-            "deployment": "default",
-            "email": "contact@emqx.io",
-            "expiry": left < 0,
-            "expiry_at": rfc3339(now + left)[:10],
-            "max_connections": 1000,
-            "max_sessions": 1000,
-            "start_at": rfc3339(now - 86400)[:10],
-            "type": "trial",
-        }
-    )
+    row: dict[str, Any] = {
+        "customer": "Evaluation",
+        "customer_type": 10,
+        "deployment": "default",
+        "email": "contact@emqx.io",
+        "expiry": left < 0,
+        "expiry_at": rfc3339(now + left)[:10],
+        "max_connections": 1000,
+        "max_sessions": 1000,
+        "start_at": rfc3339(now - 86400)[:10],
+        "type": "trial",
+    }
+    return ok({**row, **_COMMUNITY} if state.at_least(6, 3) else row)
 
 
 def has_enterprise(state: State) -> bool:
@@ -365,6 +401,12 @@ ROUTES = [
     Route("GET", "/listeners", list_listeners),
     Route("GET", "/listeners/{id}", get_listener),
     Route("POST", "/listeners/{id}/{action}", control_listener),
+    Route("GET", "/gateways", list_gateways),
+    Route("GET", "/slow_subscriptions", list_slow_subscriptions),
+    Route("GET", "/trace", list_traces),
+    Route("GET", "/queues", not_enabled, since(6, 3)),
+    Route("POST", "/queues", not_enabled, since(6, 3)),
+    Route("GET", "/streams", not_enabled, since(6, 3)),
     Route("GET", "/plugins", list_plugins),
     Route("GET", "/license", get_license, has_enterprise),
     Route("GET", "/api_key", not_for_keys),
