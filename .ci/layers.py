@@ -18,20 +18,21 @@ from pathlib import Path
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "exceptions": set(),
+    "arguments": {"exceptions"},
     "hidden": {"exceptions"},
     "files": {"exceptions"},
     "get_provider_info": set(),
     "archives": {"exceptions"},
     # a double that shared code with what it doubles would share its mistakes; archives are held to recorded ones
     "testing": {"archives"},
-    "api": {"exceptions"},
-    "client": {"api", "exceptions", ""},
+    "api": {"arguments", "exceptions"},
+    "client": {"api", "arguments", "exceptions", ""},
 }
 MAY_IMPORT["hooks"] = {"client", "get_provider_info", *MAY_IMPORT["client"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
-MAY_IMPORT["conditions"] = {"files", "hooks", *MAY_IMPORT["hooks"]}
-MAY_IMPORT["provisioning"] = {"archives", *MAY_IMPORT["conditions"]}
-MAY_IMPORT["triggers"] = {"conditions", *MAY_IMPORT["conditions"]}
+MAY_IMPORT["conditions"] = {"client", "files", *MAY_IMPORT["client"]}
+MAY_IMPORT["provisioning"] = {"archives", "files", "hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["triggers"] = {"conditions", "files", "hooks", *MAY_IMPORT["hooks"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
     MAY_IMPORT[_top] = {"hidden", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
 # a transfer is an operator with a source of another kind

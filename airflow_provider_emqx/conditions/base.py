@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.exceptions import (
-    EmqxConfigError,
     EmqxConnectionError,
     EmqxRateLimitError,
     EmqxServerError,
@@ -20,19 +22,6 @@ from airflow_provider_emqx.exceptions import (
 MAX_LISTED = 1_000
 #: names that a line of the log or of an error has
 _NAMED = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """
-    Something to wait for, as data: plain JSON, so that a trigger can carry it.
-
-    :param kind: a name of :data:`airflow_provider_emqx.conditions.KINDS`.
-    :param parameters: checked arguments of that kind.
-    """
-
-    kind: str
-    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +39,50 @@ class Outcome:
     text: str = ""
 
 
+class Condition(ABC):
+    """
+    Something to wait for. Sensors, triggers and the evacuation operator ask it, so "met" is the same everywhere.
+
+    :raises EmqxConfigError: for arguments that cannot be right.
+    """
+
+    #: name in a trigger's arguments
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """Return the checked arguments as plain JSON, to make the same condition of."""
+
+    def for_trigger(self) -> dict[str, Any]:
+        """
+        Return the parameters, if they are small enough for a trigger.
+
+        :raises EmqxConfigError: if not.
+        """
+        return self.parameters()
+
+    @abstractmethod
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """
+        Ask the broker whether the condition is met.
+
+        :param api: the broker's operations.
+        :param now: seconds since 1970.
+        :raises EmqxUnsupportedError: if this broker cannot tell.
+        """
+
+    def loaded(self) -> Self:
+        """Return the condition with everything read that lies in files. Blocks."""
+        return self
+
+    @property
+    def question(self) -> str:
+        """What is asked: waits with the same question are answered together."""
+        return json.dumps([self.kind, self.parameters()], sort_keys=True)
+
+
 def is_transient(error: BaseException) -> bool:
-    """Tell whether a wait may go on after this error: whether the next look may well succeed."""
+    """Return whether a wait may go on after this error: whether the next look may well succeed."""
     if isinstance(error, EmqxConnectionError):
         return error.transient
     return isinstance(error, (EmqxRateLimitError, EmqxServerError))
@@ -59,62 +90,15 @@ def is_transient(error: BaseException) -> bool:
 
 def outlives(error: BaseException, failures: int, most: int | None) -> bool:
     """
-    Tell whether a wait goes on after a look that failed.
+    Return whether a wait goes on after a look that failed.
 
     :param error: of the look.
-    :param failures: looks that have failed in a row, this one included.
+    :param failures: consecutive failed checks, this one included.
     :param most: how many may; ``None`` with ``silent_fail``, which goes on after all that Airflow does not call final.
     """
     if most is None:
         return is_transient(error) or not isinstance(error, AirflowFailException)
     return is_transient(error) and failures <= most
-
-
-def number(name: str, value: Any) -> float:
-    """
-    Read a number that may come from a template as text.
-
-    :param name: of the argument, for the error.
-    :param value: a number or its text.
-    :raises EmqxConfigError: if it is neither.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        found = float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise EmqxConfigError(f"{name} must be a number, not {value!r}")
-    return int(found) if found.is_integer() else found
-
-
-def whole(name: str, value: Any, at_least: int = 1) -> int:
-    """
-    Read a whole number that may come from a template as text.
-
-    :param name: of the argument, for the error.
-    :param value: a whole number or its text.
-    :param at_least: smallest one allowed.
-    :raises EmqxConfigError: if it is anything else.
-    """
-    found = number(name, value)
-    if not isinstance(found, int) or found < at_least:
-        raise EmqxConfigError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
-    return found
-
-
-def text(name: str, value: Any) -> str:
-    """
-    Read a text that must not be empty.
-
-    :param name: of the argument, for the error.
-    :param value: the text.
-    :raises EmqxConfigError: if it is empty or something else.
-    """
-    if not isinstance(value, str) or not value:
-        raise EmqxConfigError(f"{name} must be a text that is not empty, not {value!r}")
-    return value
 
 
 def first_of(names: Sequence[str]) -> str:

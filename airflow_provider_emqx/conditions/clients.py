@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from airflow_provider_emqx.api.base import Operation, Row
 from airflow_provider_emqx.api.v5.api import Api
+from airflow_provider_emqx.arguments import number, whole
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, first_of, number, whole
+from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, first_of
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxForbiddenError,
     EmqxNotFoundError,
     EmqxUnsupportedError,
 )
-
-ONLINE = "clients_online"
-OFFLINE = "clients_offline"
 
 #: What is known of clients: ``None`` is known to be absent; an id without an entry is in doubt after a sweep.
 States = dict[str, Row | None]
@@ -30,57 +29,179 @@ States = dict[str, Row | None]
 _FEW = 32
 #: from so many ids on all clients are listed where their number cannot be known
 _MANY = 1_000
+#: seconds for which the number of clients is taken as known
+_COUNT_LASTS = 60.0
 #: rows of a page of a sweep, of the fields asked for or whole ones: an event loop may be held for 10 ms to read them
 _LEAN_PAGE, _WHOLE_PAGE = 5_000, 2_000
 
 
-# ------------------------------------------------------------------ the conditions
-
-
-def online(clientids: Any = None, path: Any = None, quorum: Any = "all", stable_for: Any = None) -> Condition:
+class ClientsCondition(Condition):
     """
-    Make the condition that clients are online: known to the broker **and** connected.
+    Base of the conditions on clients.
 
     :param clientids: one id, several, or an ``ObjectStoragePath`` to a file.
-    :param path: file with one id per line.
+    :param path: file with one id per line, in place of ``clientids``.
     :param quorum: how many of them: ``"all"``, ``"any"``, a count, or a share as ``"95%"``.
+    """
+
+    #: what the clients are to be
+    state: ClassVar[str]
+    #: seconds for which they must have been so; only connections have a time
+    stable_for: float | None = None
+    question = "clients"
+
+    def __init__(self, clientids: Any = None, path: Any = None, quorum: Any = "all") -> None:
+        self.clientids, self.path = client_ids.given(clientids, path)
+        self.quorum = _quorum(quorum)
+        self._check_reachable()
+
+    def parameters(self) -> dict[str, Any]:
+        ids: dict[str, Any] = {"path": self.path} if self.path else {"clientids": self.clientids}
+        stable_for = {} if self.stable_for is None else {"stable_for": self.stable_for}
+        return {**ids, "quorum": self.quorum, **stable_for}
+
+    def for_trigger(self) -> dict[str, Any]:
+        """Return the parameters; more than 1,000 ids are refused."""
+        if len(self.clientids) > MAX_LISTED:
+            raise EmqxConfigError(
+                f"{len(self.clientids):,} client ids are too many to hand to the triggerer, which takes up to "
+                f"{MAX_LISTED:,}: write them to a file, one per line, on storage that workers and triggerer reach, "
+                "and give its path as clientids_path (for an event trigger, the parameter path)"
+            )
+        return self.parameters()
+
+    def loaded(self) -> Self:
+        """Return the condition with its ids, read from their file if they are in one. Blocks."""
+        if not self.path:
+            return self
+        return type(self)(**{**self.parameters(), "path": None, "clientids": client_ids.read_file(self.path)})
+
+    @property
+    def goal(self) -> int:
+        """The number of clients that the quorum asks for."""
+        return needed(self.quorum, len(self.clientids))
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the outcome depends on how long clients have been connected."""
+        return self.stable_for is not None
+
+    @abstractmethod
+    def holds_for(self, row: Row | None, now: float) -> bool:
+        """
+        Return whether a client is what it is to be.
+
+        :param row: the client, ``None`` for one that the broker does not know.
+        :param now: seconds since 1970.
+        """
+
+    def judge(self, states: States, now: float) -> Outcome:
+        """
+        Decide whether the condition holds, given what is known of the clients. The one place that does.
+
+        :param states: what the broker said.
+        :param now: seconds since 1970.
+        """
+        missing = [name for name in self.clientids if not self.holds_for(states.get(name), now)]
+        reached, goal = len(self.clientids) - len(missing), self.goal
+        details = {
+            "awaited": len(self.clientids),
+            "needed": goal,
+            self.state: reached,
+            "missing_count": len(missing),
+            "missing": missing,
+        }
+        what = self.state if self.stable_for is None else f"{self.state} for {self.stable_for:g} s"
+        line = f"{reached:,} of {len(self.clientids):,} clients {what}, {goal:,} needed"
+        if missing:
+            line += f"; not {self.state}: {first_of(missing)}"
+        return Outcome(reached >= goal, details, line)
+
+    def glance(self, states: States) -> tuple[bool, ...] | None:
+        """
+        Return all that the outcome depends on, in short: the same again means the same outcome.
+
+        :param states: what the broker said.
+        :return: for each id whether it is online; ``None`` where the outcome depends on the time as well.
+        """
+        return None if self.is_timed else tuple([is_online(states.get(name)) for name in self.clientids])
+
+    def in_doubt(self, outcome: Outcome, states: States) -> list[str]:
+        """
+        List the ids to ask for one by one before the outcome of a sweep is final.
+
+        :param outcome: what the sweep's states came to.
+        :param states: of the sweep.
+        """
+        return [name for name in self.clientids if name not in states] if outcome.met else []
+
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """List all clients, or ask for each awaited one, whichever costs the broker less."""
+        found = yield from Census().take(api, self.clientids, self.is_timed, now)
+        states, asked = found or {}, self.clientids
+        if found is not None:
+            outcome = self.judge(states, now)
+            asked = self.in_doubt(outcome, states)
+            if not asked:
+                return outcome
+        for clientid in asked:
+            states[clientid] = yield from api.clients.get(clientid)
+        return self.judge(states, now)
+
+    def _check_reachable(self) -> None:
+        if self.clientids and isinstance(self.quorum, int) and self.quorum > len(self.clientids):
+            raise EmqxConfigError(
+                f"quorum {self.quorum} can never be met by {len(self.clientids)} client ids"
+            )
+
+
+class ClientsOnline(ClientsCondition):
+    """
+    Clients are online: known to the broker **and** connected.
+
+    :param clientids: as of :class:`ClientsCondition`.
+    :param path: as of :class:`ClientsCondition`.
+    :param quorum: as of :class:`ClientsCondition`.
     :param stable_for: seconds (or a ``timedelta``) that each must have been connected without a break.
-    :raises EmqxConfigError: for what cannot be right.
     """
-    parameters = {**client_ids.given(clientids, path), "quorum": _quorum(quorum)}
-    if stable_for is not None:
-        seconds = stable_for.total_seconds() if isinstance(stable_for, timedelta) else stable_for
-        parameters["stable_for"] = number("stable_for", seconds)
-    _check_reachable(parameters)
-    return Condition(ONLINE, parameters)
+
+    kind = "clients_online"
+    state = "online"
+
+    def __init__(
+        self, clientids: Any = None, path: Any = None, quorum: Any = "all", stable_for: Any = None
+    ) -> None:
+        super().__init__(clientids, path, quorum)
+        if stable_for is not None:
+            seconds = stable_for.total_seconds() if isinstance(stable_for, timedelta) else stable_for
+            self.stable_for = number("stable_for", seconds)
+
+    def holds_for(self, row: Row | None, now: float) -> bool:
+        """Return whether a client is online, and has been for long enough."""
+        return is_online(row, None if self.stable_for is None else now - self.stable_for)
+
+    def in_doubt(self, outcome: Outcome, states: States) -> list[str]:
+        """List the ids to ask for one by one, unless they are many."""
+        doubtful = super().in_doubt(outcome, states)
+        # asking again cannot undo "enough are online"; it only makes a short list of the missing right
+        return [] if len(doubtful) > MAX_LISTED else doubtful
 
 
-def offline(clientids: Any = None, path: Any = None, quorum: Any = "all") -> Condition:
+class ClientsOffline(ClientsCondition):
     """
-    Make the condition that clients are offline: unknown to the broker, or a session kept without a connection.
+    Clients are offline: unknown to the broker, or a session kept without a connection.
 
-    :param clientids: one id, several, or an ``ObjectStoragePath`` to a file.
-    :param path: file with one id per line.
-    :param quorum: how many of them: ``"all"``, ``"any"``, a count, or a share as ``"95%"``.
-    :raises EmqxConfigError: for what cannot be right.
+    :param clientids: as of :class:`ClientsCondition`.
+    :param path: as of :class:`ClientsCondition`.
+    :param quorum: as of :class:`ClientsCondition`.
     """
-    parameters = {**client_ids.given(clientids, path), "quorum": _quorum(quorum)}
-    _check_reachable(parameters)
-    return Condition(OFFLINE, parameters)
 
+    kind = "clients_offline"
+    state = "offline"
 
-def loaded(condition: Condition) -> Condition:
-    """
-    Read the ids of a condition that names them by file. Blocks.
-
-    :param condition: of any kind; others are given back as they are.
-    """
-    if "path" not in condition.parameters:
-        return condition
-    parameters = {name: value for name, value in condition.parameters.items() if name != "path"}
-    parameters["clientids"] = client_ids.read_file(condition.parameters["path"])
-    _check_reachable(parameters)
-    return Condition(condition.kind, parameters)
+    def holds_for(self, row: Row | None, now: float) -> bool:
+        """Return whether a client is offline."""
+        return not is_online(row)
 
 
 def _quorum(quorum: Any) -> str | int:
@@ -104,7 +225,7 @@ def _quorum(quorum: Any) -> str | int:
 
 def needed(quorum: str | int, among: int) -> int:
     """
-    Give the number of clients that a quorum asks for.
+    Return the number of clients that a quorum asks for.
 
     :param quorum: as checked by the conditions.
     :param among: number of awaited clients.
@@ -117,67 +238,11 @@ def needed(quorum: str | int, among: int) -> int:
     return math.ceil(Fraction(quorum[:-1]) * among / 100)
 
 
-def _check_reachable(parameters: Mapping[str, Any]) -> None:
-    quorum, ids = parameters["quorum"], parameters.get("clientids")
-    if ids is not None and isinstance(quorum, int) and quorum > len(ids):
-        raise EmqxConfigError(f"quorum {quorum} can never be met by {len(ids)} client ids")
-
-
-# ------------------------------------------------------------------ what "met" means
-
-
-def judge(condition: Condition, states: States, now: float) -> Outcome:
-    """
-    Say whether a condition on clients holds, given what is known of them. The one place that does.
-
-    :param condition: with its ids loaded.
-    :param states: what the broker said.
-    :param now: seconds since 1970.
-    """
-    parameters = condition.parameters
-    awaited = parameters["clientids"]
-    if condition.kind == ONLINE:
-        since = now - parameters["stable_for"] if "stable_for" in parameters else None
-        missing = [clientid for clientid in awaited if not is_online(states.get(clientid), since)]
-        state = "online"
-    else:
-        missing = [clientid for clientid in awaited if is_online(states.get(clientid))]
-        state = "offline"
-    reached, goal = len(awaited) - len(missing), needed(parameters["quorum"], len(awaited))
-    details = {
-        "awaited": len(awaited),
-        "needed": goal,
-        state: reached,
-        "missing_count": len(missing),
-        "missing": missing,
-    }
-    what = state
-    if "stable_for" in parameters:
-        what = f"online for {parameters['stable_for']:g} s"
-    line = f"{reached:,} of {len(awaited):,} clients {what}, {goal:,} needed"
-    if missing:
-        line += f"; not {state}: {first_of(missing)}"
-    return Outcome(reached >= goal, details, line)
-
-
-def glance(condition: Condition, states: States) -> tuple[bool, ...] | None:
-    """
-    Give all that the outcome depends on, in short: the same again means the same outcome.
-
-    :param condition: with its ids loaded.
-    :param states: what the broker said.
-    :return: for each id whether it is online; ``None`` where the outcome depends on the time as well.
-    """
-    if is_timed(condition):
-        return None
-    return tuple([is_online(states.get(clientid)) for clientid in condition.parameters["clientids"]])
-
-
 def is_online(row: Row | None, since: float | None = None) -> bool:
     """
-    Tell whether a client is online: known **and** connected, since a kept session is known as well.
+    Return whether a client is online: known **and** connected, since a kept session is known as well.
 
-    :param row: the client, ``None`` where there is none.
+    :param row: the client, ``None`` for one that the broker does not know.
     :param since: seconds since 1970 from which on it must have been connected.
     """
     if row is None or row.get("connected") is not True:
@@ -193,77 +258,58 @@ def is_online(row: Row | None, since: float | None = None) -> bool:
 # ------------------------------------------------------------------ asking
 
 
-def ask(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
-    """
-    Ask the broker whether a condition on clients holds.
-
-    :param condition: with its ids loaded.
-    :param api: the broker's operations.
-    :param now: seconds since 1970.
-    """
-    awaited = condition.parameters["clientids"]
-    size = (yield from count_clients(api)) if len(awaited) > _FEW else None
-    states: States = {}
-    if sweep_is_cheaper(api, len(awaited), size):
-        states, _ = yield from sweep(api, awaited, fields(is_timed(condition)))
-    else:
-        yield from _ask_each(api, awaited, states)
-    outcome = judge(condition, states, now)
-    if doubtful := in_doubt(condition, outcome, states):
-        yield from _ask_each(api, doubtful, states)
-        outcome = judge(condition, states, now)
-    return outcome
-
-
-def _ask_each(api: Api, clientids: Iterable[str], states: States) -> Operation[None]:
-    for clientid in clientids:
-        states[clientid] = yield from api.clients.get(clientid)
-
-
-def is_timed(condition: Condition) -> bool:
-    """
-    Tell whether a condition looks at how long clients have been connected.
-
-    :param condition: on clients.
-    """
-    return "stable_for" in condition.parameters
-
-
 def fields(timed: bool) -> tuple[str, ...]:
     """
-    Name the fields of a client that conditions look at.
+    Return the fields of a client that conditions look at.
 
-    :param timed: whether one of them :func:`is_timed`.
+    :param timed: whether one of them :attr:`~ClientsCondition.is_timed`.
     """
     return ("clientid", "connected", "connected_at") if timed else ("clientid", "connected")
 
 
-def worth_counting(awaited: int) -> bool:
-    """Tell whether the number of connected clients can matter to how so many are asked for."""
-    return awaited > _FEW
+class Census:
+    """Lists all clients where that costs the broker less than asking for each; remembers how many there were."""
+
+    def __init__(self) -> None:
+        self._size: int | None = None
+        self._counted = -math.inf
+
+    def take(self, api: Api, awaited: Sequence[str], timed: bool, clock: float) -> Operation[States | None]:
+        """
+        List all clients, or leave it to the caller to ask for each awaited one.
+
+        :param api: the broker's operations.
+        :param awaited: the ids.
+        :param timed: whether it matters how long they have been connected.
+        :param clock: seconds that only go up.
+        :return: as of :func:`sweep`; ``None`` if asking for each costs less.
+        """
+        if len(awaited) > _FEW and clock - self._counted > _COUNT_LASTS:
+            self._size, self._counted = (yield from count_clients(api)), clock
+        if not sweep_is_cheaper(api, len(awaited), self._size):
+            return None
+        states, self._size = yield from sweep(api, awaited, fields(timed))
+        self._counted = clock
+        return states
 
 
 def sweep_is_cheaper(api: Api, awaited: int, size: int | None) -> bool:
     """
-    Tell whether listing all clients costs the broker less than asking for each awaited one.
-
-    Measured on brokers: a GET by id costs as much as 7 rows of a lean listing on EMQX 5.6 and later, two thirds of a
-    row before (whole rows), 11 rows on EMQX 4.
+    Return whether listing all clients costs the broker less than asking for each awaited one.
 
     :param api: the broker's operations.
     :param awaited: how many clients are asked for.
     :param size: how many clients the broker knows, ``None`` where it does not tell.
     """
-    if not worth_counting(awaited):
+    if awaited <= _FEW:
         return False
     if size is None:
         return awaited > _MANY
-    lean = 7.0 if _sends_fields(api) else 0.67
-    return awaited * (11.0 if api.broker.is_v4 else lean) > size
+    return awaited * api.clients.rows_per_get > size
 
 
 def count_clients(api: Api) -> Operation[int | None]:
-    """Ask how many clients (connected ones and kept sessions) a listing would have; ``None`` where it is not told."""
+    """Count the clients (connected ones and kept sessions) of a listing; ``None`` where the broker does not tell."""
     try:
         stats = yield from api.nodes.get_stats()
     except (EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError):
@@ -285,7 +331,7 @@ def sweep(api: Api, awaited: Iterable[str], names: tuple[str, ...]) -> Operation
     """
     wanted = frozenset(awaited)
     states: States = {}
-    limit = min(_LEAN_PAGE if _sends_fields(api) else _WHOLE_PAGE, api.clients.page_limit)
+    limit = min(_LEAN_PAGE if api.clients.sends_fields else _WHOLE_PAGE, api.clients.page_limit)
     listing = Listing(api.clients.list(limit=limit, fields=names))
     pages = size = 0
     while listing.next is not None:
@@ -297,22 +343,3 @@ def sweep(api: Api, awaited: Iterable[str], names: tuple[str, ...]) -> Operation
     if pages > 1:
         return {clientid: row for clientid, row in states.items() if is_online(row)}, size
     return {**dict.fromkeys(wanted), **states}, size
-
-
-def _sends_fields(api: Api) -> bool:
-    return api.broker.at_least(5, 6)
-
-
-def in_doubt(condition: Condition, outcome: Outcome, states: States) -> list[str]:
-    """
-    List the ids to ask for one by one before the outcome of a sweep is final.
-
-    :param condition: with its ids loaded.
-    :param outcome: what the sweep's states came to.
-    :param states: of the sweep.
-    """
-    if not outcome.met:
-        return []
-    doubtful = [clientid for clientid in condition.parameters["clientids"] if clientid not in states]
-    # asking again cannot undo "enough are online"; it only makes a short list of the missing right
-    return [] if condition.kind == ONLINE and len(doubtful) > MAX_LISTED else doubtful

@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from airflow_provider_emqx.api.base import Operation, Row
 from airflow_provider_emqx.api.v5.api import Api
+from airflow_provider_emqx.arguments import text, whole
 from airflow_provider_emqx.client.listing import Listing
-from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, text, whole
-from airflow_provider_emqx.conditions.thresholds import compare, named, threshold_of
+from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of
+from airflow_provider_emqx.conditions.thresholds import Threshold, figure_named
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
-HEALTHY = "cluster_healthy"
-METRIC = "cluster_metric"
-RULE_HEALTHY = "rule_healthy"
-EVACUATED = "node_evacuated"
-
-_KINDS = ("action", "source", "connector")
+_PARTS = ("action", "source", "connector")
 
 
-def healthy(nodes: Any = "all", no_alarms: Any = None) -> Condition:
+class ClusterHealthy(Condition):
     """
-    Make the condition that the nodes of the cluster run, and that alarms are not active.
+    Nodes of the cluster run, and alarms are not active: ``GET /nodes``, ``GET /alarms`` (v4 ``/alarms/activated``).
 
     :param nodes: ``"all"``, or how many must run.
     :param no_alarms: names of alarms, ``"*"`` for any alarm, ``None`` for not looking at alarms.
-    :raises EmqxConfigError: for what cannot be right.
     """
-    parameters: dict[str, Any] = {"nodes": "all" if nodes == "all" else whole("nodes", nodes)}
-    if no_alarms is not None:
-        names = [no_alarms] if isinstance(no_alarms, str) else list(no_alarms)
-        parameters["no_alarms"] = [text("no_alarms", name) for name in names]
-    return Condition(HEALTHY, parameters)
 
+    kind = "cluster_healthy"
 
-def ask_healthy(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
-    """
-    Look at the nodes (``GET /nodes``) and, if asked to, at active alarms (``GET /alarms``, v4 ``/alarms/activated``).
+    def __init__(self, nodes: Any = "all", no_alarms: Any = None) -> None:
+        self.nodes = "all" if nodes == "all" else whole("nodes", nodes)
+        self.no_alarms: list[str] | None = None
+        if no_alarms is not None:
+            names = [no_alarms] if isinstance(no_alarms, str) else list(no_alarms)
+            self.no_alarms = [text("no_alarms", name) for name in names]
 
-    :param condition: made by :func:`healthy`.
-    :param api: the broker's operations.
-    :param now: not used.
-    """
-    wanted, unwanted = condition.parameters["nodes"], condition.parameters.get("no_alarms")
-    rows = yield from api.nodes.list()
-    running = sorted(str(row["node"]) for row in rows if row.get("node_status") == "running")
-    others = sorted({str(row.get("node")) for row in rows} - set(running))
-    enough = bool(running) and not others if wanted == "all" else len(running) >= wanted
-    details: dict[str, Any] = {"running": running, "not_running": others}
-    line = f"{len(running)} nodes run"
-    line += f", not so {', '.join(others)}" if others else ""
-    if unwanted is None:
-        return Outcome(enough, details, line)
-    active = yield from active_alarms(api)
-    alarms = sorted({str(row["name"]) for row in active if "*" in unwanted or row["name"] in unwanted})
-    line += (
-        f"; {len(alarms):,} active alarms: {first_of(alarms)}"
-        if alarms
-        else "; none of those alarms is active"
-    )
-    return Outcome(enough and not alarms, {**details, "alarms": alarms}, line)
+    def parameters(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = {"nodes": self.nodes}
+        return parameters if self.no_alarms is None else {**parameters, "no_alarms": self.no_alarms}
+
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """List the nodes and, if asked to, the active alarms."""
+        rows = yield from api.nodes.list()
+        running = sorted(str(row["node"]) for row in rows if row.get("node_status") == "running")
+        others = sorted({str(row.get("node")) for row in rows} - set(running))
+        enough = len(running) >= self.nodes if isinstance(self.nodes, int) else bool(running) and not others
+        details: dict[str, Any] = {"running": running, "not_running": others}
+        line = f"{len(running)} nodes running"
+        line += f"; not running: {', '.join(others)}" if others else ""
+        if self.no_alarms is None:
+            return Outcome(enough, details, line)
+        active = yield from active_alarms(api)
+        unwanted = self.no_alarms
+        alarms = sorted({str(row["name"]) for row in active if "*" in unwanted or row["name"] in unwanted})
+        line += (
+            f"; {len(alarms):,} active alarms: {first_of(alarms)}"
+            if alarms
+            else "; none of those alarms is active"
+        )
+        return Outcome(enough and not alarms, {**details, "alarms": alarms}, line)
 
 
 def active_alarms(api: Api) -> Operation[list[Row]]:
@@ -76,133 +71,131 @@ def active_alarms(api: Api) -> Operation[list[Row]]:
     return rows
 
 
-def metric(
-    metric: Any, threshold: Any = None, comparison: Any = ">=", baseline: Any = None, node: Any = None
-) -> Condition:
+class ClusterMetric(Condition):
     """
-    Make the condition that a statistic or a counter of the cluster passes a threshold.
+    A statistic (``GET /stats``) or a counter (``GET /metrics``) of the cluster passes a threshold.
 
     :param metric: a statistic as ``"live_connections.count"``, or a counter as ``"messages.received"``.
-    :param threshold: number to compare with.
-    :param comparison: ``">="`` or ``"<="``.
-    :param baseline: value to take the difference to before comparing.
+    :param threshold: as of :class:`Threshold`.
+    :param comparison: as of :class:`Threshold`.
+    :param baseline: as of :class:`Threshold`.
     :param node: of one node; ``None`` for the whole cluster.
-    :raises EmqxConfigError: for what cannot be right.
     """
-    parameters = {"metric": text("metric", metric), **threshold_of(threshold, comparison, baseline)}
-    return Condition(METRIC, parameters if node is None else {**parameters, "node": text("node", node)})
+
+    kind = "cluster_metric"
+
+    def __init__(
+        self,
+        metric: Any,
+        threshold: Any = None,
+        comparison: Any = ">=",
+        baseline: Any = None,
+        node: Any = None,
+    ) -> None:
+        self.metric = text("metric", metric)
+        self.threshold = Threshold(threshold, comparison, baseline)
+        self.node = None if node is None else text("node", node)
+
+    def parameters(self) -> dict[str, Any]:
+        parameters = {"metric": self.metric, **self.threshold.parameters()}
+        return parameters if self.node is None else {**parameters, "node": self.node}
+
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """
+        Read the statistics and, if the name is none of them, the counters.
+
+        :raises EmqxConfigError: for an unknown figure or node.
+        """
+        stats = yield from api.nodes.get_stats(self.node)
+        counter = self.metric not in stats
+        figures = (yield from api.nodes.get_metrics(self.node)) if counter else stats
+        value = figure_named(self.metric, {**stats, **figures}, "statistic or counter")
+        return self.threshold.compare(self.metric, value, counter=counter)
 
 
-def ask_metric(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
+class RuleHealthy(Condition):
     """
-    Read the statistics (``GET /stats``) and, if the name is none of them, the counters (``GET /metrics``).
+    A rule is enabled and what it uses is connected; an action, source or connector is connected.
 
-    :param condition: made by :func:`metric`.
-    :param api: the broker's operations.
-    :param now: not used.
-    :raises EmqxConfigError: if there is no such figure, or no such node.
-    """
-    name, node = condition.parameters["metric"], condition.parameters.get("node")
-    stats = yield from api.nodes.get_stats(node)
-    counter = name not in stats
-    figures = (yield from api.nodes.get_metrics(node)) if counter else stats
-    value = named(name, {**stats, **figures}, "statistic or counter")
-    return compare(name, value, condition.parameters, counter=counter)
+    ``GET /rules/{id}``; v5 ``GET /actions/{id}``, ``/sources/{id}``, ``/connectors/{id}``; v4 ``GET /resources/{id}``.
 
-
-def rule_healthy(
-    rule_id: Any = None, action_id: Any = None, source_id: Any = None, connector_id: Any = None
-) -> Condition:
-    """
-    Make the condition that parts of data integration work: a rule is enabled and what it uses is connected, an action,
-    source or connector is connected.
-
-    :param rule_id: a rule.
+    :param rule_id: a rule of the rule engine.
     :param action_id: an action, as ``"http:my_hook"`` (EMQX 5.4 and later).
     :param source_id: a source, as ``"mqtt:upstream"`` (EMQX 5.6 and later).
     :param connector_id: a connector; on EMQX 4 a resource, as ``"resource:1234"``.
-    :raises EmqxConfigError: if none is given, or one is no text.
     """
-    given = {
-        "rule_id": rule_id,
-        "action_id": action_id,
-        "source_id": source_id,
-        "connector_id": connector_id,
-    }
-    parameters = {name: text(name, value) for name, value in given.items() if value is not None}
-    if not parameters:
-        raise EmqxConfigError(f"give at least one of {', '.join(given)}")
-    return Condition(RULE_HEALTHY, parameters)
+
+    kind = "rule_healthy"
+
+    def __init__(
+        self, rule_id: Any = None, action_id: Any = None, source_id: Any = None, connector_id: Any = None
+    ) -> None:
+        given = {
+            "rule_id": rule_id,
+            "action_id": action_id,
+            "source_id": source_id,
+            "connector_id": connector_id,
+        }
+        self._ids = {name: text(name, value) for name, value in given.items() if value is not None}
+        if not self._ids:
+            raise EmqxConfigError(f"expected at least one of {', '.join(given)}")
+
+    def parameters(self) -> dict[str, Any]:
+        return dict(self._ids)
+
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """
+        Read the rule and the state of what it uses, or of what is named.
+
+        :raises EmqxUnsupportedError: if this broker has no such part.
+        """
+        parts = [(part, self._ids[f"{part}_id"]) for part in _PARTS if f"{part}_id" in self._ids]
+        states: dict[str, str] = {}
+        if "rule_id" in self._ids:
+            rule_id = self._ids["rule_id"]
+            rule = yield from api.rule_engine.get_rule(rule_id)
+            states[f"rule {rule_id}"] = (
+                "absent" if rule is None else "enabled" if rule["enable"] else "disabled"
+            )
+            parts += api.rule_engine.outputs(rule or {})
+        for part, name in dict.fromkeys(parts):
+            row = yield from api.rule_engine.get_integration(part, name)
+            states[f"{part} {name}"] = "absent" if row is None else str(row.get("status") or "unknown")
+        ill = {part: state for part, state in states.items() if state not in ("enabled", "connected")}
+        line = ", ".join(f"{part} is {state}" for part, state in (ill or states).items())
+        return Outcome(not ill, {"states": states}, line)
 
 
-def ask_rule_healthy(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
+class NodeEvacuated(Condition):
     """
-    Read the rule (``GET /rules/{id}``) and the state of what it uses, or of what is named.
-
-    v5 ``GET /actions/{id}``, ``/sources/{id}``, ``/connectors/{id}``; v4 ``GET /resources/{id}``.
-
-    :param condition: made by :func:`rule_healthy`.
-    :param api: the broker's operations.
-    :param now: not used.
-    :raises EmqxUnsupportedError: if this broker has no such part.
-    """
-    parts = [
-        (kind, condition.parameters[f"{kind}_id"]) for kind in _KINDS if f"{kind}_id" in condition.parameters
-    ]
-    states: dict[str, str] = {}
-    if "rule_id" in condition.parameters:
-        rule_id = condition.parameters["rule_id"]
-        rule = yield from api.rule_engine.get_rule(rule_id)
-        states[f"rule {rule_id}"] = "absent" if rule is None else "enabled" if rule["enable"] else "disabled"
-        parts += _used_by(api, rule or {})
-    for kind, name in dict.fromkeys(parts):
-        row = yield from api.rule_engine.get_integration(kind, name)
-        states[f"{kind} {name}"] = "absent" if row is None else str(row.get("status") or "unknown")
-    ill = {part: state for part, state in states.items() if state not in ("enabled", "connected")}
-    line = ", ".join(f"{part} is {state}" for part, state in (ill or states).items())
-    return Outcome(not ill, {"states": states}, line)
-
-
-def _used_by(api: Api, rule: Row) -> Iterable[tuple[str, str]]:
-    """List what a rule sends data to; functions that are built in, such as republish, need no connection."""
-    for action in rule.get("actions") or ():
-        if api.broker.is_v4:
-            resource = (action.get("params") or {}).get("$resource")
-            if resource:
-                yield "connector", str(resource)
-        elif isinstance(action, str) and ":" in action:
-            yield "action", action
-
-
-def evacuated(node: Any) -> Condition:
-    """
-    Make the condition that the evacuation of a node has moved all its clients and sessions away.
+    The evacuation of a node has moved all its clients and sessions away: ``GET /load_rebalance/global_status``.
 
     :param node: name of the node, as ``"emqx@10.0.0.1"``.
-    :raises EmqxConfigError: if it is no text.
     """
-    return Condition(EVACUATED, {"node": text("node", node)})
 
+    kind = "node_evacuated"
 
-def ask_evacuated(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
-    """
-    Look at how far the evacuation is: ``GET /load_rebalance/global_status``.
+    def __init__(self, node: Any) -> None:
+        self.node = text("node", node)
 
-    :param condition: made by :func:`evacuated`.
-    :param api: the broker's operations.
-    :param now: not used.
-    :raises EmqxUnsupportedError: on the open-source editions before EMQX 5.9.
-    """
-    node = condition.parameters["node"]
-    status = yield from api.rebalance.get_status()
-    rows = [row for row in status["evacuations"] if row.get("node") == node]
-    if not rows:
-        return Outcome(False, {"node": node, "state": None}, f"{node} is not being evacuated")
-    stats = rows[0].get("stats") or {}
-    left = {name: stats.get(f"current_{name}") for name in ("connected", "sessions")}
-    state = rows[0].get("state")
-    # "prohibiting" is the last state: nobody is left, and nobody is let in; in the first one everybody still is
-    nobody = left["connected"] == 0 and left["sessions"] == 0
-    met = state == "prohibiting" or (nobody and state != "waiting_health_check")
-    line = f"{node} is {state}: {left['connected']} connections and {left['sessions']} sessions are left"
-    return Outcome(met, {"node": node, "state": state, **left}, line)
+    def parameters(self) -> dict[str, Any]:
+        return {"node": self.node}
+
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """
+        Read how far the evacuation is.
+
+        :raises EmqxUnsupportedError: on the open-source editions before EMQX 5.9.
+        """
+        status = yield from api.rebalance.get_status()
+        rows = [row for row in status["evacuations"] if row.get("node") == self.node]
+        if not rows:
+            return Outcome(False, {"node": self.node, "state": None}, f"{self.node} is not being evacuated")
+        stats = rows[0].get("stats") or {}
+        left = {name: stats.get(f"current_{name}") for name in ("connected", "sessions")}
+        state = rows[0].get("state")
+        # "prohibiting" is the last state: nobody is left, and nobody is let in; in the first one everybody still is
+        nobody = left["connected"] == 0 and left["sessions"] == 0
+        met = state == "prohibiting" or (nobody and state != "waiting_health_check")
+        line = f"{self.node} is {state}: {left['connected']} connections and {left['sessions']} sessions are left"
+        return Outcome(met, {"node": self.node, "state": state, **left}, line)

@@ -16,20 +16,20 @@ _ROWS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 _ROW = re.compile(r"""[\[{"]|.*[,;\t]""")
 
 
-def given(clientids: Any, path: Any) -> dict[str, Any]:
+def given(clientids: Any, path: Any) -> tuple[list[str], str]:
     """
     Check how client ids are given.
 
     :param clientids: one id, several, or the file's path as ``ObjectStoragePath``.
     :param path: the file's path as text, in place of ``clientids``.
-    :return: ``{"clientids": [...]}`` without duplicates, or ``{"path": "..."}``.
+    :return: the ids without duplicates, or the path; the other one is empty.
     :raises EmqxConfigError: if there are none, or they are no texts.
     """
     if hasattr(clientids, "open"):
         clientids, path = None, clientids
     if (clientids is None) == (not path):
         raise EmqxConfigError("give either clientids or clientids_path, the file that holds them")
-    return {"path": str(path)} if path else {"clientids": _checked(clientids)}
+    return ([], str(path)) if path else (_checked(clientids), "")
 
 
 def _checked(clientids: Any) -> list[str]:

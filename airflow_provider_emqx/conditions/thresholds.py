@@ -6,58 +6,65 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_emqx.conditions.base import Outcome, number
+from airflow_provider_emqx.arguments import number
+from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 
-def threshold_of(threshold: Any, comparison: Any, baseline: Any) -> dict[str, Any]:
+class Threshold:
     """
-    Check what a figure is to be compared with.
+    What a figure is compared with.
 
     :param threshold: a number or its text.
     :param comparison: ``">="`` or ``"<="``.
-    :param baseline: a number or its text, or ``None``.
+    :param baseline: a number or its text, to compare the difference to; ``None`` to compare the figure itself.
     :raises EmqxConfigError: for anything else.
     """
-    if comparison not in (">=", "<="):
-        raise EmqxConfigError(f'comparison must be ">=" or "<=", not {comparison!r}')
-    parameters = {"threshold": number("threshold", threshold), "comparison": comparison}
-    return parameters if baseline is None else {**parameters, "baseline": number("baseline", baseline)}
+
+    def __init__(self, threshold: Any, comparison: Any = ">=", baseline: Any = None) -> None:
+        if comparison not in (">=", "<="):
+            raise EmqxConfigError(f'comparison must be ">=" or "<=", not {comparison!r}')
+        self.threshold = number("threshold", threshold)
+        self.comparison = comparison
+        self.baseline = None if baseline is None else number("baseline", baseline)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the checked arguments as plain JSON."""
+        parameters = {"threshold": self.threshold, "comparison": self.comparison}
+        return parameters if self.baseline is None else {**parameters, "baseline": self.baseline}
+
+    def compare(self, name: str, value: float, *, counter: bool) -> Outcome:
+        """
+        Compare a figure.
+
+        :param name: for the log.
+        :param value: of the figure.
+        :param counter: whether it only goes up, and falls when a node restarts: then it began at 0 again.
+        """
+        details: dict[str, Any] = {"value": value, **self.parameters()}
+        compared = value
+        line = f"{name} is {value:,}"
+        if self.baseline is not None:
+            compared = value if counter and value < self.baseline else value - self.baseline
+            details["change"] = compared
+            line += f", {compared:+,} since {self.baseline:,}"
+        met = compared >= self.threshold if self.comparison == ">=" else compared <= self.threshold
+        return Outcome(met, details, f"{line}; waiting for {self.comparison} {self.threshold:,}")
 
 
-def named(name: str, figures: Mapping[str, Any], what: str) -> float:
+def figure_named(name: str, figures: Mapping[str, Any], what: str) -> float:
     """
-    Give a figure by its name.
+    Return a figure by its name.
 
     :param name: as the broker calls it.
-    :param figures: what the broker told.
+    :param figures: what the broker reported.
     :param what: the kind of figure, for the error.
-    :raises EmqxConfigError: if there is none, with names that are like it.
+    :raises EmqxConfigError: if the broker has no such figure, with similar names.
     """
     value = figures.get(name)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     like = difflib.get_close_matches(name, figures, n=3) or sorted(figures)[:3]
-    raise EmqxConfigError(f"there is no {what} {name!r}; there is {', '.join(like) or 'none at all'}, …")
-
-
-def compare(name: str, value: float, parameters: Mapping[str, Any], *, counter: bool) -> Outcome:
-    """
-    Compare a figure.
-
-    :param name: for the log.
-    :param value: of the figure.
-    :param parameters: made by :func:`threshold_of`.
-    :param counter: whether it only goes up, and falls when a node restarts: then it began at 0 again.
-    """
-    threshold, comparison = parameters["threshold"], parameters["comparison"]
-    details: dict[str, Any] = {"value": value, "threshold": threshold, "comparison": comparison}
-    compared = value
-    line = f"{name} is {value:,}"
-    if "baseline" in parameters:
-        baseline = parameters["baseline"]
-        compared = value if counter and value < baseline else value - baseline
-        details |= {"baseline": baseline, "change": compared}
-        line += f", {compared:+,} since {baseline:,}"
-    met = compared >= threshold if comparison == ">=" else compared <= threshold
-    return Outcome(met, details, f"{line}; {comparison} {threshold:,} is waited for")
+    raise EmqxConfigError(
+        f"unknown {what} {name!r}; expected one like {', '.join(like) or '(the broker has none)'}, …"
+    )

@@ -11,56 +11,48 @@ from typing import Any
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.names import topic_filter, topic_name
 from airflow_provider_emqx.api.v5.api import Api
+from airflow_provider_emqx.arguments import text, whole
 from airflow_provider_emqx.client.listing import Listing
-from airflow_provider_emqx.conditions.base import Condition, Outcome, text, whole
-from airflow_provider_emqx.conditions.thresholds import compare, named, threshold_of
+from airflow_provider_emqx.conditions.base import Condition, Outcome
+from airflow_provider_emqx.conditions.thresholds import Threshold, figure_named
 from airflow_provider_emqx.exceptions import EmqxConfigError
-
-SUBSCRIBED = "topic_subscribed"
-METRIC = "topic_metric"
-RETAINED = "message_retained"
 
 #: rows of a page, as many as an event loop may be held for decoding
 _PAGE = 1_000
 
 
-def subscribed(topic: Any, min_subscribers: Any = 1, wildcards: Any = True) -> Condition:
+class TopicSubscribed(Condition):
     """
-    Make the condition that a topic has subscribers; sessions that are kept without a connection count.
+    A topic has subscribers; sessions that are kept without a connection count: ``GET /subscriptions``.
 
     :param topic: a topic, or the filter exactly as it was subscribed.
     :param min_subscribers: how many clients.
     :param wildcards: for a topic, count also those whose filter has wildcards or is shared.
-    :raises EmqxConfigError: for what cannot be right.
     """
-    plain = topic_filter(topic)
-    return Condition(
-        SUBSCRIBED,
-        {
-            "topic": plain,
-            "min_subscribers": whole("min_subscribers", min_subscribers),
-            "wildcards": bool(wildcards),
-        },
-    )
 
+    kind = "topic_subscribed"
 
-def ask_subscribed(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
-    """
-    Count the clients that are subscribed: ``GET /subscriptions``.
+    def __init__(self, topic: Any, min_subscribers: Any = 1, wildcards: Any = True) -> None:
+        self.topic = topic_filter(topic)
+        self.min_subscribers = whole("min_subscribers", min_subscribers)
+        self.wildcards = bool(wildcards)
 
-    Those of exactly this filter are asked for first; only if they are too few, and wildcards count, all are listed.
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "topic": self.topic,
+            "min_subscribers": self.min_subscribers,
+            "wildcards": self.wildcards,
+        }
 
-    :param condition: made by :func:`subscribed`.
-    :param api: the broker's operations.
-    :param now: not used.
-    """
-    topic, goal = condition.parameters["topic"], condition.parameters["min_subscribers"]
-    found = yield from _subscribers(api, {"topic": topic}, goal)
-    is_filter = "+" in topic or "#" in topic or topic.startswith(("$share/", "$queue/"))
-    if len(found) < goal and condition.parameters["wildcards"] and not is_filter:
-        found |= yield from _subscribers(api, {"receiving": topic}, goal)
-    details = {"topic": topic, "needed": goal, "subscribers": len(found)}
-    return Outcome(len(found) >= goal, details, f"{len(found):,} subscribers to {topic}, {goal:,} needed")
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """Count those of exactly this filter first; only if they are too few, and wildcards count, list all."""
+        topic, goal = self.topic, self.min_subscribers
+        found = yield from _subscribers(api, {"topic": topic}, goal)
+        is_filter = "+" in topic or "#" in topic or topic.startswith(("$share/", "$queue/"))
+        if len(found) < goal and self.wildcards and not is_filter:
+            found |= yield from _subscribers(api, {"receiving": topic}, goal)
+        details = {"topic": topic, "needed": goal, "subscribers": len(found)}
+        return Outcome(len(found) >= goal, details, f"{len(found):,} subscribers to {topic}, {goal:,} needed")
 
 
 def _subscribers(api: Api, filters: Mapping[str, Any], enough: int) -> Operation[set[str]]:
@@ -71,61 +63,57 @@ def _subscribers(api: Api, filters: Mapping[str, Any], enough: int) -> Operation
     return found
 
 
-def metric(
-    topic: Any,
-    metric: Any = "messages.in.count",
-    threshold: Any = None,
-    comparison: Any = ">=",
-    baseline: Any = None,
-) -> Condition:
+class TopicMetric(Condition):
     """
-    Make the condition that a metric of a measured topic passes a threshold.
+    A metric of a measured topic passes a threshold: v5 ``GET /mqtt/topic_metrics/{topic}``, v4
+    ``GET /topic-metrics/{topic}``.
 
     :param topic: a topic that the broker measures.
     :param metric: as ``"messages.in.count"`` or ``"messages.out.rate"``.
-    :param threshold: number to compare with.
-    :param comparison: ``">="`` or ``"<="``.
-    :param baseline: value to take the difference to before comparing.
-    :raises EmqxConfigError: for what cannot be right.
+    :param threshold: as of :class:`Threshold`.
+    :param comparison: as of :class:`Threshold`.
+    :param baseline: as of :class:`Threshold`.
     """
-    name = text("metric", metric)
-    if name.startswith("message."):
-        name = f"messages.{name.removeprefix('message.')}"
-    parameters = {"topic": topic_name(topic), "metric": name}
-    return Condition(METRIC, {**parameters, **threshold_of(threshold, comparison, baseline)})
+
+    kind = "topic_metric"
+
+    def __init__(
+        self,
+        topic: Any,
+        metric: Any = "messages.in.count",
+        threshold: Any = None,
+        comparison: Any = ">=",
+        baseline: Any = None,
+    ) -> None:
+        self.topic = topic_name(topic)
+        name = text("metric", metric)
+        self.metric = f"messages.{name.removeprefix('message.')}" if name.startswith("message.") else name
+        self.threshold = Threshold(threshold, comparison, baseline)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"topic": self.topic, "metric": self.metric, **self.threshold.parameters()}
+
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """
+        Read the topic's metrics.
+
+        :raises EmqxConfigError: if the topic is not measured, or has no such metric.
+        """
+        row = yield from api.topics.get_metrics(self.topic)
+        if row is None:
+            raise EmqxConfigError(
+                f"the broker does not measure topic {self.topic!r}, so its metrics cannot be waited for: register it "
+                "first (EmqxTopicMetricsOperator, or register_topic_metrics of the hook)"
+            )
+        value = figure_named(self.metric, row["metrics"], f"metric of topic {self.topic}")
+        # counters begin at 0 again when a node restarts, rates are what they are
+        counter = self.metric.endswith(".count")
+        return self.threshold.compare(f"{self.metric} of {self.topic}", value, counter=counter)
 
 
-def ask_metric(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
+class MessageRetained(Condition):
     """
-    Read a topic's metrics: v5 ``GET /mqtt/topic_metrics/{topic}``, v4 ``GET /topic-metrics/{topic}``.
-
-    :param condition: made by :func:`metric`.
-    :param api: the broker's operations.
-    :param now: not used.
-    :raises EmqxConfigError: if the topic is not measured, or has no such metric.
-    """
-    topic, name = condition.parameters["topic"], condition.parameters["metric"]
-    row = yield from api.topics.get_metrics(topic)
-    if row is None:
-        raise EmqxConfigError(
-            f"the broker does not measure topic {topic!r}, so its metrics cannot be waited for: register it first "
-            "(EmqxTopicMetricsOperator, or register_topic_metrics of the hook)"
-        )
-    value = named(name, row["metrics"], f"metric of topic {topic}")
-    # counters begin at 0 again when a node restarts, rates are what they are
-    return compare(f"{name} of {topic}", value, condition.parameters, counter=name.endswith(".count"))
-
-
-def retained(
-    topic: Any,
-    payload: Any = None,
-    json_field: Any = None,
-    json_value: Any = None,
-    payload_hash: Any = None,
-    value_hash: Any = None,
-) -> Condition:
-    """
-    Make the condition that a message is retained for a topic, and what it holds.
+    A message is retained for a topic, any one or one with a certain content: v5 ``GET /mqtt/retainer/message/{topic}``.
 
     What is expected is carried as a digest: triggers are stored in clear.
 
@@ -135,62 +123,74 @@ def retained(
     :param json_value: value of that field.
     :param payload_hash: in place of ``payload``, its :func:`digest`.
     :param value_hash: in place of ``json_value``, its :func:`digest`.
-    :raises EmqxConfigError: for what cannot be right.
     """
-    parameters = {"topic": topic_name(topic)}
-    if payload is not None:
-        if not isinstance(payload, (str, bytes)):
-            raise EmqxConfigError(f"payload must be text or bytes, not {type(payload).__name__}")
-        payload_hash = digest(payload.encode() if isinstance(payload, str) else payload)
-    if json_field is None:
-        if json_value is not None or value_hash is not None:
-            raise EmqxConfigError("json_value needs json_field, the field that is to have this value")
-        return Condition(
-            RETAINED, parameters if payload_hash is None else {**parameters, "payload_hash": payload_hash}
-        )
-    if payload_hash is not None:
-        raise EmqxConfigError("compare either the whole payload or a field of it")
-    parameters["json_field"] = text("json_field", json_field)
-    parameters["value_hash"] = digest(json_value) if value_hash is None else value_hash
-    return Condition(RETAINED, parameters)
 
+    kind = "message_retained"
 
-def ask_retained(condition: Condition, api: Api, now: float) -> Operation[Outcome]:
-    """
-    Read the retained message: v5 ``GET /mqtt/retainer/message/{topic}``.
+    def __init__(
+        self,
+        topic: Any,
+        payload: Any = None,
+        json_field: Any = None,
+        json_value: Any = None,
+        payload_hash: Any = None,
+        value_hash: Any = None,
+    ) -> None:
+        self.topic = topic_name(topic)
+        if payload is not None:
+            if not isinstance(payload, (str, bytes)):
+                raise EmqxConfigError(f"payload must be text or bytes, not {type(payload).__name__}")
+            payload_hash = digest(payload.encode() if isinstance(payload, str) else payload)
+        if json_field is None:
+            if json_value is not None or value_hash is not None:
+                raise EmqxConfigError("json_value needs json_field, the field that is to have this value")
+        elif payload_hash is not None:
+            raise EmqxConfigError("compare either the whole payload or a field of it")
+        else:
+            json_field = text("json_field", json_field)
+            value_hash = digest(json_value) if value_hash is None else value_hash
+        self.payload_hash, self.json_field, self.value_hash = payload_hash, json_field, value_hash
 
-    :param condition: made by :func:`retained`.
-    :param api: the broker's operations.
-    :param now: not used.
-    :raises EmqxUnsupportedError: on EMQX 4, whose API does not show retained messages, and Serverless.
-    """
-    parameters = condition.parameters
-    topic = parameters["topic"]
-    row = yield from api.messages.get_retained(topic)
-    details = {"topic": topic, "retained": row is not None}
-    if row is None:
-        return Outcome(False, details, f"no message is retained for {topic}")
-    details |= {name: row.get(name) for name in ("publish_at", "from_clientid", "qos")}
-    if "payload_hash" not in parameters and "json_field" not in parameters:
-        return Outcome(True, details, f"a message is retained for {topic}")
-    if row.get("payload") is None:
-        raise EmqxConfigError(
-            f"the message retained for {topic!r} cannot be compared: EMQX leaves payloads above 1 MB out"
-        )
-    payload = b64decode(row["payload"])
-    if "payload_hash" in parameters:
-        met = digest(payload) == parameters["payload_hash"]
-    else:
-        met = parameters["value_hash"] in _field_digests(payload, parameters["json_field"])
-    what = f"field {parameters['json_field']}" if "json_field" in parameters else "payload"
-    return Outcome(
-        met, details, f"the {what} of the message retained for {topic} is {'' if met else 'not '}as expected"
-    )
+    def parameters(self) -> dict[str, Any]:
+        found = {
+            "topic": self.topic,
+            "payload_hash": self.payload_hash,
+            "json_field": self.json_field,
+            "value_hash": self.value_hash,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def ask(self, api: Api, now: float) -> Operation[Outcome]:
+        """
+        Read the retained message.
+
+        :raises EmqxUnsupportedError: on EMQX 4, whose API does not show retained messages, and Serverless.
+        """
+        topic = self.topic
+        row = yield from api.messages.get_retained(topic)
+        details = {"topic": topic, "retained": row is not None}
+        if row is None:
+            return Outcome(False, details, f"no message is retained for {topic}")
+        details |= {name: row.get(name) for name in ("publish_at", "from_clientid", "qos")}
+        if self.payload_hash is None and self.json_field is None:
+            return Outcome(True, details, f"a message is retained for {topic}")
+        if row.get("payload") is None:
+            raise EmqxConfigError(
+                f"the message retained for {topic!r} cannot be compared: EMQX leaves payloads above 1 MB out"
+            )
+        payload = b64decode(row["payload"])
+        if self.json_field is None:
+            met, what = digest(payload) == self.payload_hash, "payload"
+        else:
+            met = self.value_hash in _field_digests(payload, self.json_field)
+            what = f"field {self.json_field}"
+        line = f"the {what} of the message retained for {topic} is {'' if met else 'not '}as expected"
+        return Outcome(met, details, line)
 
 
 def digest(value: Any) -> str:
     """
-    Give the digest of a payload (``bytes``) or of a JSON value.
+    Return the digest of a payload (``bytes``) or of a JSON value.
 
     :param value: a number is the same however it is written: ``1`` is ``1.0``.
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx import conditions
+from airflow_provider_emqx.conditions.cluster import NodeEvacuated
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.base import (
@@ -431,8 +431,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
 
     def _look(self, hook: EmqxHook) -> Outcome:
         """Look as the sensor does."""
-        condition = conditions.load("node_evacuated", {"node": self.node})
-        outcome = hook.run(conditions.ask(condition, hook.api, time.time()))
+        outcome = hook.run(NodeEvacuated(self.node).ask(hook.api, time.time()))
         if outcome.details["state"] is None:
             raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
         self.log.info("Node %s", outcome.text)

@@ -16,9 +16,10 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_emqx import conditions
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, whole
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.arguments import whole
+from airflow_provider_emqx.conditions.base import Condition, Outcome, outlives
+from airflow_provider_emqx.conditions.ids import finish
+from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.hidden import RendersHidden, is_literal
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.links import EmqxDashboardLink
@@ -59,6 +60,8 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         self.missing_path: str | None = None
         self._hook: EmqxHook | None = None
         self._condition: Condition | None = None
+        #: the same with what it has to read from files
+        self._loaded: Condition | None = None
         self._failures = 0
         self._last = ""
 
@@ -82,7 +85,8 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         :param context: of the task.
         :return: the condition's details.
         """
-        self._condition, self._failures, self._last = None, 0, ""
+        self._condition = self._loaded = None
+        self._failures, self._last = 0, ""
         with self._one_ending():
             try:
                 if self.deferrable:
@@ -93,13 +97,8 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
     def _look_or_defer(self, context: Context) -> Any:  # noqa: RET503 defer() raises
         deadline = time.time() + self.timeout
-        condition = self.condition()
-        if len(condition.parameters.get("clientids", ())) > MAX_LISTED:
-            raise EmqxConfigError(
-                f"{len(condition.parameters['clientids']):,} client ids are too many to hand to the triggerer, which "
-                f"takes up to {MAX_LISTED:,}: write them to a file, one per line, on storage that workers and "
-                "triggerer reach, and give its path as clientids_path"
-            )
+        condition = self._condition = self.condition()
+        parameters = condition.for_trigger()
         found = self.poke(context)
         if found.is_done:
             return found.xcom_value
@@ -109,7 +108,7 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         self.defer(
             trigger=EmqxConditionTrigger(
                 kind=condition.kind,
-                parameters=dict(condition.parameters),
+                parameters=parameters,
                 emqx_conn_id=self.emqx_conn_id,
                 poll_interval=self.poke_interval,
                 backoff=self.exponential_backoff,
@@ -157,11 +156,11 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         self._failures, self._last = 0, outcome.text
         self.log.info("%s", outcome.text)
-        details = conditions.finish(outcome, self.missing_path) if outcome.met else None
+        details = finish(outcome, self.missing_path) if outcome.met else None
         return PokeReturnValue(is_done=outcome.met, xcom_value=details)
 
     def _look(self) -> Outcome:
-        condition = self._condition = self._condition or conditions.loaded(self.condition())
+        condition = self._loaded = self._loaded or (self._condition or self.condition()).loaded()
         hook = self._hook = self._hook or EmqxHook(self.emqx_conn_id)
         try:
             return _ask(condition, hook)
@@ -179,7 +178,7 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         self._failures += 1
         # elsewhere the next look is another process's, which starts counting anew
         counted = not (self.deferrable or self.reschedule)
-        if not conditions.outlives(error, self._failures if counted else 0, self._most_failures):
+        if not outlives(error, self._failures if counted else 0, self._most_failures):
             raise error
         self._last = str(error)
         if counted and not self.silent_fail:
@@ -220,7 +219,7 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
 
 def _ask(condition: Condition, hook: EmqxHook) -> Outcome:
-    return hook.run(conditions.ask(condition, hook.api, time.time()))
+    return hook.run(condition.ask(hook.api, time.time()))
 
 
 def _has_changed(hook: EmqxHook, anew: EmqxHook) -> bool:

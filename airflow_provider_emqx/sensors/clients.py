@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.conditions.base import Condition
+from airflow_provider_emqx.conditions.clients import ClientsOffline, ClientsOnline
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class EmqxClientOnlineSensor(_ClientSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return clients.online(self.clientids, self.clientids_path, self.quorum, self.stable_for)
+        return ClientsOnline(self.clientids, self.clientids_path, self.quorum, self.stable_for)
 
 
 class EmqxClientOfflineSensor(_ClientSensor):
@@ -104,4 +104,4 @@ class EmqxClientOfflineSensor(_ClientSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return clients.offline(self.clientids, self.clientids_path, self.quorum)
+        return ClientsOffline(self.clientids, self.clientids_path, self.quorum)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_emqx.conditions import cluster
 from airflow_provider_emqx.conditions.base import Condition
+from airflow_provider_emqx.conditions.cluster import ClusterHealthy, ClusterMetric, NodeEvacuated, RuleHealthy
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 
 
@@ -39,7 +39,7 @@ class EmqxClusterHealthSensor(BaseEmqxSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return cluster.healthy(self.nodes, self.no_alarms)
+        return ClusterHealthy(self.nodes, self.no_alarms)
 
 
 class EmqxMetricSensor(BaseThresholdSensor):
@@ -72,7 +72,7 @@ class EmqxMetricSensor(BaseThresholdSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return cluster.metric(self.metric, self.threshold, self.comparison, self.baseline, self.node)
+        return ClusterMetric(self.metric, self.threshold, self.comparison, self.baseline, self.node)
 
 
 class EmqxRuleHealthSensor(BaseEmqxSensor):
@@ -121,7 +121,7 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return cluster.rule_healthy(self.rule_id, self.action_id, self.source_id, self.connector_id)
+        return RuleHealthy(self.rule_id, self.action_id, self.source_id, self.connector_id)
 
 
 class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
@@ -149,4 +149,4 @@ class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return cluster.evacuated(self.node)
+        return NodeEvacuated(self.node)

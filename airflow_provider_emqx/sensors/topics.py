@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_emqx.conditions import topics
 from airflow_provider_emqx.conditions.base import Condition
+from airflow_provider_emqx.conditions.topics import MessageRetained, TopicMetric, TopicSubscribed
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 
@@ -43,7 +43,7 @@ class EmqxSubscriptionSensor(BaseEmqxSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return topics.subscribed(self.topic, self.min_subscribers, self.wildcards)
+        return TopicSubscribed(self.topic, self.min_subscribers, self.wildcards)
 
 
 class EmqxTopicMetricSensor(BaseThresholdSensor):
@@ -76,7 +76,7 @@ class EmqxTopicMetricSensor(BaseThresholdSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return topics.metric(self.topic, self.metric, self.threshold, self.comparison, self.baseline)
+        return TopicMetric(self.topic, self.metric, self.threshold, self.comparison, self.baseline)
 
 
 class EmqxRetainedMessageSensor(BaseEmqxSensor):
@@ -130,4 +130,4 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
 
     def condition(self) -> Condition:
         """Make the condition of the rendered arguments."""
-        return topics.retained(self.topic, plain(self.payload), self.json_field, plain(self.json_value))
+        return MessageRetained(self.topic, plain(self.payload), self.json_field, plain(self.json_value))

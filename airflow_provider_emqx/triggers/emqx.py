@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_emqx import conditions, exceptions
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, number, outlives
+from airflow_provider_emqx import exceptions
+from airflow_provider_emqx.arguments import number
+from airflow_provider_emqx.conditions.base import Condition, Outcome, outlives
+from airflow_provider_emqx.conditions.clients import ClientsCondition
+from airflow_provider_emqx.conditions.ids import finish
+from airflow_provider_emqx.conditions.kinds import load
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.triggers import events, polls
@@ -51,7 +55,7 @@ class EmqxConditionTrigger(BaseTrigger):
     The event is ``{"status": "met", "text", "details"}``, ``{"status": "timeout", "text"}`` or
     ``{"status": "error", "error", "args", "text"}``.
 
-    :param kind: kind of the condition, a name of :data:`airflow_provider_emqx.conditions.KINDS`.
+    :param kind: kind of the condition, a name of :data:`airflow_provider_emqx.conditions.kinds.KINDS`.
     :param parameters: arguments of that kind, plain JSON.
     :param emqx_conn_id: the Airflow connection.
     :param poll_interval: seconds between two looks; 0.1 at least.
@@ -110,8 +114,8 @@ class EmqxConditionTrigger(BaseTrigger):
         yield TriggerEvent(event)
 
     async def _wait(self) -> dict[str, Any]:
-        condition = conditions.load(self.kind, self.parameters)
-        if "path" in condition.parameters:
+        condition = load(self.kind, self.parameters)
+        if isinstance(condition, ClientsCondition) and condition.path:
             read = await self._read(condition)
             if isinstance(read, str):
                 return {"status": "timeout", "text": read}
@@ -147,7 +151,7 @@ class EmqxConditionTrigger(BaseTrigger):
                 pause if self.deadline is None else min(pause, max(0.0, self.deadline - time.time()))
             )
             try:
-                return await asyncio.to_thread(conditions.loaded, condition)
+                return await asyncio.to_thread(condition.loaded)
             except EmqxError as error:
                 failures += 1
                 if not outlives(error, failures, self.max_failures):
@@ -181,7 +185,7 @@ class EmqxEventTrigger(BaseEventTrigger):
     :param clientid: for clients: shell pattern (``*``, ``?``, ``[abc]``) of the client ids, case-sensitive.
     :param username: for clients: shell pattern of the usernames. Default: any.
     :param alarms: for alarms: their names. Default: any.
-    :param kind: for conditions: a name of :data:`airflow_provider_emqx.conditions.KINDS`.
+    :param kind: for conditions: a name of :data:`airflow_provider_emqx.conditions.kinds.KINDS`.
     :param parameters: for conditions: arguments of that kind, plain JSON.
     :raises EmqxConfigError: for what cannot be right, when the DAG is parsed.
     """
@@ -222,12 +226,8 @@ class EmqxEventTrigger(BaseEventTrigger):
             if name not in _EVENTS[self.event] and getattr(self, name) != default:
                 raise EmqxConfigError(f"{name} does not belong to the event {self.event}")
         if self.event == "condition_met":
-            condition = conditions.load(self.kind or "", self.parameters or {})
-            if len(condition.parameters.get("clientids", ())) > MAX_LISTED:
-                raise EmqxConfigError(
-                    f"more than {MAX_LISTED:,} client ids are given as the path of a file that the triggerer reaches"
-                )
-            self.parameters = dict(condition.parameters)
+            condition = load(self.kind or "", self.parameters or {})
+            self.parameters = condition.for_trigger()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give what the trigger is made of again: plain JSON, no credential."""
@@ -278,8 +278,8 @@ class EmqxEventTrigger(BaseEventTrigger):
 
     async def _look(self) -> events.Look:
         if self.event == "condition_met":
-            condition = conditions.load(self.kind or "", self.parameters or {})
-            return events.met(await asyncio.to_thread(conditions.loaded, condition))
+            condition = load(self.kind or "", self.parameters or {})
+            return events.met(await asyncio.to_thread(condition.loaded))
         if self.event == "alarm_activated":
             return events.alarm(self.alarms)
         pattern = events.ClientPattern(self.clientid, self.username)
@@ -353,8 +353,8 @@ async def finished(outcome: Outcome, missing_path: str | None) -> dict[str, Any]
     :param missing_path: file for the missing ids if there are more than 1,000.
     """
     if missing_path is None:
-        return conditions.finish(outcome, None)
-    return await asyncio.to_thread(conditions.finish, outcome, missing_path)
+        return finish(outcome, None)
+    return await asyncio.to_thread(finish, outcome, missing_path)
 
 
 def error_event(error: EmqxError) -> dict[str, Any]:

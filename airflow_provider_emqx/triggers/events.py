@@ -15,13 +15,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
-from airflow_provider_emqx import conditions
 from airflow_provider_emqx.api.base import Operation, Row
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition
 from airflow_provider_emqx.conditions.clients import is_online
 from airflow_provider_emqx.conditions.cluster import active_alarms
+from airflow_provider_emqx.conditions.ids import finish
 
 Memory = dict[str, Any]
 
@@ -205,12 +205,12 @@ def met(condition: Condition) -> Look:
     """
 
     def look(api: Api, memory: Memory | None, now: float) -> Operation[Compare]:
-        outcome = yield from conditions.ask(condition, api, now)
+        outcome = yield from condition.ask(api, now)
         event = {
             "event": "condition_met",
             "kind": condition.kind,
             "text": outcome.text,
-            "details": conditions.finish(outcome, None),
+            "details": finish(outcome, None),
         }
         became = outcome.met and memory is not None and memory.get("met") is False
         found = Found([event] if became else [], {"met": outcome.met})

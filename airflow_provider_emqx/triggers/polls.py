@@ -15,20 +15,19 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from zlib import crc32
 
-from airflow_provider_emqx import conditions
 from airflow_provider_emqx.api.base import Row
-from airflow_provider_emqx.conditions import clients
-from airflow_provider_emqx.conditions.base import Outcome, is_transient
+from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
+from airflow_provider_emqx.conditions.clients import Census, ClientsCondition, States
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxError,
     EmqxForbiddenError,
 )
 from airflow_provider_emqx.triggers.sessions import IN_FLIGHT, OTHERS_IN_FLIGHT, Session
-from airflow_provider_emqx.triggers.watches import ON_CLIENTS, Question, Watch, clock, in_turns
+from airflow_provider_emqx.triggers.watches import Question, Watch, clock, in_turns
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
@@ -39,8 +38,6 @@ log = logging.getLogger(__name__)
 _MOMENT = 0.5
 #: seconds before the deadline at which a wait looks once more
 _LAST_LOOK = 2.0
-#: seconds for which the number of connected clients is taken as known
-_SIZE_LASTS = 60.0
 #: seconds that a round waits at most for its first answer before it asks the rest: a wrong key is tried once
 _HEAD_START = 1.0
 #: clients for whom the broker may fail in a round before the rest of it is given up
@@ -73,8 +70,7 @@ class Poll:
         self._answered = asyncio.Condition()
         self._sooner = asyncio.Event()
         self._next = math.inf
-        self._size: int | None = None
-        self._size_known = -math.inf
+        self._census = Census()
 
     async def wait(self, watch: Watch, deadline: float | None = None) -> Outcome | Exception | None:
         """
@@ -199,9 +195,12 @@ class Poll:
 
     async def _ask(self, client: AsyncClient, question: Question) -> EmqxError | None:
         """Ask, tell the waits, and give the error that ended it."""
-        on_clients = question.watches[0].question == ON_CLIENTS
         try:
-            await (self._ask_for_clients if on_clients else self._ask_other)(client, question)
+            condition = question.watches[0].condition
+            if isinstance(condition, ClientsCondition):
+                await self._ask_for_clients(client, question)
+            else:
+                await self._ask_other(client, question, condition)
         except EmqxError as error:
             failure = await self._session.reconsider(client, question.asked, error)
             await question.end(failure)
@@ -215,10 +214,9 @@ class Poll:
         log.error("The round of waits on connection %s broke", self._session.emqx_conn_id, exc_info=error)
         question.broke(error)
 
-    async def _ask_other(self, client: AsyncClient, question: Question) -> None:
-        condition = question.watches[0].condition
+    async def _ask_other(self, client: AsyncClient, question: Question, condition: Condition) -> None:
         async with self._slots[condition.kind]:
-            outcome = await client.run(conditions.ask(condition, client.api, time.time()))
+            outcome = await client.run(condition.ask(client.api, time.time()))
         async for part in in_turns(question.watches):
             for watch in part:
                 question.seen(watch, outcome)
@@ -228,18 +226,20 @@ class Poll:
         timed = False
         async for part in in_turns(question.watches):
             for watch in part:
-                awaited.update(watch.condition.parameters["clientids"])
-                timed = timed or clients.is_timed(watch.condition)
-        states = await self._swept(client, list(awaited), clients.fields(timed))
+                condition = _on_clients(watch)
+                awaited.update(condition.clientids)
+                timed = timed or condition.is_timed
+        states = await client.run(self._census.take(client.api, list(awaited), timed, clock()))
         now = time.time()
         asking: defaultdict[str, list[Watch]] = defaultdict(list)
         left: dict[Watch, int] = {}
         async for part in in_turns(question.watches):
             for watch in part:
-                ids = watch.condition.parameters["clientids"]
+                condition = _on_clients(watch)
+                ids = condition.clientids
                 if states is not None:
-                    outcome = _seen_before(watch, states) or await _outcome(watch, states, now)
-                    ids = clients.in_doubt(watch.condition, outcome, states)
+                    outcome = await _outcome(watch, states, now)
+                    ids = condition.in_doubt(outcome, states)
                     if not ids:
                         question.seen(watch, outcome)
                         continue
@@ -249,26 +249,13 @@ class Poll:
                     asking[clientid].append(watch)
         await self._ask_each(client, question, asking, left, {} if states is None else states)
 
-    async def _swept(
-        self, client: AsyncClient, ids: Sequence[str], names: tuple[str, ...]
-    ) -> clients.States | None:
-        """List all clients, unless asking for each awaited one costs the broker less."""
-        api, now = client.api, clock()
-        if clients.worth_counting(len(ids)) and now - self._size_known > _SIZE_LASTS:
-            self._size, self._size_known = await client.run(clients.count_clients(api)), now
-        if not clients.sweep_is_cheaper(api, len(ids), self._size):
-            return None
-        states, self._size = await client.run(clients.sweep(api, ids, names))
-        self._size_known = now
-        return states
-
     async def _ask_each(
         self,
         client: AsyncClient,
         question: Question,
         asking: Mapping[str, Sequence[Watch]],
         left: dict[Watch, int],
-        states: clients.States,
+        states: States,
     ) -> None:
         """
         Ask for clients one by one, several at a time; a wait is told as soon as all its clients are known.
@@ -297,8 +284,7 @@ class Poll:
                 for watch in asking[clientid]:
                     left[watch] -= 1
                     if not left[watch]:
-                        found = _seen_before(watch, states) or await _outcome(watch, states, time.time())
-                        question.seen(watch, found)
+                        question.seen(watch, await _outcome(watch, states, time.time()))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -363,17 +349,18 @@ def _most_in_flight() -> int:
     return max(4, IN_FLIGHT // max(1, sum(each is loop for each, _ in _polls)))
 
 
-def _seen_before(watch: Watch, states: clients.States) -> Outcome | None:
-    """Give the outcome of the last look if this one sees the same, as nearly all do."""
-    glance = clients.glance(watch.condition, states)
-    if glance is not None and glance == watch.glance:
+async def _outcome(watch: Watch, states: States, now: float) -> Outcome:
+    """Judge, unless this look sees the same as the last one, as nearly all do."""
+    condition = _on_clients(watch)
+    glance = condition.glance(states)
+    if glance is not None and glance == watch.glance and watch.outcome is not None:
         return watch.outcome
     watch.glance = glance
-    return None
+    if len(condition.clientids) > _LONG:
+        return await asyncio.to_thread(condition.judge, states, now)
+    return condition.judge(states, now)
 
 
-async def _outcome(watch: Watch, states: clients.States, now: float) -> Outcome:
-    condition = watch.condition
-    if len(condition.parameters["clientids"]) > _LONG:
-        return await asyncio.to_thread(clients.judge, condition, states, now)
-    return clients.judge(condition, states, now)
+def _on_clients(watch: Watch) -> ClientsCondition:
+    # the question that these waits share is asked by no other kind
+    return cast("ClientsCondition", watch.condition)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.conditions.base import Condition, Outcome, outlives
 from airflow_provider_emqx.exceptions import EmqxError
 
@@ -65,7 +63,7 @@ class Watch:
     ) -> None:
         self.condition = condition
         #: what waits with the same one are asked for together by
-        self.question = _question_of(condition)
+        self.question = condition.question
         self.interval = max(interval, SHORTEST_INTERVAL)
         self.backoff = backoff
         self.max_interval = max_interval
@@ -176,16 +174,6 @@ class Question:
         taken = watch in self._open and not watch.found.done()
         self._open.discard(watch)
         return taken
-
-
-#: the question of all waits on clients
-ON_CLIENTS = "clients"
-
-
-def _question_of(condition: Condition) -> str:
-    if condition.kind in (clients.ONLINE, clients.OFFLINE):
-        return ON_CLIENTS
-    return json.dumps([condition.kind, condition.parameters], sort_keys=True)
 
 
 def clock() -> float:

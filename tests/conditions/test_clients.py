@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_emqx import conditions
 from airflow_provider_emqx.api.base import Broker, Reply
 from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.conditions import clients
 from airflow_provider_emqx.conditions.base import Outcome
+from airflow_provider_emqx.conditions.clients import ClientsOffline, ClientsOnline
 from airflow_provider_emqx.conditions.ids import finish
+from airflow_provider_emqx.conditions.kinds import KINDS, load
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
@@ -41,8 +42,8 @@ def row(clientid: str, connected: Any = True, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_online_is_known_and_connected(state: Any, is_online: bool) -> None:
-    assert clients.judge(clients.online("a"), {"a": state}, NOW).met is is_online
-    assert clients.judge(clients.offline("a"), {"a": state}, NOW).met is not is_online
+    assert ClientsOnline("a").judge({"a": state}, NOW).met is is_online
+    assert ClientsOffline("a").judge({"a": state}, NOW).met is not is_online
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,8 @@ def test_online_is_known_and_connected(state: Any, is_online: bool) -> None:
     ],
 )
 def test_stable_is_connected_for_so_long(since: Any, met: bool) -> None:
-    condition = clients.online("a", stable_for="30")
-    assert clients.judge(condition, {"a": row("a", connected_at=since)}, NOW).met is met
+    condition = ClientsOnline("a", stable_for="30")
+    assert condition.judge({"a": row("a", connected_at=since)}, NOW).met is met
 
 
 @pytest.mark.parametrize(
@@ -79,9 +80,9 @@ def test_stable_is_connected_for_so_long(since: Any, met: bool) -> None:
     ],
 )
 def test_a_quorum_is_a_number_of_clients(quorum: Any, among: int, needed: int) -> None:
-    condition = clients.online([str(number) for number in range(among)], quorum=quorum)
-    assert clients.needed(condition.parameters["quorum"], among) == needed
-    assert json.loads(json.dumps(condition.parameters)) == condition.parameters
+    condition = ClientsOnline([str(number) for number in range(among)], quorum=quorum)
+    assert condition.goal == needed
+    assert json.loads(json.dumps(condition.parameters())) == condition.parameters()
 
 
 @given(percent=st.integers(1, 1000).map(lambda tenth: Fraction(tenth, 10)), among=st.integers(1, 100_000))
@@ -98,7 +99,7 @@ def test_a_share_is_rounded_up(percent: Fraction, among: int) -> None:
 def test_the_details_add_up(connected: list[bool], quorum: Any) -> None:
     ids = [f"device-{number}" for number in range(len(connected))]
     states: clients.States = {name: row(name, state) for name, state in zip(ids, connected, strict=True)}
-    outcome = clients.judge(clients.online(ids, quorum=quorum), states, NOW)
+    outcome = ClientsOnline(ids, quorum=quorum).judge(states, NOW)
     details = outcome.details
     assert details["awaited"] == details["online"] + details["missing_count"]
     assert details["missing"] == [name for name, state in zip(ids, connected, strict=True) if not state]
@@ -152,7 +153,7 @@ def page(*rows: dict[str, Any], more: bool) -> Reply:
 
 def test_an_empty_page_is_not_the_end_of_a_listing() -> None:
     (states, size), asked = play(
-        clients.sweep(V5, ["a", "b", "c"], ("clientid", "connected")),
+        clients.sweep(api_of(V5), ["a", "b", "c"], ("clientid", "connected")),
         page(row("a"), row("x"), more=True),
         page(more=True),
         page(row("b"), row("x"), row("c", False), more=False),
@@ -165,7 +166,7 @@ def test_an_empty_page_is_not_the_end_of_a_listing() -> None:
 
 def test_one_page_tells_of_all() -> None:
     (states, _), _ = play(
-        clients.sweep(V5, ["a", "b", "c"], ("clientid", "connected")),
+        clients.sweep(api_of(V5), ["a", "b", "c"], ("clientid", "connected")),
         page(row("a"), row("c", False), more=False),
     )
     assert states == {"a": row("a"), "b": None, "c": row("c", False)}
@@ -173,11 +174,11 @@ def test_one_page_tells_of_all() -> None:
 
 def test_who_is_offline_is_asked_for_again_when_the_pages_may_have_shifted() -> None:
     ids = [f"device-{number}" for number in range(40)]
-    condition = clients.offline(ids, quorum=39)
+    condition = ClientsOffline(ids, quorum=39)
     stats = Reply(200, {"connections.count": 50})
     pages = [page(row("x"), more=True), page(row("device-0"), more=False)]
     alone = [Reply(200, row(name, name in ("device-7", "device-8"))) for name in ids[1:]]
-    outcome, asked = play(clients.ask(condition, api_of(V5), NOW), stats, *pages, *alone)
+    outcome, asked = play(condition.ask(api_of(V5), NOW), stats, *pages, *alone)
     assert len(asked) == 3 + 39
     assert not outcome.met
     assert outcome.details["missing"] == ["device-0", "device-7", "device-8"]
@@ -189,7 +190,7 @@ def test_a_broker_that_tells_no_number_is_asked_all_the_same(monkeypatch: pytest
         ids = [f"device-{number}" for number in range(40)]
         broker.connect_many(ids[:39])
         hook = EmqxHook()
-        outcome = hook.run(conditions.ask(clients.online(ids, quorum=39), hook.api, NOW))
+        outcome = hook.run(ClientsOnline(ids, quorum=39).ask(hook.api, NOW))
     assert outcome.met
     assert outcome.details["missing"] == ["device-39"]
 
@@ -213,15 +214,15 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
         finish(outcome, str(tmp_path / "file" / "folder" / "missing.txt"))
 
 
-@pytest.mark.parametrize("kind", conditions.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_argument_that_does_not_exist_is_refused(kind: str) -> None:
     with pytest.raises(EmqxConfigError):
-        conditions.load(kind, {"color": "red"})
+        load(kind, {"color": "red"})
 
 
 def test_a_kind_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(EmqxConfigError, match="clients_online"):
-        conditions.load("client_online", {})
+        load("client_online", {})
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,6 @@ def test_a_kind_that_does_not_exist_is_refused_with_those_that_do() -> None:
     ],
 )
 def test_a_condition_survives_its_way_to_the_triggerer(kind: str, parameters: dict[str, Any]) -> None:
-    condition = conditions.load(kind, parameters)
-    assert condition.parameters == parameters
-    assert conditions.load(condition.kind, json.loads(json.dumps(condition.parameters))) == condition
+    condition = load(kind, parameters)
+    assert condition.parameters() == parameters
+    assert load(condition.kind, json.loads(json.dumps(parameters))).parameters() == parameters

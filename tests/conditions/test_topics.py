@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx import conditions
-from airflow_provider_emqx.conditions import topics
+from airflow_provider_emqx.conditions.kinds import load
+from airflow_provider_emqx.conditions.topics import MessageRetained
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
@@ -20,8 +20,8 @@ def met(payload: str | bytes, **expected: Any) -> bool:
     with FakeEmqx("5.8.9") as broker, pytest.MonkeyPatch.context() as patch, EmqxHook() as hook:
         patch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
         broker.publish("t", payload, retain=True)
-        condition = topics.retained("t", **expected)
-        return hook.run(conditions.ask(condition, hook.api, time.time())).met
+        condition = MessageRetained("t", **expected)
+        return hook.run(condition.ask(hook.api, time.time())).met
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_what_a_device_retains_breaks_no_wait(payload: bytes) -> None:
 )
 def test_what_is_expected_must_be_told_whole(arguments: dict[str, Any]) -> None:
     with pytest.raises(EmqxConfigError):
-        conditions.load("message_retained", {"topic": "t", **arguments})
+        load("message_retained", {"topic": "t", **arguments})
 
 
 @pytest.mark.parametrize("arguments", [{"payload": "sesame"}, {"json_field": "door", "json_value": "sesame"}])
 def test_a_condition_carries_digests_and_is_made_again_of_them(arguments: dict[str, Any]) -> None:
-    condition = conditions.load("message_retained", {"topic": "t", **arguments})
-    assert "sesame" not in json.dumps(condition.parameters)
-    assert conditions.load("message_retained", condition.parameters) == condition
+    parameters = load("message_retained", {"topic": "t", **arguments}).parameters()
+    assert "sesame" not in json.dumps(parameters)
+    assert load("message_retained", parameters).parameters() == parameters

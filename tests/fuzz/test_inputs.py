@@ -23,7 +23,7 @@ from airflow_provider_emqx.api.clientids import subscriptions
 from airflow_provider_emqx.api.messages import message_row
 from airflow_provider_emqx.api.names import topic_name
 from airflow_provider_emqx.conditions import ids
-from airflow_provider_emqx.conditions.thresholds import threshold_of
+from airflow_provider_emqx.conditions.thresholds import Threshold
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.connection import read_connection
 from airflow_provider_emqx.provisioning.acl import AclPlan, Rows, RulesFormat
@@ -544,12 +544,12 @@ def test_any_uri_and_any_extra_that_airflow_takes_is_read_or_refused(
 @given(given_ids=VALUES | st.lists(TEXT | VALUES, max_size=4), path=st.none() | TEXT)
 def test_any_awaited_ids_are_texts_or_refused(given_ids: Any, path: Any) -> None:
     try:
-        made = ids.given(given_ids, path)
+        made, where = ids.given(given_ids, path)
     except EmqxConfigError:
         return
-    if "clientids" in made:
-        assert all(isinstance(one, str) and one for one in made["clientids"])
-        assert len(set(made["clientids"])) == len(made["clientids"])
+    assert bool(made) != bool(where)
+    assert all(isinstance(one, str) and one for one in made)
+    assert len(set(made)) == len(made)
 
 
 @QUICK
@@ -557,7 +557,7 @@ def test_any_awaited_ids_are_texts_or_refused(given_ids: Any, path: Any) -> None
        comparison=st.sampled_from([">=", "<="]) | VALUES)  # fmt: skip
 def test_any_threshold_is_a_finite_number_or_refused(figures: tuple[Any, Any], comparison: Any) -> None:
     try:
-        made = threshold_of(figures[0], comparison, figures[1])
+        made = Threshold(figures[0], comparison, figures[1]).parameters()
     except EmqxConfigError:
         return
     assert isfinite(made["threshold"])

@@ -281,8 +281,8 @@ def test_every_local_file_with_outcomes_is_its_owners_alone(tmp_path: Path) -> N
     """Also one that was everybody's before, one given by its URL, and where the process creates files for all."""
     import os
 
-    from airflow_provider_emqx.conditions import finish
     from airflow_provider_emqx.conditions.base import Outcome
+    from airflow_provider_emqx.conditions.ids import finish
     from airflow_provider_emqx.files import open_to_write
 
     outcome = Outcome(True, {"missing": [f"device-{number}" for number in range(1_500)]})

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_emqx.conditions import KINDS
+from airflow_provider_emqx.conditions.kinds import KINDS
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 from airflow_provider_emqx.sensors import clients, cluster, topics
 from airflow_provider_emqx.testing import FakeEmqx
@@ -267,14 +267,14 @@ def test_the_table_has_every_kind_and_every_option() -> None:
     for name, case in CASES.items():
         condition = case.sensor(task_id=name, **case.arguments).condition() if "{{" not in str(case) else None
         if condition is not None:
-            listed.setdefault(condition.kind, set()).update(condition.parameters)
+            listed.setdefault(condition.kind, set()).update(condition.parameters())
     listed["clients_online"] |= {"path", "stable_for"}
     listed["topic_metric"] |= {"baseline"}
     # carried as digests
     listed["message_retained"] |= {"payload", "json_value"}
     assert set(listed) == set(KINDS)
-    for kind, (make, _) in KINDS.items():
-        assert listed[kind] == set(inspect.signature(make).parameters), kind
+    for kind, condition in KINDS.items():
+        assert listed[kind] == set(inspect.signature(condition).parameters), kind
 
 
 def test_the_same_comes_out_in_every_mode(
@@ -366,7 +366,7 @@ def test_every_condition_can_be_watched(
         watcher = EmqxEventTrigger(
             event="condition_met",
             kind=condition.kind,
-            parameters=dict(condition.parameters),
+            parameters=condition.parameters(),
             poll_interval=0.1,
         )
         watcher.asset_state_store = stores[name]

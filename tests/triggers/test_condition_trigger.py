@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat import connection as compat_connection
 
-from airflow_provider_emqx import conditions, exceptions
+from airflow_provider_emqx import exceptions
+from airflow_provider_emqx.conditions.kinds import load
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, error_event, error_of
 from airflow_provider_emqx.triggers.polls import Watch
@@ -71,7 +72,7 @@ def test_nothing_is_asked_before_half_the_interval_has_passed(broker: FakeEmqx) 
 @pytest.mark.parametrize("interval", [0.2, 1, 7.5, 60, 3600])
 def test_the_first_look_is_half_to_one_and_a_half_intervals_away(interval: float) -> None:
     async def main() -> None:
-        watch = Watch(conditions.load("clients_online", {"clientids": "a"}), interval)
+        watch = Watch(load("clients_online", {"clientids": "a"}), interval)
         for now, phase in ((0.0, 0.0), (0.1 * interval, 0.3), (12345.678, 0.99), (1e6 + 0.9 * interval, 0.5)):
             watch.schedule(now, phase)
             assert 0.499 * interval <= watch.due - now <= 1.501 * interval

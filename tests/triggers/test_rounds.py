@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat import connection as compat_connection
 
-from airflow_provider_emqx import conditions
-from airflow_provider_emqx.conditions import clients
+from airflow_provider_emqx.conditions.clients import ClientsCondition
+from airflow_provider_emqx.conditions.kinds import load
 from airflow_provider_emqx.exceptions import EmqxServerError
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers import polls, watches
@@ -211,7 +211,7 @@ def test_a_connection_that_changes_is_taken_over_while_an_answer_of_the_old_one_
 
 def test_waits_of_a_day_without_a_broker_still_reckon() -> None:
     async def main() -> None:
-        watch = watches.Watch(conditions.load("clients_online", {"clientids": "a"}), 10.0, max_failures=None)
+        watch = watches.Watch(load("clients_online", {"clientids": "a"}), 10.0, max_failures=None)
         for _ in range(5_000):
             watch.failed(EmqxServerError(503))
         watch.schedule(0.0)
@@ -229,7 +229,7 @@ def test_a_fault_of_ours_ends_the_waits_that_it_concerns(
     def broken(*_: Any) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(clients, "judge", broken)
+    monkeypatch.setattr(ClientsCondition, "judge", broken)
 
     async def main() -> None:
         others = asyncio.create_task(event_of(wait("topic_subscribed", topic="t")))

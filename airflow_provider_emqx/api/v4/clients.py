@@ -34,6 +34,11 @@ _OFFLINE = 112
 class Clients(v5.Clients):
     """MQTT clients, their rows under the names of EMQX 5."""
 
+    @property
+    def rows_per_get(self) -> float:
+        """What asking for one client costs the broker, in rows of a listing, as measured."""
+        return 11.0
+
     def list(
         self,
         page: int = 1,

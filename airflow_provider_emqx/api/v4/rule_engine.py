@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from airflow_provider_emqx.api.base import Operation, Request, Row, flag, path
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.api.v5 import rule_engine as v5
@@ -22,6 +24,12 @@ class RuleEngine(v5.RuleEngine):
     """Rules of the rule engine, and the resources that they use as connectors."""
 
     _instead = "Actions are parts of the rules there, and connectors are its resources"
+
+    def outputs(self, rule: Row) -> Iterator[tuple[str, str]]:
+        """List the resources that a rule sends data to."""
+        for action in rule.get("actions") or ():
+            if resource := (action.get("params") or {}).get("$resource"):
+                yield "connector", str(resource)
 
     def set_rule_enabled(self, rule_id: str, enabled: bool) -> Operation[Row]:
         """

@@ -50,6 +50,16 @@ _POSITION = {"mqueue": ("inserted_at", "mqueue_priority"), "inflight": ("inserte
 class Clients(NodesArea):
     """MQTT clients: connected ones and kept sessions."""
 
+    @property
+    def sends_fields(self) -> bool:
+        """Whether the broker leaves out of a listing what is not asked for: EMQX 5.6 and newer."""
+        return self.broker.at_least(5, 6)
+
+    @property
+    def rows_per_get(self) -> float:
+        """What asking for one client costs the broker, in rows of a listing, as measured."""
+        return 7.0 if self.sends_fields else 0.67
+
     def list(
         self,
         page: int = 1,
@@ -75,7 +85,7 @@ class Clients(NodesArea):
         limit = limit or self.page_limit
         params = {**self.query(page, limit), **self._sent(wanted)}
         looked_at = fields_looked_at(names, CLIENT_FILTERS, wanted)
-        if looked_at and self.broker.at_least(5, 6):
+        if looked_at and self.sends_fields:
             params["fields"] = ",".join(looked_at)
         reply = yield Request("GET", "/clients", params, fields=looked_at)
         rows = kept(reply.rows, CLIENT_FILTERS, wanted)
