@@ -27,9 +27,10 @@ PUBLIC = (
     "triggers",
 )
 
-#: What Airflow, the standard library, requests and aiohttp look up by name.
+#: What Airflow, the standard library, requests, aiohttp and paho-mqtt look up by name.
 LOOKED_UP = [
     "ConnectionCls",
+    "SessionExpiryInterval",
     "__cause__",
     "_retry_connection",
     "cert_verify",
@@ -39,6 +40,11 @@ LOOKED_UP = [
     "exc",
     "exc_info",
     "keep_alive",
+    "max_inflight_messages",
+    "on_disconnect",
+    "on_publish",
+    "on_socket_*",
+    "on_subscribe",
     "prepare",
     "readable",
     "response_class",

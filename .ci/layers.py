@@ -42,7 +42,7 @@ MAY_IMPORT["transfers"].add("operators")
 MAY_IMPORT_LATE = {"hooks": {"provisioning"}}
 
 #: Never imported at module level: a DAG file that is parsed again and again would pay for it each time.
-LATE = {"aiohttp", "bcrypt", "http", "pyarrow", "requests", "socket", "ssl", "tenacity", "urllib3"}
+LATE = {"aiohttp", "bcrypt", "http", "paho", "pyarrow", "requests", "socket", "ssl", "tenacity", "urllib3"}
 
 #: Never imported by ``api/``, which opens no socket, never sleeps and reads no clock.
 IMPURE = LATE | {"asyncio", "logging", "os", "random", "threading", "time"}

@@ -184,8 +184,8 @@ _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "allow_http": {
         "label": "Allow plain HTTP",
         "description": (
-            "Allow an http:// address that is not on this machine. "
-            "The API secret then crosses the network readable by anyone on the way. Default: false."
+            "Allow an http:// address, and an mqtt:// or ws:// one, that is not on this machine. "
+            "Secrets then cross the network readable by anyone on the way. Default: false."
         ),
         "schema": {"type": ["boolean", "null"], "default": False},
     },
@@ -193,5 +193,23 @@ _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "label": "Read only",
         "description": "Refuse everything that could change the broker before it is sent. Default: false.",
         "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "mqtt_url": {
+        "label": "MQTT address",
+        "description": (
+            "Address of the MQTT listener, for commands with replies: mqtts://host:8883, wss://host:8084/mqtt, "
+            "mqtt:// or ws://. Needs the extra airflow-provider-emqx[mqtt]. Default: none, nothing uses MQTT."
+        ),
+        "schema": {"type": ["string", "null"]},
+    },
+    "mqtt_username": {
+        "label": "MQTT username",
+        "description": "Username of the MQTT client. Default: none.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "mqtt_password": {
+        "label": "MQTT password",
+        "description": "Password of the MQTT client. Default: none.",
+        "schema": {"type": ["string", "null"], "format": "password"},
     },
 }

@@ -141,6 +141,9 @@ def test_every_extra_of_the_connection_has_a_field() -> None:
         "proxy",
         "allow_http",
         "read_only",
+        "mqtt_url",
+        "mqtt_username",
+        "mqtt_password",
     ]
 
 

@@ -8,6 +8,42 @@ from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """
+    Address, credentials and limits of a broker's MQTT listener. ``repr`` shows no secret.
+
+    :param host: name or address.
+    :param port: TCP port.
+    :param tls: whether to speak TLS.
+    :param path: path of the WebSocket, ``None`` for MQTT over TCP.
+    :param username: username, ``None`` for none.
+    :param password: password, ``None`` for none.
+    :param verify: whether to verify the server's certificate, or the path of a CA file.
+    :param connect_timeout: seconds until the connection stands.
+    :param read_timeout: seconds until an answer comes.
+    :param read_only: publish nothing.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    path: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+    connect_timeout: float = 5.0
+    read_timeout: float = 65.0
+    read_only: bool = False
+
+    @property
+    def url(self) -> str:
+        """The address as errors name it."""
+        scheme = ("mqtt" if self.path is None else "ws") + ("s" if self.tls else "")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}{self.path or ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """
     One broker's address, credentials and limits. ``repr`` shows no secret.
@@ -32,6 +68,7 @@ class Settings:
     :param proxy: URL of an HTTP proxy; proxies of the environment are never used.
     :param read_only: refuse every request but GET.
     :param retry_unsafe: repeat unrepeatable requests that the broker says it could not carry out.
+    :param mqtt: its MQTT listener, if the connection names one.
     """
 
     origin: str
@@ -54,13 +91,15 @@ class Settings:
     proxy: str | None = field(default=None, repr=False)
     read_only: bool = False
     retry_unsafe: bool = False
+    mqtt: MqttSettings | None = None
 
     @property
     def secrets(self) -> frozenset[str]:
-        """What no error may repeat of the connection: key, secret, what the header carries, the proxy's password."""
+        """What no error may repeat of the connection: key, secrets, what the header carries, the proxy's password."""
         proxy = unquote(urlsplit(self.proxy or "").password or "")
         pair = self.authorization.removeprefix("Basic ")
-        return frozenset(text for text in (self.key, self.secret, pair, proxy) if text)
+        mqtt = self.mqtt.password if self.mqtt else None
+        return frozenset(text for text in (self.key, self.secret, pair, proxy, mqtt) if text)
 
     @property
     def authorization(self) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from airflow_provider_emqx.api.base import is_utf8
 from airflow_provider_emqx.api.detect import parse_version
 from airflow_provider_emqx.api.raw import check_path
-from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.client.settings import MqttSettings, Settings
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.get_provider_info import get_provider_info
 
@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 _MQTT_PORTS = {1883: "MQTT", 8883: "MQTT over TLS", 8083: "MQTT over WebSocket", 8084: "MQTT over WebSocket"}
+#: schemes of the MQTT listener's address: default port, TLS, WebSocket
+_MQTT_SCHEMES = {
+    "mqtt": (1883, False, False),
+    "mqtts": (8883, True, False),
+    "ws": (8083, False, True),
+    "wss": (8084, True, True),
+}
 #: 30 years of seconds; sockets cannot wait for much longer
 _MOST = 1_000_000_000
 _API_BASES = (("/api/v5", "v5"), ("/api/v4", "v4"), ("/api", "v4"))
@@ -85,6 +92,18 @@ def _read(conn: Connection, extras: Mapping[str, Any]) -> Settings:
         if value != value.strip():
             # as of a mounted secret that ends with a line break; the broker would just call it wrong
             raise EmqxConfigError(f"the {what} begins or ends with white space: take it away")
+    verify, read_only = _verify(extras), _boolean(extras, "read_only", default=False)
+    connect_timeout = _number(extras, "connect_timeout", 5.0)
+    read_timeout = _number(extras, "read_timeout", 65.0)
+    mqtt = _mqtt(extras, allow_http)
+    if mqtt is not None:
+        mqtt = replace(
+            mqtt,
+            verify=verify,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            read_only=read_only,
+        )
     serverless = ".emqxsl." in origin
     if serverless and generation == "v4":
         raise EmqxConfigError("EMQX Cloud Serverless has API version v5: the address should end with /api/v5")
@@ -99,16 +118,60 @@ def _read(conn: Connection, extras: Mapping[str, Any]) -> Settings:
         authenticator=_text(extras, "authenticator") or "password_based:built_in_database",
         namespace=_text(extras, "namespace"),
         serverless=serverless,
-        verify=_verify(extras),
-        connect_timeout=_number(extras, "connect_timeout", 5.0),
-        read_timeout=_number(extras, "read_timeout", 65.0),
+        verify=verify,
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
         attempts=_whole(extras, "attempts", 4),
         deadline=_number(extras, "deadline", 300.0),
         # beyond it EMQX Cloud Serverless refuses requests
         rate_limit=_number(extras, "rate_limit", 10.0 if serverless else None),
         proxy=_proxy(extras),
-        read_only=_boolean(extras, "read_only", default=False),
+        read_only=read_only,
+        mqtt=mqtt,
     )
+
+
+def _mqtt(extras: Mapping[str, Any], allow_plain: bool) -> MqttSettings | None:
+    """Read the address and credentials of the MQTT listener; ``None`` where there is no address."""
+    label = _label("mqtt_url")
+    url, username, password = _text(extras, "mqtt_url"), _text(extras, "mqtt_username"), _password(extras)
+    if url is None:
+        if username or password:
+            raise EmqxConfigError(f"{label} is empty, but there is an MQTT username or password for it")
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise EmqxConfigError(f"{label} is no address; it should be as mqtts://host:8883") from None
+    if parts.scheme not in _MQTT_SCHEMES:
+        raise EmqxConfigError(
+            f"{label} must begin with mqtts://, wss://, mqtt:// or ws://, as mqtts://host:8883"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise EmqxConfigError(
+            f"{label} holds a user or password: they belong into {_label('mqtt_username')} and "
+            f"{_label('mqtt_password')}"
+        )
+    if parts.query or parts.fragment:
+        raise EmqxConfigError(f"{label} has a query or fragment; it should be as mqtts://host:8883")
+    name = (parts.hostname or "").lower()
+    if not re.fullmatch(r"[^\s/\\@%]+", name) or not _is_host_name(name):
+        raise EmqxConfigError(f"{label} has no host name; it should be as mqtts://host:8883")
+    default, tls, websocket = _MQTT_SCHEMES[parts.scheme]
+    if port == 0:
+        raise EmqxConfigError(f"{label}: 0 is no port number")
+    if not websocket and parts.path.strip("/"):
+        raise EmqxConfigError(f"{label} has a path, which only ws:// and wss:// have")
+    if not tls and not allow_plain and not _is_loopback(name):
+        raise EmqxConfigError(
+            f"{label} begins with {parts.scheme}://, over which anyone on the way can read the MQTT password and all "
+            f"messages: use mqtts:// or wss://, or set {_label('allow_http')} if the network is trusted"
+        )
+    if password is not None and username is None:
+        raise EmqxConfigError(f"{_label('mqtt_password')} needs {_label('mqtt_username')}")
+    path = (parts.path if parts.path.strip("/") else "/mqtt") if websocket else None
+    return MqttSettings(name, port or default, tls, path, username, password)
 
 
 def _address(
@@ -288,6 +351,23 @@ def _text(extras: Mapping[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise EmqxConfigError(f"{_label(name)} must be text, not {type(value).__name__}")
     _utf8(_label(name), value or "")
+    return value
+
+
+def _password(extras: Mapping[str, Any]) -> str | None:
+    """Read the MQTT password; no error shows it."""
+    value = extras.get("mqtt_password")
+    label = _label("mqtt_password")
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Airflow reads numbers out of a URI's query
+        value = str(value)
+    if not isinstance(value, str):
+        raise EmqxConfigError(f"{label} must be text, not {type(value).__name__}: write it in quotes")
+    _utf8(label, value)
+    if value != value.strip():
+        raise EmqxConfigError(f"{label} begins or ends with white space: take it away")
     return value
 
 

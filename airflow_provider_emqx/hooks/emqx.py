@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.api.v5.api import Api
     from airflow_provider_emqx.client.aio import AsyncClient
     from airflow_provider_emqx.client.background import Background
+    from airflow_provider_emqx.client.mqtt import MqttClient
     from airflow_provider_emqx.client.settings import Settings
     from airflow_provider_emqx.client.sync import SyncClient
     from airflow_provider_emqx.provisioning.outcomes import Outcome
@@ -136,6 +137,8 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         proxy = urlsplit(settings.proxy or "")
         if proxy.password:
             mask_secret(unquote(proxy.password))
+        if settings.mqtt is not None and settings.mqtt.password:
+            mask_secret(settings.mqtt.password)
         return settings
 
     def get_conn(self) -> SyncClient:
@@ -174,6 +177,38 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
         async with AsyncClient(await self.async_settings(), connections) as client:
             await client.identify()
+            yield client
+
+    @asynccontextmanager
+    async def mqtt(
+        self, clientid: str | None = None, *, clean_start: bool = True, session_expiry: int = 0
+    ) -> AsyncIterator[MqttClient]:
+        """
+        Open an MQTT 5 connection in an event loop: ``async with hook.mqtt() as client``.
+
+        It needs the extra ``mqtt`` of this package (paho-mqtt), and the connection's MQTT address. The client has
+        ``subscribe``, ``publish``, ``receive`` and ``acknowledge``; what is received must be acknowledged.
+
+        :param clientid: client id. Default: a random one.
+        :param clean_start: begin with an empty session.
+        :param session_expiry: seconds for which the broker keeps the session after the connection.
+        :raises EmqxConfigError: if paho-mqtt or the address is missing.
+        :raises EmqxAuthError: if the broker does not let the account in.
+        :raises EmqxConnectionError: if the broker cannot be reached, or a connection has broken.
+        """
+        from secrets import token_hex
+
+        from airflow_provider_emqx.client.mqtt import MqttClient
+
+        settings = (await self.async_settings()).mqtt
+        if settings is None:
+            raise EmqxConfigError(
+                f"connection {self.emqx_conn_id!r} has no MQTT address: give it as mqtts://host:8883"
+            )
+        name = f"airflow-{token_hex(8)}" if clientid is None else clientid
+        async with MqttClient(
+            settings, name, clean_start=clean_start, session_expiry=session_expiry
+        ) as client:
             yield client
 
     @property
@@ -254,17 +289,22 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     def test_connection(self) -> tuple[bool, str]:
         """
-        Say in one line which broker answers, or what is wrong. Takes 10 s at most and never retries.
+        Say in one line which broker answers, or what is wrong, and the same of its MQTT listener if the connection
+        names one. Takes 10 s at most for each and never retries.
 
-        :return: whether the connection works, and the line.
+        :return: whether the connection works, and the lines.
         """
-        from airflow_provider_emqx.hooks.probe import probe
+        from airflow_provider_emqx.hooks.probe import probe, probe_mqtt
 
-        try:
-            return True, probe(self.settings)
-        except AirflowException as error:
-            # Airflow's own too: that there is no such connection
-            return False, str(error)
+        works, lines = True, []
+        for look in (probe, probe_mqtt):
+            try:
+                lines.append(look(self.settings))
+            except AirflowException as error:
+                # Airflow's own too: that there is no such connection
+                works = False
+                lines.append(str(error))
+        return works, "\n".join(dict.fromkeys(filter(None, lines)))
 
     def request(
         self,

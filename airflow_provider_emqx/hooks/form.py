@@ -9,8 +9,11 @@ from airflow_provider_emqx.get_provider_info import get_provider_info
 
 def form_widgets() -> dict[str, Any]:
     """Make the fields of the form of what the metadata says. Needs Flask-AppBuilder, which has the form."""
-    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # type: ignore[import-not-found]
-    from wtforms import BooleanField, StringField  # type: ignore[import-untyped]
+    from flask_appbuilder.fieldwidgets import (  # type: ignore[import-not-found]
+        BS3PasswordFieldWidget,
+        BS3TextFieldWidget,
+    )
+    from wtforms import BooleanField, PasswordField, StringField  # type: ignore[import-untyped]
     from wtforms.validators import Optional, any_of  # type: ignore[import-untyped]
 
     fields: dict[str, Any] = {}
@@ -18,6 +21,11 @@ def form_widgets() -> dict[str, Any]:
         schema, text = field["schema"], {"label": field["label"], "description": field["description"]}
         if "boolean" in schema["type"]:
             fields[name] = BooleanField(default=schema.get("default", False), **text)
+            continue
+        if schema.get("format") == "password":
+            fields[name] = PasswordField(
+                default=None, validators=[Optional()], widget=BS3PasswordFieldWidget(), **text
+            )
             continue
         # numbers as text: the form has no field for fractions
         check = [any_of(schema["enum"])] if "enum" in schema else []

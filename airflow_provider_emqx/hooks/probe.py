@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import TypeVar
 
 from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request
@@ -56,6 +59,34 @@ def probe(settings: Settings) -> str:
         return f"{broker}{hidden}, {where}"
     finally:
         client.close()
+
+
+def probe_mqtt(settings: Settings) -> str:
+    """
+    Connect to the MQTT listener.
+
+    :param settings: the connection, read.
+    :return: one line, empty where the connection names no listener.
+    :raises EmqxError: saying what is wrong.
+    """
+    if settings.mqtt is None:
+        return ""
+    from airflow_provider_emqx.client.mqtt import MqttClient
+
+    quick = replace(
+        settings.mqtt,
+        connect_timeout=min(settings.connect_timeout, _CONNECT),
+        read_timeout=min(settings.read_timeout, _READ),
+    )
+
+    async def connect() -> None:
+        async with MqttClient(quick, f"airflow-test-{token_hex(4)}"):
+            pass
+
+    # in a thread of its own: the caller's may have an event loop that runs
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, connect()).result()
+    return f"MQTT 5 at {quick.url}"
 
 
 def _within(until: float, operation: Operation[T]) -> Generator[Request, Reply, T]:

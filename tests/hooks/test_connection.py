@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from airflow.providers.common.compat.sdk import Connection
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hooks.connection import read_connection
+from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 
 def read(host: str = "https://broker.example.com", *, extra: Any = None, **fields: Any) -> Settings:
@@ -306,3 +308,77 @@ def test_a_proxy_that_nobody_can_connect_to_is_refused_without_being_shown(proxy
 @pytest.mark.parametrize("value", [1e300, 10**400, "1e10"], ids=["float", "int", "text"])
 def test_a_time_that_no_socket_can_wait_for_is_refused(value: Any) -> None:
     assert "must be at most 1,000,000,000" in refusal(extra={"read_timeout": value})
+
+
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("mqtts://broker.example.com", ("broker.example.com", 8883, True, None)),
+        ("mqtts://Broker.Example.com:18883/", ("broker.example.com", 18883, True, None)),
+        ("wss://broker.example.com", ("broker.example.com", 8084, True, "/mqtt")),
+        ("wss://broker.example.com:443/behind/mqtt", ("broker.example.com", 443, True, "/behind/mqtt")),
+        ("mqtt://localhost", ("localhost", 1883, False, None)),
+        ("ws://[::1]:8083/mqtt", ("::1", 8083, False, "/mqtt")),
+    ],
+)
+def test_the_address_of_the_mqtt_listener_is_read(url: str, reached: tuple[Any, ...]) -> None:
+    extra = {"mqtt_url": f" {url} ", "mqtt_username": "me", "mqtt_password": "pw", "verify": False,
+             "connect_timeout": 3, "read_timeout": "7", "read_only": True}  # fmt: skip
+    mqtt = read(extra=extra).mqtt
+    assert mqtt is not None
+    assert (mqtt.host, mqtt.port, mqtt.tls, mqtt.path) == reached
+    assert (mqtt.username, mqtt.password, mqtt.verify) == ("me", "pw", False)
+    assert (mqtt.connect_timeout, mqtt.read_timeout, mqtt.read_only) == (3.0, 7.0, True)
+    assert "pw" not in repr(mqtt)
+    assert "pw" in read(extra=extra).secrets
+
+
+def test_plain_mqtt_to_another_machine_needs_the_same_leave_as_plain_http() -> None:
+    for url in ("mqtt://broker.example.com", "ws://broker.example.com:8083/mqtt"):
+        assert "Allow plain HTTP" in refusal(extra={"mqtt_url": url})
+        assert read(extra={"mqtt_url": url, "allow_http": "true"}).mqtt is not None
+    assert read(extra={}).mqtt is None
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        ({"mqtt_url": "broker.example.com:8883"}, "must begin with mqtts://"),
+        ({"mqtt_url": "https://broker.example.com"}, "must begin with mqtts://"),
+        ({"mqtt_url": "mqtts://me:hush-1@broker.example.com"}, "holds a user or password"),
+        ({"mqtt_url": "mqtts://broker.example.com?password=hush-1"}, "has a query"),
+        ({"mqtt_url": "mqtts://broker.example.com/mqtt"}, "has a path"),
+        ({"mqtt_url": "mqtts://broker.example.com:99999"}, "is no address"),
+        ({"mqtt_url": "mqtts://broker.example.com:0"}, "no port number"),
+        ({"mqtt_url": "mqtts://"}, "no host name"),
+        ({"mqtt_url": "mqtts://a b"}, "no host name"),
+        ({"mqtt_url": 1883}, "must begin with mqtts://"),
+        ({"mqtt_password": "hush-1"}, "is empty"),
+        ({"mqtt_username": "me"}, "is empty"),
+        ({"mqtt_url": "mqtts://b", "mqtt_password": "hush-1"}, "needs “MQTT username”"),
+        ({"mqtt_url": "mqtts://b", "mqtt_username": "me", "mqtt_password": "hush-1 "}, "white space"),
+        ({"mqtt_url": "mqtts://b", "mqtt_username": "me", "mqtt_password": ["hush-1"]}, "must be text"),
+        ({"mqtt_url": "mqtts://b", "mqtt_username": "me", "mqtt_password": 1.5}, "must be text, not float"),
+        ({"mqtt_url": "mqtts://b", "mqtt_username": "me", "mqtt_password": "hush-1\ud800"}, "surrogate"),
+        ({"mqtt_urls": "mqtts://b"}, "'mqtt_url'"),
+    ],
+)
+def test_an_mqtt_listener_that_cannot_be_right_is_refused(extra: dict[str, Any], why: str) -> None:
+    said = refusal(extra=extra)
+    assert why in said
+    assert "hush-1" not in said
+    assert "1.5" not in said
+
+
+def test_the_mqtt_password_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.common.compat import sdk
+
+    masked: list[str] = []
+    monkeypatch.setattr(sdk, "mask_secret", masked.append)
+    extra = {"mqtt_url": "mqtts://b", "mqtt_username": "me", "mqtt_password": "hush-1"}
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_EMQX_DEFAULT",
+        json.dumps({"conn_type": "emqx", "host": "https://b", "login": "k", "password": "s", "extra": extra}),
+    )
+    assert EmqxHook().settings.mqtt is not None
+    assert "hush-1" in masked

@@ -46,8 +46,10 @@ def _widgets(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, object]]:
 
     modules = {name: ModuleType(name) for name in ("flask_appbuilder", "flask_appbuilder.fieldwidgets", "wtforms",
                                                    "wtforms.validators")}  # fmt: skip
-    modules["flask_appbuilder.fieldwidgets"].BS3TextFieldWidget = object  # type: ignore[attr-defined]
-    modules["wtforms"].BooleanField = modules["wtforms"].StringField = dict  # type: ignore[attr-defined]
+    widgets = modules["flask_appbuilder.fieldwidgets"]
+    widgets.BS3TextFieldWidget = widgets.BS3PasswordFieldWidget = object  # type: ignore[attr-defined]
+    for name in ("BooleanField", "PasswordField", "StringField"):
+        setattr(modules["wtforms"], name, dict)
     modules["wtforms.validators"].Optional = object  # type: ignore[attr-defined]
     modules["wtforms.validators"].any_of = list  # type: ignore[attr-defined]
     for name, module in modules.items():
