@@ -20,6 +20,7 @@ __all__ = [
     "EmqxOutcomeUnknownError",
     "EmqxRateLimitError",
     "EmqxServerError",
+    "EmqxStoppedError",
     "EmqxTimeoutError",
     "EmqxUnsupportedError",
 ]
@@ -102,6 +103,14 @@ class EmqxOutcomeUnknownError(EmqxError):
 
     Raised for publishing, and for :meth:`EmqxHook.request` with POST, when the answer was lost after the request
     was sent. Repeat only if twice does no harm.
+    """
+
+
+class EmqxStoppedError(EmqxError):
+    """
+    The task was stopped, by a user or because its worker ends, and nothing was sent after the request under way.
+
+    What was done before is in the task's log, report and result.
     """
 
 

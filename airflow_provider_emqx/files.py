@@ -249,6 +249,19 @@ def open_to_write(location: Location, what: str) -> IO[bytes]:
     return _create(_local(location), partial(_not_written, location, what))
 
 
+def open_report(location: Location) -> IO[bytes]:
+    """
+    Open a report, having found out before anything is sent whether it can be written.
+
+    :param location: as of :func:`open_to_write`.
+    :raises EmqxError: the same.
+    """
+    if not isinstance(locate(location), str):
+        # an object is written when it is closed
+        open_to_write(location, "report").close()
+    return open_to_write(location, "report")
+
+
 @contextmanager
 def replacing(location: Location, what: str) -> Iterator[IO[bytes]]:
     """
@@ -363,6 +376,11 @@ class _File(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         return int(self._told(lambda: self._file.write(data)))
+
+    def flush(self) -> None:
+        # closing this one flushes once more
+        if not self._file.closed:
+            self._told(self._file.flush)
 
     def close(self) -> None:
         if not self.closed:

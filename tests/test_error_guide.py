@@ -112,6 +112,8 @@ def _provoke(connect: Callable[..., EmqxHook]) -> Iterator[Callable[[], object]]
             broker.connection(attempts=1, read_timeout=0.3, emqx_version="5.8.9", api_version="v5")
         )
         yield faulty(lambda: slow.get_client("dev-1"), "stall", 1, seconds=1.0)
+        hook.stop()
+        yield read
     quiet = connect(access, extra={"attempts": 1, "emqx_version": "5.8.9", "api_version": "v5"})
     yield lambda: quiet.get_client("dev-1")
     with FakeEmqx("5.8.9") as broker:

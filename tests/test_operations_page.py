@@ -30,7 +30,7 @@ def test_known_facts_are_told_right() -> None:
     assert cells("deactivate_alarm")[:4] == ["yes", "5.8.8+", "–", "yes"]
     assert cells("export_backup")[:4] == ["yes", "5.4+", "–", "–"]
     assert cells("create_user")[:4] == ["yes", "yes", "yes", "yes"]
-    assert "`EmqxPublishOperator`" in cells("publish")[4]
+    assert "`EmqxPublishOperator`" in cells("publish_in_parts")[4]
     assert "`EmqxProvisionAclOperator`" in cells("set_acl_rules")[4]
     assert "`EmqxClientOfflineSensor`" in cells("get_client")[5]
 

@@ -36,6 +36,7 @@ class Request:
     :param content_type: of ``body``, where it is not JSON.
     :param fields: of a listing's rows only these are read, whatever the broker sends.
     :param timeout: read timeout in seconds in place of the connection's.
+    :param may_stop: whether an operation that is to end early may end before this request, leaving nothing half done.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Request:
     content_type: str = "application/json"
     fields: tuple[str, ...] | None = None
     timeout: float | None = None
+    may_stop: bool = False
 
     @property
     def may_repeat(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Walk
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.client.sockets import tls_context
+from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ class AsyncClient:
 
     :param settings: address, credentials, limits.
     :param connections: how many requests may be in flight at once.
+    :param stop: asked before each operation; by default work never ends early.
     """
 
-    def __init__(self, settings: Settings, connections: int = 32) -> None:
+    def __init__(self, settings: Settings, connections: int = 32, stop: Stop | None = None) -> None:
         self.settings = settings
+        self._stop = stop or Stop()
         self.connections = connections
         self._api: Api | None = None
         self.base = settings.base or ""
@@ -81,7 +84,9 @@ class AsyncClient:
         Run one operation to its result.
 
         :raises EmqxError: as the operation says.
+        :raises EmqxStoppedError: if nothing more is to be sent.
         """
+        self._stop.check()
         return await self._run(operation, self._exchange)
 
     async def _run(self, operation: Operation[T], send: Callable[[Request], Awaitable[Reply]]) -> T:
@@ -102,19 +107,31 @@ class AsyncClient:
     async def run_many(self, operations: Sequence[Operation[T]]) -> list[T | EmqxError]:
         """Run operations at once, as many in flight as there are connections; an error stands in its result's place."""
         results: list[Any] = [None] * len(operations)
+        await self.run_each(operations, results.__setitem__)
+        return results
+
+    async def run_each(
+        self, operations: Iterable[Operation[T]], tell: Callable[[int, T | EmqxError], object]
+    ) -> None:
+        """
+        Run operations at once, as many in flight as there are connections, and tell each result when it is there.
+
+        :param operations: read as they are run.
+        :param tell: given an operation's place and its result, or its error.
+        """
         waiting = iter(enumerate(operations))
 
         async def work() -> None:
             for index, operation in waiting:
                 try:
-                    results[index] = await self.run(operation)
+                    result: T | EmqxError = await self.run(operation)
                 except EmqxError as error:
-                    results[index] = error
+                    result = error
+                tell(index, result)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.connections, len(operations))):
+            for _ in range(self.connections):
                 group.create_task(work())
-        return results
 
     async def rows(self, operation: Operation[Page[Row]]) -> AsyncIterator[Row]:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
@@ -130,6 +147,8 @@ class AsyncClient:
             await self._sessions.popitem()[1].close()
 
     async def _exchange(self, request: Request) -> Reply:
+        if request.may_stop:
+            self._stop.check()
         exchange = wire.Exchange(request, self.settings)
         try:
             try:
@@ -156,7 +175,7 @@ class AsyncClient:
                 raise failures.pop()
             return await self._asked(exchange)
 
-        return await AsyncRetrying(**exchange.policy())(attempt)
+        return await AsyncRetrying(**exchange.policy(), sleep=self._stop.asleep)(attempt)
 
     async def _asked(self, exchange: wire.Exchange) -> Reply:
         """Attempt an exchange; a failure that a starting broker causes too is final only if the broker is up."""
@@ -174,7 +193,7 @@ class AsyncClient:
 
         wait = self._rate.reserve()
         if wait:
-            await asyncio.sleep(wait)
+            await self._stop.asleep(wait)
             exchange.put_off(wait)
         request, settings = exchange.request, self.settings
         # encoded=True: yarl would rewrite the path, and EMQX takes it byte for byte

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, wait
+from typing import Generic, TypeVar
 
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.aio import AsyncClient
 from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import EmqxError
 
 T = TypeVar("T")
+
+#: seconds after which results are told that have come
+_SOON = 0.05
+#: seconds that requests under way get to be answered when the caller is interrupted
+_LAST = 3.0
 
 
 class Background:
@@ -24,10 +31,11 @@ class Background:
     :param settings: address, credentials, limits.
     :param api: the broker's operations.
     :param base: the API's path below the origin.
+    :param stop: asked before each operation.
     """
 
-    def __init__(self, settings: Settings, api: Api, base: str) -> None:
-        self._client = AsyncClient(settings)
+    def __init__(self, settings: Settings, api: Api, base: str, stop: Stop) -> None:
+        self._client = AsyncClient(settings, stop=stop)
         self._client.adopt(api, base)
         self._stop = asyncio.Event()
         started: Future[asyncio.AbstractEventLoop] = Future()
@@ -37,15 +45,43 @@ class Background:
         self._thread.start()
         self._loop = started.result()
 
-    def run_many(self, operations: Sequence[Operation[T]]) -> list[T | EmqxError]:
-        """Run operations at once; an error stands in its result's place."""
-        running = asyncio.run_coroutine_threadsafe(self._client.run_many(operations), self._loop)
+    def run_each(
+        self, operations: Sequence[Operation[T]], is_last: Callable[[T | EmqxError], bool]
+    ) -> Generator[tuple[int, T | EmqxError]]:
+        """
+        Run operations at once.
+
+        :param operations: to be run.
+        :param is_last: tells of a result whether no further operation is to begin.
+        :return: an iterator over the operations' places and results, as they happen; an error stands in its result's
+            place. If the caller is interrupted, it still gets what was under way, and then its exception.
+        """
+        batch = _Batch(operations, is_last)
+        done = batch.done
+        running: Future[None] | None = None
+        interruption: BaseException | None = None
         try:
-            return running.result()
-        except BaseException:
-            # a timeout or signal of the caller: nothing more is sent
-            running.cancel()
+            running = asyncio.run_coroutine_threadsafe(self._client.run_each(batch, batch.tell), self._loop)
+            while not running.done():
+                wait([running], _SOON)
+                while done:
+                    yield done.popleft()
+        except GeneratorExit:
             raise
+        except BaseException as error:
+            # a timeout or signal of the caller: nothing more is sent, but what was sent is told
+            batch.ended, interruption = True, error
+            if running is not None:
+                wait([running], _LAST)
+        finally:
+            if running is not None:
+                running.cancel()
+        while done:
+            yield done.popleft()
+        if interruption is not None:
+            raise interruption
+        if running is not None:
+            running.result()
 
     def close(self) -> None:
         """Close the connections and end the thread."""
@@ -56,3 +92,23 @@ class Background:
         async with self._client:
             started.set_result(asyncio.get_running_loop())
             await self._stop.wait()
+
+
+class _Batch(Generic[T]):
+    """Operations that run at once, until one of their results is the last, and the results that nobody has yet."""
+
+    def __init__(self, operations: Sequence[Operation[T]], is_last: Callable[[T | EmqxError], bool]) -> None:
+        self._operations = operations
+        self._is_last = is_last
+        self.done: deque[tuple[int, T | EmqxError]] = deque()
+        self.ended = False
+
+    def __iter__(self) -> Iterator[Operation[T]]:
+        for operation in self._operations:
+            if self.ended:
+                return
+            yield operation
+
+    def tell(self, index: int, result: T | EmqxError) -> None:
+        self.done.append((index, result))
+        self.ended = self.ended or self._is_last(result)

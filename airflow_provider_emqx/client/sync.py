@@ -16,6 +16,7 @@ from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.listing import Walk, either
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.client.sockets import Watch, tls_context, watched_adapter
+from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ class SyncClient:
     One session with one broker, for one thread.
 
     :param settings: address, credentials, limits.
+    :param stop: asked before each operation; by default work never ends early.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: Stop | None = None) -> None:
         self.settings = settings
         self._api: Api | None = None
+        self._stop = stop or Stop()
         self.base = settings.base or ""
         self._session: HTTPAdapter | None = None
         self._headers = wire.headers(settings)
@@ -65,7 +68,9 @@ class SyncClient:
         Run one operation to its result.
 
         :raises EmqxError: as the operation says.
+        :raises EmqxStoppedError: if nothing more is to be sent.
         """
+        self._stop.check()
         return self._run(operation, self._exchange)
 
     def _run(self, operation: Operation[T], send: Callable[[Request], Reply]) -> T:
@@ -104,6 +109,8 @@ class SyncClient:
             self._session = None
 
     def _exchange(self, request: Request) -> Reply:
+        if request.may_stop:
+            self._stop.check()
         exchange = wire.Exchange(request, self.settings)
         try:
             try:
@@ -130,7 +137,7 @@ class SyncClient:
                 raise failures.pop()
             return self._asked(exchange)
 
-        return Retrying(**exchange.policy())(attempt)
+        return Retrying(**exchange.policy(), sleep=self._stop.sleep)(attempt)
 
     def _asked(self, exchange: wire.Exchange) -> Reply:
         """Attempt an exchange; a failure that a starting broker causes too is final only if the broker is up."""
@@ -149,7 +156,7 @@ class SyncClient:
 
         wait = self._rate.reserve()
         if wait:
-            time.sleep(wait)
+            self._stop.sleep(wait)
             exchange.put_off(wait)
         request, settings = exchange.request, self.settings
         prepared = self._prepare(request)

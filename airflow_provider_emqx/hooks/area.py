@@ -6,16 +6,36 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
-from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.api.v5.api import Api
     from airflow_provider_emqx.client.settings import Settings
+    from airflow_provider_emqx.client.stopping import Stop
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 #: up to so many operations the thread and the connections of run_many() cost more time than they save
-_FEW = 8
+FEW = 8
+
+#: what became of one thing, besides what each operation is for: an error says why it was not done
+FAILED = "failed"
+#: perhaps done, perhaps not: the answer was lost, or the task was interrupted
+UNKNOWN = "unknown"
+#: left alone: it is in the broker under a name that no request can carry
+UNADDRESSABLE = "unaddressable"
+
+
+def told_as(error: BaseException) -> str:
+    """
+    Return the outcome of what an operation was to do when it ended with an error.
+
+    :param error: one of ours, or the interruption of a task.
+    """
+    if isinstance(error, EmqxError) and not isinstance(error, EmqxOutcomeUnknownError):
+        return UNKNOWN if error.maybe_applied else FAILED
+    return UNKNOWN
 
 
 class Area:
@@ -27,6 +47,7 @@ class Area:
 
     rate_limit: float | None
     retry_unsafe: bool
+    stopping: Stop
 
     @property
     def settings(self) -> Settings:
@@ -55,6 +76,10 @@ class Area:
         """Run many operations, several at a time."""
         raise NotImplementedError
 
+    def run_each(self, operations: Iterable[tuple[K, Operation[T]]]) -> Generator[tuple[K, T | EmqxError]]:
+        """Run many operations, and yield the result of each as soon as it is there."""
+        raise NotImplementedError
+
     def run_all(self, operations: Iterable[Operation[T]]) -> list[T]:
         """
         Run operations that must all succeed, several at a time if there are many.
@@ -64,7 +89,7 @@ class Area:
         :raises EmqxError: the first error; if there are many, the others have been tried as well.
         """
         waiting = list(operations)
-        if len(waiting) <= _FEW:
+        if len(waiting) <= FEW:
             return [self.run(operation) for operation in waiting]
         results = []
         failure: EmqxError | None = None

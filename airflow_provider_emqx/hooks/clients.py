@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from airflow_provider_emqx.api.base import Row
-from airflow_provider_emqx.hooks.area import Area
+from airflow_provider_emqx.api.base import Row, fits_path
+from airflow_provider_emqx.exceptions import EmqxError, EmqxStoppedError
+from airflow_provider_emqx.hooks.area import UNADDRESSABLE, Area, told_as
 
 #: clients in one bulk request; the broker asks every node for each of them
 _KICK_CHUNK = 1_000
@@ -62,16 +62,16 @@ class ClientMethods(Area):
         :param filters: as of :meth:`list_clients`; a client that does not pass them when it is looked at is left alone.
         :return: ``{"kicked": […], "absent": […], "still_connected": […]}``: who was there and is gone, who was not
             there, and who is connected afterwards all the same (mostly because it connected again). With ``filters``
-            also ``"changed"``: who no longer passed them.
+            also ``"changed"``: who no longer passed them, and ``"unaddressable"``: whom this broker cannot be asked to
+            kick, as ``.`` and ``..``, which no path can carry, before EMQX 5.1 and on Serverless.
         :raises EmqxConfigError: for an id that cannot be one, or an unknown filter; nobody is kicked then.
         """
         result: dict[str, list[str]] = {"kicked": [], "absent": [], "still_connected": []}
         if filters is not None:
-            result["changed"] = []
+            result |= {"changed": [], UNADDRESSABLE: []}
         for part in self.kick_in_parts(clientids, filters):
             for outcome, found in part.items():
-                if found:
-                    result[outcome] += found
+                result.setdefault(outcome, []).extend(found)
         return result
 
     def kick_in_parts(
@@ -81,43 +81,95 @@ class ClientMethods(Area):
         Do what :meth:`kick_clients` does, and yield what became of each part of at most 1,000 clients as soon as it is
         done, so that what was done before a failure is known.
 
-        :param clientids: as of :meth:`kick_clients`.
+        :param clientids: as of :meth:`kick_clients`. With ``filters`` they are taken as selected from the broker: who
+            cannot be addressed is told as ``"unaddressable"``; without, such an id is refused.
         :param filters: as of :meth:`kick_clients`.
-        :return: an iterator over results as of :meth:`kick_clients`; clients are kicked only as it is advanced.
+        :return: an iterator over results as of :meth:`kick_clients`, of outcomes that were met; clients are kicked only
+            as it is advanced. Before an error of the broker is raised, the clients of its part are yielded: those that
+            were kicked, and as ``"failed"`` or ``"unknown"`` those that were not, or perhaps.
         :raises EmqxConfigError: for an id that cannot be one, or an unknown filter; nobody is kicked then.
         """
         from airflow_provider_emqx.api.clientids import client_ids
         from airflow_provider_emqx.api.filters import CLIENT_FILTERS, read_filters
 
         wanted = read_filters(CLIENT_FILTERS, filters)
-        ids = client_ids(clientids)
+        if filters is None:
+            ids = client_ids(clientids)
+        else:
+            given = [clientids] if isinstance(clientids, str) else clientids
+            odd = dict.fromkeys(one for one in given if not self.api.clients.can_kick(one))
+            if odd:
+                yield {UNADDRESSABLE: list(odd)}
+            ids = [clientid for clientid in dict.fromkeys(given) if clientid not in odd]
         # look, kick and look again by parts, so that no look is old when the kick comes
         for start in range(0, len(ids), _KICK_CHUNK):
-            yield self._kick(ids[start : start + _KICK_CHUNK], wanted)
+            yield from self._kick(ids[start : start + _KICK_CHUNK], wanted)
 
-    def _kick(self, ids: list[str], wanted: dict[str, Any]) -> dict[str, list[str]]:
+    def _kick(self, ids: list[str], wanted: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         from airflow_provider_emqx.api.filters import CLIENT_FILTERS, kept
 
-        found = {
-            clientid: row for clientid, row in zip(ids, self._clients(ids), strict=True) if row is not None
-        }
+        found = {clientid: row for clientid, row in self._clients(ids).items() if row is not None}
+        outcomes: dict[str, list[str]] = {"absent": [clientid for clientid in ids if clientid not in found]}
         passing = [row["clientid"] for row in kept(found.values(), CLIENT_FILTERS, wanted)]
         chosen = set(passing)
-        operations = self.api.clients
-        if operations.has_bulk_kick() and self.settings.rate_limit is None and len(passing) > 1:
-            self.run(operations.kick_many(passing))
-        else:
-            self.run_all(operations.kick(clientid) for clientid in passing)
-        back = self._still_connected({clientid: found[clientid] for clientid in passing})
-        return {
-            "kicked": [clientid for clientid in passing if clientid not in back],
-            "absent": [clientid for clientid in ids if clientid not in found],
-            "still_connected": [clientid for clientid in passing if clientid in back],
-            "changed": [clientid for clientid in found if clientid not in chosen],
-        }
+        outcomes["changed"] = [clientid for clientid in found if clientid not in chosen]
+        kicked: list[str] = []
+        failure: BaseException | None = None
+        back: set[str] = set()
+        try:
+            for clientid, error in self._kicked(passing):
+                if error is None:
+                    kicked.append(clientid)
+                else:
+                    outcomes.setdefault(told_as(error), []).append(clientid)
+                    failure = failure or error
+            back = self._still_connected({clientid: found[clientid] for clientid in kicked})
+        except BaseException as error:
+            # raised when it is told who was kicked
+            failure = failure or error
+        outcomes["kicked"] = [clientid for clientid in kicked if clientid not in back]
+        outcomes["still_connected"] = [clientid for clientid in kicked if clientid in back]
+        yield {outcome: names for outcome, names in outcomes.items() if names}
+        if failure is not None:
+            raise failure
 
-    def _clients(self, ids: Sequence[str]) -> list[Row | None]:
-        return self.run_all(self.api.clients.get(clientid) for clientid in ids)
+    def _kicked(self, ids: list[str]) -> Iterator[tuple[str, BaseException | None]]:
+        """Kick clients, and yield each with what went wrong."""
+        operations = self.api.clients
+        in_bulk: list[str] = []
+        if operations.has_bulk_kick():
+            several = self.settings.rate_limit is None and len(ids) > 1
+            in_bulk = ids if several else [clientid for clientid in ids if not fits_path(clientid)]
+        if in_bulk:
+            failure: BaseException | None = None
+            try:
+                self.run(operations.kick_many(in_bulk))
+            except EmqxStoppedError as error:
+                if not error.maybe_applied:
+                    raise
+                failure = error
+            except BaseException as error:
+                failure = error
+            yield from ((clientid, failure) for clientid in in_bulk)
+            if failure is not None:
+                return
+        done = set(in_bulk)
+        single = [clientid for clientid in ids if clientid not in done]
+        for clientid, result in self.run_each((one, operations.kick(one)) for one in single):
+            yield clientid, result if isinstance(result, EmqxError) else None
+
+    def _clients(self, ids: Sequence[str]) -> dict[str, Row | None]:
+        """Look at clients, also at those whose id no path can carry."""
+        operations = self.api.clients
+        plain = [clientid for clientid in ids if fits_path(clientid)]
+        found: dict[str, Row | None] = dict.fromkeys(ids)
+        looks = self.run_all(operations.get(clientid) for clientid in plain)
+        found.update(zip(plain, looks, strict=True))
+        odd = [clientid for clientid in ids if not fits_path(clientid)]
+        if odd:
+            listing = operations.list(filters={"clientid": odd})
+            found.update((row["clientid"], row) for row in self.rows(listing))
+        return found
 
     def _still_connected(self, before: dict[str, Row]) -> set[str]:
         """Look until everybody is gone or has come back with a new connection, for 3 s at most."""
@@ -126,8 +178,8 @@ class ClientMethods(Area):
         for pause in _LOOKS:
             if not waiting:
                 break
-            time.sleep(pause)
-            for clientid, row in zip(waiting, self._clients(waiting), strict=True):
+            self.stopping.sleep(pause)
+            for clientid, row in self._clients(waiting).items():
                 connected[clientid] = row is not None and row.get("connected") is True
                 if row is None or row.get("connected_at") != before[clientid].get("connected_at"):
                     before.pop(clientid)

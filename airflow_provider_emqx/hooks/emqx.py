@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.client.stopping import Stop
+from airflow_provider_emqx.exceptions import (
+    EmqxAuthError,
+    EmqxConfigError,
+    EmqxConnectionError,
+    EmqxError,
+    EmqxNotReadyError,
+    EmqxRateLimitError,
+    EmqxServerError,
+    EmqxStoppedError,
+)
+from airflow_provider_emqx.hooks.area import FEW
 from airflow_provider_emqx.hooks.auth import AuthMethods
 from airflow_provider_emqx.hooks.clients import ClientMethods
 from airflow_provider_emqx.hooks.cluster import ClusterMethods
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.outcomes import Outcome
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 #: operations of run_many() that are handed to the event loop at a time
 _BLOCK = 1_000
@@ -79,6 +91,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         self.user_id_type = user_id_type
         self.rate_limit = rate_limit
         self.retry_unsafe = retry_unsafe
+        self.stopping = Stop()
         self._client: SyncClient | None = None
         self._background: Background | None = None
 
@@ -87,6 +100,13 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def stop(self) -> None:
+        """
+        Send nothing more: after the request under way every method raises
+        :class:`~airflow_provider_emqx.exceptions.EmqxStoppedError`. May be called from a signal handler.
+        """
+        self.stopping.asked = True
 
     def close(self) -> None:
         """Close the session's connections. The next call opens a new one."""
@@ -146,7 +166,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         if self._client is None:
             from airflow_provider_emqx.client.sync import SyncClient
 
-            self._client = SyncClient(self.settings)
+            self._client = SyncClient(self.settings, self.stopping)
         return self._client
 
     async def async_settings(self) -> Settings:
@@ -277,13 +297,61 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :return: results in the order of the operations; an error stands in its result's place. A generator: close it if
             it is not read to its end.
         """
-        from airflow_provider_emqx.client.background import Background
-
         waiting = iter(operations)
         while block := list(islice(waiting, _BLOCK)):
-            if self._background is None:
-                self._background = Background(self.settings, self.api, self.get_conn().base)
-            yield from self._background.run_many(block)
+            early: dict[int, T | EmqxError] = {}
+            due = 0
+            with closing(self._in_background().run_each(block, lambda result: False)) as results:
+                for index, result in results:
+                    early[index] = result
+                    while due in early:
+                        yield early.pop(due)
+                        due += 1
+
+    def run_each(self, operations: Iterable[tuple[K, Operation[T]]]) -> Generator[tuple[K, T | EmqxError]]:
+        """
+        Run many operations as :meth:`run_many` does, and yield what became of each as soon as it has happened.
+
+        :param operations: any number of operations, each with a key to know it by; read as they are run.
+        :return: an iterator over keys and results, in any order; an error stands in its result's place. A generator:
+            close it if it is not read to its end.
+        :raises EmqxError: an error that says nothing of one operation alone, such as a broker that is away or a key
+            that is refused; after it none is begun, and it is raised when all that were under way are yielded.
+        :raises EmqxStoppedError: in the same way, if the hook was stopped.
+        """
+        waiting = iter(operations)
+        failure: EmqxError | None = None
+        while failure is None and (block := list(islice(waiting, _BLOCK))):
+            keys = [key for key, _ in block]
+            if len(block) > FEW:
+                results = self._in_background().run_each([operation for _, operation in block], _ends_all)
+            else:
+                results = self._one_by_one(operation for _, operation in block)
+            with closing(results):
+                for index, result in results:
+                    if _ends_all(result):
+                        failure = failure or result
+                    if not isinstance(result, EmqxStoppedError):
+                        yield keys[index], result
+        if failure is not None:
+            raise failure
+
+    def _one_by_one(self, operations: Iterable[Operation[T]]) -> Generator[tuple[int, T | EmqxError]]:
+        for index, operation in enumerate(operations):
+            try:
+                result: T | EmqxError = self.run(operation)
+            except EmqxError as error:
+                result = error
+            yield index, result
+            if _ends_all(result):
+                return
+
+    def _in_background(self) -> Background:
+        from airflow_provider_emqx.client.background import Background
+
+        if self._background is None:
+            self._background = Background(self.settings, self.api, self.get_conn().base, self.stopping)
+        return self._background
 
     # ------------------------------------------------------------------ connection test and raw requests
 
@@ -394,3 +462,13 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             acl_rules=() if acl_rules is None else acl_rules,
         )
         return provision_users(self, rows, plan, strip)
+
+
+def _ends_all(result: object) -> TypeGuard[EmqxError]:
+    """Tell whether a result is an error that the next operation would have as well."""
+    if isinstance(result, EmqxServerError):
+        # a 500 may come of what one operation asks for
+        return result.status in (502, 503, 504)
+    return isinstance(
+        result, (EmqxStoppedError, EmqxConnectionError, EmqxNotReadyError, EmqxRateLimitError, EmqxAuthError)
+    )

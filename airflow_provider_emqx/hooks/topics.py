@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,9 +13,10 @@ from airflow_provider_emqx.exceptions import (
     EmqxForbiddenError,
     EmqxNotFoundError,
     EmqxOutcomeUnknownError,
+    EmqxStoppedError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.hooks.area import Area
+from airflow_provider_emqx.hooks.area import Area, told_as
 from airflow_provider_emqx.hooks.retained import DEFAULT_RATE, RetainedPace
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,19 @@ class TopicMethods(Area):
         :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer to the only request was lost.
         """
+        return [row for part in self.publish_in_parts(messages) for row in part]
+
+    def publish_in_parts(
+        self, messages: Mapping[str, Any] | Iterable[Mapping[str, Any]]
+    ) -> Iterator[list[Row]]:
+        """
+        Do what :meth:`publish` does, and yield the results of each request's messages as soon as they are there, so
+        that what was sent before a failure is known.
+
+        :param messages: as of :meth:`publish`.
+        :return: an iterator over parts of the results of :meth:`publish`; messages are sent only as it is advanced. An
+            error is raised after the results that it means for the messages.
+        """
         from airflow_provider_emqx.api.messages import batches
 
         given = [messages] if isinstance(messages, Mapping) else list(messages)
@@ -87,27 +100,33 @@ class TopicMethods(Area):
         rows = [self.api.messages.check(message, n) for n, message in number]
         retained = sum(row["retain"] for row in rows)
         most = self._retained_pace.most(retained)
-        if len(rows) == 1:
-            return [self._paced(self.api.messages.publish(rows[0]), retained)]
         parts = batches(rows, most)
         if retained > most:
             seconds = retained / most
             log.info(
                 "The broker retains %s messages per second: %s take %.0f s", most, f"{retained:,}", seconds
             )
-        results: list[Row] = []
+        done = 0
         for place, part in enumerate(parts):
+            sent = [rows[index] for index in part]
             try:
-                results += self._publish_batch([rows[index] for index in part])
-            except EmqxError as error:
-                if len(parts) == 1 or (place == 0 and not isinstance(error, EmqxOutcomeUnknownError)):
+                if len(rows) == 1:
+                    results = [self._paced(self.api.messages.publish(rows[0]), retained)]
+                else:
+                    results = self._publish_batch(sent)
+            except BaseException as error:
+                if isinstance(error, EmqxStoppedError) and not error.maybe_applied:
                     raise
-                log.warning("Publishing stopped after %d of %d messages. %s", len(results), len(rows), error)
-                status = "unknown" if isinstance(error, EmqxOutcomeUnknownError) else "failed"
-                results += [_not_published(rows[index], status, error) for index in part]
+                yield [_not_published(row, told_as(error), error) for row in sent]
+                unknown = isinstance(error, EmqxOutcomeUnknownError)
+                if not isinstance(error, EmqxError) or len(parts) == 1 or (place == 0 and not unknown):
+                    raise
+                log.warning("Publishing stopped after %d of %d messages. %s", done, len(rows), error)
                 left = [index for later in parts[place + 1 :] for index in later]
-                return results + [_not_published(rows[index], "not_sent", error) for index in left]
-        return results
+                yield [_not_published(rows[index], "not_sent", error) for index in left]
+                return
+            done += len(part)
+            yield results
 
     def _publish_batch(self, rows: list[Row]) -> list[Row]:
         """Publish one request's messages; with ``retry_unsafe`` those that could not be passed on are sent again."""
@@ -116,7 +135,7 @@ class TopicMethods(Area):
             again = [index for index, result in enumerate(results) if result["reason"] == _NOT_NOW]
             if not again:
                 break
-            time.sleep(min(0.5 * 2**attempt, 10.0))
+            self.stopping.sleep(min(0.5 * 2**attempt, 10.0))
             retried = self._publish_many([rows[index] for index in again])
             for index, result in zip(again, retried, strict=True):
                 results[index] = result
@@ -130,7 +149,7 @@ class TopicMethods(Area):
         """Publish when the broker stores all that is to be retained."""
         seconds = self._retained_pace.wait(retained)
         if seconds:
-            time.sleep(seconds)
+            self.stopping.sleep(seconds)
         try:
             return self.run(publish)
         finally:
@@ -261,5 +280,5 @@ class TopicMethods(Area):
         return self.run(self.api.messages.delete_delayed(node, msgid))
 
 
-def _not_published(row: Row, status: str, error: EmqxError) -> Row:
+def _not_published(row: Row, status: str, error: BaseException) -> Row:
     return {"topic": row["topic"], "status": status, "id": None, "reason": str(error)[:200]}

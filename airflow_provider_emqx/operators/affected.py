@@ -1,21 +1,48 @@
-"""What operators share that delete or kick what is selected: the limit before, and the account after."""
+"""What operators share that act on many: the limit before, and the account of what became of each."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.files import open_to_write
-from airflow_provider_emqx.operators.base import MOST_LISTED, BaseEmqxOperator, excluded, named
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.files import open_report
+from airflow_provider_emqx.hooks.area import FAILED, UNKNOWN, told_as
+from airflow_provider_emqx.operators.base import (
+    MOST_LISTED,
+    BaseEmqxOperator,
+    excluded,
+    keep_result,
+    named,
+)
 from airflow_provider_emqx.provisioning.plan import limit
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
 
-class BaseSelectingOperator(BaseEmqxOperator):
+
+class BaseActingOperator(BaseEmqxOperator):
+    """
+    Base of the operators that act on many.
+
+    :param report: path or URL of a JSON Lines file for what became of each one (templated): the result lists 1,000.
+    """
+
+    template_fields: Sequence[str] = ("report", *BaseEmqxOperator.template_fields)
+
+    def __init__(self, *, report: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.report = report
+
+
+class BaseSelectingOperator(BaseActingOperator):
     """
     Base of the operators that delete or kick what is named, or selected by a filter.
 
@@ -30,8 +57,7 @@ class BaseSelectingOperator(BaseEmqxOperator):
         "exclude",
         "max_affected",
         "plan_only",
-        "report",
-        *BaseEmqxOperator.template_fields,
+        *BaseActingOperator.template_fields,
     )
 
     def __init__(
@@ -40,14 +66,12 @@ class BaseSelectingOperator(BaseEmqxOperator):
         exclude: str | Sequence[str] | None = None,
         max_affected: float | str | None = None,
         dry_run: bool | str = False,
-        report: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.exclude = exclude
         self.max_affected = max_affected
         self.plan_only = dry_run
-        self.report = report
 
     def without_excluded(self, found: Sequence[T], name: Callable[[T], str] = str) -> list[T]:
         """
@@ -84,69 +108,110 @@ def check_limit(most: float | str | None, selected: int, what: str, count: Calla
 
 class Affected:
     """
-    What became of everything selected: lists of at most 1,000, counts, and a file for all, written when the ``with``
-    statement ends, well or not.
+    What became of everything that an operator acts on: lists of at most 1,000, counts, and a file with a line for each,
+    written as it happens. Where the ``with`` statement ends with an error, all of it is logged and stored as the task's
+    result.
 
-    :param name: what identifies one of them, as ``"clientid"``.
-    :param outcomes: what may become of one.
+    :param context: of the task.
+    :param name: what identifies one of them in the file, as ``"clientid"``; those that are dicts have names of their
+        own.
+    :param outcomes: what may become of one; ``failed`` and ``unknown`` always may.
     :param report: path or URL of a JSON Lines file; local files are for their owner only.
     """
 
     def __init__(
-        self, name: str, outcomes: Sequence[str], report: str | os.PathLike[str] | None = None
+        self,
+        context: Context,
+        name: str,
+        outcomes: Sequence[str],
+        report: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.name = name
-        self.report = str(report) if report else None
-        self._found: dict[str, list[Any]] = {outcome: [] for outcome in outcomes}
-        #: whether the listing that they were selected from never stood still, so that some may be missing
-        self.listing_moved: bool | None = False
+        self._context = context
+        self._name = name
+        self._found: dict[str, list[Any]] = {outcome: [] for outcome in (*outcomes, FAILED, UNKNOWN)}
+        self._counts = dict.fromkeys(self._found, 0)
+        self._report = report or None
+        self._file: IO[bytes] | None = None
+        #: how many are to be acted on
+        self.selected = 0
+        #: what else the result tells
+        self.about: dict[str, Any] = {}
+        #: the first error that was accounted for
+        self.failure: EmqxError | None = None
 
     def __enter__(self) -> Affected:
         # a place that cannot be written to is found out before anything is touched
-        self._write()
+        if self._report is not None:
+            self._file = open_report(self._report)
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._write()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        if error is not None and self.total:
+            log.error("Ended early: of %s %s", f"{self.selected:,}", self.words())
+            keep_result(self._context, self.result())
 
-    def add(self, outcome: str, names: Iterable[Any]) -> None:
+    @property
+    def total(self) -> int:
+        """How many have an outcome."""
+        return sum(self._counts.values())
+
+    def select(self, chosen: int, **about: Any) -> None:
+        """
+        Note what is to be acted on.
+
+        :param chosen: how many.
+        :param about: what else the result is to tell.
+        """
+        self.selected, self.about = chosen, about
+
+    def add(self, outcome: str | EmqxError, names: Iterable[Any], reason: str = "") -> None:
         """
         Account for some.
 
-        :param outcome: what became of them.
+        :param outcome: what became of them, or the error with which the broker or the connection failed over them.
         :param names: who or what they are.
+        :param reason: why, for the file.
         """
-        self._found[outcome] += names
+        if isinstance(outcome, EmqxError):
+            self.failure = self.failure or outcome
+            outcome, reason = told_as(outcome), str(outcome)
+        listed = self._found[outcome]
+        for name in names:
+            self._counts[outcome] += 1
+            if len(listed) < MOST_LISTED:
+                listed.append(name)
+            if self._file is not None:
+                row = dict(name) if isinstance(name, Mapping) else {self._name: name}
+                row |= {"outcome": outcome} | ({"reason": reason[:300]} if reason else {})
+                self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        if self._file is not None:
+            # a task that is killed leaves what it has told
+            self._file.flush()
+
+    def raise_failure(self) -> None:
+        """
+        Raise the first error that was accounted for, when everything else is.
+
+        :raises EmqxError: that error.
+        """
+        if self.failure is not None:
+            raise self.failure
 
     def words(self) -> str:
         """Say what became of them in a few words."""
-        counts = {outcome: len(names) for outcome, names in self._found.items()}
-        told = [f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in counts.items() if count]
+        told = [f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in self._counts.items() if count]
+        if self.total < self.selected:
+            told.append(f"{self.selected - self.total:,} not begun")
         return ", ".join(told) or "none"
 
-    def result(self, found: int, chosen: int, dry_run: bool) -> dict[str, Any]:
-        """
-        Give lists, counts and the file's place.
-
-        :param found: how many were named or selected by the filter.
-        :param chosen: how many of them are not excluded.
-        :param dry_run: whether nothing was touched.
-        """
+    def result(self) -> dict[str, Any]:
+        """Return lists, counts and the file's place."""
         return {
-            **{outcome: names[:MOST_LISTED] for outcome, names in self._found.items()},
-            "counts": {outcome: len(names) for outcome, names in self._found.items()},
-            "selected": chosen,
-            "excluded": found - chosen,
-            "listing_moved": self.listing_moved,
-            "dry_run": dry_run,
-            "report": self.report,
+            **self._found,
+            "counts": self._counts,
+            "selected": self.selected,
+            **self.about,
+            "report": str(self._report) if self._report else None,
         }
-
-    def _write(self) -> None:
-        if self.report is None:
-            return
-        with open_to_write(self.report, "report") as file:
-            for outcome, names in self._found.items():
-                for name in names:
-                    row = {self.name: name, "outcome": outcome}
-                    file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")

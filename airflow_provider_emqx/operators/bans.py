@@ -7,9 +7,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, boolean, is_dry_run, named, seconds, texts
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.hooks.area import UNADDRESSABLE
+from airflow_provider_emqx.operators.affected import (
+    Affected,
+    BaseActingOperator,
+    BaseSelectingOperator,
+    check_limit,
+)
+from airflow_provider_emqx.operators.base import boolean, is_dry_run, named, seconds, texts
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -17,8 +23,11 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.api.base import Row
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
+#: bans that are ended before a look whether they are
+_PART = 1_000
 
-class EmqxBanOperator(BaseEmqxOperator):
+
+class EmqxBanOperator(BaseActingOperator):
     """
     Keep clients out, or change the bans that there are: v4 and v5 ``POST /banned``.
 
@@ -32,10 +41,15 @@ class EmqxBanOperator(BaseEmqxOperator):
     :param kick: also end the sessions of those banned by username, and tell whose sessions ended (templated). A ban of
         a client id ends its session by itself; one of any other kind leaves them open. Goes with ``clientid`` and
         ``username``.
+    :param report: path or URL of a JSON Lines file for what became of each (templated): the result lists 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …]}``, of each list 1,000 at most.
+    :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …], "still_connected": […],
+        "unaddressable": […], "failed": […], "unknown": […], "counts": {…}, "selected", "report"}``, of each list 1,000
+        at most. With ``kick``, ``still_connected`` are clients that are connected all the same, and ``unaddressable``
+        those of a username that the broker cannot be asked to kick. It is stored also when the task fails.
     :raises EmqxConfigError: for what cannot be right; nobody is banned.
+    :raises EmqxError: if a ban was not made, after all others are done and their clients are kicked.
     """
 
     template_fields: Sequence[str] = (
@@ -46,7 +60,7 @@ class EmqxBanOperator(BaseEmqxOperator):
         "reason",
         "by",
         "kick",
-        *BaseEmqxOperator.template_fields,
+        *BaseActingOperator.template_fields,
     )
 
     def __init__(
@@ -91,38 +105,51 @@ class EmqxBanOperator(BaseEmqxOperator):
         until = read_until(self.until, now) if lasting is None else now + timedelta(seconds=lasting)
         names = [read_kind(self.kind, who)[1] for who in named("who", self.who)]
         kick = boolean("kick", self.kick)
-        with self.hook() as hook:
-            there = self._there(hook, names) if kick else []
-            bans = hook.run_all(
-                hook.api.bans.create(self.kind, who, until, self.reason, self.by) for who in names
-            )
-            self.log.info("Banned %d by %s", len(bans), self.kind)
-            kicked = self._kick(hook, names, there) if kick else []
+        outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE)
+        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
+            affected.select(len(names))
+            create = hook.api.bans.create
+            there = self._there(hook, names) if kick else set()
+            banned = []
+            for who, row in hook.run_each(
+                (who, create(self.kind, who, until, self.reason, self.by)) for who in names
+            ):
+                if isinstance(row, EmqxError):
+                    affected.add(row, [{"as": self.kind, "who": who}])
+                else:
+                    banned.append(who)
+                    affected.add("banned", [{name: row[name] for name in ("as", "who", "until")}])
             if kick:
-                self.log.info("Kicked %d clients", len(kicked))
-        banned = [{name: row[name] for name in ("as", "who", "until")} for row in bans[:1_000]]
-        return {"banned": banned, "kicked": kicked[:1_000]}
+                self._kick(hook, banned, there, affected)
+            affected.raise_failure()
+            self.log.info("By %s: %s", self.kind, affected.words())
+        return affected.result()
 
-    def _there(self, hook: EmqxHook, names: list[str]) -> list[str]:
+    def _there(self, hook: EmqxHook, names: list[str]) -> set[str]:
         """Return whose sessions a ban of client ids ends by itself: afterwards nobody can tell."""
         from airflow_provider_emqx.api.clientids import client_ids
 
         if self.kind != "clientid":
-            return []
+            return set()
         ids = client_ids(names)
         found = hook.run_all(hook.api.clients.get(clientid) for clientid in ids)
-        return [clientid for clientid, row in zip(ids, found, strict=True) if row is not None]
+        return {clientid for clientid, row in zip(ids, found, strict=True) if row is not None}
 
-    def _kick(self, hook: EmqxHook, names: list[str], there: list[str]) -> list[str]:
+    def _kick(self, hook: EmqxHook, banned: list[str], there: set[str], affected: Affected) -> None:
         if self.kind == "clientid":
-            done = hook.kick_clients(names)
-            absent = set(done["absent"])
-            return [*done["kicked"], *(clientid for clientid in there if clientid in absent)]
-        listing = partial(hook.api.clients.list, fields=["clientid"])
-        rows = (
-            row for name in names for row in hook.settled_rows(partial(listing, filters={"username": name}))
-        )
-        return hook.kick_clients([row["clientid"] for row in rows])["kicked"]
+            parts = hook.kick_in_parts(banned)
+        elif banned:
+            filters = {"username": banned}
+            listing = partial(hook.api.clients.list, filters=filters, fields=["clientid"])
+            parts = hook.kick_in_parts([row["clientid"] for row in hook.settled_rows(listing)], filters)
+        else:
+            return
+        for part in parts:
+            for outcome, clientids in part.items():
+                if outcome == "absent":
+                    affected.add("kicked", [clientid for clientid in clientids if clientid in there])
+                elif outcome != "changed":
+                    affected.add(outcome, clientids)
 
 
 class EmqxUnbanOperator(BaseSelectingOperator):
@@ -141,8 +168,10 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     :param report: path or URL of a JSON Lines file for what became of each ban (templated): the result lists 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "counts": {…}, "selected", "excluded",
-        "listing_moved", "dry_run", "report"}``; with ``dry_run`` ``unbanned`` are those that would be.
+    :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "unaddressable": […], "failed": […], "unknown":
+        […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``unaddressable`` are those
+        that filters select and no request can name (``.``, ``..``), with ``dry_run`` ``unbanned`` are those that would
+        be. It is stored also when the task fails or is stopped.
     :raises EmqxConfigError: for arguments that cannot be right, and for more bans than ``max_affected``; none ends.
     """
 
@@ -195,6 +224,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, unban, look again."""
         from airflow_provider_emqx.api.bans import read_kind
+        from airflow_provider_emqx.api.base import fits_path
 
         self.check()
         names = texts("who", self.who)
@@ -202,23 +232,46 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         # an empty list, as from another task, names nobody; it is not a filter that is missing
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run = is_dry_run(self.plan_only)
-        with self.hook() as hook, Affected("ban", ("unbanned", "still_banned"), self.report) as affected:
+        outcomes = ("unbanned", "still_banned", UNADDRESSABLE)
+        with self.hook() as hook, Affected(context, "ban", outcomes, self.report) as affected:
             bans = list(hook.settled_rows(hook.api.bans.list))
-            affected.listing_moved = hook.listing_moved
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
-            chosen = self.without_excluded(found, lambda ban: ban["who"])
+            selected = self.without_excluded(found, lambda ban: ban["who"])
+            chosen = [ban for ban in selected if fits_path(ban["who"])]
             check_limit(self.max_affected, len(chosen), "bans", lambda: len(bans))
+            affected.select(
+                len(selected),
+                excluded=len(found) - len(selected),
+                listing_moved=hook.listing_moved,
+                dry_run=dry_run,
+            )
+            affected.add(UNADDRESSABLE, [_name(ban) for ban in selected if not fits_path(ban["who"])])
             if dry_run:
                 affected.add("unbanned", map(_name, chosen))
             else:
-                hook.run_all(hook.api.bans.delete(ban["as"], ban["who"]) for ban in chosen)
-                # one that somebody set anew in the meantime is in force
-                now = hook.settled_rows(hook.api.bans.list) if chosen else ()
-                left = [_name(ban) for ban in now]
-                affected.add("unbanned", [_name(ban) for ban in chosen if _name(ban) not in left])
-                affected.add("still_banned", [_name(ban) for ban in chosen if _name(ban) in left])
+                for start in range(0, len(chosen), _PART):
+                    self._end(hook, chosen[start : start + _PART], affected)
+            affected.raise_failure()
             self.log.info("%sOf %d bans: %s", "Dry run. " if dry_run else "", len(bans), affected.words())
-        return affected.result(len(found), len(chosen), dry_run)
+        return affected.result()
+
+    @staticmethod
+    def _end(hook: EmqxHook, bans: list[Row], affected: Affected) -> None:
+        """End some bans, and look which are in force all the same: somebody set them anew."""
+        delete = hook.api.bans.delete
+        ended: list[dict[str, str]] = []
+        left: list[dict[str, str]] = []
+        try:
+            for ban, result in hook.run_each((ban, delete(ban["as"], ban["who"])) for ban in bans):
+                if isinstance(result, EmqxError):
+                    affected.add(result, [_name(ban)])
+                else:
+                    ended.append(_name(ban))
+            left = [_name(ban) for ban in hook.settled_rows(hook.api.bans.list)]
+        finally:
+            # also where the broker failed meanwhile
+            affected.add("unbanned", [ban for ban in ended if ban not in left])
+            affected.add("still_banned", [ban for ban in ended if ban in left])
 
     def _is_meant(self, ban: Row, wanted: set[tuple[str, str]] | None, age: float | None) -> bool:
         from airflow_provider_emqx.api.filters import read_time

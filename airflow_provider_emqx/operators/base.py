@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
         self.rate_limit = rate_limit
         if is_literal(rate_limit):
             number("rate_limit", rate_limit)
+        self._hook: EmqxHook | None = None
+        self._stopped = False
 
     def check(self) -> None:
         """
@@ -79,7 +82,17 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
         """
         from airflow_provider_emqx.hooks.emqx import EmqxHook
 
-        return EmqxHook(self.emqx_conn_id, rate_limit=number("rate_limit", self.rate_limit), **options)
+        self._hook = EmqxHook(self.emqx_conn_id, rate_limit=number("rate_limit", self.rate_limit), **options)
+        if self._stopped:
+            self._hook.stop()
+        return self._hook
+
+    def on_kill(self) -> None:
+        """Stop after the request under way; what was done is in log, report and result."""
+        self._stopped = True
+        self.log.warning("Stopped by Airflow: nothing is sent after the request under way")
+        if self._hook is not None:
+            self._hook.stop()
 
 
 def keep_result(context: Context, result: Any) -> None:
@@ -92,6 +105,22 @@ def keep_result(context: Context, result: Any) -> None:
     ti = context.get("ti")
     if ti is not None:
         ti.xcom_push(key="return_value", value=result)
+
+
+@contextmanager
+def told_on_failure(context: Context, result: Callable[[], Any]) -> Iterator[None]:
+    """
+    Store what was done so far as the result of a task that fails in the ``with`` statement.
+
+    :param context: of the task.
+    :param result: returns it; nothing is stored where it is empty.
+    """
+    try:
+        yield
+    except BaseException:
+        if found := result():
+            keep_result(context, found)
+        raise
 
 
 def texts(name: str, value: Any) -> list[str]:

@@ -7,11 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
+from airflow_provider_emqx.hooks.area import FAILED, UNADDRESSABLE
+from airflow_provider_emqx.operators.affected import (
+    Affected,
+    BaseActingOperator,
+    BaseSelectingOperator,
+    check_limit,
+)
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     is_dry_run,
-    keep_result,
     mapping,
     named,
     seconds,
@@ -70,7 +75,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
             return write_rows(hook, listing, self.output_path)
 
 
-class EmqxSubscribeOperator(BaseEmqxOperator):
+class EmqxSubscribeOperator(BaseActingOperator):
     """
     Subscribe clients to topics on their behalf.
 
@@ -79,13 +84,15 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
 
     :param clientids: one client id or several (templated).
     :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh`` (templated).
+    :param report: path or URL of a JSON Lines file for what became of each (templated): the result lists 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: per client id a list of ``{"topic", "qos", "subscribed", "reason"}``.
+    :return: ``{"subscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
+        "report"}``; where nothing could be done for a client, its entry is ``{"clientid"}``.
     :raises EmqxError: if a client is not there or a subscription was not made, after all others are done.
     """
 
-    template_fields: Sequence[str] = ("clientids", "topics", *BaseEmqxOperator.template_fields)
+    template_fields: Sequence[str] = ("clientids", "topics", *BaseActingOperator.template_fields)
     _verb = "subscribe"
 
     def __init__(self, *, clientids: str | Sequence[str], topics: Any, **kwargs: Any) -> None:
@@ -105,32 +112,32 @@ class EmqxSubscribeOperator(BaseEmqxOperator):
 
         return client_ids(named("clientids", self.clientids))
 
-    def execute(self, context: Context) -> dict[str, list[dict[str, Any]]]:
+    def execute(self, context: Context) -> dict[str, Any]:
         """Change the subscriptions of each client."""
         ids = self._ids()
         topics = named("topics", self.topics) if isinstance(self.topics, str) else self.topics
-        with self.hook() as hook:
+        done = f"{self._verb}d"
+        with self.hook() as hook, Affected(context, "clientid", (done,), self.report) as affected:
+            affected.select(len(ids))
             change = getattr(hook.api.clients, self._verb)
-            results = list(hook.run_many(change(clientid, topics) for clientid in ids))
-        for result in results:
-            # the topics are the same for all clients: nothing has been sent for any
-            if isinstance(result, EmqxConfigError):
-                raise result
-        done = {
-            clientid: result
-            for clientid, result in zip(ids, results, strict=True)
-            if not isinstance(result, EmqxError)
-        }
-        failures = [
-            f"{i}: {result}" for i, result in zip(ids, results, strict=True) if isinstance(result, EmqxError)
-        ]
-        for clientid, rows in done.items():
-            failures += [f"{clientid}, {row['topic']}: {row['reason']}" for row in rows if row["reason"]]
-        if failures:
-            keep_result(context, done)
-            raise EmqxError(f"{self._verb} failed {len(failures):,} times, first for {failures[0]}")
-        self.log.info("%s: done for %d clients", self._verb, len(done))
-        return done
+            failures = []
+            for clientid, result in hook.run_each((one, change(one, topics)) for one in ids):
+                if isinstance(result, EmqxConfigError):
+                    # the topics are the same for all clients: nothing has been sent for any
+                    raise result
+                if isinstance(result, EmqxError):
+                    affected.add(result, [{"clientid": clientid}])
+                    failures.append(f"{clientid}: {result}")
+                    continue
+                for row in result:
+                    reason = row["reason"] or ""
+                    name = {"clientid": clientid, "topic": row["topic"]}
+                    affected.add(FAILED if reason else done, [name], reason)
+                    failures += [f"{clientid}, {row['topic']}: {reason}"] if reason else []
+            if failures:
+                raise EmqxError(f"{self._verb} failed {len(failures):,} times, first for {failures[0]}")
+        self.log.info("Of %d clients: %s", len(ids), affected.words())
+        return affected.result()
 
 
 class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
@@ -141,9 +148,11 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
 
     :param clientids: one client id or several (templated).
     :param topics: topic filters, exactly as subscribed (templated).
+    :param report: path or URL of a JSON Lines file for what became of each (templated): the result lists 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: per client id a list of ``{"topic", "unsubscribed", "reason"}``; not subscribed counts as done.
+    :return: ``{"unsubscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
+        "report"}``; not subscribed counts as done.
     :raises EmqxError: if a client is not there, after all others are done.
     """
 
@@ -174,9 +183,11 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         of a kind.
     :param rate_limit: requests per second at most, in place of the connection's; clients are then kicked one by one.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "counts": {…}, "selected",
-        "excluded", "listing_moved", "dry_run", "report"}``; ``changed`` are those that the filters no longer
-        select, and with ``dry_run`` ``kicked`` are those that would be.
+    :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "unaddressable": […],
+        "failed": […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``;
+        ``changed`` are those that the filters no longer select, ``unaddressable`` those that filters select and this
+        broker cannot be asked to kick (client ids ``.`` and ``..``, where it has no request for many), and with
+        ``dry_run`` ``kicked`` are those that would be. It is stored also when the task fails or is stopped.
     :raises EmqxConfigError: for arguments that cannot be right, and for more clients than ``max_affected``; nobody is
         kicked.
     """
@@ -219,26 +230,29 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         filters = self._filters()
         given = None if self.clientids is None else named("clientids", self.clientids)
         dry_run = is_dry_run(self.plan_only)
-        outcomes = ("kicked", "absent", "still_connected", "changed")
-        with self.hook() as hook, Affected("clientid", outcomes, self.report) as affected:
+        outcomes = ("kicked", "absent", "still_connected", "changed", UNADDRESSABLE)
+        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
             ids = self._select(hook, given, filters)
-            affected.listing_moved = hook.listing_moved
             chosen = self.without_excluded(ids)
-            check_limit(self.max_affected, len(chosen), "clients", lambda: _clients(hook))
+            left = {one for one in chosen if not hook.api.clients.can_kick(one)}
+            check_limit(self.max_affected, len(chosen) - len(left), "clients", lambda: _clients(hook))
+            affected.select(
+                len(chosen),
+                excluded=len(ids) - len(chosen),
+                listing_moved=hook.listing_moved,
+                dry_run=dry_run,
+            )
             if dry_run:
-                self.log.info("Dry run: %d clients would be kicked", len(chosen))
-                affected.add("kicked", chosen)
+                affected.add(UNADDRESSABLE, [one for one in chosen if one in left])
+                affected.add("kicked", [one for one in chosen if one not in left])
             else:
-                try:
-                    for part in hook.kick_in_parts(chosen, filters or None):
-                        for outcome, clientids in part.items():
-                            affected.add(outcome, clientids)
-                except EmqxError:
-                    self.log.error("Ended early. Of %d clients: %s", len(chosen), affected.words())
-                    keep_result(context, affected.result(len(ids), len(chosen), dry_run))
-                    raise
-                self.log.info("Of %d clients: %s", len(chosen), affected.words())
-        return affected.result(len(ids), len(chosen), dry_run)
+                for part in hook.kick_in_parts(chosen, filters or None):
+                    for outcome, clientids in part.items():
+                        affected.add(outcome, clientids)
+            self.log.info(
+                "%sOf %d clients: %s", "Dry run. " if dry_run else "", len(chosen), affected.words()
+            )
+        return affected.result()
 
     def _filters(self) -> dict[str, Any]:
         parts = {"like_clientid": self.clientid_like, "like_username": self.username_like}

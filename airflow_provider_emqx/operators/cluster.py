@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from airflow_provider_emqx.operators.base import (
     optional,
     seconds,
     texts,
+    told_on_failure,
     whole,
 )
 
@@ -87,22 +88,31 @@ class EmqxBackupOperator(BaseEmqxOperator):
         self.check()
         keep, keep_on_broker = whole("keep", self.keep), whole("keep_on_broker", self.keep_on_broker)
         store = Store(self.target)
-        with self.hook() as hook:
+        result: dict[str, Any] = {}
+        with self.hook() as hook, told_on_failure(context, lambda: result):
             written = take(hook, store)
             self.log.info("Wrote %s, %d bytes", written["path"], written["size"])
-            deleted = store.prune(keep, written["filename"])
-            on_broker = self._prune(hook, keep_on_broker, written["filename"])
-            self.log.info("Older backups deleted: %d there, %d on the broker", len(deleted), len(on_broker))
-        return {**written, "deleted": deleted, "deleted_on_broker": on_broker}
+            deleted: list[str] = []
+            on_broker: list[str] = []
+            result |= {**written, "deleted": deleted, "deleted_on_broker": on_broker}
+            try:
+                deleted.extend(store.prune(keep, written["filename"]))
+                on_broker.extend(self._prune(hook, keep_on_broker, written["filename"]))
+            finally:
+                self.log.info(
+                    "Older backups deleted: %d there, %d on the broker", len(deleted), len(on_broker)
+                )
+        return result
 
     @staticmethod
-    def _prune(hook: EmqxHook, keep: int | None, newest: str) -> list[str]:
+    def _prune(hook: EmqxHook, keep: int | None, newest: str) -> Iterator[str]:
         if keep is None:
-            return []
+            return
         backups = sorted(hook.list_backups(), key=lambda row: (row["created_at"] or "", row["filename"]))
         others = [row for row in backups if row["filename"] != newest]
-        old = others[: max(0, len(others) - (keep - 1))]
-        return [row["filename"] for row in old if hook.delete_backup(row["filename"], row["node"])]
+        for row in others[: max(0, len(others) - (keep - 1))]:
+            if hook.delete_backup(row["filename"], row["node"]):
+                yield row["filename"]
 
 
 class EmqxClearAlarmsOperator(BaseEmqxOperator):
@@ -140,26 +150,23 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
         """End alarms, then delete the history."""
         names = texts("deactivate", self.deactivate)
         clear = boolean("history", self.history)
-        with self.hook() as hook:
+        result: dict[str, Any] = {"deactivated": [], "not_active": [], "active": [], "history_cleared": False}
+        with self.hook() as hook, told_on_failure(context, lambda: result):
             if names == ["*"]:
                 names = sorted({row["name"] for row in hook.list_alarms()})
-            ended = {name: hook.deactivate_alarm(name) for name in names}
+            for name in names:
+                result["deactivated" if hook.deactivate_alarm(name) else "not_active"].append(name)
             if clear:
                 hook.clear_alarms()
-            active = sorted({row["name"] for row in hook.list_alarms()})
-        deactivated = [name for name, was_active in ended.items() if was_active]
+                result["history_cleared"] = True
+            result["active"] = sorted({row["name"] for row in hook.list_alarms()})
         self.log.info(
             "Alarms ended: %s; history %s; active now: %s",
-            ", ".join(deactivated) or "none",
+            ", ".join(result["deactivated"]) or "none",
             "deleted" if clear else "kept",
-            ", ".join(active) or "none",
+            ", ".join(result["active"]) or "none",
         )
-        return {
-            "deactivated": deactivated,
-            "not_active": [name for name, was_active in ended.items() if not was_active],
-            "active": active,
-            "history_cleared": clear,
-        }
+        return result
 
 
 class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
@@ -297,8 +304,11 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
         names = named("names", self.names)
         for name in names:
             path(name)
-        with self.hook() as hook:
-            return {name: self._set(hook, name) for name in names}
+        found: dict[str, Any] = {}
+        with self.hook() as hook, told_on_failure(context, lambda: found):
+            for name in names:
+                found[name] = self._set(hook, name)
+        return found
 
     def _set(self, hook: EmqxHook, name: str) -> dict[str, Any]:
         wanted = self.state == "enabled"
@@ -393,9 +403,9 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
                         raise EmqxTimeoutError(
                             f"node {self.node} is not empty after {limit:g} s: {outcome.text}"
                         )
-                    time.sleep(min(pause, limit))
+                    hook.stopping.sleep(min(pause, limit))
             except BaseException:
-                self._stop(hook)
+                self._stop()
                 raise
             if stop:
                 hook.stop_evacuation(self.node)
@@ -403,10 +413,9 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         return {**outcome.details, "seconds": round(time.monotonic() - begun, 1), "stopped": stop}
 
     def on_kill(self) -> None:
-        """Stop the evacuation."""
-        if self._started:
-            with self.hook() as hook:
-                self._stop(hook)
+        """Stop the evacuation, and the wait for it."""
+        super().on_kill()
+        self._stop()
 
     def _start(self, hook: EmqxHook) -> None:
         settings = mapping("settings", self.settings)
@@ -437,13 +446,17 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         self.log.info("Node %s", outcome.text)
         return outcome
 
-    def _stop(self, hook: EmqxHook) -> None:
+    def _stop(self) -> None:
         # a killed task comes here twice: from on_kill, and from what it raises in execute
         if not self._started:
             return
         self._started = False
+        from airflow_provider_emqx.hooks.emqx import EmqxHook
+
         try:
-            hook.stop_evacuation(self.node)
+            # the hook that waits sends nothing more
+            with EmqxHook(self.emqx_conn_id) as hook:
+                hook.stop_evacuation(self.node)
         except EmqxError as error:
             self.log.error("The evacuation of node %s could not be stopped. %s", self.node, error)
         else:

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hidden import HiddenField, plain
+from airflow_provider_emqx.hooks.area import UNADDRESSABLE
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
     MOST_LISTED,
     BaseEmqxOperator,
     boolean,
     is_dry_run,
-    keep_result,
     mapping,
     named,
     seconds,
+    told_on_failure,
 )
 from airflow_provider_emqx.operators.listing import write_rows
 
@@ -115,31 +116,45 @@ class EmqxPublishOperator(BaseEmqxOperator):
         # the hook checks each message, as check() does
         messages = self._given()
         demanding = boolean("require_subscribers", self.require_subscribers)
-        with self.hook(retry_unsafe=boolean("retry_unsafe", self.retry_unsafe)) as hook:
+        results: list[dict[str, Any]] = []
+        counts: dict[str, int] = {}
+        bad = ["failed", "unknown", "not_sent", *(["no_subscribers"] if demanding else [])]
+        first_bad: dict[str, Any] | None = None
+
+        def summary() -> dict[str, Any]:
+            return {"messages": sum(counts.values()), "counts": counts, "results": results}
+
+        def words() -> str:
+            return ", ".join(f"{count:,} {status}" for status, count in counts.items()) or "no messages"
+
+        with (
+            self.hook(retry_unsafe=boolean("retry_unsafe", self.retry_unsafe)) as hook,
+            # which messages were sent, although the task fails
+            told_on_failure(context, lambda: counts and summary()),
+        ):
             if demanding and hook.api_version == "v4":
                 raise EmqxUnsupportedError(
                     f"require_subscribers needs EMQX 5 or newer; this is {hook.broker}, which does not tell whether "
                     "anybody has subscribed. Nothing was sent"
                 )
-            results = hook.publish(messages) if messages else []
-        counts: dict[str, int] = {}
-        for result in results:
-            counts[result["status"]] = counts.get(result["status"], 0) + 1
-        words = ", ".join(f"{count:,} {status}" for status, count in counts.items()) or "no messages"
-        self.log.info("Published: %s", words)
-        summary = {"messages": len(results), "counts": counts, "results": results[:MOST_LISTED]}
-        bad = ["failed", "unknown", "not_sent", *(["no_subscribers"] if demanding else [])]
-        failures = [result for result in results if result["status"] in bad]
-        if failures:
-            # where to look, although the task fails
-            keep_result(context, summary)
-            first = failures[0]
-            reason = f" ({first['reason']})" if first["reason"] else ""
-            raise EmqxError(
-                f"{len(failures):,} of {len(results):,} messages were not published as asked: {words}. The first one, "
-                f"to {first['topic']!r}: {first['status']}{reason}. A retry publishes all of them again"
-            )
-        return summary
+            try:
+                for part in hook.publish_in_parts(messages) if messages else ():
+                    for result in part:
+                        counts[result["status"]] = counts.get(result["status"], 0) + 1
+                        if first_bad is None and result["status"] in bad:
+                            first_bad = result
+                    results += part[: MOST_LISTED - len(results)]
+            finally:
+                self.log.info("Of %d messages: %s", len(messages), words())
+            if first_bad is not None:
+                failures = sum(counts.get(status, 0) for status in bad)
+                reason = f" ({first_bad['reason']})" if first_bad["reason"] else ""
+                raise EmqxError(
+                    f"{failures:,} of {len(messages):,} messages were not published as asked: {words()}. The first "
+                    f"one, to {first_bad['topic']!r}: {first_bad['status']}{reason}. A retry publishes all of them "
+                    "again"
+                )
+        return summary()
 
     def _given(self) -> list[Mapping[str, Any]]:
         from airflow_provider_emqx.api.messages import is_delayed
@@ -206,9 +221,11 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         a kind.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"deleted": […], "absent": […], "changed": […], "counts": {…}, "selected", "excluded",
-        "listing_moved", "dry_run", "report"}``; ``changed`` were replaced since the selection, and with ``dry_run``
-        ``deleted`` are those that would be.
+    :return: ``{"deleted": […], "absent": […], "changed": […], "unaddressable": […], "failed": […], "unknown": […],
+        "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``changed`` were replaced since
+        the selection,
+        ``unaddressable`` are topics that the filter selects and no request can name (``.``, ``..``), and with
+        ``dry_run`` ``deleted`` are those that would be. It is stored also when the task fails or is stopped.
     :raises EmqxConfigError: for arguments that cannot be right, and for more messages than ``max_affected``; nothing
         is deleted.
     """
@@ -245,31 +262,48 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Select, check, delete."""
+        from airflow_provider_emqx.api.base import fits_path
         from airflow_provider_emqx.api.names import topic_name
 
         self.check()
         age = seconds("older_than", self.older_than)
         dry_run = is_dry_run(self.plan_only)
-        with (
-            self.hook() as hook,
-            Affected("topic", ("deleted", "absent", "changed"), self.report) as affected,
-        ):
+        outcomes = ("deleted", "absent", "changed", UNADDRESSABLE)
+        with self.hook() as hook, Affected(context, "topic", outcomes, self.report) as affected:
             if self.topics is not None:
                 found: dict[str, Any] = {topic_name(topic): None for topic in named("topics", self.topics)}
+                left: list[str] = []
+                for topic in found:
+                    self._check(hook, topic)
             else:
                 found = self._select(hook, age)
-                affected.listing_moved = hook.listing_moved
-            chosen = {topic: found[topic] for topic in self.without_excluded(list(found))}
-            for topic in chosen:
-                hook.api.messages.check({"topic": topic, "payload": ""})
+                left = [topic for topic in self.without_excluded(list(found)) if not fits_path(topic)]
+            selected = self.without_excluded(list(found))
+            chosen = {topic: found[topic] for topic in selected if topic not in left}
             check_limit(self.max_affected, len(chosen), "retained messages", lambda: _retained(hook))
+            affected.select(
+                len(selected),
+                excluded=len(found) - len(selected),
+                listing_moved=hook.listing_moved,
+                dry_run=dry_run,
+            )
+            affected.add(UNADDRESSABLE, left)
             if dry_run:
                 affected.add("deleted", chosen)
-                self.log.info("Dry run: %d retained messages would be deleted", len(chosen))
             else:
                 self._delete(hook, chosen, affected)
-                self.log.info("Of %d retained messages: %s", len(chosen), affected.words())
-        return affected.result(len(found), len(chosen), dry_run)
+            prefix = "Dry run. " if dry_run else ""
+            self.log.info("%sOf %d retained messages: %s", prefix, len(selected), affected.words())
+        return affected.result()
+
+    @staticmethod
+    def _check(hook: EmqxHook, topic: str) -> None:
+        """Refuse a topic whose message this broker cannot be asked to delete."""
+        from airflow_provider_emqx.api.base import path
+
+        hook.api.messages.check({"topic": topic, "payload": ""})
+        if hook.api_version == "v5" and not hook.broker.serverless:
+            path(topic)
 
     def _select(self, hook: EmqxHook, age: float | None) -> dict[str, Any]:
         from airflow_provider_emqx.api.filters import read_time
@@ -298,17 +332,9 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             # where the broker does not tell, nothing is retained there afterwards
             return "absent" if deleted is False else "deleted"
 
-        names = list(chosen)
-        outcomes = hook.run_many(delete(name, chosen[name]) for name in names)
-        failure: EmqxError | None = None
-        for topic, outcome in zip(names, outcomes, strict=True):
-            if isinstance(outcome, EmqxError):
-                failure = failure or outcome
-            else:
-                affected.add(outcome, [topic])
-        if failure is not None:
-            # when all others are accounted for
-            raise failure
+        for topic, outcome in hook.run_each((topic, delete(topic, chosen[topic])) for topic in chosen):
+            affected.add(outcome, [topic])
+        affected.raise_failure()
 
 
 class EmqxTopicMetricsOperator(BaseEmqxOperator):
@@ -350,24 +376,30 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
 
         self.check()
         names = None if self.topics is None else [topic_name(topic) for topic in named("topics", self.topics)]
-        with self.hook() as hook:
-            result = self._act(hook, names)
+        result: dict[str, Any] = {}
+        with self.hook() as hook, told_on_failure(context, lambda: self._told(result)):
+            self._act(hook, names, result)
         self.log.info("Topic metrics: %s, %d topics", self.action, len(result))
-        return result
+        return self._told(result)
 
-    def _act(self, hook: EmqxHook, names: list[str] | None) -> Any:
+    def _told(self, result: dict[str, Any]) -> Any:
+        return list(result) if self.action == "reset" else result
+
+    def _act(self, hook: EmqxHook, names: list[str] | None, result: dict[str, Any]) -> None:
         if self.action == "read":
             measured = {row["topic"]: row["metrics"] for row in hook.list_topic_metrics()}
-            return measured if names is None else {topic: measured.get(topic) for topic in names}
+            result |= measured if names is None else {topic: measured.get(topic) for topic in names}
+            return
         if names is None:
             names = [row["topic"] for row in hook.list_topic_metrics()]
-        if self.action == "register":
-            return {topic: hook.register_topic_metrics(topic) for topic in names}
-        if self.action == "unregister":
-            return {topic: hook.unregister_topic_metrics(topic) for topic in names}
         for topic in names:
-            hook.reset_topic_metrics(topic)
-        return names
+            if self.action == "register":
+                result[topic] = hook.register_topic_metrics(topic)
+            elif self.action == "unregister":
+                result[topic] = hook.unregister_topic_metrics(topic)
+            else:
+                hook.reset_topic_metrics(topic)
+                result[topic] = None
 
 
 class EmqxListSubscriptionsOperator(BaseEmqxOperator):

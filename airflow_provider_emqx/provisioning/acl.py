@@ -205,6 +205,7 @@ def provision(
                 if report is not None:
                     report.add_unread(source.unread)
                 for block in source.blocks:
+                    hook.stopping.check()
                     account(rows.add(block))
                     tally.progress(rows.read)
                 for subject, outcome, reason in _written(hook, rows, plan):
@@ -232,40 +233,40 @@ def provision(
 
 
 def _written(hook: EmqxHook, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subject, str, str]]:
-    """Write each subject; give it with outcome and reason."""
-    waiting: deque[tuple[Subject, bool]] = deque()
+    """Write each subject; yield it with outcome and reason as soon as it has one."""
+    skipped: deque[Subject] = deque()
 
-    def operations() -> Iterator[Operation[Any]]:
+    def operations() -> Iterator[tuple[Subject, Operation[Any]]]:
         acl = hook.api.acl
         for subject, spoilt in rows.subjects():
-            waiting.append((subject, spoilt))
             if spoilt:
-                continue
-            if plan.mode == "delete":
-                yield acl.delete(subject.name)
+                skipped.append(subject)
+            elif plan.mode == "delete":
+                yield subject, acl.delete(subject.name)
             else:
-                yield acl.replace(subject.name, subject.rules)
-
-    def skipped() -> Iterator[tuple[Subject, str, str]]:
-        while waiting and waiting[0][1]:
-            yield waiting.popleft()[0], SKIPPED, "another row of the same name was rejected"
+                yield subject, acl.replace(subject.name, subject.rules)
 
     if plan.dry_run:
-        results: Generator[Any] = (None for _ in operations())
+        results: Generator[tuple[Subject, Any]] = ((subject, None) for subject, _ in operations())
     else:
         tell_rate(hook, rows.count(), "subject")
-        results = hook.run_many(operations())
+        results = hook.run_each(operations())
+    failure: EmqxError | None = None
     with closing(results):
-        for result in results:
-            yield from skipped()
-            subject, _ = waiting.popleft()
+        for subject, result in results:
             if isinstance(result, EmqxBadRequestError | EmqxUnsupportedError):
                 yield subject, REJECTED, str(result)
             elif isinstance(result, EmqxError):
-                raise result
+                # the others are written and told all the same
+                failure = failure or result
             else:
                 yield subject, WRITTEN, ""
-    yield from skipped()
+            while skipped:
+                yield skipped.popleft(), SKIPPED, "another row of the same name was rejected"
+    while skipped:
+        yield skipped.popleft(), SKIPPED, "another row of the same name was rejected"
+    if failure is not None:
+        raise failure
 
 
 def _named(subject: tuple[str, str]) -> str | None:

@@ -11,6 +11,7 @@ import os
 import posixpath
 import tarfile
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
@@ -67,16 +68,16 @@ class Store:
         """Return whether there is a backup of this name."""
         return exists(self._at(filename))
 
-    def prune(self, keep: int | None, newest: str) -> list[str]:
+    def prune(self, keep: int | None, newest: str) -> Iterator[str]:
         """
         Delete the oldest backups.
 
         :param keep: how many stay, ``newest`` included; ``None`` for all.
         :param newest: never deleted.
-        :return: the paths deleted.
+        :return: an iterator over the paths, each deleted when it is yielded.
         """
         if keep is None:
-            return []
+            return
         # the broker's names begin with the time; two of one second are told apart by what follows
         others = sorted(
             (name for name in self._names() if name.startswith(_PREFIX) and name != newest), key=_moment
@@ -84,7 +85,7 @@ class Store:
         old = others[: max(0, len(others) - (keep - 1))]
         for name in old:
             self._delete(name)
-        return [self._at(name) for name in old]
+            yield self._at(name)
 
     def _at(self, name: str) -> str:
         if "/" in name or "\\" in name or name in ("", ".", ".."):

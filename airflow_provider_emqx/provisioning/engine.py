@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import copy_context
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.hooks.area import UNADDRESSABLE
 from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.check import Checked, Checker
@@ -27,7 +28,6 @@ from airflow_provider_emqx.provisioning.outcomes import (
     DELETED,
     PRUNED,
     REJECTED,
-    UNADDRESSABLE,
     UNNAMED,
     WRITTEN,
     Done,
@@ -105,12 +105,28 @@ class Run:
                 work = writer.prepared(chunk.users)
                 # nothing is sent after a chunk that failed
                 done = self._finish(*under_way, pace, verb) if under_way else None
+                under_way = None
+                if done and done.result.failure:
+                    yield done
+                    raise done.result.failure
                 under_way = chunk, pool.submit(copy_context().run, _timed, work)
                 time.sleep(_HEAD_START)
                 if done:
                     yield done
             if under_way:
-                yield self._finish(*under_way, pace, verb)
+                done = self._finish(*under_way, pace, verb)
+                under_way = None
+                yield done
+                if done.result.failure:
+                    raise done.result.failure
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # a signal or timeout of Airflow: what was under way is done, and told
+            if under_way and not under_way[1].cancel():
+                with suppress(EmqxError):
+                    yield self._finish(*under_way, pace, verb)
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
             if self.state is not None and not self.plan.dry_run:
@@ -216,17 +232,22 @@ class Run:
             if self.plan.dry_run:
                 yield ids
                 continue
+            gone: set[str] = set()
+            failure: BaseException | None = None
             with self._time("prune"):
-                answers = list(self.hook.run_many(delete(user_id) for user_id in ids))
-            # False: somebody else was faster
-            yield [
-                user_id
-                for user_id, answer in zip(ids, answers, strict=True)
-                if answer is not False and not isinstance(answer, EmqxError)
-            ]
-            for answer in answers:
-                if isinstance(answer, EmqxError):
-                    raise answer
+                try:
+                    for one, answer in self.hook.run_each((one, delete(one)) for one in ids):
+                        if isinstance(answer, EmqxError):
+                            failure = failure or answer
+                        elif answer is not False:
+                            # otherwise somebody else was faster
+                            gone.add(one)
+                except BaseException as error:
+                    # raised when it is told who was deleted
+                    failure = failure or error
+            yield [one for one in ids if one in gone]
+            if failure is not None:
+                raise failure
         if count > allowed:
             raise too_many
 
@@ -263,6 +284,8 @@ class Run:
         """Count what is read; an error ends the reading, and is raised when everything before it is done."""
         try:
             for block in blocks:
+                # rows that need no request are read on and on otherwise
+                self.hook.stopping.check()
                 self.read += len(block.lines) + len(block.bad)
                 yield block
         except Exception as error:  # an iterable may be anybody's

@@ -7,12 +7,15 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from airflow_provider_emqx.api.bulk import BulkResult
+from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.hooks.area import UNADDRESSABLE
 from airflow_provider_emqx.provisioning.chunks import Chunk
 
 WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"
 PRUNED = "pruned"
-UNADDRESSABLE = "unaddressable"
 UNREAD = "unread"
+#: has no outcome: the broker, or a task that is stopped, came to an end before it
+UNDONE = "undone"
 EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
 #: why users that no row names were deleted, or were not
 UNNAMED = {
@@ -52,6 +55,7 @@ class Result:
     :param updated: how many replaced a user.
     :param unchanged: how many were there already, to the byte.
     :param sent: how many were sent at all, ``None`` for all.
+    :param failure: the error because of which some are :data:`UNDONE`.
     """
 
     done: int
@@ -60,12 +64,13 @@ class Result:
     updated: int | None = None
     unchanged: int | None = None
     sent: int | None = None
+    failure: EmqxError | None = None
 
 
 @dataclass(slots=True)
 class Done:
     """
-    A chunk whose rows all have an outcome.
+    A chunk whose rows all have an outcome, but for one that ended with a failure.
 
     :param chunk: its rows, with those rejected before sending.
     :param result: what became of the others.
@@ -83,6 +88,7 @@ class Done:
         found += [
             Outcome(lines[index], shown(users[index]["user_id"]), outcome, reason, file)
             for index, (outcome, reason) in self.result.others.items()
+            if outcome != UNDONE
         ]
         return sorted(found, key=_line)
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from airflow_provider_emqx.api.salts import NOT_CARRIED
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.files import Location, locate, open_to_write
+from airflow_provider_emqx.files import Location, open_report
 from airflow_provider_emqx.provisioning.outcomes import (
     DELETED,
     REJECTED,
@@ -277,10 +277,7 @@ class Report:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Report:
-        if not isinstance(locate(self._target), str):
-            # an object is written when it is closed; whether it can be is to be known before anything is sent
-            open_to_write(self._target, "report").close()
-        self._file = io.TextIOWrapper(open_to_write(self._target, "report"), encoding="utf-8", newline="")
+        self._file = io.TextIOWrapper(open_report(self._target), encoding="utf-8", newline="")
         if self._csv:
             csv.writer(self._file).writerow(self._names)
         return self
@@ -330,6 +327,8 @@ class Report:
                 json.dumps({name: told[name] for name in self._names}, ensure_ascii=False) + "\n"
                 for told in rows
             )
+        # a task that is killed leaves what it has told
+        self._file.flush()
 
 
 def row(outcome: Outcome) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.hooks.area import UNADDRESSABLE
 from airflow_provider_emqx.provisioning.engine import Run
-from airflow_provider_emqx.provisioning.outcomes import KEPT, PRUNED, UNADDRESSABLE, Done, Outcome
+from airflow_provider_emqx.provisioning.outcomes import KEPT, PRUNED, Done, Outcome
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.report import (
@@ -60,7 +61,8 @@ def provision(
             confirmed = _resume(progress, tally, report, plan)
             for done in run(source.blocks, confirmed):
                 not_done = tally.add(done)
-                if progress is not None:
+                # the next attempt does a chunk again that ended with a failure
+                if progress is not None and done.result.failure is None:
                     progress.add(done, run.inventory.in_scope)
                 if report is not None:
                     report.add(_worth_telling(done, not_done, plan))

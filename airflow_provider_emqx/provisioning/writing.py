@@ -25,6 +25,7 @@ from airflow_provider_emqx.provisioning.outcomes import (
     MAYBE_OURS,
     REJECTED,
     SKIPPED,
+    UNDONE,
     Result,
     of_bulk,
 )
@@ -169,25 +170,35 @@ class Writer:
         :param false: outcome of ``False``, where it means that nothing was done.
         """
         result = Result(0, created=0, updated=0)
-        failure: EmqxError | None = None
-        for index, answer in enumerate(self._hook.run_many(operations)):
-            if answer is False and false:
-                result.others[index] = false
-            elif not isinstance(answer, EmqxError):
-                result.done += 1
-                result.updated = (result.updated or 0) + (answer is False)
-            elif isinstance(answer, EmqxAlreadyExistsError):
-                result.others[index] = SKIPPED, EXISTS
-            elif isinstance(answer, EmqxOutcomeUnknownError):
-                result.others[index] = SKIPPED, MAYBE_OURS
-            elif isinstance(answer, EmqxBadRequestError):
-                result.others[index] = REJECTED, answer.reason or answer.code
-            else:
-                failure = failure or answer
-        if failure is not None:
-            raise failure
+        undone = dict.fromkeys(range(len(operations)), (UNDONE, ""))
+        try:
+            for index, answer in self._hook.run_each(enumerate(operations)):
+                if self._note(result, index, answer, false):
+                    del undone[index]
+        except EmqxError as error:
+            result.failure = result.failure or error
+        result.others |= undone
         result.created = result.done - (result.updated or 0)
         return result
+
+    @staticmethod
+    def _note(result: Result, index: int, answer: Any, false: tuple[str, str] | None) -> bool:
+        """Add one answer to a result, and return whether the user has an outcome."""
+        if answer is False and false:
+            result.others[index] = false
+        elif not isinstance(answer, EmqxError):
+            result.done += 1
+            result.updated = (result.updated or 0) + (answer is False)
+        elif isinstance(answer, EmqxAlreadyExistsError):
+            result.others[index] = SKIPPED, EXISTS
+        elif isinstance(answer, EmqxOutcomeUnknownError):
+            result.others[index] = SKIPPED, MAYBE_OURS
+        elif isinstance(answer, EmqxBadRequestError):
+            result.others[index] = REJECTED, answer.reason or answer.code
+        else:
+            result.failure = result.failure or answer
+            return False
+        return True
 
     def _absent_only(self, write: Write, users: list[User]) -> Result:
         """Write only users that the broker did not have when it was asked."""
@@ -217,7 +228,8 @@ class Writer:
         not_ours = {
             index: (users[index], before)
             for index, before in replaced.items()
-            if result.others.get(index, (None, MAYBE_OURS))[1] != MAYBE_OURS
+            # after a failure the next attempt writes both
+            if result.failure is None and result.others.get(index, (None, MAYBE_OURS))[1] != MAYBE_OURS
         }
         for index, problem in rules.put_back(self._hook, self._kind, not_ours).items():
             outcome, reason = result.others[index]

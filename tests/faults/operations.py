@@ -9,6 +9,7 @@ in :data:`READS`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from airflow_provider_emqx import exceptions as errors
@@ -123,6 +124,17 @@ def publish(w: World) -> None:
         w.fake.subscribe("listener", "p/#")
     messages = [{"topic": "p/1", "payload": w.fresh("m")} for _ in range(w.pick(1, 1, 2, 5))]
     outcome = w.call(f"publish {len(messages)}", lambda: w.hook.publish(messages))
+    _arrived(w, outcome, messages)
+
+
+def publish_in_parts(w: World) -> None:
+    if "listener" not in clients(w):
+        w.fake.connect("listener")
+        w.fake.subscribe("listener", "p/#")
+    messages = [{"topic": "p/1", "payload": w.fresh("m")} for _ in range(w.pick(1, 1, 2, 5))]
+    outcome = w.call(
+        f"publish_in_parts {len(messages)}", lambda: list(chain(*w.hook.publish_in_parts(messages)))
+    )
     _arrived(w, outcome, messages)
 
 
@@ -464,7 +476,7 @@ OPERATIONS: dict[str, Callable[[World], None]] = {
         function.__name__: function
         for function in (
             list_clients, get_client, kick_clients, kick_in_parts, subscribe, unsubscribe, list_client_subscriptions,
-            list_subscriptions, publish, get_retained, delete_retained, register_topic_metrics,
+            list_subscriptions, publish, publish_in_parts, get_retained, delete_retained, register_topic_metrics,
             unregister_topic_metrics, reset_topic_metrics, list_users, get_user, create_user, update_user, delete_user,
             provision_users, list_acl_rules, set_acl_rules, add_acl_rules, delete_acl_rules, ban, unban, list_bans,
             clear_bans, list_nodes, request, test_connection,
@@ -474,7 +486,8 @@ OPERATIONS: dict[str, Callable[[World], None]] = {
 
 #: methods of the hook that ask the broker nothing by themselves
 NO_OPERATIONS = frozenset(
-    {"close", "get_conn", "run", "rows", "run_many", "run_all", "async_client", "async_settings", "get_connection",
+    {"close", "get_conn", "run", "rows", "settled_rows", "run_many", "run_each", "run_all", "stop",
+     "async_client", "async_settings", "get_connection",
      "aget_connection", "get_connections", "get_hook", "aget_hook", "get_connection_form_widgets",
      "get_ui_field_behaviour"}
 )  # fmt: skip

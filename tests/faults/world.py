@@ -56,6 +56,11 @@ class AsyncHook(EmqxHook):
     def run_many(self, operations: Any) -> Any:
         return iter(self._runner.run(self._aio.run_many(list(operations))))
 
+    def run_each(self, operations: Any) -> Any:
+        pairs = list(operations)
+        results = self.run_many([operation for _, operation in pairs])
+        return iter([(key, result) for (key, _), result in zip(pairs, results, strict=True)])
+
     def close(self) -> None:
         super().close()
         self._runner.run(self._aio.close())

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.api.messages import batches, message_row, read_rate
+from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
-from airflow_provider_emqx.hooks import topics
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 
@@ -19,11 +19,11 @@ def pauses(broker: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the hook waits; meanwhile only the broker's clock moves."""
     pauses: list[float] = []
 
-    def sleep(seconds: float) -> None:
+    def sleep(stop: Stop, seconds: float) -> None:
         pauses.append(seconds)
         broker.advance(seconds)
 
-    monkeypatch.setattr(topics.time, "sleep", sleep)
+    monkeypatch.setattr(Stop, "sleep", sleep)
     return pauses
 
 

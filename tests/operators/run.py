@@ -33,3 +33,14 @@ def execute(operator_class: type, ti: TI | None = None, **arguments: Any) -> Any
 def sent(broker: Any) -> list[str]:
     """Give what the broker was asked to do, without what only reads."""
     return [f"{served.method} {served.path}" for served in broker.requests if served.method != "GET"]
+
+
+def ban(broker: Any, *names: str) -> None:
+    """Ban usernames for ever, also those that the hook would refuse."""
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+    until: Any = 4_102_444_800 if broker.version.startswith("4") else "infinity"
+    with EmqxHook() as hook:
+        for name in names:
+            row = {"as": "username", "who": name, "until": until, "reason": "", "by": "test"}
+            hook.request("POST", "/banned", json=row)

@@ -454,6 +454,7 @@ def test_a_killed_task_stops_the_evacuation(cluster: Any) -> None:
     operator = EmqxEvacuateNodeOperator(task_id="evacuate", node="emqx@n1", poll_interval=0.1)
     operator.on_kill()
     assert sent(cluster) == []
+    operator = EmqxEvacuateNodeOperator(task_id="evacuate", node="emqx@n1", poll_interval=0.1)
     with operator.hook() as hook:
         operator._start(hook)
     operator.on_kill()

@@ -25,6 +25,10 @@ def lists(result: dict[str, Any]) -> dict[str, list[str]]:
     return {name: result[name] for name in ("kicked", "absent", "still_connected", "changed")}
 
 
+def counts(result: dict[str, Any]) -> dict[str, int]:
+    return {outcome: count for outcome, count in result["counts"].items() if count}
+
+
 def test_who_was_there_is_told_from_who_was_not(broker: Any) -> None:
     broker.connect("dev-1")
     broker.connect("dev-2", clean_start=False, session_expiry=3600)
@@ -37,7 +41,7 @@ def test_who_was_there_is_told_from_who_was_not(broker: Any) -> None:
         "still_connected": [],
         "changed": [],
     }
-    assert result["counts"] == {"kicked": 2, "absent": 1, "still_connected": 0, "changed": 0}
+    assert counts(result) == {"kicked": 2, "absent": 1}
     assert sorted(broker.clients) == ["stays"]
 
 
@@ -53,7 +57,7 @@ def test_many_are_kicked_whatever_the_broker_has_for_it(broker: Any, version: st
     ids = [f"dev-{i}" for i in range(1_200)]
     broker.connect_many(ids)
     result = kick(clientids=[*ids, *NASTY])
-    assert result["counts"] == {"kicked": 1_200, "absent": len(NASTY), "still_connected": 0, "changed": 0}
+    assert counts(result) == {"kicked": 1_200, "absent": len(NASTY)}
     assert len(result["kicked"]) == 1_000
     assert not broker.clients
     assert len(sent(broker)) == (2 if version == V5 else 1_200)
@@ -150,7 +154,7 @@ def test_a_client_that_has_come_back_since_the_selection_is_left_alone(broker: A
     broker.connect("back", clean_start=False, session_expiry=1000)
     with EmqxHook() as hook:
         result = hook.kick_clients(["back"], {"conn_state": "disconnected"})
-    assert result == {"kicked": [], "absent": [], "still_connected": [], "changed": ["back"]}
+    assert {outcome: found for outcome, found in result.items() if found} == {"changed": ["back"]}
     assert sent(broker) == []
 
 
@@ -244,6 +248,6 @@ def test_who_was_kicked_before_a_failure_is_in_report_and_result(broker: Any, tm
     with pytest.raises(EmqxServerError):
         execute(EmqxKickClientsOperator, ti, clientids=ids, report=str(report))
     rows = [json.loads(line) for line in report.read_text().splitlines()]
-    assert [row["outcome"] for row in rows] == ["kicked"] * 2_000
-    assert {row["clientid"] for row in rows} == set(ids) - set(broker.clients)
-    assert ti.pushed["return_value"]["counts"]["kicked"] == 2_000
+    assert [row["outcome"] for row in rows] == ["kicked"] * 2_000 + ["unknown"] * 500
+    assert {row["clientid"] for row in rows if row["outcome"] == "kicked"} == set(ids) - set(broker.clients)
+    assert counts(ti.pushed["return_value"]) == {"kicked": 2_000, "unknown": 500}

@@ -253,17 +253,17 @@ def test_a_dag_publishes_what_another_task_returns_and_airflow_does_not_show_it(
 def test_with_retry_unsafe_only_what_was_not_passed_on_is_sent_again(
     device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_emqx.hooks import topics
+    from airflow_provider_emqx.client.stopping import Stop
 
     pauses: list[float] = []
 
-    def heal(seconds: float) -> None:
+    def heal(stop: Stop, seconds: float) -> None:
         """The subscriber can be reached again while the hook waits for the second time."""
         pauses.append(seconds)
         if len(pauses) == 2:
             device.state.undeliverable.clear()
 
-    monkeypatch.setattr(topics.time, "sleep", heal)
+    monkeypatch.setattr(Stop, "sleep", heal)
     device.refuse_dispatch("cmd/stuck")
     messages = [{"topic": "cmd/ok", "payload": "1"}, {"topic": "cmd/stuck", "payload": "2"}]
     assert publish(messages=messages, retry_unsafe=True)["counts"] == {"delivered": 2}

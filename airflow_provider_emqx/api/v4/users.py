@@ -115,7 +115,7 @@ class Users(v5.Users):
             raise EmqxUnsupportedError(_NO_SUPERUSER)
         body = {self.broker.user_id_type: user_id, "password": password}
         try:
-            yield Request("POST", self._users(), json=body, repeatable=True)
+            yield Request("POST", self._users(), json=body, repeatable=True, may_stop=True)
         except EmqxAlreadyExistsError as error:
             refuse_unknown(user_id, error)
             raise
@@ -130,7 +130,7 @@ class Users(v5.Users):
         """
         if flag("is_superuser", is_superuser):
             raise EmqxUnsupportedError(_NO_SUPERUSER)
-        yield Request("PUT", self._users(user_id), json={"password": password})
+        yield Request("PUT", self._users(user_id), json={"password": password}, may_stop=True)
         return {"user_id": user_id, "is_superuser": None}
 
     def delete(self, user_id: str) -> Operation[bool | None]:

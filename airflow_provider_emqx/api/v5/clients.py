@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, fits_path, path
 from airflow_provider_emqx.api.clientids import NEWER_FIELDS, client_ids, keepalive_seconds, subscriptions
 from airflow_provider_emqx.api.filters import (
     CLIENT_FILTERS,
@@ -122,6 +122,15 @@ class Clients(NodesArea):
         """Tell whether many clients can be kicked in one request: EMQX 5.1 and newer, but not Serverless."""
         return self.broker.at_least(5, 1) and not self.broker.serverless
 
+    def can_kick(self, clientid: str) -> bool:
+        """
+        Tell whether a client of this id can be kicked: one that no path can carry only by a request for many, which
+        has it in its body.
+
+        :param clientid: as listed.
+        """
+        return self.has_bulk_kick() or fits_path(clientid)
+
     def kick_many(self, clientids: Sequence[str]) -> Operation[None]:
         """
         End the connections and sessions of up to 1,000 clients: ``POST /clients/kickout/bulk`` since EMQX 5.1,
@@ -129,12 +138,12 @@ class Clients(NodesArea):
 
         The broker does not tell which of them were there.
         """
-        ids = client_ids(clientids)
         if not self.has_bulk_kick():
-            for clientid in ids:
+            for clientid in client_ids(clientids):
                 yield from self.kick(clientid)
-        elif ids:
-            yield Request("POST", "/clients/kickout/bulk", json=ids, repeatable=True)
+        elif clientids:
+            # the body can carry ids that no path can
+            yield Request("POST", "/clients/kickout/bulk", json=list(clientids), repeatable=True)
 
     def list_subscriptions(self, clientid: str) -> Operation[Rows]:
         """

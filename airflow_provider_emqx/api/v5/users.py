@@ -138,7 +138,7 @@ class Users(Area):
         if self.broker.namespace:
             body["namespace"] = self.broker.namespace
         try:
-            reply = yield Request("POST", self._users(), json=body, repeatable=True)
+            reply = yield Request("POST", self._users(), json=body, repeatable=True, may_stop=True)
         except EmqxAlreadyExistsError as error:
             refuse_unknown(user_id, error)
             raise
@@ -158,7 +158,7 @@ class Users(Area):
         is_superuser = flag("is_superuser", is_superuser)
         body = {"password": password, "is_superuser": is_superuser}
         try:
-            reply = yield Request("PUT", self._users(user_id), self._namespace(), json=body)
+            reply = yield Request("PUT", self._users(user_id), self._namespace(), json=body, may_stop=True)
         except EmqxNotFoundError as error:
             self._require_authenticator(error)
             raise
@@ -288,6 +288,7 @@ class Users(Area):
             body=body,
             content_type=content_type,
             repeatable=True,
+            may_stop=True,
         )
         try:
             reply = yield request
