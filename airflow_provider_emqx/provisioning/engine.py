@@ -11,6 +11,7 @@ from contextvars import copy_context
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.client.pulse import EVERY, Pulse
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
@@ -22,7 +23,7 @@ from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.check import Checked, Checker
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Hasher
-from airflow_provider_emqx.provisioning.inventory import Inventory
+from airflow_provider_emqx.provisioning.inventory import BLOCK, Inventory
 from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import (
     DELETED,
@@ -218,7 +219,11 @@ class Run:
         checker = self._checker
         if checker is None:
             return
-        count = sum(map(len, self.inventory.prunable(checker.names)))
+        count, pulse = 0, Pulse()
+        for ids in self.inventory.prunable(checker.names):
+            count += len(ids)
+            if pulse.is_due():
+                log.info("Comparing: %s users in scope so far are named by no row", f"{count:,}")
         before = self.inventory.in_scope if in_scope is None else in_scope
         allowed = self.plan.deletes(before)
         too_many = EmqxConfigError(
@@ -227,29 +232,39 @@ class Run:
         )
         if count > allowed and not self.plan.dry_run:
             raise too_many
-        delete = self.hook.api.users.delete
         for ids in self.inventory.prunable(checker.names):
             if self.plan.dry_run:
                 yield ids
                 continue
-            gone: set[str] = set()
-            failure: BaseException | None = None
-            with self._time("prune"):
-                try:
-                    for one, answer in self.hook.run_each((one, delete(one)) for one in ids):
-                        if isinstance(answer, EmqxError):
-                            failure = failure or answer
-                        elif answer is not False:
-                            # otherwise somebody else was faster
-                            gone.add(one)
-                except BaseException as error:
-                    # raised when it is told who was deleted
-                    failure = failure or error
-            yield [one for one in ids if one in gone]
-            if failure is not None:
-                raise failure
+            for start in range(0, len(ids), self._deletes_at_once):
+                yield from self._delete(ids[start : start + self._deletes_at_once])
         if count > allowed:
             raise too_many
+
+    def _delete(self, ids: list[str]) -> Iterator[list[str]]:
+        delete = self.hook.api.users.delete
+        gone: set[str] = set()
+        failure: BaseException | None = None
+        with self._time("prune"):
+            try:
+                for one, answer in self.hook.run_each((one, delete(one)) for one in ids):
+                    if isinstance(answer, EmqxError):
+                        failure = failure or answer
+                    elif answer is not False:
+                        # otherwise somebody else was faster
+                        gone.add(one)
+            except BaseException as error:
+                # raised when it is told who was deleted
+                failure = failure or error
+        yield [one for one in ids if one in gone]
+        if failure is not None:
+            raise failure
+
+    @property
+    def _deletes_at_once(self) -> int:
+        """How many deletions go without a word: those of a few seconds, where the rate of requests is limited."""
+        rate = self.hook.settings.rate_limit
+        return BLOCK if rate is None else max(1, min(BLOCK, int(rate * EVERY)))
 
     def unaddressable(self) -> list[str]:
         """Return the users in scope that no row names, and that :meth:`prune` leaves since no request can name them."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: users looked at, or deleted, at a time
-_BLOCK = 1_000
+BLOCK = 1_000
 
 
 class Inventory:
@@ -136,7 +136,7 @@ class Inventory:
         if self._prunable is None:
             return
         self._prunable.seek(0)
-        while lines := list(islice(self._prunable, _BLOCK)):
+        while lines := list(islice(self._prunable, BLOCK)):
             ids = [user_id for user_id in map(json.loads, lines) if not named(user_id)]
             if ids:
                 yield ids

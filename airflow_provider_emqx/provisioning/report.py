@@ -7,13 +7,13 @@ import io
 import json
 import logging
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any
 
 from airflow_provider_emqx.api.salts import NOT_CARRIED
+from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location, open_report
 from airflow_provider_emqx.provisioning.outcomes import (
@@ -37,8 +37,6 @@ REASONS = 10
 #: reasons that are counted each for itself; they may name what is wrong, and be as many as the rows
 _COUNTED = 1_000
 _OTHERS = "other reasons"
-#: seconds between two lines about progress
-EVERY = 5.0
 
 
 @dataclass
@@ -59,10 +57,10 @@ class Tally:
     rejected_rows: list[Outcome] = field(default_factory=list)
     #: how often each reason for rejecting was met, and the first row
     reasons: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
-    #: seconds spent on deleting users that are not in the source
+    #: seconds spent on listing the broker's users, and on deleting those that are not in the source
+    listing: float = 0.0
     pruning: float = 0.0
-    _start: float = field(default_factory=time.monotonic)
-    _said: float = field(default_factory=time.monotonic)
+    _pulse: Pulse = field(default_factory=Pulse)
 
     @property
     def total(self) -> int:
@@ -72,7 +70,7 @@ class Tally:
     @property
     def seconds(self) -> float:
         """Time since the run began."""
-        return time.monotonic() - self._start
+        return self._pulse.seconds
 
     def add(self, done: Done) -> list[Outcome]:
         """
@@ -145,9 +143,7 @@ class Tally:
 
         :param read: rows that the source has given so far.
         """
-        now = time.monotonic()
-        if now - self._said >= EVERY:
-            self._said = now
+        if self._pulse.is_due():
             log.info("%s rows read; so far %s; %s", f"{read:,}", self.words(), self.rate())
 
     def pruned_some(self, count: int, seconds: float) -> None:
@@ -159,9 +155,7 @@ class Tally:
         """
         self.pruned += count
         self.pruning = seconds
-        now = time.monotonic()
-        if now - self._said >= EVERY:
-            self._said = now
+        if self._pulse.is_due():
             log.info(
                 "Deleting users that are not in the source: %s so far; %s",
                 f"{self.pruned:,}",
@@ -218,8 +212,12 @@ class Tally:
             log.warning("These are the %s most frequent of %s reasons", REASONS, f"{len(self.reasons):,}")
 
     def rate(self) -> str:
-        """Say how long it took, and how fast it was."""
-        return f"{self.seconds:.1f} s, {self.total / max(self.seconds, 0.001):,.0f} rows/s"
+        """Say how long it took, and how fast the rows were done."""
+        return f"{self.seconds:.1f} s, {self._rows_per_second:,.0f} rows/s"
+
+    @property
+    def _rows_per_second(self) -> float:
+        return self.total / max(self.seconds - self.listing - self.pruning, 0.001)
 
     def counts(self) -> str:
         """Tell what the broker counted, if it did."""
@@ -247,7 +245,7 @@ class Tally:
             "unaddressable": self.unaddressable,
             "not_carried": self.not_carried,
             "seconds": round(self.seconds, 3),
-            "rows_per_second": round(self.total / max(self.seconds, 0.001)),
+            "rows_per_second": round(self._rows_per_second),
         }
 
 
@@ -407,6 +405,8 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
         log.info("The broker counted %s", counts)
     tally.tell_reasons()
     log.info("Took %s", tally.rate())
+    if tally.listing >= 1:
+        log.info("Of that, listing the broker's users took %.1f s", tally.listing)
     if tally.pruned and not terms.dry_run:
         log.info("Deleting took %s", tally.prune_rate())
 

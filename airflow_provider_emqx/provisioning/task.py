@@ -60,6 +60,7 @@ def provision(
                 report.add_unread(source.unread)
             confirmed = _resume(progress, tally, report, plan)
             for done in run(source.blocks, confirmed):
+                tally.listing = run.phases["list"]
                 not_done = tally.add(done)
                 # the next attempt does a chunk again that ended with a failure
                 if progress is not None and done.result.failure is None:
@@ -67,6 +68,7 @@ def provision(
                 if report is not None:
                     report.add(_worth_telling(done, not_done, plan))
                 tally.progress(run.read)
+            tally.listing = run.phases["list"]
             tally.check(run.read)
             failure = judge(tally, run.read, plan)
             if plan.mode in PRUNING:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_emqx.client import pulse
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator
-from airflow_provider_emqx.provisioning import report
 from tests.operators.run import TI, execute, sent
 
 V4, V5 = "4.4.19", "5.8.9"
@@ -343,7 +343,7 @@ def test_the_log_tells_how_far_a_run_is_and_where_it_ended(
     rows = [{"username": f"u{i}", "topic": "a", "permission": "allow"} for i in range(200)]
     provision(rows)
     assert "rows read; so far" not in caplog.text
-    monkeypatch.setattr(report, "EVERY", 0.0)
+    monkeypatch.setattr(pulse, "EVERY", 0.0)
     provision(rows)
     lines = [message for message in caplog.messages if "200 rows read; so far" in message]
     assert len(lines) > 200

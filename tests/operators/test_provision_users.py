@@ -136,7 +136,7 @@ def test_listing_and_deleting_have_times_and_a_rate_of_their_own(
     broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any
 ) -> None:
     caplog.set_level("INFO")
-    mocker.patch("airflow_provider_emqx.provisioning.report.EVERY", 0.0)
+    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
     for number in range(30):
         broker.add_user(f"gone-{number}", "p")
     summary = execute(
@@ -148,6 +148,45 @@ def test_listing_and_deleting_have_times_and_a_rate_of_their_own(
     )
     assert any(line.startswith("Deleting took ") and line.endswith(" users/s") for line in caplog.messages)
     assert not [line for line in caplog.messages if " 0 rows/s" in line or " 0 users/s" in line]
+
+
+@pytest.mark.parametrize("mode", ["sync", "prune"])
+def test_every_phase_says_how_far_it_is(
+    broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    caplog.set_level("INFO")
+    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
+    # a word after every two deletions
+    mocker.patch("airflow_provider_emqx.provisioning.engine.EVERY", 0.01)
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(rate_limit=200)))
+    for number in range(7):
+        broker.add_user(f"gone-{number}", "p")
+    summary = execute([{"user_id": "gone-0", "password": "p"}], mode=mode, scope="gone-")
+    assert summary["pruned"] == 6
+    told = caplog.messages
+    assert [line for line in told if line.startswith("Listing: 7 rows so far; ") and line.endswith(" rows/s")]
+    assert [line for line in told if line.startswith("1 rows read; so far 1 ")]
+    assert "Comparing: 6 users in scope so far are named by no row" in told
+    deleting = "Deleting users that are not in the source: "
+    assert [line.removeprefix(deleting)[0] for line in told if line.startswith(deleting)] == ["2", "4", "6"]
+
+
+@pytest.mark.parametrize("mode", ["sync", "create", "prune"])
+def test_the_rate_of_the_rows_is_that_of_the_rows(
+    broker: Any, caplog: pytest.LogCaptureFixture, mode: str, version: str
+) -> None:
+    for number in range(3):
+        broker.add_user(f"d{number}", "p")
+    rows = [{"user_id": f"d{number}", "password": "p"} for number in range(700)]
+    broker.order_fault("stall", match="limit=10000", after=0, times=1, seconds=1.0)
+    summary = execute(rows, mode=mode, **({} if mode == "create" else {"scope": "d"}))
+    phases = summary["phases"]
+    if mode == "create" and version == "4.4.19":
+        return  # nobody is listed
+    assert phases["list"] >= 1.0
+    # times are rounded, and the rest of them may be short
+    assert summary["rows_per_second"] > 700 / (summary["seconds"] - phases["list"] / 2)
+    assert any(line.startswith("Of that, listing the broker's users took ") for line in caplog.messages)
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])

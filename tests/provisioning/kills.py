@@ -152,7 +152,7 @@ def run(killer: Killer, seed: int, folder: Path, version: str, mode: str, kills:
     with case.broker() as broker:
         began = time.monotonic()
         killer.begin(case.job(broker))
-        killer.end()
+        _, undisturbed = killer.end()
         lasts = time.monotonic() - began
         asks = broker.request_count
         expected = case.result(broker)
@@ -181,8 +181,22 @@ def run(killer: Killer, seed: int, folder: Path, version: str, mode: str, kills:
             summary["read"]
             == summary["written"] + summary["deleted"] + summary["skipped"] + summary["rejected"]
         )
+        _compare(undisturbed, summary, mode)
         assert not (case.store and Path(case.store).exists())
     return killed
+
+
+def _compare(undisturbed: dict[str, Any], summary: dict[str, Any], mode: str) -> None:
+    """Hold the sums of the last attempt to what the documentation says of them."""
+    assert (summary["read"], summary["rejected"]) == (undisturbed["read"], undisturbed["rejected"])
+    # what a killed attempt had done, and was not kept, is there already
+    verb = "deleted" if mode == "delete" else "written"
+    more = summary["skipped"] - undisturbed["skipped"]
+    assert undisturbed[verb] - summary[verb] == more >= 0
+    assert mode in ("create", "delete") or not more
+    assert summary["pruned"] <= undisturbed["pruned"]
+    if None not in (summary["created"], undisturbed["created"]):
+        assert summary["created"] <= undisturbed["created"]
 
 
 def _alive(process: int) -> bool:
