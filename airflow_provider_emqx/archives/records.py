@@ -287,8 +287,8 @@ TABLES: dict[str, dict[str, tuple[tuple[str, ...], Read]]] = {
     },
 }
 
-_ALGORITHM = re.compile(r"password_hash_algorithm\s*[=:]?\s*\{([^{}]*)\}")
-_SETTING = re.compile(r'(\w+)\s*[=:]\s*"?(\w+)"?')
+_ALGORITHM = re.compile(r'password_hash_algorithm"?\s*[=:]?\s*\{([^{}]*)\}')
+_SETTING = re.compile(r'(\w+)"?\s*[=:]\s*"?(\w+)"?')
 
 
 def algorithm(configuration: str) -> dict[str, str] | None:

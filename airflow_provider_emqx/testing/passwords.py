@@ -51,6 +51,16 @@ class User:
             and self.is_superuser == other.is_superuser
         )
 
+    def stored(self, algorithm: Mapping[str, Any], salt: str | None = None) -> tuple[str, str]:
+        """Return hash and salt as the broker keeps them; of a plain password they are made when first asked for.
+
+        :param algorithm: ``password_hash_algorithm`` of the authenticator.
+        :param salt: Salt that is taken then; drawn when not given.
+        """
+        if self.password_hash is None:
+            self.password_hash, self.salt = make_hash(algorithm, self.password or "", salt)
+        return self.password_hash, self.salt
+
     def accepts(self, password: str, algorithm: Mapping[str, Any]) -> bool:
         """Authenticate a device.
 

@@ -199,7 +199,7 @@ def test_v4_backups() -> None:
         broker.add_user("u", "p")
         made = call(broker, "POST", "/data/export").body["data"]
         file = call(broker, "GET", f"/data/file/{made['filename']}").body["data"]["file"]
-        assert json.loads(file)["version"] == "4.4.19"
+        assert json.loads(file)["version"] == "4.4"
         broker.users.clear()
         call(broker, "POST", "/data/import", {"filename": made["filename"]})
         assert broker.verify("u", "p")

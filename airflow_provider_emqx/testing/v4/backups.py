@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from airflow_provider_emqx.testing import backups
+from airflow_provider_emqx.testing.archives import Refused
 from airflow_provider_emqx.testing.http import Answer, Request, dump
 from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import Backup, State
@@ -54,8 +55,10 @@ def upload(state: State, request: Request) -> Answer:
     if "file" not in body:
         raise message_only("missing_required_params")
     content = body["file"].encode() if isinstance(body["file"], str) else dump(body["file"])
-    if not backups.valid(state, content):
-        raise message_only("bad_file")
+    try:
+        backups.check(state, content)
+    except Refused as error:
+        raise message_only(str(error)) from None
     filename = body.get("filename") or backups.make(state).filename
     state.backups[filename] = Backup(filename, state.node, state.now(), content)
     return data([{"node": state.node}])

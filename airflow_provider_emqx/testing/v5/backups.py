@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_emqx.testing import backups
+from airflow_provider_emqx.testing.archives import Refused
 from airflow_provider_emqx.testing.http import Answer, Request, multipart_file, rfc3339
 from airflow_provider_emqx.testing.routes import Route, since
 from airflow_provider_emqx.testing.state import Backup, State
@@ -28,10 +29,12 @@ def _row(backup: Backup) -> dict[str, Any]:
 
 def export(state: State, request: Request) -> Answer:
     """``POST /data/export``."""
-    unknown = set(read_object(request).get("table_sets") or ()) - _TABLE_SETS
+    body = read_object(request)
+    table_sets = body.get("table_sets")
+    unknown = set(table_sets or ()) - _TABLE_SETS
     if unknown:
         raise bad_request(f"Invalid table sets: {', '.join(sorted(unknown))}")
-    return ok(_row(backups.make(state)))
+    return ok(_row(backups.make(state, table_sets, body.get("root_keys"))))
 
 
 def list_files(state: State, request: Request) -> Answer:
@@ -74,8 +77,12 @@ def upload(state: State, request: Request) -> Answer:
     filename, content = found
     if filename in state.backups:
         raise bad_request("Backup file already exists")
-    if not filename.endswith(".tar.gz") or not backups.valid(state, content):
+    if not filename.endswith(".tar.gz"):
         raise bad_request("Backup file is invalid or corrupted")
+    try:
+        backups.check(state, content)
+    except Refused as error:
+        raise bad_request(str(error)) from None
     state.backups[filename] = Backup(filename, state.node, state.now(), content)
     return no_content()
 
@@ -87,7 +94,10 @@ def import_file(state: State, request: Request) -> Answer:
     backup = state.backups.get(body["filename"])
     if backup is None or backup.node != node:
         raise bad_request(_NOT_FOUND)
-    backups.restore(state, backup)
+    try:
+        backups.restore(state, backup)
+    except Refused as error:
+        raise bad_request(str(error)) from None
     return no_content()
 
 
