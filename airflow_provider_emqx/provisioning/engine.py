@@ -145,6 +145,10 @@ class Run:
         if self._slow:
             # a request must be answered long before the read timeout
             pace.rows = 50
+        rate = self.hook.settings.rate_limit
+        if rate is not None and (self.plan.mode == "delete" or not self.hook.api.users.has_bulk_upsert()):
+            # each row is a request at least, and nothing is said before the first chunk is done
+            pace.rows = max(1, min(pace.rows, int(rate * EVERY)))
         if self.plan.state:
             self.state = State(self.plan.state, self.plan.pepper, self.hook)
         if self.plan.mode in PRUNING:

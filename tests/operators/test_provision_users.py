@@ -171,6 +171,24 @@ def test_every_phase_says_how_far_it_is(
     assert [line.removeprefix(deleting)[0] for line in told if line.startswith(deleting)] == ["2", "4", "6"]
 
 
+@pytest.mark.parametrize(
+    ("version", "mode"), [("4.4.19", "delete"), ("5.8.9", "delete"), ("5.3.0", "upsert")]
+)
+def test_rows_of_a_request_each_are_told_from_the_first_few_seconds_on(
+    broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    caplog.set_level("INFO")
+    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
+    mocker.patch("airflow_provider_emqx.provisioning.engine.EVERY", 0.01)
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(rate_limit=200)))
+    rows = [{"user_id": f"d{number}", "password": "p"} for number in range(12)]
+    for row in rows:
+        broker.add_user(row["user_id"], "p")
+    execute(rows, mode=mode)
+    told = [line for line in caplog.messages if "rows read; so far " in line]
+    assert "so far 2 " in told[0]
+
+
 @pytest.mark.parametrize("mode", ["sync", "create", "prune"])
 def test_the_rate_of_the_rows_is_that_of_the_rows(
     broker: Any, caplog: pytest.LogCaptureFixture, mode: str, version: str
