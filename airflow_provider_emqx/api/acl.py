@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.names import topic_filter
+from airflow_provider_emqx.api.rows import AclRuleRow
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 Subject = str | Mapping[str, str] | tuple[str, str]
@@ -106,7 +107,9 @@ def limited(rules: Sequence[Row]) -> Row | None:
     return next((rule for rule in rules if any(name in rule for name in CONDITIONS)), None)
 
 
-def merged(existing: Sequence[Row], added: Sequence[Row], position: str) -> list[Row]:
+def merged(
+    existing: Sequence[Mapping[str, Any]], added: Sequence[Mapping[str, Any]], position: str
+) -> list[AclRuleRow]:
     """
     Put rules before or after existing ones; an existing rule equal to an added one is not kept twice.
 
@@ -115,7 +118,8 @@ def merged(existing: Sequence[Row], added: Sequence[Row], position: str) -> list
     if position not in ("first", "last"):
         raise EmqxConfigError(f"position must be 'first' or 'last', not {position!r}")
     others = [rule for rule in existing if rule not in added]
-    return [*added, *others] if position == "first" else [*others, *added]
+    rules = [*added, *others] if position == "first" else [*others, *added]
+    return cast("list[AclRuleRow]", rules)
 
 
 def _read(rule: Any, number: int) -> Row:

@@ -12,6 +12,8 @@ from urllib.parse import quote
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 
 T = TypeVar("T")
+#: a row: a dict, whatever its type says of its fields
+R = TypeVar("R", bound=Mapping[str, Any])
 Row = dict[str, Any]
 #: classes of operations have a method ``list``, which hides the type of this name in their annotations
 Rows = list[Row]
@@ -143,7 +145,7 @@ def ahead(operation: Operation[T]) -> Operation[T]:
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Page(Generic[R]):
     """
     One page of a listing. A page is a result, so leaving a listing early leaves no request half-way.
 
@@ -152,18 +154,18 @@ class Page(Generic[T]):
     :param key: field(s) that identify a row; live tables can show a row on two pages.
     """
 
-    rows: list[T]
-    next: Callable[[], Operation[Page[T]]] | None
+    rows: list[R]
+    next: Callable[[], Operation[Page[R]]] | None
     key: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _rows(self.rows)
 
 
-def all_rows(listing: Operation[Page[Row]]) -> Operation[list[Row]]:
+def all_rows(listing: Operation[Page[R]]) -> Operation[list[R]]:
     """Read a listing to its end."""
-    rows: list[Row] = []
-    following: Operation[Page[Row]] | None = listing
+    rows: list[R] = []
+    following: Operation[Page[R]] | None = listing
     while following is not None:
         page = yield from following
         rows += page.rows

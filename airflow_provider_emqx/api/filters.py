@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from math import ceil, floor
 from typing import Any
 
-from airflow_provider_emqx.api.base import Row, is_utf8
+from airflow_provider_emqx.api.base import R, is_utf8
 from airflow_provider_emqx.api.names import matches, split_share, topic_filter, topic_name
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -57,7 +57,7 @@ def read_filters(known: Mapping[str, Filter], given: Mapping[str, Any] | None) -
     return wanted
 
 
-def kept(rows: Iterable[Row], known: Mapping[str, Filter], wanted: Wanted) -> list[Row]:
+def kept(rows: Iterable[R], known: Mapping[str, Filter], wanted: Wanted) -> list[R]:
     """Give the rows that pass every filter."""
     tests = [(known[name].field, known[name].keeps, value) for name, value in wanted.items()]
     return [row for row in rows if all(keeps(row.get(field), value) for field, keeps, value in tests)]

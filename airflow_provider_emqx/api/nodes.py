@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from airflow_provider_emqx.api.base import Row, path
+from airflow_provider_emqx.api.base import path
+from airflow_provider_emqx.api.rows import NodeRow
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 
-def known_node(node: str, rows: Sequence[Row]) -> str:
+def known_node(node: str, rows: Sequence[NodeRow]) -> str:
     """
     Check a node's name against those of the cluster.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
+from airflow_provider_emqx.api.base import Broker, Operation, Page, R, Reply, Request
 from airflow_provider_emqx.api.generations import api_of, reader_of
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client import exchange as wire
@@ -58,6 +58,11 @@ class AsyncClient:
                 broker = await self.run(identify(self.settings, self.set_base, datetime.now(UTC)))
                 self._api = api_of(broker)
         return self._api.broker
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether :attr:`api` is known."""
+        return self._api is not None
 
     @property
     def api(self) -> Api:
@@ -133,7 +138,7 @@ class AsyncClient:
             for _ in range(self.connections):
                 group.create_task(work())
 
-    async def rows(self, operation: Operation[Page[Row]]) -> AsyncIterator[Row]:
+    async def rows(self, operation: Operation[Page[R]]) -> AsyncIterator[R]:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
         walk = Walk(lambda: operation, passes=1)
         for page in walk.pages():

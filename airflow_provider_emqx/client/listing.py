@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic
 
-from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row
+from airflow_provider_emqx.api.base import Operation, Page, R, Reply, Request
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxError
@@ -19,15 +19,15 @@ _PAGES_WITHOUT_PROGRESS = 3
 PASSES = 5
 
 
-class Listing:
+class Listing(Generic[R]):
     """
     The state between two pages.
 
     :param operation: reads the first page.
     """
 
-    def __init__(self, operation: Operation[Page[Row]]) -> None:
-        self.next: Operation[Page[Row]] | None = operation
+    def __init__(self, operation: Operation[Page[R]]) -> None:
+        self.next: Operation[Page[R]] | None = operation
         # a listing may have a million rows
         self._seen = IdSet()
         self._stuck = 0
@@ -57,7 +57,7 @@ class Listing:
             return True if self._repeated else None
         return any(len(set(counts)) > 1 for counts in self._counts.values())
 
-    def page(self) -> Operation[list[Row]]:
+    def page(self) -> Operation[list[R]]:
         """
         Read the next page and return its rows that no earlier page had: in a live table rows move between pages.
 
@@ -87,7 +87,7 @@ class Listing:
             )
         return rows
 
-    def _watched(self, operation: Operation[Page[Row]]) -> Operation[Page[Row]]:
+    def _watched(self, operation: Operation[Page[R]]) -> Operation[Page[R]]:
         """Run an operation, and keep what the answers say of the number of rows."""
         try:
             request = next(operation)
@@ -111,7 +111,7 @@ class Listing:
         self._counts.setdefault(request.path, []).append(count if known else None)
 
 
-class Walk:
+class Walk(Generic[R]):
     """
     The way through a listing, once, or again and again until it is the same twice.
 
@@ -120,7 +120,7 @@ class Walk:
         until two passes agree: while others delete, rows move to pages that were read already, and are on none.
     """
 
-    def __init__(self, make: Callable[[], Operation[Page[Row]]], passes: int = PASSES) -> None:
+    def __init__(self, make: Callable[[], Operation[Page[R]]], passes: int = PASSES) -> None:
         self._make = make
         self._passes = passes
         self._met = IdSet()
@@ -129,7 +129,7 @@ class Walk:
         #: whether what was not met was absent for certain: all came on one page, or two passes agreed
         self.is_settled = False
 
-    def pages(self) -> Iterator[Operation[list[Row]]]:
+    def pages(self) -> Iterator[Operation[list[R]]]:
         """Return operations that read the rows not met before, each to be run before the next is asked for."""
         pulse, read, before = Pulse(), 0, (-1, 0)
         for number in range(1, self._passes + 1):
@@ -158,7 +158,7 @@ class Walk:
                 f", {self._passes} times in a row" if self._passes > 1 else "",
             )
 
-    def _unmet(self, listing: Listing) -> Operation[list[Row]]:
+    def _unmet(self, listing: Listing[R]) -> Operation[list[R]]:
         rows = yield from listing.page()
         if self._passes == 1 or listing.key is None:
             return rows
@@ -166,7 +166,7 @@ class Walk:
         return [row for index, row in enumerate(rows) if index not in again]
 
 
-def names_of(rows: list[Row], key: str | tuple[str, ...]) -> list[Any]:
+def names_of(rows: Sequence[Mapping[str, Any]], key: str | tuple[str, ...]) -> list[Any]:
     """
     Return what identifies each row.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Reply, Request, Row
+from airflow_provider_emqx.api.base import Broker, Operation, Page, R, Reply, Request
 from airflow_provider_emqx.api.generations import api_of, reader_of
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client import exchange as wire
@@ -88,15 +88,15 @@ class SyncClient:
         finally:
             operation.close()
 
-    def rows(self, operation: Operation[Page[Row]]) -> Iterator[Row]:
+    def rows(self, operation: Operation[Page[R]]) -> Iterator[R]:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""
         return self._rows(Walk(lambda: operation, passes=1))
 
-    def settled_rows(self, make: Callable[[], Operation[Page[Row]]]) -> Iterator[Row]:
+    def settled_rows(self, make: Callable[[], Operation[Page[R]]]) -> Iterator[R]:
         """Walk a listing again and again until it is the same twice, and return each row that was met once."""
         return self._rows(Walk(make))
 
-    def _rows(self, walk: Walk) -> Iterator[Row]:
+    def _rows(self, walk: Walk[R]) -> Iterator[R]:
         for page in walk.pages():
             yield from self.run(page)
         walk.tell()

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, ClassVar, Self
 
-from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.rows import ClientRow
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import number, whole
 from airflow_provider_emqx.client.listing import Listing
@@ -23,7 +24,7 @@ from airflow_provider_emqx.exceptions import (
 )
 
 #: What is known of clients: ``None`` is known to be absent; an id without an entry is in doubt after a sweep.
-States = dict[str, Row | None]
+States = dict[str, ClientRow | None]
 
 #: up to so many ids, asking for the number of clients would cost more than it can save
 _FEW = 32
@@ -87,7 +88,7 @@ class ClientsCondition(Condition):
         return self.stable_for is not None
 
     @abstractmethod
-    def holds_for(self, row: Row | None, now: float) -> bool:
+    def holds_for(self, row: ClientRow | None, now: float) -> bool:
         """
         Return whether a client is what it is to be.
 
@@ -176,7 +177,7 @@ class ClientsOnline(ClientsCondition):
             seconds = stable_for.total_seconds() if isinstance(stable_for, timedelta) else stable_for
             self.stable_for = number("stable_for", seconds)
 
-    def holds_for(self, row: Row | None, now: float) -> bool:
+    def holds_for(self, row: ClientRow | None, now: float) -> bool:
         """Return whether a client is online, and has been for long enough."""
         return is_online(row, None if self.stable_for is None else now - self.stable_for)
 
@@ -199,7 +200,7 @@ class ClientsOffline(ClientsCondition):
     kind = "clients_offline"
     state = "offline"
 
-    def holds_for(self, row: Row | None, now: float) -> bool:
+    def holds_for(self, row: ClientRow | None, now: float) -> bool:
         """Return whether a client is offline."""
         return not is_online(row)
 
@@ -238,7 +239,7 @@ def needed(quorum: str | int, among: int) -> int:
     return math.ceil(Fraction(quorum[:-1]) * among / 100)
 
 
-def is_online(row: Row | None, since: float | None = None) -> bool:
+def is_online(row: ClientRow | None, since: float | None = None) -> bool:
     """
     Return whether a client is online: known **and** connected, since a kept session is known as well.
 

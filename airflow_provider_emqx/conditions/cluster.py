@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.rows import AlarmRow
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import text, whole
 from airflow_provider_emqx.client.listing import Listing
@@ -58,14 +59,14 @@ class ClusterHealthy(Condition):
         return Outcome(enough and not alarms, {**details, "alarms": alarms}, line)
 
 
-def active_alarms(api: Api) -> Operation[list[Row]]:
+def active_alarms(api: Api) -> Operation[list[AlarmRow]]:
     """
     List all alarms that are active.
 
     :param api: the broker's operations.
     """
     listing = Listing(api.alarms.list(limit=1_000))
-    rows: list[Row] = []
+    rows: list[AlarmRow] = []
     while listing.next is not None:
         rows += yield from listing.page()
     return rows

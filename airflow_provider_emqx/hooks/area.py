@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
+from airflow_provider_emqx.api.base import Broker, Operation, Page, R
 from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Area:
         """Run an operation."""
         raise NotImplementedError
 
-    def rows(self, operation: Operation[Page[Row]]) -> Iterator[Row]:
+    def rows(self, operation: Operation[Page[R]]) -> Iterator[R]:
         """Walk a listing operation."""
         raise NotImplementedError
 

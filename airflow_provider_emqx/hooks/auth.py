@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.api.rows import AclRuleRow, AclSubjectRow, AuthenticatorRow, BanRow, UserRow
 from airflow_provider_emqx.hooks.area import Area
 
 Subject = str | Mapping[str, str] | tuple[str, str]
@@ -15,7 +15,7 @@ Subject = str | Mapping[str, str] | tuple[str, str]
 class AuthMethods(Area):
     """Users, ACL rules, bans."""
 
-    def list_authenticators(self) -> Iterator[Row]:
+    def list_authenticators(self) -> Iterator[AuthenticatorRow]:
         """
         List the ways in which clients can log in: v5 ``GET /authentication``; on EMQX 4 its plugin for users.
 
@@ -23,7 +23,7 @@ class AuthMethods(Area):
         """
         yield from self.run(self.api.users.list_authenticators())
 
-    def get_authenticator(self) -> Row | None:
+    def get_authenticator(self) -> AuthenticatorRow | None:
         """
         Read the authenticator that the connection names: v5 ``GET /authentication/{id}``; on EMQX 4 its plugin.
 
@@ -32,7 +32,7 @@ class AuthMethods(Area):
         """
         return self.run(self.api.users.get_authenticator())
 
-    def list_users(self, is_superuser: bool | None = None) -> Iterator[Row]:
+    def list_users(self, is_superuser: bool | None = None) -> Iterator[UserRow]:
         """
         List the users of the built-in database: v5 ``GET /authentication/{id}/users``, v4 ``GET /auth_username``.
 
@@ -41,7 +41,7 @@ class AuthMethods(Area):
         """
         return self.rows(self.api.users.list(is_superuser=is_superuser))
 
-    def get_user(self, user_id: str) -> Row | None:
+    def get_user(self, user_id: str) -> UserRow | None:
         """
         Read one user.
 
@@ -50,7 +50,7 @@ class AuthMethods(Area):
         """
         return self.run(self.api.users.get(user_id))
 
-    def create_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
+    def create_user(self, user_id: str, password: str, is_superuser: bool = False) -> UserRow:
         """
         Create one user.
 
@@ -62,7 +62,7 @@ class AuthMethods(Area):
         """
         return self.run(self.api.users.create(user_id, password, is_superuser))
 
-    def update_user(self, user_id: str, password: str, is_superuser: bool = False) -> Row:
+    def update_user(self, user_id: str, password: str, is_superuser: bool = False) -> UserRow:
         """
         Set a user's password and superuser flag.
 
@@ -83,7 +83,7 @@ class AuthMethods(Area):
         """
         return self.run(self.api.users.delete(user_id))
 
-    def list_acl_rules(self, subject: Subject) -> list[Row]:
+    def list_acl_rules(self, subject: Subject) -> list[AclRuleRow]:
         """
         List the ACL rules of one subject in the order in which the broker looks at them; the first match decides.
 
@@ -97,7 +97,7 @@ class AuthMethods(Area):
         """
         return self.run(self.api.acl.list(subject))
 
-    def list_acl_subjects(self, kind: str) -> Iterator[Row]:
+    def list_acl_subjects(self, kind: str) -> Iterator[AclSubjectRow]:
         """
         List whoever has ACL rules, with the rules: v5 ``GET …/rules/users`` or ``…/rules/clients``, v4
         ``GET /acl/username`` or ``/acl/clientid``.
@@ -128,7 +128,7 @@ class AuthMethods(Area):
 
     def add_acl_rules(
         self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
-    ) -> list[Row]:
+    ) -> list[AclRuleRow]:
         """
         Put ACL rules before or after those that a subject has. One writer at a time: they are read, merged, written
         and read again.
@@ -150,7 +150,7 @@ class AuthMethods(Area):
         """
         return self.run(self.api.acl.delete(subject))
 
-    def list_bans(self) -> Iterator[Row]:
+    def list_bans(self) -> Iterator[BanRow]:
         """
         List bans: v4 and v5 ``GET /banned``.
 
@@ -158,7 +158,9 @@ class AuthMethods(Area):
         """
         return self.rows(self.api.bans.list())
 
-    def ban(self, kind: str, who: str, until: str | datetime, reason: str = "", by: str = "airflow") -> Row:
+    def ban(
+        self, kind: str, who: str, until: str | datetime, reason: str = "", by: str = "airflow"
+    ) -> BanRow:
         """
         Ban a client, or change the ban that there is: v4 and v5 ``POST /banned``.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_emqx.api.base import Row, fits_path
+from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow
 from airflow_provider_emqx.exceptions import EmqxError, EmqxStoppedError
 from airflow_provider_emqx.hooks.area import UNADDRESSABLE, Area, told_as
 
@@ -18,7 +19,7 @@ _LOOKS = (0.0, 0.2, 0.4, 0.8, 1.6)
 class ClientMethods(Area):
     """MQTT clients: list, read, kick, subscribe."""
 
-    def list_clients(self, fields: str | Sequence[str] | None = None, **filters: Any) -> Iterator[Row]:
+    def list_clients(self, fields: str | Sequence[str] | None = None, **filters: Any) -> Iterator[ClientRow]:
         """
         List MQTT clients, connected ones and kept sessions: v4 and v5 ``GET /clients``.
 
@@ -36,7 +37,7 @@ class ClientMethods(Area):
         """
         return self.rows(self.api.clients.list(filters=filters, fields=fields))
 
-    def get_client(self, clientid: str) -> Row | None:
+    def get_client(self, clientid: str) -> ClientRow | None:
         """
         Read one MQTT client: v4 and v5 ``GET /clients/{clientid}``.
 
@@ -158,11 +159,11 @@ class ClientMethods(Area):
         for clientid, result in self.run_each((one, operations.kick(one)) for one in single):
             yield clientid, result if isinstance(result, EmqxError) else None
 
-    def _clients(self, ids: Sequence[str]) -> dict[str, Row | None]:
+    def _clients(self, ids: Sequence[str]) -> dict[str, ClientRow | None]:
         """Look at clients, also at those whose id no path can carry."""
         operations = self.api.clients
         plain = [clientid for clientid in ids if fits_path(clientid)]
-        found: dict[str, Row | None] = dict.fromkeys(ids)
+        found: dict[str, ClientRow | None] = dict.fromkeys(ids)
         looks = self.run_all(operations.get(clientid) for clientid in plain)
         found.update(zip(plain, looks, strict=True))
         odd = [clientid for clientid in ids if not fits_path(clientid)]
@@ -171,7 +172,7 @@ class ClientMethods(Area):
             found.update((row["clientid"], row) for row in self.rows(listing))
         return found
 
-    def _still_connected(self, before: dict[str, Row]) -> set[str]:
+    def _still_connected(self, before: dict[str, ClientRow]) -> set[str]:
         """Look until everybody is gone or has come back with a new connection, for 3 s at most."""
         connected: dict[str, bool] = {}
         waiting = list(before)
@@ -186,7 +187,7 @@ class ClientMethods(Area):
             waiting = list(before)
         return {clientid for clientid, is_connected in connected.items() if is_connected}
 
-    def list_client_subscriptions(self, clientid: str) -> Iterator[Row]:
+    def list_client_subscriptions(self, clientid: str) -> Iterator[SubscriptionRow]:
         """
         List one client's subscriptions: v5 ``GET /clients/{clientid}/subscriptions``, v4
         ``GET /subscriptions/{clientid}``.

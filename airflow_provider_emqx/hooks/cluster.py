@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.api.rows import AlarmRow, BackupRow, ListenerRow, NodeRow
 from airflow_provider_emqx.hooks.area import Area
 
 
 class ClusterMethods(Area):
     """Nodes, figures, alarms, listeners, rules, backups, evacuation."""
 
-    def list_nodes(self) -> Iterator[Row]:
+    def list_nodes(self) -> Iterator[NodeRow]:
         """
         List the nodes of the cluster, stopped ones too: v4 and v5 ``GET /nodes``.
 
@@ -75,7 +76,7 @@ class ClusterMethods(Area):
         """
         return self.run(self.api.nodes.get_rates(node))
 
-    def list_alarms(self, activated: bool = True) -> Iterator[Row]:
+    def list_alarms(self, activated: bool = True) -> Iterator[AlarmRow]:
         """
         List alarms: v5 ``GET /alarms``, v4 ``GET /alarms/activated`` or ``/alarms/deactivated``.
 
@@ -100,7 +101,7 @@ class ClusterMethods(Area):
         """Delete the history of alarms that are over: v5 ``DELETE /alarms``, v4 ``DELETE /alarms/deactivated``."""
         self.run(self.api.alarms.clear())
 
-    def list_listeners(self) -> Iterator[Row]:
+    def list_listeners(self) -> Iterator[ListenerRow]:
         """
         List listeners: v4 and v5 ``GET /listeners``.
 
@@ -225,7 +226,7 @@ class ClusterMethods(Area):
         """
         self.run(self.api.rule_engine.restart_integration(kind, name))
 
-    def export_backup(self) -> Row:
+    def export_backup(self) -> BackupRow:
         """
         Write a backup to the disk of the node that answers: v4 and v5 (EMQX 5.4 and newer) ``POST /data/export``.
 
@@ -233,7 +234,7 @@ class ClusterMethods(Area):
         """
         return self.run(self.api.backups.export())
 
-    def list_backups(self) -> Iterator[Row]:
+    def list_backups(self) -> Iterator[BackupRow]:
         """
         List the backups on the disks of all nodes: v5 ``GET /data/files``, v4 ``GET /data/export``.
 

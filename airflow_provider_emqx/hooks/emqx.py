@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, Row
+from airflow_provider_emqx.api.base import Broker, Operation, Page, R
 from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
@@ -63,7 +63,8 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     does not tell). Every method raises :class:`~airflow_provider_emqx.exceptions.EmqxError`.
 
     The hook keeps one session; close it with :meth:`close` or use it in a ``with`` statement. One hook is for one
-    thread.
+    thread. In ``async`` tasks and triggers, use it in an ``async with`` statement and await operations of :attr:`api`
+    with :meth:`arun`.
 
     :param emqx_conn_id: the Airflow connection.
     :param user_id_type: which users are meant, ``"username"`` or ``"clientid"``. EMQX 4 keeps a table for each, and
@@ -94,6 +95,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         self.stopping = Stop()
         self._client: SyncClient | None = None
         self._background: Background | None = None
+        self._async_client: AsyncClient | None = None
 
     def __enter__(self) -> EmqxHook:
         return self
@@ -115,6 +117,20 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             self._background = None
         if self._client is not None:
             self._client.close()
+
+    async def __aenter__(self) -> EmqxHook:
+        await self._opened()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections of :meth:`arun` and :meth:`arows`, and those of the session."""
+        client, self._async_client = self._async_client, None
+        if client is not None:
+            await client.close()
+        self.close()
 
     # ------------------------------------------------------------------ connection and client
 
@@ -238,8 +254,13 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     @property
     def api(self) -> Api:
-        """The broker's operations, area by area: what they return is run by :meth:`run` or :meth:`arun`."""
-        return self.get_conn().api
+        """
+        The broker's operations, area by area: what they return is run by :meth:`run`, or awaited by :meth:`arun`.
+
+        At first use the broker is asked which EMQX it is; within ``async with`` that has been done.
+        """
+        client = self._async_client
+        return client.api if client is not None and client.is_identified else self.get_conn().api
 
     @property
     def api_version(self) -> str:
@@ -260,7 +281,48 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         """
         return self.get_conn().run(operation)
 
-    def rows(self, operation: Operation[Page[Row]]) -> Iterator[Row]:
+    async def arun(self, operation: Operation[T]) -> T:
+        """
+        Run an operation of :attr:`api` in an event loop, for ``async`` tasks and triggers.
+
+        .. code-block:: python
+
+            async with EmqxHook() as hook:
+                user = await hook.arun(hook.api.users.get("dev-1"))
+
+        Any number of coroutines may do so at the same time; 32 requests are in flight at most.
+
+        :param operation: as of :meth:`run`.
+        :return: the operation's result.
+        """
+        client = await self._opened()
+        return await client.run(operation)
+
+    async def arows(self, operation: Operation[Page[R]]) -> AsyncIterator[R]:
+        """
+        Walk a listing operation of :attr:`api` in an event loop:
+        ``async for user in hook.arows(hook.api.users.list())``.
+
+        :param operation: as of :meth:`rows`.
+        :return: an iterator over the rows, each one once.
+        """
+        client = await self._opened()
+        async for row in client.rows(operation):
+            yield row
+
+    async def _opened(self) -> AsyncClient:
+        """Return the client of this event loop, which knows which EMQX it talks to."""
+        if self._async_client is None:
+            from airflow_provider_emqx.client.aio import AsyncClient
+
+            settings = await self.async_settings()
+            # another coroutine may have been here meanwhile
+            if self._async_client is None:
+                self._async_client = AsyncClient(settings)
+        await self._async_client.identify()
+        return self._async_client
+
+    def rows(self, operation: Operation[Page[R]]) -> Iterator[R]:
         """
         Walk a listing operation of :attr:`api`, page by page.
 
@@ -269,7 +331,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         """
         return self.get_conn().rows(operation)
 
-    def settled_rows(self, make: Callable[[], Operation[Page[Row]]]) -> Iterator[Row]:
+    def settled_rows(self, make: Callable[[], Operation[Page[R]]]) -> Iterator[R]:
         """
         Walk a listing operation of :attr:`api` until two listings are the same, five times at most; one of a single
         page is read once. For what decides by a listing whom to delete, kick or leave out: while others delete, rows

@@ -8,6 +8,13 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.rows import (
+    MessageRow,
+    PublishedRow,
+    RouteRow,
+    SubscriptionRow,
+    TopicMetricsRow,
+)
 from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxForbiddenError,
@@ -30,7 +37,7 @@ _NOT_NOW = "failed_to_dispatch"
 class TopicMethods(Area):
     """Subscriptions, publishing, topic metrics, retained and delayed messages."""
 
-    def list_subscriptions(self, **filters: Any) -> Iterator[Row]:
+    def list_subscriptions(self, **filters: Any) -> Iterator[SubscriptionRow]:
         """
         List subscriptions: v4 and v5 ``GET /subscriptions``.
 
@@ -45,7 +52,7 @@ class TopicMethods(Area):
         """
         return self.rows(self.api.topics.list_subscriptions(filters=filters))
 
-    def list_topics(self, **filters: Any) -> Iterator[Row]:
+    def list_topics(self, **filters: Any) -> Iterator[RouteRow]:
         """
         List the topic filters that anybody has subscribed to: v5 ``GET /topics``, v4 ``GET /routes``.
 
@@ -54,7 +61,7 @@ class TopicMethods(Area):
         """
         return self.rows(self.api.topics.list(filters=filters))
 
-    def publish(self, messages: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[Row]:
+    def publish(self, messages: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> list[PublishedRow]:
         """
         Publish messages: v5 ``POST /publish`` or ``/publish/bulk``, v4 ``POST /mqtt/publish`` or
         ``/mqtt/publish_batch``, in requests of at most 1,000 messages and 4 MB.
@@ -84,7 +91,7 @@ class TopicMethods(Area):
 
     def publish_in_parts(
         self, messages: Mapping[str, Any] | Iterable[Mapping[str, Any]]
-    ) -> Iterator[list[Row]]:
+    ) -> Iterator[list[PublishedRow]]:
         """
         Do what :meth:`publish` does, and yield the results of each request's messages as soon as they are there, so
         that what was sent before a failure is known.
@@ -128,7 +135,7 @@ class TopicMethods(Area):
             done += len(part)
             yield results
 
-    def _publish_batch(self, rows: list[Row]) -> list[Row]:
+    def _publish_batch(self, rows: list[Row]) -> list[PublishedRow]:
         """Publish one request's messages; with ``retry_unsafe`` those that could not be passed on are sent again."""
         results = self._publish_many(rows)
         for attempt in range(1, self.settings.attempts if self.retry_unsafe else 1):
@@ -141,7 +148,7 @@ class TopicMethods(Area):
                 results[index] = result
         return results
 
-    def _publish_many(self, rows: list[Row]) -> list[Row]:
+    def _publish_many(self, rows: list[Row]) -> list[PublishedRow]:
         publish = self.api.messages.publish_many(rows)
         return self._paced(publish, sum(row["retain"] for row in rows))
 
@@ -172,7 +179,7 @@ class TopicMethods(Area):
             return DEFAULT_RATE
         return rate
 
-    def list_topic_metrics(self) -> Iterator[Row]:
+    def list_topic_metrics(self) -> Iterator[TopicMetricsRow]:
         """
         List the topics that are measured, with their metrics: v5 ``GET /mqtt/topic_metrics``, v4
         ``GET /topic-metrics``.
@@ -182,7 +189,7 @@ class TopicMethods(Area):
         """
         yield from self.run(self.api.topics.list_metrics())
 
-    def get_topic_metrics(self, topic: str) -> Row | None:
+    def get_topic_metrics(self, topic: str) -> TopicMetricsRow | None:
         """
         Read one topic's metrics: v5 ``GET /mqtt/topic_metrics/{topic}``, v4 ``GET /topic-metrics/{topic}``.
 
@@ -218,7 +225,7 @@ class TopicMethods(Area):
         """
         return self.run(self.api.topics.unregister_metrics(topic))
 
-    def list_retained(self, topic_filter: str = "#") -> Iterator[Row]:
+    def list_retained(self, topic_filter: str = "#") -> Iterator[MessageRow]:
         """
         List retained messages, EMQX 5 and newer, not Serverless: ``GET /mqtt/retainer/messages``.
 
@@ -230,7 +237,7 @@ class TopicMethods(Area):
         """
         return self.rows(self.api.messages.list_retained(pattern=topic_filter))
 
-    def get_retained(self, topic: str) -> Row | None:
+    def get_retained(self, topic: str) -> MessageRow | None:
         """
         Read the message retained for one topic, EMQX 5 and newer, not Serverless:
         ``GET /mqtt/retainer/message/{topic}``.
@@ -250,7 +257,7 @@ class TopicMethods(Area):
         """
         return self.run(self.api.messages.delete_retained(topic))
 
-    def list_delayed(self) -> Iterator[Row]:
+    def list_delayed(self) -> Iterator[MessageRow]:
         """
         List messages published to ``$delayed/…`` that wait for their time, EMQX 5 and newer:
         ``GET /mqtt/delayed/messages``.
@@ -259,7 +266,7 @@ class TopicMethods(Area):
         """
         return self.rows(self.api.messages.list_delayed())
 
-    def get_delayed(self, node: str, msgid: str) -> Row | None:
+    def get_delayed(self, node: str, msgid: str) -> MessageRow | None:
         """
         Read one delayed message, EMQX 5 and newer: ``GET /mqtt/delayed/messages/{node}/{msgid}``.
 
@@ -280,5 +287,5 @@ class TopicMethods(Area):
         return self.run(self.api.messages.delete_delayed(node, msgid))
 
 
-def _not_published(row: Row, status: str, error: BaseException) -> Row:
+def _not_published(row: Row, status: str, error: BaseException) -> PublishedRow:
     return {"topic": row["topic"], "status": status, "id": None, "reason": str(error)[:200]}

@@ -20,7 +20,7 @@ from airflow_provider_emqx.operators.base import boolean, is_dry_run, named, sec
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_emqx.api.base import Row
+    from airflow_provider_emqx.api.rows import BanRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 #: bans that are ended before a look whether they are
@@ -256,7 +256,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         return affected.result()
 
     @staticmethod
-    def _end(hook: EmqxHook, bans: list[Row], affected: Affected) -> None:
+    def _end(hook: EmqxHook, bans: list[BanRow], affected: Affected) -> None:
         """End some bans, and look which are in force all the same: somebody set them anew."""
         delete = hook.api.bans.delete
         ended: list[dict[str, str]] = []
@@ -273,7 +273,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             affected.add("unbanned", [ban for ban in ended if ban not in left])
             affected.add("still_banned", [ban for ban in ended if ban in left])
 
-    def _is_meant(self, ban: Row, wanted: set[tuple[str, str]] | None, age: float | None) -> bool:
+    def _is_meant(self, ban: BanRow, wanted: set[tuple[str, str]] | None, age: float | None) -> bool:
         from airflow_provider_emqx.api.filters import read_time
 
         if wanted is not None and (ban["as"], ban["who"]) not in wanted:
@@ -285,5 +285,5 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         return age is None or (datetime.now(UTC) - read_time(ban.get("at"))).total_seconds() >= age
 
 
-def _name(ban: Row) -> dict[str, str]:
+def _name(ban: BanRow) -> dict[str, str]:
     return {"as": ban["as"], "who": ban["who"]}

@@ -8,7 +8,7 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from airflow_provider_emqx.api.base import Operation, Page, Row
+from airflow_provider_emqx.api.base import Operation, Page, R, Row
 from airflow_provider_emqx.files import replacing
 from airflow_provider_emqx.operators.base import MOST_LISTED
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def write_rows(
-    hook: EmqxHook, listing: Operation[Page[Row]], output_path: str | os.PathLike[str] | None
+    hook: EmqxHook, listing: Operation[Page[R]], output_path: str | os.PathLike[str] | None
 ) -> Row:
     """
     Take a listing of any length: the first 1,000 rows for XCom, all of them for a file.
@@ -30,7 +30,7 @@ def write_rows(
         no file.
     :return: ``{"count", "rows", "output_path", "listing_moved"}``.
     """
-    first: list[Row] = []
+    first: list[R] = []
     count = 0
     with replacing(output_path, "output file") if output_path else nullcontext() as file:
         for row in hook.rows(listing):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_emqx.api.rows import PublishedRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 
@@ -116,10 +117,10 @@ class EmqxPublishOperator(BaseEmqxOperator):
         # the hook checks each message, as check() does
         messages = self._given()
         demanding = boolean("require_subscribers", self.require_subscribers)
-        results: list[dict[str, Any]] = []
+        results: list[PublishedRow] = []
         counts: dict[str, int] = {}
         bad = ["failed", "unknown", "not_sent", *(["no_subscribers"] if demanding else [])]
-        first_bad: dict[str, Any] | None = None
+        first_bad: PublishedRow | None = None
 
         def summary() -> dict[str, Any]:
             return {"messages": sum(counts.values()), "counts": counts, "results": results}

@@ -18,7 +18,7 @@ from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 from airflow_provider_emqx.files import Location, exists, locate, open_to_read, replacing
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.api.base import Row
+    from airflow_provider_emqx.api.rows import BackupRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _require_downloads(hook: EmqxHook, store: Store) -> None:
         )
 
 
-def _discard(hook: EmqxHook, made: Row) -> str:
+def _discard(hook: EmqxHook, made: BackupRow) -> str:
     """Delete an export that is of no use, and say whether it is gone."""
     filename, node = made["filename"], made["node"]
     try:

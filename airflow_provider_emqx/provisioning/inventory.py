@@ -12,6 +12,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import fits_path
+from airflow_provider_emqx.api.rows import UserRow
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.client.listing import PASSES, Walk
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxError
@@ -150,7 +151,7 @@ class Inventory:
         self.read()
         return [user_id for user_id in self._unaddressable if not named(user_id)]
 
-    def _note(self, users: list[User]) -> None:
+    def _note(self, users: list[UserRow]) -> None:
         if self._prunable is None:
             self._prunable = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  closed with the object
             self._scope, self._protected = self._plan.in_scope(), self._plan.protected()

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.acl import read_rules
-from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.rows import AclRuleRow
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxConfigError,
@@ -58,7 +59,7 @@ def ensure_for_all(hook: EmqxHook, rules: Sequence[Mapping[str, Any]]) -> bool:
 
 def write(
     hook: EmqxHook, kind: str, users: Mapping[int, User], only_absent: bool
-) -> tuple[dict[int, list[Row]], set[int], dict[int, str]]:
+) -> tuple[dict[int, list[AclRuleRow]], set[int], dict[int, str]]:
     """
     Replace the rules of users who are to be written next.
 
@@ -72,7 +73,7 @@ def write(
     """
     users_api, acl = hook.api.users, hook.api.acl
 
-    def replace(user: User) -> Operation[list[Row] | bool]:
+    def replace(user: User) -> Operation[list[AclRuleRow] | bool]:
         """Return the former rules, ``True`` if they are those wanted already, ``False`` if the user is left alone."""
         if only_absent and (yield from users_api.get(user["user_id"])) is not None:
             return False
@@ -83,7 +84,7 @@ def write(
         yield from acl.replace(subject, user["acl"])
         return before
 
-    replaced: dict[int, list[Row]] = {}
+    replaced: dict[int, list[AclRuleRow]] = {}
     there: set[int] = set()
     refused: dict[int, str] = {}
     failure: EmqxError | None = None
@@ -101,7 +102,7 @@ def write(
     return replaced, there, refused
 
 
-def put_back(hook: EmqxHook, kind: str, users: Mapping[int, tuple[User, list[Row]]]) -> dict[int, str]:
+def put_back(hook: EmqxHook, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:
     """
     Give users who could not be written the rules that they had before.
 

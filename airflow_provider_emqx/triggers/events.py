@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
-from airflow_provider_emqx.api.base import Operation, Row
+from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.rows import ClientRow
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition
@@ -59,7 +60,7 @@ class ClientPattern(NamedTuple):
     clientid: str
     username: str | None
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: ClientRow) -> bool:
         """Tell whether a client is meant."""
         if not fnmatchcase(row["clientid"], self.clientid):
             return False
@@ -86,7 +87,7 @@ def online(pattern: ClientPattern) -> Look:
         filters = pattern.filters()
         if newest := (memory or {}).get("newest"):
             filters["gte_connected_at"] = (_time(newest) - OVERLAP).isoformat()
-        rows: list[Row] = []
+        rows: list[ClientRow] = []
         pages = yield from _connected(api, pattern, filters, ("connected_at",), rows.append)
         if pages > 1 and memory is not None:
             # clients that come and go shift the pages, and the next look goes on from the newest of this one
@@ -96,7 +97,7 @@ def online(pattern: ClientPattern) -> Look:
     return look
 
 
-def _came(rows: Iterable[Row], memory: Memory | None, now: float) -> Found:
+def _came(rows: Iterable[ClientRow], memory: Memory | None, now: float) -> Found:
     seen: dict[str, str] = (memory or {}).get("seen") or {}
     connected = {row["clientid"]: _utc(row["connected_at"]) for row in rows if row.get("connected_at")}
     fresh = [name for name, at in connected.items() if seen.get(name) != at]
@@ -154,7 +155,7 @@ def _connected(
     pattern: ClientPattern,
     filters: dict[str, Any],
     more: Sequence[str],
-    keep: Callable[[Row], None],
+    keep: Callable[[ClientRow], None],
 ) -> Operation[int]:
     """List those who are online, and give the number of pages."""
     names = ("clientid", "connected", *more, *(["username"] if pattern.username is not None else []))

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 from zlib import crc32
 
-from airflow_provider_emqx.api.base import Row
+from airflow_provider_emqx.api.rows import ClientRow
 from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
 from airflow_provider_emqx.conditions.clients import Census, ClientsCondition, States
 from airflow_provider_emqx.exceptions import (
@@ -298,7 +298,7 @@ class Poll:
             return
         raise failure
 
-    async def _get(self, client: AsyncClient, clientid: str) -> Row | None:
+    async def _get(self, client: AsyncClient, clientid: str) -> ClientRow | None:
         """Ask for one client as soon as few enough are asked for; a slow broker still answers earlier rounds."""
         async with self._answered:
             await self._answered.wait_for(lambda: self._in_flight < _most_in_flight())

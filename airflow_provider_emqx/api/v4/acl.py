@@ -9,11 +9,12 @@ looks at them. So a list of rules is written from its end. Its placeholders ``%c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.acl import Subject, limited, merged, read_rules, read_subject
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import AclRuleRow, AclRuleRows, AclSubjectRow
 from airflow_provider_emqx.api.v5 import acl as v5
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 
@@ -29,16 +30,18 @@ _V4_PLACEHOLDERS = {v5: v4 for v4, v5 in _PLACEHOLDERS.items()}
 class AclRules(v5.AclRules):
     """ACL rules of the plugin ``emqx_auth_mnesia``."""
 
-    def list(self, subject: Subject) -> Operation[Rows]:
+    def list(self, subject: Subject) -> Operation[AclRuleRows]:
         """
         List the ACL rules of one subject in their order: ``GET /acl/username/{username}`` and so on.
 
         :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
         :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; none where there are no rules.
         """
-        return _as_v5((yield from self._subject_rules(*read_subject(subject))))
+        return cast("list[AclRuleRow]", _as_v5((yield from self._subject_rules(*read_subject(subject)))))
 
-    def list_subjects(self, kind: str, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    def list_subjects(
+        self, kind: str, page: int = 1, limit: int | None = None
+    ) -> Operation[Page[AclSubjectRow]]:
         """
         List whoever has ACL rules, with the rules: all pages of ``GET /acl/username`` or ``/acl/clientid``.
 
@@ -54,7 +57,12 @@ class AclRules(v5.AclRules):
         for row in (yield from self._all_rows(kind)):
             found.setdefault(row[kind], []).append(row)
         return Page(
-            [{kind: name, "rules": _as_v5(_joined(rows))} for name, rows in found.items()], None, kind
+            cast(
+                "list[AclSubjectRow]",
+                [{kind: name, "rules": _as_v5(_joined(rows))} for name, rows in found.items()],
+            ),
+            None,
+            kind,
         )
 
     def replace(self, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> Operation[None]:
@@ -87,7 +95,7 @@ class AclRules(v5.AclRules):
 
     def add(
         self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
-    ) -> Operation[Rows]:
+    ) -> Operation[AclRuleRows]:
         """
         Put ACL rules before or after those that a subject has: read, merge, replace, read again.
 

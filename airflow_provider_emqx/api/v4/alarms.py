@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, flag
+from airflow_provider_emqx.api.rows import AlarmRow
 from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.api.v5 import alarms as v5
 from airflow_provider_emqx.exceptions import EmqxNotFoundError
@@ -13,7 +14,9 @@ from airflow_provider_emqx.exceptions import EmqxNotFoundError
 class Alarms(v5.Alarms):
     """Alarms, under the names of EMQX 5."""
 
-    def list(self, page: int = 1, limit: int | None = None, activated: bool = True) -> Operation[Page[Row]]:
+    def list(
+        self, page: int = 1, limit: int | None = None, activated: bool = True
+    ) -> Operation[Page[AlarmRow]]:
         """
         List alarms: ``GET /alarms/activated``, or ``GET /alarms/deactivated``. EMQX 4 sends them all at once.
 
@@ -29,7 +32,7 @@ class Alarms(v5.Alarms):
             for alarm in node.get("alarms", ())
             if alarm.get("activated", activated) is activated
         ]
-        return Page(rows, None, ("node", "name", "activate_at"))
+        return Page(cast("list[AlarmRow]", rows), None, ("node", "name", "activate_at"))
 
     def deactivate(self, name: str, node: str | None = None) -> Operation[bool]:
         """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
+from airflow_provider_emqx.api.rows import BackupRow
 from airflow_provider_emqx.api.v4.times import from_export
 from airflow_provider_emqx.api.v5 import backups as v5
 from airflow_provider_emqx.exceptions import (
@@ -23,7 +26,7 @@ _NO_FILE = ("enoent", "not_found", "no such file")
 class Backups(v5.Backups):
     """Backups on the disks of the nodes."""
 
-    def export(self) -> Operation[Row]:
+    def export(self) -> Operation[BackupRow]:
         """
         Write a backup to the disk of the node that answers: ``POST /data/export``.
 
@@ -31,16 +34,18 @@ class Backups(v5.Backups):
         """
         # a second export makes a second file, which does no harm
         reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
-        return self._row(reply.data)
+        return cast("BackupRow", self._row(reply.data))
 
-    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[BackupRow]]:
         """
         List the backups on the disks of all nodes: ``GET /data/export``. EMQX 4 sends them all at once.
 
         :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
         """
         reply = yield Request("GET", "/data/export")
-        return Page([self._row(row) for row in reply.rows], None, ("node", "filename"))
+        return Page(
+            cast("list[BackupRow]", [self._row(row) for row in reply.rows]), None, ("node", "filename")
+        )
 
     def download(self, filename: str, node: str | None = None) -> Operation[bytes]:
         """

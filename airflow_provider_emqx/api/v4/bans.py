@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import cast
 
 from airflow_provider_emqx.api.bans import FOREVER, remarks, until_text
 from airflow_provider_emqx.api.base import Operation, Request, Row, path
+from airflow_provider_emqx.api.rows import BanRow
 from airflow_provider_emqx.api.v5 import bans as v5
 
 
@@ -14,7 +16,7 @@ class Bans(v5.Bans):
 
     def create(
         self, kind: str, who: str, until: datetime | None, reason: str = "", by: str = "airflow"
-    ) -> Operation[Row]:
+    ) -> Operation[BanRow]:
         """
         Ban, or change the ban that there is: ``POST /banned``. Live connections stay; kick them to end them.
 
@@ -27,7 +29,7 @@ class Bans(v5.Bans):
         # without a reason the broker's handler crashes
         body = {"as": kind, "who": who, **remarks(reason, by), "until": seconds}
         yield Request("POST", "/banned", json=body, repeatable=True)
-        return self._row({"at": None, **body})
+        return cast("BanRow", self._row({"at": None, **body}))
 
     def delete(self, kind: str, who: str) -> Operation[bool | None]:
         """

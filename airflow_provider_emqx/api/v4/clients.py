@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row, Rows, path
 from airflow_provider_emqx.api.clientids import subscriptions
@@ -19,6 +19,7 @@ from airflow_provider_emqx.api.filters import (
 )
 from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow, SubscriptionRows
 from airflow_provider_emqx.api.v4.codes import reason
 from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5, v4_names
 from airflow_provider_emqx.api.v5 import clients as v5
@@ -45,7 +46,7 @@ class Clients(v5.Clients):
         limit: int | None = None,
         filters: Mapping[str, Any] | None = None,
         fields: str | Sequence[str] | None = None,
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[ClientRow]]:
         """
         List clients, connected ones and kept sessions: ``GET /clients``, or ``GET /nodes/{node}/clients``.
 
@@ -72,9 +73,9 @@ class Clients(v5.Clients):
         if names is not None and wanted:
             rows = [{name: row.get(name) for name in names} for row in rows]
         more = partial(self.list, page + 1, limit, filters, fields) if has_next(reply, page, limit) else None
-        return Page(rows, more, "clientid")
+        return Page(cast("list[ClientRow]", rows), more, "clientid")
 
-    def get(self, clientid: str) -> Operation[Row | None]:
+    def get(self, clientid: str) -> Operation[ClientRow | None]:
         """
         Read one client: ``GET /clients/{clientid}``. A kept session of a disconnected client is found as well.
 
@@ -83,7 +84,7 @@ class Clients(v5.Clients):
         reply = yield Request("GET", path("clients", clientid))
         # after a net split two nodes may know the client: the connected one is the live one
         rows = sorted(reply.data, key=lambda row: not row.get("connected"))
-        return client_as_v5(self.broker, rows[0]) if rows else None
+        return cast("ClientRow", client_as_v5(self.broker, rows[0]) if rows else None)
 
     def kick(self, clientid: str) -> Operation[bool | None]:
         """
@@ -99,7 +100,7 @@ class Clients(v5.Clients):
             return None if error.maybe_applied else False
         return None
 
-    def list_subscriptions(self, clientid: str) -> Operation[Rows]:
+    def list_subscriptions(self, clientid: str) -> Operation[SubscriptionRows]:
         """
         List one client's subscriptions: ``GET /subscriptions/{clientid}``.
 
@@ -107,7 +108,7 @@ class Clients(v5.Clients):
             no such client.
         """
         reply = yield Request("GET", path("subscriptions", clientid))
-        return [subscription_as_v5(row) for row in reply.rows]
+        return cast("list[SubscriptionRow]", [subscription_as_v5(row) for row in reply.rows])
 
     def subscribe(self, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[Rows]:
         """

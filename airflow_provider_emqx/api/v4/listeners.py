@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from airflow_provider_emqx.api.base import Operation, Request, Row, Rows, path
+from airflow_provider_emqx.api.base import Operation, Request, Row, path
+from airflow_provider_emqx.api.rows import ListenerRow, ListenerRows
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.api.v5 import listeners as v5
 from airflow_provider_emqx.exceptions import EmqxNotFoundError
@@ -13,7 +14,7 @@ from airflow_provider_emqx.exceptions import EmqxNotFoundError
 class Listeners(v5.Listeners):
     """Listeners, under the names of EMQX 5."""
 
-    def list(self) -> Operation[Rows]:
+    def list(self) -> Operation[ListenerRows]:
         """
         List listeners: ``GET /listeners``.
 
@@ -35,7 +36,7 @@ class Listeners(v5.Listeners):
                 row["node_status"].append({"node": node["node"], "status": status})
         for row in found.values():
             row["status"] = {**summed(part["status"] for part in row["node_status"]), "running": True}
-        return list(found.values())
+        return cast("list[ListenerRow]", list(found.values()))
 
     def restart(self, listener: str, node: str | None = None) -> Operation[None]:
         """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from airflow_provider_emqx.api.base import Operation, Request, Row, Rows
+from airflow_provider_emqx.api.base import Operation, Request, Row
 from airflow_provider_emqx.api.messages import message_row, published
+from airflow_provider_emqx.api.rows import PublishedRow, PublishedRows
 from airflow_provider_emqx.api.v4.codes import reason
 from airflow_provider_emqx.api.v4.shapes import no_comma
 from airflow_provider_emqx.api.v5 import messages as v5
@@ -43,7 +44,7 @@ class Messages(v5.Messages):
         no_comma(row["topic"])
         return row
 
-    def publish(self, message: Mapping[str, Any], repeatable: bool = False) -> Operation[Row]:
+    def publish(self, message: Mapping[str, Any], repeatable: bool = False) -> Operation[PublishedRow]:
         """
         Publish one message: ``POST /mqtt/publish``.
 
@@ -56,9 +57,9 @@ class Messages(v5.Messages):
         """
         row = _as_v4(self.check(message))
         yield Request("POST", "/mqtt/publish", json=row, repeatable=repeatable)
-        return published(row["topic"], "accepted")
+        return cast("PublishedRow", published(row["topic"], "accepted"))
 
-    def publish_many(self, messages: Sequence[Mapping[str, Any]]) -> Operation[Rows]:
+    def publish_many(self, messages: Sequence[Mapping[str, Any]]) -> Operation[PublishedRows]:
         """
         Publish up to 1,000 messages in one request: ``POST /mqtt/publish_batch``.
 
@@ -74,7 +75,10 @@ class Messages(v5.Messages):
         reply = yield request
         if not isinstance(reply.data, list) or len(reply.data) != len(rows):
             raise EmqxOutcomeUnknownError("the answer does not say what became of each message", str(request))
-        return [_result(row, outcome) for row, outcome in zip(rows, reply.data, strict=True)]
+        return cast(
+            "list[PublishedRow]",
+            [_result(row, outcome) for row, outcome in zip(rows, reply.data, strict=True)],
+        )
 
 
 def _result(row: Row, outcome: Row) -> Row:

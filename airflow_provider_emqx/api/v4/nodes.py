@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.base import Operation, Request, Row, Rows, path
+from airflow_provider_emqx.api.rows import NodeRow, NodeRows
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.api.v5 import nodes as v5
 
@@ -21,12 +22,12 @@ _UNITS = {"day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second": 1_00
 class Nodes(v5.Nodes):
     """Nodes and their figures, under the names of EMQX 5."""
 
-    def list_running(self) -> Operation[Rows]:
+    def list_running(self) -> Operation[NodeRows]:
         """List the running nodes of the cluster with their versions, quickly: ``GET /brokers``."""
         reply = yield Request("GET", "/brokers")
-        return reply.rows
+        return cast("list[NodeRow]", reply.rows)
 
-    def list(self) -> Operation[Rows]:
+    def list(self) -> Operation[NodeRows]:
         """
         List the nodes of the cluster, stopped ones too: ``GET /nodes``, which may take seconds.
 
@@ -34,7 +35,7 @@ class Nodes(v5.Nodes):
             ``connections``, ``live_connections``, memory and load figures; what v5 has more is ``None``.
         """
         reply = yield Request("GET", "/nodes")
-        return [_node(row) for row in reply.rows]
+        return cast("list[NodeRow]", [_node(row) for row in reply.rows])
 
     def get_cluster(self) -> Operation[Row]:
         """

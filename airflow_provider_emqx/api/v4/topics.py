@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.filters import (
     SUBSCRIPTION_FILTERS,
     TOPIC_FILTERS,
@@ -17,6 +17,7 @@ from airflow_provider_emqx.api.filters import (
 )
 from airflow_provider_emqx.api.names import topic_name
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import RouteRow, SubscriptionRow, TopicMetricsRow, TopicMetricsRows
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
 from airflow_provider_emqx.api.v4.shapes import subscription_as_v5
 from airflow_provider_emqx.api.v5 import topics as v5
@@ -34,7 +35,7 @@ class Topics(v5.Topics):
 
     def list_subscriptions(
         self, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[SubscriptionRow]]:
         """
         List subscriptions: ``GET /subscriptions``, or ``GET /nodes/{node}/subscriptions``.
 
@@ -61,11 +62,11 @@ class Topics(v5.Topics):
             if has_next(reply, page, limit)
             else None
         )
-        return Page(rows, more, ("clientid", "topic"))
+        return Page(cast("list[SubscriptionRow]", rows), more, ("clientid", "topic"))
 
     def list(
         self, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[RouteRow]]:
         """
         List the subscribed topic filters of the cluster (its routes): ``GET /routes``, or ``GET /routes/{topic}``.
 
@@ -77,13 +78,15 @@ class Topics(v5.Topics):
             yield from self.nodes.require(wanted["node"])
         if "topic" in wanted:
             reply = yield Request("GET", path("routes", wanted["topic"]))
-            return Page(kept(reply.rows, TOPIC_FILTERS, wanted), None, ("topic", "node"))
+            return Page(
+                cast("list[RouteRow]", kept(reply.rows, TOPIC_FILTERS, wanted)), None, ("topic", "node")
+            )
         limit = limit or self.page_limit
         reply = yield Request("GET", "/routes", self.query(page, limit))
         more = partial(self.list, page + 1, limit, filters) if has_next(reply, page, limit) else None
-        return Page(kept(reply.rows, TOPIC_FILTERS, wanted), more, ("topic", "node"))
+        return Page(cast("list[RouteRow]", kept(reply.rows, TOPIC_FILTERS, wanted)), more, ("topic", "node"))
 
-    def list_metrics(self) -> Operation[Rows]:
+    def list_metrics(self) -> Operation[TopicMetricsRows]:
         """
         List the topics that are measured, with their metrics: ``GET /topic-metrics``.
 
@@ -92,9 +95,11 @@ class Topics(v5.Topics):
         :raises EmqxUnsupportedError: if the broker's module ``topic_metrics`` is not loaded.
         """
         reply = yield Request("GET", "/topic-metrics")
-        return [metrics_row(row["topic"], {}, row["metrics"]) for row in reply.rows]
+        return cast(
+            "list[TopicMetricsRow]", [metrics_row(row["topic"], {}, row["metrics"]) for row in reply.rows]
+        )
 
-    def get_metrics(self, topic: str) -> Operation[Row | None]:
+    def get_metrics(self, topic: str) -> Operation[TopicMetricsRow | None]:
         """
         Read one topic's metrics: ``GET /topic-metrics/{topic}``.
 
@@ -104,7 +109,7 @@ class Topics(v5.Topics):
             reply = yield Request("GET", path("topic-metrics", topic_name(topic)))
         except EmqxNotFoundError:
             return None
-        return metrics_row(topic, {}, reply.row) if reply.row else None
+        return cast("TopicMetricsRow", metrics_row(topic, {}, reply.row) if reply.row else None)
 
     def register_metrics(self, topic: str) -> Operation[bool]:
         """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import cast
 
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, flag, path
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, flag, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
+from airflow_provider_emqx.api.rows import AuthenticatorRow, AuthenticatorRows, UserRow
 from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.api.v5 import users as v5
 from airflow_provider_emqx.exceptions import (
@@ -31,7 +33,7 @@ _NO_SUPERUSER = "EMQX 4 has no superuser flag in its built-in database"
 class Users(v5.Users):
     """Users of the plugin ``emqx_auth_mnesia``, in its table for usernames or client ids."""
 
-    def get_authenticator(self) -> Operation[Row | None]:
+    def get_authenticator(self) -> Operation[AuthenticatorRow | None]:
         """
         Describe the plugin's table of users as v5 describes an authenticator: EMQX 4 has no endpoint for it.
 
@@ -41,22 +43,25 @@ class Users(v5.Users):
             yield Request("GET", self._users(), {"_page": 1, "_limit": 1})
         except EmqxUnsupportedError:
             return None
-        return {
-            "id": "password_based:built_in_database",
-            "mechanism": "password_based",
-            "backend": "built_in_database",
-            "user_id_type": self.broker.user_id_type,
-            "enable": True,
-        }
+        return cast(
+            "AuthenticatorRow",
+            {
+                "id": "password_based:built_in_database",
+                "mechanism": "password_based",
+                "backend": "built_in_database",
+                "user_id_type": self.broker.user_id_type,
+                "enable": True,
+            },
+        )
 
-    def list_authenticators(self) -> Operation[Rows]:
+    def list_authenticators(self) -> Operation[AuthenticatorRows]:
         """
         List the ways in which clients can log in, as far as EMQX 4 shows them: the plugin ``emqx_auth_mnesia``.
 
         :return: as of :func:`get_authenticator`; none where the plugin is not loaded.
         """
         found = yield from self.get_authenticator()
-        return [found] if found else []
+        return cast("list[AuthenticatorRow]", [found] if found else [])
 
     def user_id_type(self) -> Operation[str]:
         """
@@ -74,7 +79,7 @@ class Users(v5.Users):
         limit: int | None = None,
         is_superuser: bool | None = None,
         like: str | None = None,
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[UserRow]]:
         """
         List users: ``GET /auth_username`` or ``/auth_clientid``.
 
@@ -92,16 +97,16 @@ class Users(v5.Users):
         rows = [] if wanted else [self._as_v5(row) for row in reply.rows]
         return self._page(reply, rows, page, limit, is_superuser, like)
 
-    def get(self, user_id: str) -> Operation[Row | None]:
+    def get(self, user_id: str) -> Operation[UserRow | None]:
         """
         Read one user: ``GET /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
 
         :return: ``user_id``, ``is_superuser`` (``None``) and ``created_at``, ``None`` where there is no such user.
         """
         reply = yield Request("GET", self._users(user_id))
-        return self._as_v5(reply.row) if reply.row else None
+        return cast("UserRow", self._as_v5(reply.row) if reply.row else None)
 
-    def create(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    def create(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[UserRow]:
         """
         Create one user: ``POST /auth_username`` or ``/auth_clientid``.
 
@@ -119,9 +124,9 @@ class Users(v5.Users):
         except EmqxAlreadyExistsError as error:
             refuse_unknown(user_id, error)
             raise
-        return {"user_id": user_id, "is_superuser": None}
+        return cast("UserRow", {"user_id": user_id, "is_superuser": None})
 
-    def update(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    def update(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[UserRow]:
         """
         Set a user's password: ``PUT /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
 
@@ -131,7 +136,7 @@ class Users(v5.Users):
         if flag("is_superuser", is_superuser):
             raise EmqxUnsupportedError(_NO_SUPERUSER)
         yield Request("PUT", self._users(user_id), json={"password": password}, may_stop=True)
-        return {"user_id": user_id, "is_superuser": None}
+        return cast("UserRow", {"user_id": user_id, "is_superuser": None})
 
     def delete(self, user_id: str) -> Operation[bool | None]:
         """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.acl import CONDITIONS, Subject, limited, merged, read_rules, read_subject
 from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import AclRuleRow, AclRuleRows, AclSubjectRow
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
@@ -22,7 +23,7 @@ _PLACES = {"username": "users", "clientid": "clients", "all": "all"}
 class AclRules(Area):
     """ACL rules of the built-in database."""
 
-    def list(self, subject: Subject) -> Operation[Rows]:
+    def list(self, subject: Subject) -> Operation[AclRuleRows]:
         """
         List the ACL rules of one subject in their order: ``GET …/built_in_database/rules/users/{username}`` and so on.
 
@@ -37,9 +38,11 @@ class AclRules(Area):
         except EmqxNotFoundError as error:
             _require_source(error)
             return []
-        return _in_full(reply.data.get("rules", ()))
+        return cast("list[AclRuleRow]", _in_full(reply.data.get("rules", ())))
 
-    def list_subjects(self, kind: str, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    def list_subjects(
+        self, kind: str, page: int = 1, limit: int | None = None
+    ) -> Operation[Page[AclSubjectRow]]:
         """
         List whoever has ACL rules, with the rules: ``GET …/built_in_database/rules/users``, or ``…/rules/clients``.
 
@@ -56,7 +59,7 @@ class AclRules(Area):
             raise _no_source(error) from error
         rows = [{**row, "rules": _in_full(row["rules"])} for row in reply.rows]
         more = partial(self.list_subjects, kind, page + 1, limit) if has_next(reply, page, limit) else None
-        return Page(rows, more, kind)
+        return Page(cast("list[AclSubjectRow]", rows), more, kind)
 
     def replace(self, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> Operation[None]:
         """
@@ -70,7 +73,7 @@ class AclRules(Area):
 
     def add(
         self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
-    ) -> Operation[Rows]:
+    ) -> Operation[AclRuleRows]:
         """
         Put ACL rules before or after those that a subject has: read, merge, replace
         (``PUT …/built_in_database/rules/users/{username}`` and so on), read again.
@@ -119,7 +122,7 @@ class AclRules(Area):
             )
         return wanted
 
-    def _replace(self, subject: Subject, wanted: Sequence[Row]) -> Operation[None]:
+    def _replace(self, subject: Subject, wanted: Sequence[Mapping[str, Any]]) -> Operation[None]:
         """Write rules as they are: those that the broker had may hold fields that only the broker knows."""
         kind, name = read_subject(subject)
         if not wanted:

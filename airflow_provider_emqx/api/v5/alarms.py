@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.area import Area
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, flag
+from airflow_provider_emqx.api.base import Operation, Page, Request, flag
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import AlarmRow
 from airflow_provider_emqx.exceptions import EmqxNotFoundError, EmqxUnsupportedError
 
 
 class Alarms(Area):
     """Alarms."""
 
-    def list(self, page: int = 1, limit: int | None = None, activated: bool = True) -> Operation[Page[Row]]:
+    def list(
+        self, page: int = 1, limit: int | None = None, activated: bool = True
+    ) -> Operation[Page[AlarmRow]]:
         """
         List alarms: ``GET /alarms``.
 
@@ -27,7 +30,7 @@ class Alarms(Area):
         reply = yield Request("GET", "/alarms", params)
         rows = [{**row, "deactivate_at": _unless_infinity(row.get("deactivate_at"))} for row in reply.rows]
         more = partial(self.list, page + 1, limit, activated) if has_next(reply, page, limit) else None
-        return Page(rows, more, ("node", "name", "activate_at"))
+        return Page(cast("list[AlarmRow]", rows), more, ("node", "name", "activate_at"))
 
     def deactivate(self, name: str, node: str | None = None) -> Operation[bool]:
         """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.multipart import upload
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import BackupRow
 from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxNotFoundError
 
@@ -17,7 +19,7 @@ _LONG = 600.0
 class Backups(NodesArea):
     """Backups on the disks of the nodes, EMQX 5.4 and newer."""
 
-    def export(self) -> Operation[Row]:
+    def export(self) -> Operation[BackupRow]:
         """
         Write a backup to the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/export``.
 
@@ -26,9 +28,9 @@ class Backups(NodesArea):
         self.broker.require("a backup over the API", 5, 4)
         # a second export makes a second file, which does no harm
         reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
-        return _row(reply.data)
+        return cast("BackupRow", _row(reply.data))
 
-    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[BackupRow]]:
         """
         List the backups on the disks of all nodes, EMQX 5.4 and newer: ``GET /data/files``.
 
@@ -38,7 +40,7 @@ class Backups(NodesArea):
         limit = limit or self.page_limit
         reply = yield Request("GET", "/data/files", self.query(page, limit))
         more = partial(self.list, page + 1, limit) if has_next(reply, page, limit) else None
-        return Page([_row(row) for row in reply.rows], more, ("node", "filename"))
+        return Page(cast("list[BackupRow]", [_row(row) for row in reply.rows]), more, ("node", "filename"))
 
     def download(self, filename: str, node: str | None = None) -> Operation[bytes]:
         """

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import cast
 
 from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.bans import FOREVER, NEWER_KINDS, read_kind, remarks, until_text
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, all_rows, path
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import BanRow
 from airflow_provider_emqx.exceptions import EmqxAlreadyExistsError, EmqxNotFoundError
 
 
 class Bans(Area):
     """Bans."""
 
-    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[BanRow]]:
         """
         List bans: ``GET /banned``.
 
@@ -24,11 +26,11 @@ class Bans(Area):
         limit = limit or self.page_limit
         reply = yield Request("GET", "/banned", self.query(page, limit))
         more = partial(self.list, page + 1, limit) if has_next(reply, page, limit) else None
-        return Page([self._row(row) for row in reply.rows], more, ("as", "who"))
+        return Page(cast("list[BanRow]", [self._row(row) for row in reply.rows]), more, ("as", "who"))
 
     def create(
         self, kind: str, who: str, until: datetime | None, reason: str = "", by: str = "airflow"
-    ) -> Operation[Row]:
+    ) -> Operation[BanRow]:
         """
         Ban, or change the ban that there is: ``POST /banned``. Live connections stay; kick them to end them.
 
@@ -45,7 +47,7 @@ class Bans(Area):
             # EMQX changes no ban: the old one has to go first
             yield from self.delete(kind, who)
             reply = yield request
-        return self._row(reply.row)
+        return cast("BanRow", self._row(reply.row))
 
     def delete(self, kind: str, who: str) -> Operation[bool | None]:
         """

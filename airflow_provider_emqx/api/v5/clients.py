@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, fits_path, path
 from airflow_provider_emqx.api.clientids import NEWER_FIELDS, client_ids, keepalive_seconds, subscriptions
@@ -19,6 +19,7 @@ from airflow_provider_emqx.api.filters import (
 )
 from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow, SubscriptionRows
 from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
@@ -66,7 +67,7 @@ class Clients(NodesArea):
         limit: int | None = None,
         filters: Mapping[str, Any] | None = None,
         fields: str | Sequence[str] | None = None,
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[ClientRow]]:
         """
         List clients, connected ones and kept sessions: ``GET /clients``.
 
@@ -90,9 +91,9 @@ class Clients(NodesArea):
         reply = yield Request("GET", "/clients", params, fields=looked_at)
         rows = kept(reply.rows, CLIENT_FILTERS, wanted)
         more = partial(self.list, page + 1, limit, filters, fields) if has_next(reply, page, limit) else None
-        return Page([_row(row, names) for row in rows], more, "clientid")
+        return Page(cast("list[ClientRow]", [_row(row, names) for row in rows]), more, "clientid")
 
-    def get(self, clientid: str) -> Operation[Row | None]:
+    def get(self, clientid: str) -> Operation[ClientRow | None]:
         """
         Read one client: ``GET /clients/{clientid}``. A kept session of a disconnected client is found as well.
 
@@ -102,7 +103,7 @@ class Clients(NodesArea):
             reply = yield Request("GET", path("clients", clientid))
         except EmqxNotFoundError:
             return None
-        return _row(reply.data, None)
+        return cast("ClientRow", _row(reply.data, None))
 
     def kick(self, clientid: str) -> Operation[bool | None]:
         """
@@ -145,7 +146,7 @@ class Clients(NodesArea):
             # the body can carry ids that no path can
             yield Request("POST", "/clients/kickout/bulk", json=list(clientids), repeatable=True)
 
-    def list_subscriptions(self, clientid: str) -> Operation[Rows]:
+    def list_subscriptions(self, clientid: str) -> Operation[SubscriptionRows]:
         """
         List one client's subscriptions: ``GET /clients/{clientid}/subscriptions``.
 
@@ -156,7 +157,7 @@ class Clients(NodesArea):
             reply = yield Request("GET", path("clients", clientid, "subscriptions"))
         except EmqxNotFoundError:
             return []
-        return [{"durable": None, **row} for row in reply.rows]
+        return cast("list[SubscriptionRow]", [{"durable": None, **row} for row in reply.rows])
 
     def subscribe(self, clientid: str, topics: str | Row | Sequence[str | Row]) -> Operation[Rows]:
         """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from airflow_provider_emqx.api.base import Operation, Request, Rows, path
+from typing import cast
+
+from airflow_provider_emqx.api.base import Operation, Request, path
+from airflow_provider_emqx.api.rows import ListenerRow, ListenerRows
 from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxNotFoundError, EmqxUnsupportedError
 
@@ -10,7 +13,7 @@ from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxNotFoundEr
 class Listeners(NodesArea):
     """Listeners."""
 
-    def list(self) -> Operation[Rows]:
+    def list(self) -> Operation[ListenerRows]:
         """
         List listeners: ``GET /listeners``.
 
@@ -19,7 +22,7 @@ class Listeners(NodesArea):
             node.
         """
         reply = yield Request("GET", "/listeners")
-        return reply.rows
+        return cast("list[ListenerRow]", reply.rows)
 
     def restart(self, listener: str, node: str | None = None) -> Operation[None]:
         """

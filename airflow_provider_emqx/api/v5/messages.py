@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row, Rows, path
 from airflow_provider_emqx.api.messages import is_delayed, message_row, published, read_rate
 from airflow_provider_emqx.api.names import matches, topic_filter, topic_name
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import MessageRow, PublishedRow, PublishedRows
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxConfigError,
@@ -28,7 +29,7 @@ class Messages(Area):
 
     def list_retained(
         self, page: int = 1, limit: int | None = None, pattern: str = "#"
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[MessageRow]]:
         """
         List retained messages: ``GET /mqtt/retainer/messages``.
 
@@ -53,9 +54,9 @@ class Messages(Area):
             ) from error
         rows = [row for row in reply.rows if matches(row["topic"], pattern)]
         more = partial(self.list_retained, page + 1, limit, pattern) if has_next(reply, page, limit) else None
-        return Page(rows, more, "topic")
+        return Page(cast("list[MessageRow]", rows), more, "topic")
 
-    def get_retained(self, topic: str) -> Operation[Row | None]:
+    def get_retained(self, topic: str) -> Operation[MessageRow | None]:
         """
         Read the message retained for one topic: ``GET /mqtt/retainer/message/{topic}``.
 
@@ -70,7 +71,7 @@ class Messages(Area):
             reply = yield Request("GET", path("mqtt", "retainer", "message", topic))
         except EmqxNotFoundError:
             return None
-        return reply.row
+        return cast("MessageRow", reply.row)
 
     def delete_retained(self, topic: str) -> Operation[bool | None]:
         """
@@ -89,7 +90,7 @@ class Messages(Area):
             return None
         return True
 
-    def list_delayed(self, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
+    def list_delayed(self, page: int = 1, limit: int | None = None) -> Operation[Page[MessageRow]]:
         """
         List messages published to ``$delayed/…`` that wait for their time: ``GET /mqtt/delayed/messages``.
 
@@ -100,9 +101,9 @@ class Messages(Area):
         limit = limit or self.page_limit
         reply = yield Request("GET", "/mqtt/delayed/messages", self.query(page, limit))
         more = partial(self.list_delayed, page + 1, limit) if has_next(reply, page, limit) else None
-        return Page(reply.rows, more, ("node", "msgid"))
+        return Page(cast("list[MessageRow]", reply.rows), more, ("node", "msgid"))
 
-    def get_delayed(self, node: str, msgid: str) -> Operation[Row | None]:
+    def get_delayed(self, node: str, msgid: str) -> Operation[MessageRow | None]:
         """
         Read one delayed message: ``GET /mqtt/delayed/messages/{node}/{msgid}``.
 
@@ -117,7 +118,7 @@ class Messages(Area):
         row = dict(reply.row)
         if row.get("payload") == "PAYLOAD_TOO_LARGE":  # what the broker says of more than 2,048 bytes
             del row["payload"]
-        return row
+        return cast("MessageRow", row)
 
     def delete_delayed(self, node: str, msgid: str) -> Operation[bool]:
         """
@@ -141,7 +142,7 @@ class Messages(Area):
         """
         return message_row(message, number)
 
-    def publish(self, message: Mapping[str, Any], repeatable: bool = False) -> Operation[Row]:
+    def publish(self, message: Mapping[str, Any], repeatable: bool = False) -> Operation[PublishedRow]:
         """
         Publish one message: ``POST /publish``.
 
@@ -153,9 +154,9 @@ class Messages(Area):
         """
         row = self.check(message)
         reply = yield Request("POST", "/publish", json=row, repeatable=repeatable)
-        return _result(row, reply.data)
+        return cast("PublishedRow", _result(row, reply.data))
 
-    def publish_many(self, messages: Sequence[Mapping[str, Any]]) -> Operation[Rows]:
+    def publish_many(self, messages: Sequence[Mapping[str, Any]]) -> Operation[PublishedRows]:
         """
         Publish up to 1,000 messages in one request: ``POST /publish/bulk``.
 
@@ -170,7 +171,7 @@ class Messages(Area):
         rows = [self.check(message, number) for number, message in enumerate(messages, 1)]
         if not rows:
             raise EmqxConfigError("there are no messages to publish")
-        return (yield from _batch(rows))
+        return cast("list[PublishedRow]", (yield from _batch(rows)))
 
     def retained_rate(self) -> Operation[float | None]:
         """

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Broker, Operation, Request, Row, Rows, path
 from airflow_provider_emqx.api.nodes import known_node
+from airflow_provider_emqx.api.rows import NodeRow, NodeRows
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxForbiddenError,
@@ -16,7 +19,7 @@ from airflow_provider_emqx.exceptions import (
 class Nodes(Area):
     """Nodes, their figures, the licence."""
 
-    def list(self) -> Operation[Rows]:
+    def list(self) -> Operation[NodeRows]:
         """
         List the nodes of the cluster: ``GET /nodes``.
 
@@ -24,9 +27,9 @@ class Nodes(Area):
             ``connections``, ``live_connections``, memory and load figures.
         """
         reply = yield Request("GET", "/nodes")
-        return reply.rows
+        return cast("list[NodeRow]", reply.rows)
 
-    def list_running(self) -> Operation[Rows]:
+    def list_running(self) -> Operation[NodeRows]:
         """
         List the running nodes with their versions, as quickly as the broker can: ``GET /nodes``.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
+from airflow_provider_emqx.api.base import Operation, Page, Request, path
 from airflow_provider_emqx.api.filters import (
     SUBSCRIPTION_FILTERS,
     TOPIC_FILTERS,
@@ -16,6 +16,7 @@ from airflow_provider_emqx.api.filters import (
 )
 from airflow_provider_emqx.api.names import split_share, topic_name
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import RouteRow, SubscriptionRow, TopicMetricsRow, TopicMetricsRows
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
 from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxNotFoundError
@@ -29,7 +30,7 @@ class Topics(NodesArea):
 
     def list_subscriptions(
         self, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[SubscriptionRow]]:
         """
         List subscriptions: ``GET /subscriptions``.
 
@@ -55,11 +56,11 @@ class Topics(NodesArea):
             else None
         )
         rows = kept(({"durable": None, **row} for row in reply.rows), SUBSCRIPTION_FILTERS, wanted)
-        return Page(rows, more, ("clientid", "topic"))
+        return Page(cast("list[SubscriptionRow]", rows), more, ("clientid", "topic"))
 
     def list(
         self, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[RouteRow]]:
         """
         List the subscribed topic filters of the cluster (its routes): ``GET /topics``.
 
@@ -75,9 +76,11 @@ class Topics(NodesArea):
         more = partial(self.list, page + 1, limit, filters) if has_next(reply, page, limit) else None
         # EMQX 4 shows no groups, and durable sessions have none either
         rows = ({**row, "node": row.get("node"), "topic": split_share(row["topic"])[1]} for row in reply.rows)
-        return Page(kept(rows, TOPIC_FILTERS, wanted), more, ("topic", "node", "session"))
+        return Page(
+            cast("list[RouteRow]", kept(rows, TOPIC_FILTERS, wanted)), more, ("topic", "node", "session")
+        )
 
-    def list_metrics(self) -> Operation[Rows]:
+    def list_metrics(self) -> Operation[TopicMetricsRows]:
         """
         List the topics that are measured, with their metrics: ``GET /mqtt/topic_metrics``.
 
@@ -85,9 +88,11 @@ class Topics(NodesArea):
             ``{"messages.in.count": 3, "messages.in.rate": 0.1, …}``.
         """
         reply = yield Request("GET", "/mqtt/topic_metrics")
-        return [metrics_row(row["topic"], row, row["metrics"]) for row in reply.rows]
+        return cast(
+            "list[TopicMetricsRow]", [metrics_row(row["topic"], row, row["metrics"]) for row in reply.rows]
+        )
 
-    def get_metrics(self, topic: str) -> Operation[Row | None]:
+    def get_metrics(self, topic: str) -> Operation[TopicMetricsRow | None]:
         """
         Read one topic's metrics: ``GET /mqtt/topic_metrics/{topic}``.
 
@@ -97,7 +102,7 @@ class Topics(NodesArea):
             reply = yield Request("GET", path("mqtt", "topic_metrics", topic_name(topic)))
         except EmqxNotFoundError:
             return None
-        return metrics_row(topic, reply.data, reply.data["metrics"])
+        return cast("TopicMetricsRow", metrics_row(topic, reply.data, reply.data["metrics"]))
 
     def register_metrics(self, topic: str) -> Operation[bool]:
         """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row, Rows, flag, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
 from airflow_provider_emqx.api.multipart import upload
 from airflow_provider_emqx.api.paging import has_next
+from airflow_provider_emqx.api.rows import AuthenticatorRow, AuthenticatorRows, UserRow
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
     EmqxBadRequestError,
@@ -34,7 +36,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class Users(Area):
     """Users of the authenticator that the connection names."""
 
-    def get_authenticator(self) -> Operation[Row | None]:
+    def get_authenticator(self) -> Operation[AuthenticatorRow | None]:
         """
         Read the authenticator that the connection names: ``GET /authentication/{id}``.
 
@@ -44,16 +46,16 @@ class Users(Area):
             reply = yield Request("GET", path("authentication", self.broker.authenticator))
         except EmqxNotFoundError:
             return None
-        return reply.row
+        return cast("AuthenticatorRow", reply.row)
 
-    def list_authenticators(self) -> Operation[Rows]:
+    def list_authenticators(self) -> Operation[AuthenticatorRows]:
         """
         List the ways in which clients can log in: ``GET /authentication``.
 
         :return: rows of ``id``, ``mechanism``, ``backend``, ``enable``, …, secrets masked by the broker.
         """
         reply = yield Request("GET", "/authentication")
-        return reply.rows
+        return cast("list[AuthenticatorRow]", reply.rows)
 
     def user_id_type(self) -> Operation[str]:
         """
@@ -74,7 +76,7 @@ class Users(Area):
         limit: int | None = None,
         is_superuser: bool | None = None,
         like: str | None = None,
-    ) -> Operation[Page[Row]]:
+    ) -> Operation[Page[UserRow]]:
         """
         List users: ``GET /authentication/{id}/users``.
 
@@ -105,13 +107,13 @@ class Users(Area):
         limit: int,
         is_superuser: bool | None,
         like: str | None,
-    ) -> Page[Row]:
+    ) -> Page[UserRow]:
         more = partial(self.list, page + 1, limit, is_superuser, like)
         if like is not None:
             rows = [row for row in rows if like in str(row["user_id"])]
-        return Page(rows, more if has_next(reply, page, limit) else None, "user_id")
+        return Page(cast("list[UserRow]", rows), more if has_next(reply, page, limit) else None, "user_id")
 
-    def get(self, user_id: str) -> Operation[Row | None]:
+    def get(self, user_id: str) -> Operation[UserRow | None]:
         """
         Read one user: ``GET /authentication/{id}/users/{user_id}``.
 
@@ -122,9 +124,9 @@ class Users(Area):
         except EmqxNotFoundError as error:
             self._require_authenticator(error)
             return None
-        return reply.row
+        return cast("UserRow", reply.row)
 
-    def create(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    def create(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[UserRow]:
         """
         Create one user: ``POST /authentication/{id}/users``.
 
@@ -145,9 +147,11 @@ class Users(Area):
         except (EmqxNotFoundError, EmqxBadRequestError) as error:
             self._require_authenticator(error)
             raise
-        return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
+        return cast(
+            "UserRow", {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
+        )
 
-    def update(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[Row]:
+    def update(self, user_id: str, password: str, is_superuser: bool = False) -> Operation[UserRow]:
         """
         Set a user's password and superuser flag: ``PUT /authentication/{id}/users/{user_id}``.
 
@@ -162,7 +166,9 @@ class Users(Area):
         except EmqxNotFoundError as error:
             self._require_authenticator(error)
             raise
-        return {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
+        return cast(
+            "UserRow", {"user_id": user_id, "is_superuser": is_superuser} if reply.data is None else reply.row
+        )
 
     def delete(self, user_id: str) -> Operation[bool | None]:
         """
