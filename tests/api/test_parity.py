@@ -27,7 +27,7 @@ INNER = {
         "messages.retained_rate",
     ),
     *("nodes.require", "nodes.list_running", "users.has_bulk_upsert", "users.upsert", "users.upsert_many"),
-    *("users.create_many", "users.no_superusers", "users.user_id_type"),
+    *("rule_engine.outputs", "users.create_many", "users.no_superusers", "users.user_id_type"),
 }
 
 
