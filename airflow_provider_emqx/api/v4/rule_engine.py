@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from airflow_provider_emqx.api.base import Operation, Request, Row, flag, path
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.api.v5 import rule_engine as v5
@@ -25,11 +23,10 @@ class RuleEngine(v5.RuleEngine):
 
     _instead = "Actions are parts of the rules there, and connectors are its resources"
 
-    def outputs(self, rule: Row) -> Iterator[tuple[str, str]]:
+    def outputs(self, rule: Row) -> list[tuple[str, str]]:
         """List the resources that a rule sends data to."""
-        for action in rule.get("actions") or ():
-            if resource := (action.get("params") or {}).get("$resource"):
-                yield "connector", str(resource)
+        resources = ((action.get("params") or {}).get("$resource") for action in rule.get("actions") or ())
+        return [("connector", str(resource)) for resource in resources if resource]
 
     def set_rule_enabled(self, rule_id: str, enabled: bool) -> Operation[Row]:
         """

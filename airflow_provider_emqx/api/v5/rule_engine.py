@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 from airflow_provider_emqx.api.area import Area
@@ -45,16 +44,15 @@ class RuleEngine(Area):
             return None
         return self._rule(reply.row)
 
-    def outputs(self, rule: Row) -> Iterator[tuple[str, str]]:
+    def outputs(self, rule: Row) -> list[tuple[str, str]]:
         """
         List what a rule sends data to; built-in functions, such as republish, need no connection.
 
         :param rule: as of :meth:`get_rule`.
         :return: kind and id, as :meth:`get_integration` takes them.
         """
-        for action in rule.get("actions") or ():
-            if isinstance(action, str) and ":" in action:
-                yield "action", action
+        actions = rule.get("actions") or ()
+        return [("action", action) for action in actions if isinstance(action, str) and ":" in action]
 
     def set_rule_enabled(self, rule_id: str, enabled: bool) -> Operation[Row]:
         """
