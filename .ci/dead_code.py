@@ -16,6 +16,7 @@ from vulture.core import Item
 PACKAGE = Path("airflow_provider_emqx")
 USERS = ["tests", ".ci", "example_dags"]
 PUBLIC = (
+    "api/rows.py",
     "exceptions.py",
     "hooks",
     "links.py",
