@@ -489,5 +489,5 @@ NO_OPERATIONS = frozenset(
     {"close", "get_conn", "run", "rows", "settled_rows", "run_many", "run_each", "run_all", "stop",
      "async_client", "async_settings", "get_connection",
      "aget_connection", "get_connections", "get_hook", "aget_hook", "get_connection_form_widgets",
-     "get_ui_field_behaviour", "mqtt"}
+     "get_ui_field_behaviour", "mqtt", "arun", "arows", "aclose"}
 )  # fmt: skip
