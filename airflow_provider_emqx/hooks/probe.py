@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request
 from airflow_provider_emqx.api.generations import api_of
@@ -17,6 +17,9 @@ from airflow_provider_emqx.client.identity import identify
 from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.client.sync import SyncClient
 from airflow_provider_emqx.exceptions import EmqxForbiddenError, EmqxTimeoutError
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.client.mqtt import MqttClient
 
 T = TypeVar("T")
 
@@ -79,14 +82,15 @@ def probe_mqtt(settings: Settings) -> str:
         read_timeout=min(settings.read_timeout, _READ),
     )
 
-    async def connect() -> None:
-        async with MqttClient(quick, f"airflow-test-{token_hex(4)}"):
-            pass
-
     # in a thread of its own: the caller's may have an event loop that runs
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, connect()).result()
+        thread.submit(asyncio.run, _connect(MqttClient(quick, f"airflow-test-{token_hex(4)}"))).result()
     return f"MQTT 5 at {quick.url}"
+
+
+async def _connect(client: MqttClient) -> None:
+    async with client:
+        pass
 
 
 def _within(until: float, operation: Operation[T]) -> Generator[Request, Reply, T]:
