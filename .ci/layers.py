@@ -26,20 +26,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     # a double that shared code with what it doubles would share its mistakes; archives are held to recorded ones
     "testing": {"archives"},
     "api": {"arguments", "exceptions"},
-    "client": {"api", "arguments", "exceptions", ""},
+    "outcomes": {"exceptions"},
+    "client": {"api", "arguments", "exceptions", "outcomes", ""},
 }
-MAY_IMPORT["hooks"] = {"client", "get_provider_info", *MAY_IMPORT["client"]}
-MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["conditions"] = {"client", "files", *MAY_IMPORT["client"]}
-MAY_IMPORT["provisioning"] = {"archives", "files", "hooks", *MAY_IMPORT["hooks"]}
-MAY_IMPORT["triggers"] = {"conditions", "files", "hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["provisioning"] = {"archives", "client", "files", *MAY_IMPORT["client"]}
+MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
+MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["triggers"] = {"conditions", "hooks", *MAY_IMPORT["hooks"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
     MAY_IMPORT[_top] = {"hidden", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
 # a transfer is an operator with a source of another kind
 MAY_IMPORT["transfers"].add("operators")
-
-#: The one way up: ``EmqxHook.provision_users`` is a front, for DAG authors, of what lies above the hook.
-MAY_IMPORT_LATE = {"hooks": {"provisioning"}}
 
 #: Never imported at module level: a DAG file that is parsed again and again would pay for it each time.
 LATE = {"aiohttp", "bcrypt", "http", "paho", "pyarrow", "requests", "socket", "ssl", "tenacity", "urllib3"}
@@ -99,8 +97,7 @@ def _problem(package: str, part: str, name: str, at_import: bool) -> str | None:
         target = rest.partition(".")[0]
         # "from package import __version__" names no layer.
         target = "" if target == "__version__" else target
-        allowed = MAY_IMPORT[part] | (set() if at_import else MAY_IMPORT_LATE.get(part, set()))
-        if target != part and target not in allowed:
+        if target != part and target not in MAY_IMPORT[part]:
             return f"{part or package} must not import {target or package}: imports point down only"
     elif top == "airflow":
         if part in ("api", "get_provider_info", "testing"):

@@ -118,8 +118,8 @@ def _source(cls: type) -> str:
     for kind in re.findall(r"get_\{section\}", source):
         source += "".join(f"hook.{kind.replace('{section}', s)}(" for s in ("stats", "metrics", "rates"))
     # and what the work is handed on to
-    for name in re.findall(r"from airflow_provider_emqx\.provisioning\.(\w+) import", source):
-        source += inspect.getsource(module(f"provisioning.{name}"))
+    for name in re.findall(r"from airflow_provider_emqx\.((?:provisioning|operators)\.\w+) import", source):
+        source += inspect.getsource(module(name))
     verb = getattr(cls, "_verb", None)
     return source + (f"clients.{verb}(" if verb else "")
 

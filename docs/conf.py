@@ -50,6 +50,8 @@ def public_modules() -> list[str]:
         *listed["hooks"],
         # what the hook can do is in one class per area of the API
         *(f"airflow_provider_emqx.hooks.{area}" for area in ("clients", "topics", "auth", "cluster")),
+        # and what runs the operations of all areas
+        "airflow_provider_emqx.client.session",
         *listed["operators"],
         *listed["sensors"],
         *listed["triggers"],

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_emqx.api.rows import AclRuleRow, AclSubjectRow, AuthenticatorRow, BanRow, UserRow
-from airflow_provider_emqx.hooks.area import Area
+from airflow_provider_emqx.client.session import Session
 
 Subject = str | Mapping[str, str] | tuple[str, str]
 
 
-class AuthMethods(Area):
+class AuthMethods(Session):
     """Users, ACL rules, bans."""
 
     def list_authenticators(self) -> Iterator[AuthenticatorRow]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Row, fits_path
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow
+from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import EmqxError, EmqxStoppedError
-from airflow_provider_emqx.hooks.area import UNADDRESSABLE, Area, told_as
+from airflow_provider_emqx.outcomes import UNADDRESSABLE, told_as
 
 #: clients in one bulk request; the broker asks every node for each of them
 _KICK_CHUNK = 1_000
@@ -16,7 +17,7 @@ _KICK_CHUNK = 1_000
 _LOOKS = (0.0, 0.2, 0.4, 0.8, 1.6)
 
 
-class ClientMethods(Area):
+class ClientMethods(Session):
     """MQTT clients: list, read, kick, subscribe."""
 
     def list_clients(self, fields: str | Sequence[str] | None = None, **filters: Any) -> Iterator[ClientRow]:

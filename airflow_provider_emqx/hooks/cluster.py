@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Row
 from airflow_provider_emqx.api.rows import AlarmRow, BackupRow, ListenerRow, NodeRow
-from airflow_provider_emqx.hooks.area import Area
+from airflow_provider_emqx.client.session import Session
 
 
-class ClusterMethods(Area):
+class ClusterMethods(Session):
     """Nodes, figures, alarms, listeners, rules, backups, evacuation."""
 
     def list_nodes(self) -> Iterator[NodeRow]:

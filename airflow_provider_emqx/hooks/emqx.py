@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_emqx.api.base import Broker, Operation, Page, R
-from airflow_provider_emqx.client.stopping import Stop
+from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import (
-    EmqxAuthError,
     EmqxConfigError,
-    EmqxConnectionError,
-    EmqxError,
-    EmqxNotReadyError,
-    EmqxRateLimitError,
-    EmqxServerError,
-    EmqxStoppedError,
 )
-from airflow_provider_emqx.hooks.area import FEW
 from airflow_provider_emqx.hooks.auth import AuthMethods
 from airflow_provider_emqx.hooks.clients import ClientMethods
 from airflow_provider_emqx.hooks.cluster import ClusterMethods
@@ -33,12 +23,9 @@ from airflow_provider_emqx.hooks.topics import TopicMethods
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_provider_emqx.api.v5.api import Api
     from airflow_provider_emqx.client.aio import AsyncClient
-    from airflow_provider_emqx.client.background import Background
     from airflow_provider_emqx.client.mqtt import MqttClient
     from airflow_provider_emqx.client.settings import Settings
-    from airflow_provider_emqx.client.sync import SyncClient
     from airflow_provider_emqx.provisioning.outcomes import Outcome
 
 T = TypeVar("T")
@@ -87,50 +74,12 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         rate_limit: float | None = None,
         retry_unsafe: bool = False,
     ) -> None:
-        super().__init__()
+        BaseHook.__init__(self)
+        Session.__init__(self)
         self.emqx_conn_id = emqx_conn_id
         self.user_id_type = user_id_type
         self.rate_limit = rate_limit
         self.retry_unsafe = retry_unsafe
-        self.stopping = Stop()
-        self._client: SyncClient | None = None
-        self._background: Background | None = None
-        self._async_client: AsyncClient | None = None
-
-    def __enter__(self) -> EmqxHook:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def stop(self) -> None:
-        """
-        Send nothing more: after the request under way every method raises
-        :class:`~airflow_provider_emqx.exceptions.EmqxStoppedError`. May be called from a signal handler.
-        """
-        self.stopping.asked = True
-
-    def close(self) -> None:
-        """Close the session's connections. The next call opens a new one."""
-        if self._background is not None:
-            self._background.close()
-            self._background = None
-        if self._client is not None:
-            self._client.close()
-
-    async def __aenter__(self) -> EmqxHook:
-        await self._opened()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections of :meth:`arun` and :meth:`arows`, and those of the session."""
-        client, self._async_client = self._async_client, None
-        if client is not None:
-            await client.close()
-        self.close()
 
     # ------------------------------------------------------------------ connection and client
 
@@ -176,14 +125,6 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         if settings.mqtt is not None and settings.mqtt.password:
             mask_secret(settings.mqtt.password)
         return settings
-
-    def get_conn(self) -> SyncClient:
-        """Give the client that this hook's methods use."""
-        if self._client is None:
-            from airflow_provider_emqx.client.sync import SyncClient
-
-            self._client = SyncClient(self.settings, self.stopping)
-        return self._client
 
     async def async_settings(self) -> Settings:
         """Look up the connection without blocking the event loop, once: :attr:`settings` has it from then on."""
@@ -248,21 +189,6 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             yield client
 
     @property
-    def broker(self) -> Broker:
-        """What is known of the broker: generation, version, authenticator. Asked once."""
-        return self.api.broker
-
-    @property
-    def api(self) -> Api:
-        """
-        The broker's operations, area by area: what they return is run by :meth:`run`, or awaited by :meth:`arun`.
-
-        At first use the broker is asked which EMQX it is; within ``async with`` that has been done.
-        """
-        client = self._async_client
-        return client.api if client is not None and client.is_identified else self.get_conn().api
-
-    @property
     def api_version(self) -> str:
         """Generation of the broker's API: ``"v4"`` or ``"v5"``."""
         return self.broker.generation
@@ -271,149 +197,6 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     def emqx_version(self) -> str | None:
         """Version of the broker, as ``"5.8.9"``, or ``None`` where the API key may not see it."""
         return self.broker.version_text or None
-
-    def run(self, operation: Operation[T]) -> T:
-        """
-        Run an operation of :attr:`api`.
-
-        :param operation: as ``hook.api.clients.get("dev-1")``.
-        :return: the operation's result.
-        """
-        return self.get_conn().run(operation)
-
-    async def arun(self, operation: Operation[T]) -> T:
-        """
-        Run an operation of :attr:`api` in an event loop, for ``async`` tasks and triggers.
-
-        .. code-block:: python
-
-            async with EmqxHook() as hook:
-                user = await hook.arun(hook.api.users.get("dev-1"))
-
-        Any number of coroutines may do so at the same time; 32 requests are in flight at most.
-
-        :param operation: as of :meth:`run`.
-        :return: the operation's result.
-        """
-        client = await self._opened()
-        return await client.run(operation)
-
-    async def arows(self, operation: Operation[Page[R]]) -> AsyncIterator[R]:
-        """
-        Walk a listing operation of :attr:`api` in an event loop:
-        ``async for user in hook.arows(hook.api.users.list())``.
-
-        :param operation: as of :meth:`rows`.
-        :return: an iterator over the rows, each one once.
-        """
-        client = await self._opened()
-        async for row in client.rows(operation):
-            yield row
-
-    async def _opened(self) -> AsyncClient:
-        """Return the client of this event loop, which knows which EMQX it talks to."""
-        if self._async_client is None:
-            from airflow_provider_emqx.client.aio import AsyncClient
-
-            settings = await self.async_settings()
-            # another coroutine may have been here meanwhile
-            if self._async_client is None:
-                self._async_client = AsyncClient(settings)
-        await self._async_client.identify()
-        return self._async_client
-
-    def rows(self, operation: Operation[Page[R]]) -> Iterator[R]:
-        """
-        Walk a listing operation of :attr:`api`, page by page.
-
-        :param operation: reads the first page.
-        :return: a lazy iterator over the rows, each one once.
-        """
-        return self.get_conn().rows(operation)
-
-    def settled_rows(self, make: Callable[[], Operation[Page[R]]]) -> Iterator[R]:
-        """
-        Walk a listing operation of :attr:`api` until two listings are the same, five times at most; one of a single
-        page is read once. For what decides by a listing whom to delete, kick or leave out: while others delete, rows
-        move to pages that were read already.
-
-        :param make: makes the operation that reads the first page.
-        :return: a lazy iterator over all rows that were met, each one once.
-        """
-        return self.get_conn().settled_rows(make)
-
-    @property
-    def listing_moved(self) -> bool | None:
-        """
-        Whether a listing that was read to its end changed meanwhile, so that rows may be missing from it. ``None``
-        where that is not known: filtered rows on several pages, which the broker does not count.
-        """
-        return self.get_conn().listing_moved
-
-    def run_many(self, operations: Iterable[Operation[T]]) -> Generator[T | EmqxError]:
-        """
-        Run many operations, 32 at a time, over connections that the hook keeps. Works in a running event loop too,
-        which it holds up as every method of the hook does.
-
-        :param operations: any number of operations; read as they are run.
-        :return: results in the order of the operations; an error stands in its result's place. A generator: close it if
-            it is not read to its end.
-        """
-        waiting = iter(operations)
-        while block := list(islice(waiting, _BLOCK)):
-            early: dict[int, T | EmqxError] = {}
-            due = 0
-            with closing(self._in_background().run_each(block, lambda result: False)) as results:
-                for index, result in results:
-                    early[index] = result
-                    while due in early:
-                        yield early.pop(due)
-                        due += 1
-
-    def run_each(self, operations: Iterable[tuple[K, Operation[T]]]) -> Generator[tuple[K, T | EmqxError]]:
-        """
-        Run many operations as :meth:`run_many` does, and yield what became of each as soon as it has happened.
-
-        :param operations: any number of operations, each with a key to know it by; read as they are run.
-        :return: an iterator over keys and results, in any order; an error stands in its result's place. A generator:
-            close it if it is not read to its end.
-        :raises EmqxError: an error that says nothing of one operation alone, such as a broker that is away or a key
-            that is refused; after it none is begun, and it is raised when all that were under way are yielded.
-        :raises EmqxStoppedError: in the same way, if the hook was stopped.
-        """
-        waiting = iter(operations)
-        failure: EmqxError | None = None
-        while failure is None and (block := list(islice(waiting, _BLOCK))):
-            keys = [key for key, _ in block]
-            if len(block) > FEW:
-                results = self._in_background().run_each([operation for _, operation in block], _ends_all)
-            else:
-                results = self._one_by_one(operation for _, operation in block)
-            with closing(results):
-                for index, result in results:
-                    if _ends_all(result):
-                        failure = failure or result
-                    if not isinstance(result, EmqxStoppedError):
-                        yield keys[index], result
-        if failure is not None:
-            raise failure
-
-    def _one_by_one(self, operations: Iterable[Operation[T]]) -> Generator[tuple[int, T | EmqxError]]:
-        for index, operation in enumerate(operations):
-            try:
-                result: T | EmqxError = self.run(operation)
-            except EmqxError as error:
-                result = error
-            yield index, result
-            if _ends_all(result):
-                return
-
-    def _in_background(self) -> Background:
-        from airflow_provider_emqx.client.background import Background
-
-        if self._background is None:
-            self._background = Background(self.settings, self.api, self.get_conn().base, self.stopping)
-        return self._background
 
     # ------------------------------------------------------------------ connection test and raw requests
 
@@ -524,13 +307,3 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             acl_rules=() if acl_rules is None else acl_rules,
         )
         return provision_users(self, rows, plan, strip)
-
-
-def _ends_all(result: object) -> TypeGuard[EmqxError]:
-    """Tell whether a result is an error that the next operation would have as well."""
-    if isinstance(result, EmqxServerError):
-        # a 500 may come of what one operation asks for
-        return result.status in (502, 503, 504)
-    return isinstance(
-        result, (EmqxStoppedError, EmqxConnectionError, EmqxNotReadyError, EmqxRateLimitError, EmqxAuthError)
-    )

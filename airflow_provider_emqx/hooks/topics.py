@@ -15,6 +15,7 @@ from airflow_provider_emqx.api.rows import (
     SubscriptionRow,
     TopicMetricsRow,
 )
+from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxForbiddenError,
@@ -23,8 +24,8 @@ from airflow_provider_emqx.exceptions import (
     EmqxStoppedError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.hooks.area import Area, told_as
 from airflow_provider_emqx.hooks.retained import DEFAULT_RATE, RetainedPace
+from airflow_provider_emqx.outcomes import told_as
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ T = TypeVar("T")
 _NOT_NOW = "failed_to_dispatch"
 
 
-class TopicMethods(Area):
+class TopicMethods(Session):
     """Subscriptions, publishing, topic metrics, retained and delayed messages."""
 
     def list_subscriptions(self, **filters: Any) -> Iterator[SubscriptionRow]:

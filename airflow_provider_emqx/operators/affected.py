@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import open_report
-from airflow_provider_emqx.hooks.area import FAILED, UNKNOWN, told_as
 from airflow_provider_emqx.operators.base import (
     MOST_LISTED,
     BaseEmqxOperator,
@@ -18,7 +18,7 @@ from airflow_provider_emqx.operators.base import (
     keep_result,
     named,
 )
-from airflow_provider_emqx.provisioning.plan import limit
+from airflow_provider_emqx.outcomes import FAILED, UNKNOWN, told_as
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

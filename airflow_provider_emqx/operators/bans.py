@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.hooks.area import UNADDRESSABLE
 from airflow_provider_emqx.operators.affected import (
     Affected,
     BaseActingOperator,
@@ -16,6 +15,7 @@ from airflow_provider_emqx.operators.affected import (
     check_limit,
 )
 from airflow_provider_emqx.operators.base import boolean, is_dry_run, named, seconds, texts
+from airflow_provider_emqx.outcomes import UNADDRESSABLE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.hooks.area import FAILED, UNADDRESSABLE
 from airflow_provider_emqx.operators.affected import (
     Affected,
     BaseActingOperator,
@@ -23,6 +22,7 @@ from airflow_provider_emqx.operators.base import (
     texts,
 )
 from airflow_provider_emqx.operators.listing import write_rows
+from airflow_provider_emqx.outcomes import FAILED, UNADDRESSABLE
 
 if TYPE_CHECKING:
     import os

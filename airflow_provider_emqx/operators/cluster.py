@@ -83,7 +83,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Export, download, check, write, and delete what is too old."""
-        from airflow_provider_emqx.provisioning.backup import Store, take
+        from airflow_provider_emqx.operators.backup_store import Store, take
 
         self.check()
         keep, keep_on_broker = whole("keep", self.keep), whole("keep_on_broker", self.keep_on_broker)
@@ -215,7 +215,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
     def check(self) -> None:
         """Refuse sections that no broker has, and a file of another form."""
-        from airflow_provider_emqx.provisioning.history import check_name
+        from airflow_provider_emqx.operators.metrics_history import check_name
 
         sections = texts("sections", self.sections)
         known = ("stats", "metrics", "rates", "topic_metrics")
@@ -228,7 +228,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, append."""
-        from airflow_provider_emqx.provisioning.history import History
+        from airflow_provider_emqx.operators.metrics_history import History
 
         self.check()
         sections, names = texts("sections", self.sections), texts("names", self.names)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hidden import HiddenField, plain
-from airflow_provider_emqx.hooks.area import UNADDRESSABLE
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
     MOST_LISTED,
@@ -21,6 +20,7 @@ from airflow_provider_emqx.operators.base import (
     told_on_failure,
 )
 from airflow_provider_emqx.operators.listing import write_rows
+from airflow_provider_emqx.outcomes import UNADDRESSABLE
 
 if TYPE_CHECKING:
     import os

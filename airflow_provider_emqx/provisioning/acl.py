@@ -38,7 +38,7 @@ from airflow_provider_emqx.provisioning.report import (
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 _SUBJECTS = ("username", "clientid")
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
@@ -161,7 +161,7 @@ class Rows:
 
 
 def provision(
-    hook: EmqxHook, source: Source, plan: AclPlan, push: Callable[[dict[str, Any]], None]
+    hook: Session, source: Source, plan: AclPlan, push: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """
     Write the rules of a source.
@@ -232,7 +232,7 @@ def provision(
         return summary()
 
 
-def _written(hook: EmqxHook, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subject, str, str]]:
+def _written(hook: Session, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subject, str, str]]:
     """Write each subject; yield it with outcome and reason as soon as it has one."""
     skipped: deque[Subject] = deque()
 

@@ -17,7 +17,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.hooks.area import UNADDRESSABLE
+from airflow_provider_emqx.outcomes import UNADDRESSABLE
 from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.check import Checked, Checker
@@ -43,7 +43,7 @@ from airflow_provider_emqx.provisioning.target import Target, hashing_of, user_i
 from airflow_provider_emqx.provisioning.writing import Writer
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Run:
     :param expected: tells how many rows there will be, about; ``None`` if that is not known.
     """
 
-    def __init__(self, hook: EmqxHook, plan: Plan, expected: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(self, hook: Session, plan: Plan, expected: Callable[[], int | None] = lambda: None) -> None:
         self.hook = hook
         self.plan = plan
         self._expected = expected
@@ -351,7 +351,7 @@ class Run:
         tell_rate(hook, rows, at_once=1 if writer.one_each else pace.most, more=" and ".join(more))
 
 
-def provision_users(hook: EmqxHook, rows: Any, plan: Plan, strip: bool | None = None) -> Iterator[Outcome]:
+def provision_users(hook: Session, rows: Any, plan: Plan, strip: bool | None = None) -> Iterator[Outcome]:
     """
     Provision users and give what became of each row, and of each user that no row names.
 

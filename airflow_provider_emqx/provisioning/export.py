@@ -14,7 +14,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location, replacing
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 _NAMES = ("user_id", "is_superuser")
 _BLOCK = 1_000
@@ -32,7 +32,7 @@ def check_name(target: Location) -> str:
     return name
 
 
-def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = None) -> dict[str, Any]:
+def export_users(hook: Session, target: Location, is_superuser: bool | None = None) -> dict[str, Any]:
     """
     List the users into a file.
 
@@ -43,7 +43,7 @@ def export_users(hook: EmqxHook, target: Location, is_superuser: bool | None = N
     :raises EmqxConfigError: if the file cannot be written.
     """
     name = check_name(target)
-    users = hook.list_users(is_superuser)
+    users = hook.rows(hook.api.users.list(is_superuser=is_superuser))
     # a broker that cannot be asked leaves the file of the last time alone
     first = list(islice(users, _BLOCK))
     count, superusers = 0, 0

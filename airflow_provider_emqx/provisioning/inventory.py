@@ -20,7 +20,7 @@ from airflow_provider_emqx.provisioning.check import User
 from airflow_provider_emqx.provisioning.plan import PRUNING
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
     from airflow_provider_emqx.provisioning.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Inventory:
     :param plan: its scope and its protected users count, if it is for a synchronisation.
     """
 
-    def __init__(self, hook: EmqxHook, plan: Plan) -> None:
+    def __init__(self, hook: Session, plan: Plan) -> None:
         self._hook = hook
         self._plan = plan
         self._ids: IdSet | None = None

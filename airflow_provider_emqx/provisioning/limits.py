@@ -6,12 +6,12 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 log = logging.getLogger(__name__)
 
 
-def tell_rate(hook: EmqxHook, count: int | None, what: str = "row", at_once: int = 1, more: str = "") -> None:
+def tell_rate(hook: Session, count: int | None, what: str = "row", at_once: int = 1, more: str = "") -> None:
     """
     Log what the connection's ``rate_limit`` means for a run; without one, nothing.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.exceptions import EmqxError
-from airflow_provider_emqx.hooks.area import UNADDRESSABLE
+from airflow_provider_emqx.outcomes import UNADDRESSABLE
 from airflow_provider_emqx.provisioning.chunks import Chunk
 
 WRITTEN, DELETED, SKIPPED, REJECTED = "written", "deleted", "skipped", "rejected"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_emqx.api.acl import read_rules
+from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.provisioning.shards import Shard
@@ -43,7 +43,7 @@ class Terms:
     def __post_init__(self) -> None:
         if self.on_rejected not in ("report", "fail"):
             raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
-        limit(self.max_rejected, 1)
+        limit(self.max_rejected, 1, "max_rejected")
 
 
 @dataclass(frozen=True)
@@ -163,36 +163,3 @@ def texts(name: str, given: str | Sequence[Any] | None, or_empty: bool = False) 
             f"{name} must be text or a list of texts{'' if or_empty else ', none of them empty'}"
         )
     return several
-
-
-def limit(given: float | str | None, of: int, name: str = "max_rejected") -> int | None:
-    """
-    Read a limit that is a count or a share.
-
-    :param given: a count as ``5`` or ``"5"``, a share as ``0.05`` or ``"5%"``, or ``None`` for no limit.
-    :param of: what a share is taken of.
-    :param name: of the argument, for the error.
-    :return: the count, rounded down.
-    :raises EmqxConfigError: also for empty text: a template without a value would take the limit away.
-    """
-    if given is None:
-        return None
-    if isinstance(given, str) and not given:
-        raise EmqxConfigError(f"{name} has no value; give a count or a share, or leave it out")
-    # True and False are numbers to float()
-    text = "" if isinstance(given, bool) else str(given).strip()
-    try:
-        if text.endswith("%"):
-            share = float(text[:-1]) / 100
-        elif text.isdecimal():
-            return int(text)
-        else:
-            share = float(text)
-        if not 0 <= share <= 1:
-            raise ValueError
-    except ValueError:
-        raise EmqxConfigError(
-            f"{name} must be a count, as 5, or a share, as 0.05 or '5%', not {given!r}"
-        ) from None
-    # 5% of 100 is 5, although 0.05 * 100 is a little more than 5
-    return math.floor(round(share * of, 6))

@@ -15,7 +15,7 @@ from airflow_provider_emqx.provisioning.outcomes import Done, Outcome
 from airflow_provider_emqx.provisioning.plan import Plan
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Progress:
         self._store.delete(KEY)
 
 
-def fingerprint(hook: EmqxHook, files: Sequence[Location], how: Format, plan: Plan) -> str | None:
+def fingerprint(hook: Session, files: Sequence[Location], how: Format, plan: Plan) -> str | None:
     """
     Tell one piece of work from another.
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from airflow_provider_emqx.api.salts import NOT_CARRIED
+from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location, open_report
@@ -25,7 +26,7 @@ from airflow_provider_emqx.provisioning.outcomes import (
     Outcome,
     shown,
 )
-from airflow_provider_emqx.provisioning.plan import Terms, limit
+from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.progress import Progress, plus
 
 log = logging.getLogger(__name__)
@@ -424,7 +425,7 @@ def judge(tally: Tally, read: int, terms: Terms) -> str | None:
         return None
     if tally.rejected == read:
         return f"all {read:,} rows of the source were rejected"
-    allowed = limit(terms.max_rejected, read)
+    allowed = limit(terms.max_rejected, read, "max_rejected")
     if allowed is None and terms.on_rejected == "fail":
         allowed = 0
     if allowed is None or tally.rejected <= allowed:

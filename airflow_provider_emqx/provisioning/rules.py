@@ -17,7 +17,7 @@ from airflow_provider_emqx.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
     from airflow_provider_emqx.provisioning.check import User
 
 
@@ -41,7 +41,7 @@ def read(given: object) -> list[dict[str, Any]]:
         raise EmqxConfigError(f"acl: {error.message}") from None
 
 
-def ensure_for_all(hook: EmqxHook, rules: Sequence[Mapping[str, Any]]) -> bool:
+def ensure_for_all(hook: Session, rules: Sequence[Mapping[str, Any]]) -> bool:
     """
     Put rules before those that all clients have, unless they stand there already.
 
@@ -50,15 +50,15 @@ def ensure_for_all(hook: EmqxHook, rules: Sequence[Mapping[str, Any]]) -> bool:
     :return: whether anything had to be changed.
     """
     wanted = read_rules(rules)
-    there = hook.list_acl_rules("all")
+    there = hook.run(hook.api.acl.list("all"))
     if there[: len(wanted)] == wanted:
         return False
-    hook.add_acl_rules("all", wanted, "first")
+    hook.run(hook.api.acl.add("all", wanted, "first"))
     return True
 
 
 def write(
-    hook: EmqxHook, kind: str, users: Mapping[int, User], only_absent: bool
+    hook: Session, kind: str, users: Mapping[int, User], only_absent: bool
 ) -> tuple[dict[int, list[AclRuleRow]], set[int], dict[int, str]]:
     """
     Replace the rules of users who are to be written next.
@@ -102,7 +102,7 @@ def write(
     return replaced, there, refused
 
 
-def put_back(hook: EmqxHook, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:
+def put_back(hook: Session, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:
     """
     Give users who could not be written the rules that they had before.
 

@@ -15,7 +15,7 @@ from airflow_provider_emqx.files import Location, exists, open_to_read, replacin
 from airflow_provider_emqx.provisioning.check import User
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class State:
     :raises EmqxConfigError: if the file belongs to another broker, was made with another pepper, or is damaged.
     """
 
-    def __init__(self, location: Location, pepper: str, hook: EmqxHook) -> None:
+    def __init__(self, location: Location, pepper: str, hook: Session) -> None:
         self._location = location
         self._key = hashlib.blake2b(pepper.encode(), digest_size=32).digest()
         broker = hook.broker

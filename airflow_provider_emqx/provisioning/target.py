@@ -8,7 +8,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.hashing import Algorithm
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 
 class Target:
@@ -18,7 +18,7 @@ class Target:
     :param hook: of the broker.
     """
 
-    def __init__(self, hook: EmqxHook) -> None:
+    def __init__(self, hook: Session) -> None:
         self._hook = hook
 
     @property
@@ -95,7 +95,7 @@ class Made:
         return f"of {len(self._hash)} characters {'with' if self._salted else 'without'} a salt"
 
 
-def user_id_type(hook: EmqxHook) -> str:
+def user_id_type(hook: Session) -> str:
     """
     Ask what users are keyed by, ``"username"`` or ``"clientid"``.
 
@@ -114,7 +114,7 @@ def user_id_type(hook: EmqxHook) -> str:
     return kind
 
 
-def hashing_of(hook: EmqxHook) -> tuple[Algorithm | None, str]:
+def hashing_of(hook: Session) -> tuple[Algorithm | None, str]:
     """
     Ask how the broker hashes passwords.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.hooks.area import UNADDRESSABLE
+from airflow_provider_emqx.outcomes import UNADDRESSABLE
 from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.outcomes import KEPT, PRUNED, Done, Outcome
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
@@ -25,13 +25,13 @@ from airflow_provider_emqx.provisioning.report import (
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 log = logging.getLogger(__name__)
 
 
 def provision(
-    hook: EmqxHook,
+    hook: Session,
     source: Source,
     plan: Plan,
     push: Callable[[dict[str, Any]], None],

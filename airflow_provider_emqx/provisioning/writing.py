@@ -33,7 +33,7 @@ from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.state import State
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.client.session import Session
 
 #: sends users and tells what became of them
 Write = Callable[[list[User]], Result]
@@ -53,7 +53,7 @@ class Writer:
 
     def __init__(
         self,
-        hook: EmqxHook,
+        hook: Session,
         plan: Plan,
         inventory: Inventory,
         kind: str,

@@ -26,8 +26,8 @@ from airflow_provider_emqx.conditions import ids
 from airflow_provider_emqx.conditions.thresholds import Threshold
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.connection import read_connection
+from airflow_provider_emqx.operators.backup_store import Store as BackupStore
 from airflow_provider_emqx.provisioning.acl import AclPlan, Rows, RulesFormat
-from airflow_provider_emqx.provisioning.backup import Store as BackupStore
 from airflow_provider_emqx.provisioning.blocks import FIELDS, Format
 from airflow_provider_emqx.provisioning.check import Checker
 from airflow_provider_emqx.provisioning.progress import KEY, Progress

@@ -182,7 +182,7 @@ def test_a_backup_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -
     program = """
 import json, resource, signal, sys
 from airflow_provider_emqx.exceptions import EmqxError
-from airflow_provider_emqx.provisioning.backup import Store
+from airflow_provider_emqx.operators.backup_store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
 try:

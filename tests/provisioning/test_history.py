@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_emqx.provisioning.history import History
+from airflow_provider_emqx.operators.metrics_history import History
 
 pytestmark = pytest.mark.parametrize("url", ["", "file://"])
 

@@ -20,7 +20,7 @@ from airflow_provider_emqx.operators.auth import (
     EmqxProvisionAclOperator,
     EmqxProvisionUsersOperator,
 )
-from airflow_provider_emqx.provisioning.history import History
+from airflow_provider_emqx.operators.metrics_history import History
 
 pytest.importorskip("airflow.providers.amazon", reason="needs apache-airflow-providers-amazon[s3fs]")
 moto = pytest.importorskip("moto.server", reason="needs moto")

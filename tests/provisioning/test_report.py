@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.blocks import Bad
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Done, Outcome, Result
-from airflow_provider_emqx.provisioning.plan import Plan, limit
+from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge
 
 OUTCOMES = [Outcome(7, 'a,"ü', "skipped", "exists"), Outcome(3, None, "rejected", "too few fields: 1")]
@@ -104,18 +105,18 @@ def test_a_report_that_cannot_be_written_is_refused_at_the_start(target: str) ->
     ],
 )
 def test_a_limit_is_a_count_or_a_share(given: float | str | None, of: int, count: int | None) -> None:
-    assert limit(given, of) == count
+    assert limit(given, of, "max_rejected") == count
 
 
 @pytest.mark.parametrize("given", ["many", "-1", -1, "150%", 1.5, True, "nan", "5%%"])
 def test_a_limit_that_is_neither_is_refused(given: float | str) -> None:
     with pytest.raises(EmqxConfigError, match="max_rejected must be a count"):
-        limit(given, 100)
+        limit(given, 100, "max_rejected")
 
 
 def test_a_limit_without_a_value_is_not_no_limit() -> None:
     with pytest.raises(EmqxConfigError, match="max_rejected has no value"):
-        limit("", 100)
+        limit("", 100, "max_rejected")
 
 
 @pytest.mark.parametrize(

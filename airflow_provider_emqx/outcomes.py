@@ -1,0 +1,23 @@
+"""The outcomes that everything which acts on many has in common."""
+
+from __future__ import annotations
+
+from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
+
+#: what became of one thing, besides what each operation is for: an error says why it was not done
+FAILED = "failed"
+#: perhaps done, perhaps not: the answer was lost, or the task was interrupted
+UNKNOWN = "unknown"
+#: left alone: it is in the broker under a name that no request can carry
+UNADDRESSABLE = "unaddressable"
+
+
+def told_as(error: BaseException) -> str:
+    """
+    Return the outcome of what an operation was to do when it ended with an error.
+
+    :param error: one of ours, or the interruption of a task.
+    """
+    if isinstance(error, EmqxError) and not isinstance(error, EmqxOutcomeUnknownError):
+        return UNKNOWN if error.maybe_applied else FAILED
+    return UNKNOWN
