@@ -11,7 +11,7 @@ from airflow_provider_emqx.arguments import text, whole
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of
 from airflow_provider_emqx.conditions.thresholds import Threshold, figure_named
-from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 
 _PARTS = ("action", "source", "connector")
 
@@ -172,24 +172,29 @@ class NodeEvacuated(Condition):
     The evacuation of a node has moved all its clients and sessions away: ``GET /load_rebalance/global_status``.
 
     :param node: name of the node, as ``"emqx@10.0.0.1"``.
+    :param started: whether the evacuation has been started, so that its absence is an error.
     """
 
     kind = "node_evacuated"
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, started: bool = False) -> None:
         self.node = text("node", node)
+        self.started = started
 
     def parameters(self) -> dict[str, Any]:
-        return {"node": self.node}
+        return {"node": self.node, **({"started": True} if self.started else {})}
 
     def ask(self, api: Api, now: float) -> Operation[Outcome]:
         """
         Read how far the evacuation is.
 
+        :raises EmqxError: if an evacuation that had been started is no longer under way.
         :raises EmqxUnsupportedError: on the open-source editions before EMQX 5.9.
         """
         status = yield from api.rebalance.get_status()
         rows = [row for row in status["evacuations"] if row.get("node") == self.node]
+        if not rows and self.started:
+            raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
         if not rows:
             return Outcome(False, {"node": self.node, "state": None}, f"{self.node} is not being evacuated")
         stats = rows[0].get("stats") or {}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
 from airflow_provider_emqx.conditions.cluster import NodeEvacuated
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
@@ -332,8 +334,8 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
 
     ``POST /load_rebalance/{node}/evacuation/start``, ``GET /load_rebalance/global_status``; EMQX Enterprise, and EMQX
     5.9 and newer. The node takes no clients until it is restarted or the evacuation is stopped. If the task fails,
-    times out or is stopped in Airflow, the evacuation is stopped; a worker that dies cannot do that. A retry waits for
-    the evacuation that is under way.
+    times out or is stopped in Airflow, the evacuation is stopped; a worker that dies cannot do that, and a deferred
+    task that is marked failed or cleared has no worker. A retry waits for the evacuation that is under way.
 
     :param node: the node, as ``emqx@10.0.0.1`` (templated).
     :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
@@ -342,6 +344,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     :param poll_interval: seconds between two looks (templated).
     :param timeout: seconds, or a ``timedelta``, after which it is given up (templated).
     :param stop_when_empty: stop the evacuation at the end, so that clients may come back (templated).
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"node", "state", "connected", "sessions", "seconds", "stopped"}``: what was left at the last look, the
@@ -366,9 +369,13 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         poll_interval: float | str = 10.0,
         timeout: float | str | timedelta = 3_600.0,
         stop_when_empty: bool | str = False,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
         self.node = node
         self.settings = settings
         self.poll_interval = poll_interval
@@ -391,26 +398,79 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start, wait, and stop if it does not end well."""
         self.check()
-        pause = number("poll_interval", self.poll_interval) or 10.0
         limit = seconds("timeout", self.timeout) or 3_600.0
-        stop = boolean("stop_when_empty", self.stop_when_empty)
-        begun = time.monotonic()
+        begun = time.time()
         with self.hook() as hook:
             self._start(hook)
             try:
-                while not (outcome := self._look(hook)).met:
-                    if time.monotonic() - begun >= limit:
-                        raise EmqxTimeoutError(
-                            f"node {self.node} is not empty after {limit:g} s: {outcome.text}"
-                        )
-                    hook.stopping.sleep(min(pause, limit))
+                outcome = self._look(hook)
+                if not outcome.met and self.deferrable:
+                    self._defer(begun, limit)
+                while not outcome.met:
+                    if time.time() - begun >= limit:
+                        raise self._too_long(limit, outcome.text)
+                    hook.stopping.sleep(min(self._pause, limit))
+                    outcome = self._look(hook)
+            except TaskDeferred:
+                raise
             except BaseException:
                 self._stop()
                 raise
-            if stop:
+        return self._end(begun, outcome.details)
+
+    def _defer(self, begun: float, limit: float) -> NoReturn:
+        from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
+
+        condition = NodeEvacuated(self.node, started=True)
+        self.defer(
+            trigger=EmqxConditionTrigger(
+                kind=condition.kind,
+                parameters=condition.for_trigger(),
+                emqx_conn_id=self.emqx_conn_id,
+                poll_interval=self._pause,
+                deadline=begun + limit,
+            ),
+            method_name="execute_complete",
+            kwargs={"begun": begun},
+        )
+
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any] | None = None, begun: float = 0.0
+    ) -> dict[str, Any]:
+        """
+        Resume after the deferral.
+
+        :param context: of the task.
+        :param event: what :class:`~airflow_provider_emqx.triggers.emqx.EmqxConditionTrigger` has sent.
+        :param begun: when the evacuation was started, in seconds since 1970.
+        :return: as :meth:`execute`.
+        """
+        from airflow_provider_emqx.triggers.emqx import error_of
+
+        self._started = True
+        event = event or {}
+        if event.get("status") == "met":
+            self.log.info("Node %s", event["text"])
+            return self._end(begun, event["details"])
+        self._stop()
+        if event.get("status") == "timeout":
+            raise self._too_long(seconds("timeout", self.timeout) or 3_600.0, event["text"])
+        raise error_of(event)
+
+    def _end(self, begun: float, details: Mapping[str, Any]) -> dict[str, Any]:
+        stop = boolean("stop_when_empty", self.stop_when_empty)
+        if stop:
+            with self.hook() as hook:
                 hook.stop_evacuation(self.node)
-                self._started = False
-        return {**outcome.details, "seconds": round(time.monotonic() - begun, 1), "stopped": stop}
+            self._started = False
+        return {**details, "seconds": round(time.time() - begun, 1), "stopped": stop}
+
+    def _too_long(self, limit: float, last: str) -> EmqxTimeoutError:
+        return EmqxTimeoutError(f"node {self.node} is not empty after {limit:g} s: {last}")
+
+    @property
+    def _pause(self) -> float:
+        return number("poll_interval", self.poll_interval) or 10.0
 
     def on_kill(self) -> None:
         """Stop the evacuation, and the wait for it."""
@@ -439,10 +499,8 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         self._started = True
 
     def _look(self, hook: EmqxHook) -> Outcome:
-        """Look as the sensor does."""
-        outcome = hook.run(NodeEvacuated(self.node).ask(hook.api, time.time()))
-        if outcome.details["state"] is None:
-            raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
+        """Ask as the sensor does."""
+        outcome = hook.run(NodeEvacuated(self.node, started=True).ask(hook.api, time.time()))
         self.log.info("Node %s", outcome.text)
         return outcome
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import logging
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
@@ -21,6 +23,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxTimeoutError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.operators.cluster import (
     EmqxApiOperator,
     EmqxBackupOperator,
@@ -30,7 +33,8 @@ from airflow_provider_emqx.operators.cluster import (
     EmqxSetRuleStateOperator,
 )
 from airflow_provider_emqx.testing import FakeEmqx
-from tests.operators.run import execute, sent
+from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
+from tests.operators.run import TI, execute, sent
 
 V4, V5 = "4.4.19", "5.8.9"
 
@@ -268,7 +272,6 @@ def test_a_history_in_an_object_store_grows(broker: Any, tmp_path: Path) -> None
 
 
 def test_topic_metrics_and_rates_are_figures_too(broker: Any) -> None:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
 
     with EmqxHook() as hook:
         hook.register_topic_metrics("t/1")
@@ -304,7 +307,6 @@ def test_rules_are_disabled_and_enabled_without_losing_anything(broker: Any) -> 
     broker.add_rule("r1", 'SELECT * FROM "t/#"', description="keeps")
     off = execute(EmqxSetRuleStateOperator, names="r1", state="disabled")
     assert off["r1"]["enable"] is False
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
 
     with EmqxHook() as hook:
         rule = hook.get_rule("r1")
@@ -322,7 +324,6 @@ def test_actions_and_connectors_are_switched_and_restarted(broker: Any) -> None:
     broker.add_action("http:a1", connector="c1")
     result = execute(EmqxSetRuleStateOperator, kind="action", names="http:a1", state="disabled")
     assert result["http:a1"]["enable"] is False
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
 
     with EmqxHook() as hook:
         (action,) = hook.list_actions()
@@ -427,7 +428,6 @@ def test_a_node_that_nobody_takes_the_sessions_of_is_told_at_the_start(
 
 
 def test_a_retry_waits_for_the_evacuation_that_is_under_way(cluster: Any) -> None:
-    from airflow_provider_emqx.hooks.emqx import EmqxHook
 
     with EmqxHook() as hook:
         hook.start_evacuation("emqx@n1", conn_evict_rate=1)
@@ -441,6 +441,54 @@ def test_an_evacuation_that_takes_too_long_is_stopped(cluster: Any) -> None:
     with pytest.raises(EmqxTimeoutError, match=r"emqx@n1 is not empty after 0\.3 s"):
         execute(EmqxEvacuateNodeOperator, node="emqx@n1", poll_interval=0.1, timeout=0.3)
     assert [line.rpartition("/")[2] for line in sent(cluster)] == ["start", "stop"]
+
+
+def deferred(**arguments: Any) -> Any:
+    """Run an evacuation in the triggerer: execute, wait as the trigger does, resume."""
+
+    async def first(trigger: Any) -> Any:
+        return (await anext(trigger.run())).payload
+
+    operator = EmqxEvacuateNodeOperator(task_id="task", deferrable=True, poll_interval=0.1, **arguments)
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute({"ti": TI()})
+    _, kept = caught.value.trigger.serialize()
+    trigger = EmqxConditionTrigger(**json.loads(json.dumps(kept)))
+    event = asyncio.run(first(trigger))
+    resumed = EmqxEvacuateNodeOperator(task_id="task", deferrable=True, poll_interval=0.1, **arguments)
+    return getattr(resumed, caught.value.method_name)({"ti": TI()}, event, **caught.value.kwargs)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_deferred_task_waits_without_a_worker(cluster: Any, stop: bool) -> None:
+    looks = 0
+
+    def empty_at_the_third_look(method: str, path: str) -> None:
+        nonlocal looks
+        looks += bool(sent(cluster)) and method == "GET"
+        if looks == 3:
+            cluster.finish_evacuation("emqx@n1")
+
+    cluster.before_each_request(empty_at_the_third_look)
+    result = deferred(node="emqx@n1", stop_when_empty=stop)
+    assert (result["state"], result["connected"], result["stopped"]) == ("prohibiting", 0, stop)
+    assert [line.rpartition("/")[2] for line in sent(cluster)] == ["start", "stop"] if stop else ["start"]
+
+
+def test_a_deferred_evacuation_that_takes_too_long_is_stopped(cluster: Any) -> None:
+    with pytest.raises(EmqxTimeoutError, match=r"emqx@n1 is not empty after 0\.5 s"):
+        deferred(node="emqx@n1", timeout=0.5)
+    assert [line.rpartition("/")[2] for line in sent(cluster)] == ["start", "stop"]
+
+
+def test_a_deferred_evacuation_that_somebody_stops_ends_the_wait(cluster: Any) -> None:
+    def stop_at_the_third_look(method: str, path: str) -> None:
+        if sum(served.path.endswith("global_status") for served in cluster.requests) >= 2:
+            cluster.state.nodes["emqx@n1"].evacuation = None
+
+    cluster.before_each_request(stop_at_the_third_look)
+    with pytest.raises(EmqxError, match="somebody has stopped it"):
+        deferred(node="emqx@n1")
 
 
 @pytest.mark.parametrize("settings", ["", "fast", {"node": "emqx@n2"}, ["a"]])

@@ -270,6 +270,8 @@ def test_the_table_has_every_kind_and_every_option() -> None:
             listed.setdefault(condition.kind, set()).update(condition.parameters())
     listed["clients_online"] |= {"path", "stable_for"}
     listed["topic_metric"] |= {"baseline"}
+    # of the operator that starts it
+    listed["node_evacuated"] |= {"started"}
     # carried as digests
     listed["message_retained"] |= {"payload", "json_value"}
     assert set(listed) == set(KINDS)
