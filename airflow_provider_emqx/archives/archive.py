@@ -7,7 +7,7 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple, cast
 
 META = "META.hocon"
@@ -34,10 +34,12 @@ class Member(NamedTuple):
 
     :param name: below the archive's one directory, as ``mnesia/emqx_acl``.
     :param file: to be read before the next member is asked for.
+    :param size: its bytes.
     """
 
     name: str
     file: IO[bytes]
+    size: int
 
 
 class Meta(NamedTuple):
@@ -83,7 +85,7 @@ def read_archive(packed: IO[bytes]) -> Iterator[Member]:
                 if name in seen:
                     raise ArchiveError(f"it has {name[:80]!r} twice")
                 seen.add(name)
-                yield Member(name, cast("IO[bytes]", _Content(archive.extractfile(member))))
+                yield Member(name, cast("IO[bytes]", _Content(archive.extractfile(member))), member.size)
             plain.finish()
         if META not in seen:
             raise ArchiveError(f"it has no {META}, as every archive of EMQX has")
@@ -105,7 +107,7 @@ def read_meta(file: IO[bytes]) -> Meta:
     return Meta(told["edition"], told["version"])
 
 
-def write_archive(target: IO[bytes], root: str, files: Iterator[tuple[str, IO[bytes], int]]) -> None:
+def write_archive(target: IO[bytes], root: str, files: Iterable[tuple[str, IO[bytes], int]]) -> None:
     """
     Write an archive.
 
@@ -113,7 +115,7 @@ def write_archive(target: IO[bytes], root: str, files: Iterator[tuple[str, IO[by
     :param root: the one directory in it, as the file is called without its ``.tar.gz``.
     :param files: name below that directory, content and size of each.
     """
-    with tarfile.open(fileobj=target, mode="w:gz", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=target, mode="w:gz") as archive:
         for name, content, size in files:
             member = tarfile.TarInfo(f"{root}/{name}")
             member.size = size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from airflow_provider_emqx.api.base import Row
@@ -226,13 +226,19 @@ class ClusterMethods(Session):
         """
         self.run(self.api.rule_engine.restart_integration(kind, name))
 
-    def export_backup(self) -> BackupRow:
+    def export_backup(
+        self, table_sets: Sequence[str] | None = None, root_keys: Sequence[str] | None = None
+    ) -> BackupRow:
         """
         Write a backup to the disk of the node that answers: v4 and v5 (EMQX 5.4 and newer) ``POST /data/export``.
 
+        :param table_sets: EMQX 5 and newer: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``; ``None``
+            for all.
+        :param root_keys: EMQX 5 and newer: which parts of the configuration, as ``["authentication", "mqtt"]``; ``[]``
+            for no configuration, ``None`` for all.
         :return: ``{"filename", "node", "size", "created_at"}``.
         """
-        return self.run(self.api.backups.export())
+        return self.run(self.api.backups.export(table_sets, root_keys))
 
     def list_backups(self) -> Iterator[BackupRow]:
         """
@@ -269,6 +275,7 @@ class ClusterMethods(Session):
         there until :meth:`delete_backup`, whatever becomes of its import.
 
         :param filename: its name there; ``.tar.gz`` on v5, ``.json`` on v4.
+            An archive's one directory has to be called so too.
         :param content: the file.
         """
         self.run(self.api.backups.upload(filename, content))

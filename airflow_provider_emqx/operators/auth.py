@@ -311,18 +311,26 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
     """
     Write the users of the broker's built-in database to a file, for audits and for moves to another broker.
 
-    Ids and superuser flags are all that EMQX tells: passwords and hashes never leave it. Uses v5
-    ``GET /authentication/{id}/users`` and v4 ``GET /auth_username`` or ``/auth_clientid``.
+    Ids and superuser flags are all that EMQX lists: v5 ``GET /authentication/{id}/users`` and v4
+    ``GET /auth_username`` or ``/auth_clientid``. With ``with_hashes`` the broker exports its tables to its disk,
+    ``POST /data/export``, the export is downloaded into memory, and deleted from that disk whatever happens.
 
     :param path: path or URL of the file (whatever Airflow's ObjectStoragePath opens), ending in ``.csv`` or ``.jsonl``,
         each also with ``.gz`` (templated). A local file may be read by its owner only. It can be the ``source`` of
-        ``mode="delete"`` and ``"prune"``.
+        ``mode="delete"`` and ``"prune"``, and with hashes of every mode.
     :param is_superuser: only superusers, or only the others; EMQX 4 has no superusers.
+    :param with_hashes: write ``user_id``, ``password_hash``, ``salt_base64`` and ``is_superuser`` (templated): another
+        broker whose authenticator hashes in the same way takes them, and devices keep their passwords. EMQX 5.4 and
+        newer, with a key that may export; and EMQX 4, whose export holds API secrets too: they are not kept. Who has
+        the file can try out passwords: keep it as safe as these.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"users", "superusers", "path", "listing_moved"}``; ``superusers`` is ``None`` on EMQX 4, and
-        ``listing_moved`` says whether users came or went between two pages, so that some may be missing.
+    :return: ``{"users", "superusers", "path", "listing_moved", "left_out", "password_hash_algorithm"}``;
+        ``superusers`` is ``None`` on EMQX 4, and ``listing_moved`` says whether users came or went between two pages,
+        so that some may be missing. With hashes, ``left_out`` counts users that have none that could move, as SCRAM
+        users, and ``password_hash_algorithm`` says what the other authenticator needs, ``None`` on EMQX 4, where the
+        plugin's configuration has it.
     :raises EmqxConfigError: if the file cannot be written.
     :raises EmqxError: if the broker fails; a local file stays as it was then, an object may be incomplete.
     """
@@ -331,6 +339,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         *BaseEmqxOperator.template_fields,
         "path",
         "is_superuser",
+        "with_hashes",
         "user_id_type",
     )
 
@@ -339,12 +348,14 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         *,
         path: str | os.PathLike[str],
         is_superuser: bool | str | None = None,
+        with_hashes: bool | str = False,
         user_id_type: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.path = path
         self.is_superuser = is_superuser
+        self.with_hashes = with_hashes
         self.user_id_type = user_id_type
         self.check_literals()
 
@@ -354,6 +365,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
 
         check_name(self.path)
         optional("is_superuser", self.is_superuser)
+        boolean("with_hashes", self.with_hashes)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file."""
@@ -361,6 +373,6 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
 
         wanted = optional("is_superuser", self.is_superuser)
         with self.hook(user_id_type=self.user_id_type or None) as hook:
-            summary = export_users(hook, self.path, wanted)
+            summary = export_users(hook, self.path, wanted, boolean("with_hashes", self.with_hashes))
         self.log.info("%s users are in %s", f"{summary['users']:,}", summary["path"])
         return summary

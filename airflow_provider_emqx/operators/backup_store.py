@@ -11,14 +11,14 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 from airflow_provider_emqx.files import Location, exists, locate, open_to_read, replacing
+from airflow_provider_emqx.provisioning.exports import discard
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.api.rows import BackupRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,12 @@ class Store:
             cast("Any", self.target / name).unlink()
 
 
-def take(hook: EmqxHook, store: Store) -> dict[str, Any]:
+def take(
+    hook: EmqxHook,
+    store: Store,
+    table_sets: Sequence[str] | None = None,
+    root_keys: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """
     Export a backup, download it and write it to a store.
 
@@ -114,17 +119,19 @@ def take(hook: EmqxHook, store: Store) -> dict[str, Any]:
 
     :param hook: of the broker.
     :param store: where it is to be kept.
+    :param table_sets: as of :meth:`~airflow_provider_emqx.hooks.cluster.ClusterMethods.export_backup`.
+    :param root_keys: the same.
     :return: ``{"path", "size", "sha256", "filename", "node"}``.
     :raises EmqxError: if the broker does not find what it exports; before exporting where that shows.
     """
     if hook.api_version == "v4":
         _require_downloads(hook, store)
-    made = hook.export_backup()
+    made = hook.export_backup(table_sets, root_keys)
     try:
         content = hook.download_backup(made["filename"], made["node"])
         written = store.write(made["filename"], content, made["size"])
     except BaseException as error:
-        left = _discard(hook, made)
+        left = discard(hook, made["filename"], made["node"])
         if not isinstance(error, EmqxNotFoundError):
             log.warning("The backup failed. %s", left)
             raise
@@ -157,20 +164,6 @@ def _require_downloads(hook: EmqxHook, store: Store) -> None:
             f"the broker lists its export {listed[-1]['filename']} and does not find it, so that no backup can be "
             f"downloaded. Nothing was exported. {_INSTEAD}"
         )
-
-
-def _discard(hook: EmqxHook, made: BackupRow) -> str:
-    """Delete an export that is of no use, and say whether it is gone."""
-    filename, node = made["filename"], made["node"]
-    try:
-        if hook.delete_backup(filename, node):
-            return f"The export {filename} was deleted again from the broker's disk"
-        if all((row["filename"], row["node"]) != (filename, node) for row in hook.list_backups()):
-            return f"The export {filename} is no longer on the broker's disk"
-        why = "EMQX does not find it to delete it"
-    except EmqxError as error:
-        why = str(error)
-    return f"The export {filename} stays on the disk of node {node} until it is deleted there: {why}"
 
 
 def _moment(name: str) -> list[Any]:

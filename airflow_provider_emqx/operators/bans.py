@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.hidden import plain
 from airflow_provider_emqx.operators.affected import (
     Affected,
     BaseActingOperator,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_emqx.api.rows import BanRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.provisioning.bans import Ban, Rejected
 
 #: bans that are ended before a look whether they are
 _PART = 1_000
@@ -34,20 +37,30 @@ class EmqxBanOperator(BaseActingOperator):
     :param kind: ``clientid``, ``username``, ``peerhost``; since EMQX 5.6 also ``clientid_re``, ``username_re``,
         ``peerhost_net`` (templated).
     :param who: one id, name, IP address, regular expression or network, or several (templated).
+    :param source: in place of ``who``: path or URL of a file, of a directory, or with shell patterns in it, or a list
+        of dicts (templated). Columns: ``who``, and optionally ``kind``, ``until``, ``reason``, ``by``, for which the
+        arguments hold where a row has none. An export of EMQX 4 and an archive of EMQX 5 and 6 are sources too. All
+        rows are read before anybody is banned; rows that cannot be bans are ``rejected``, and bans that are over are
+        left out.
+    :param format: of the source: ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"emqx4-export"`` or
+        ``"emqx-archive"``; by default told by its suffix, or its content (templated).
+    :param dry_run: read and check only (templated).
     :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"`` (templated).
     :param duration: in place of ``until``, seconds from now, or a ``timedelta`` (templated).
     :param reason: shown in the broker's listing (templated).
     :param by: shown in the broker's listing (templated).
     :param kick: also end the sessions of those banned by username, and tell whose sessions ended (templated). A ban of
         a client id ends its session by itself; one of any other kind leaves them open. Goes with ``clientid`` and
-        ``username``.
+        ``username``, and not with ``source``.
     :param report: path or URL of a JSON Lines file for what became of each (templated): the result lists 1,000.
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …], "still_connected": […],
-        "unaddressable": […], "failed": […], "unknown": […], "counts": {…}, "selected", "report"}``, of each list 1,000
-        at most. With ``kick``, ``still_connected`` are clients that are connected all the same, and ``unaddressable``
-        those of a username that the broker cannot be asked to kick. It is stored also when the task fails.
+        "unaddressable": […], "rejected": [{"line", "who", "reason"}, …], "failed": […], "unknown": […], "counts": {…},
+        "selected", "over", "dry_run", "report"}``, of each list 1,000 at most; ``over`` counts bans that are over. With
+        ``dry_run`` ``banned`` are those that would be. With ``kick``, ``still_connected`` are clients that are
+        connected all the same, and ``unaddressable`` those of a username that the broker cannot be asked to kick. It is
+        stored also when the task fails.
     :raises EmqxConfigError: for what cannot be right; nobody is banned.
     :raises EmqxError: if a ban was not made, after all others are done and their clients are kicked.
     """
@@ -55,6 +68,9 @@ class EmqxBanOperator(BaseActingOperator):
     template_fields: Sequence[str] = (
         "kind",
         "who",
+        "source",
+        "format",
+        "plan_only",
         "until",
         "duration",
         "reason",
@@ -67,7 +83,10 @@ class EmqxBanOperator(BaseActingOperator):
         self,
         *,
         kind: str = "clientid",
-        who: str | Sequence[str],
+        who: str | Sequence[str] | None = None,
+        source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | None = None,
+        format: str | None = None,
+        dry_run: bool | str = False,
         until: str | datetime | None = None,
         duration: float | str | timedelta | None = None,
         reason: str = "",
@@ -78,6 +97,9 @@ class EmqxBanOperator(BaseActingOperator):
         super().__init__(**kwargs)
         self.kind = kind
         self.who = who
+        self.source = source
+        self.format = format
+        self.plan_only = dry_run
         self.until = until
         self.duration = duration
         self.reason = reason
@@ -90,40 +112,73 @@ class EmqxBanOperator(BaseActingOperator):
         from airflow_provider_emqx.api.bans import check_kind
 
         check_kind(self.kind)
-        if (seconds("duration", self.duration) is None) == (not self.until):
+        is_dry_run(self.plan_only)
+        if (self.who is None) == (self.source is None):
+            raise EmqxConfigError("give either who or source, to say who is banned")
+        ends = (seconds("duration", self.duration) is not None) + bool(self.until)
+        if ends > 1 or (self.source is None and not ends):
             raise EmqxConfigError("give either until or duration, to say how long the ban lasts")
+        if boolean("kick", self.kick) and self.source is not None:
+            raise EmqxConfigError("kick goes with who, not with source")
         if boolean("kick", self.kick) and self.kind not in ("clientid", "username"):
             raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ban, then kick."""
-        from airflow_provider_emqx.api.bans import read_kind, read_until
-
         self.check()
-        now = datetime.now(UTC)
-        lasting = seconds("duration", self.duration)
-        until = read_until(self.until, now) if lasting is None else now + timedelta(seconds=lasting)
-        names = [read_kind(self.kind, who)[1] for who in named("who", self.who)]
-        kick = boolean("kick", self.kick)
-        outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE)
+        kick, dry_run = boolean("kick", self.kick), is_dry_run(self.plan_only)
+        outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, "rejected")
         with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
-            affected.select(len(names))
-            create = hook.api.bans.create
-            there = self._there(hook, names) if kick else set()
+            bans, rejected, over = self._bans(hook)
+            affected.select(len(bans) + len(rejected), over=over, dry_run=dry_run)
+            for row in rejected:
+                affected.add("rejected", [row._asdict()])
+            if rejected and not bans:
+                raise EmqxConfigError(
+                    f"none of {len(rejected):,} rows is a ban, the first: {rejected[0].reason}"
+                )
+            there = self._there(hook, [ban.who for ban in bans]) if kick and not dry_run else set()
             banned = []
-            for who, row in hook.run_each(
-                (who, create(self.kind, who, until, self.reason, self.by)) for who in names
-            ):
-                if isinstance(row, EmqxError):
-                    affected.add(row, [{"as": self.kind, "who": who}])
+            create = hook.api.bans.create
+            made = ((ban, create(*ban)) for ban in bans)
+            for ban, answer in ((ban, None) for ban in bans) if dry_run else hook.run_each(made):
+                if isinstance(answer, EmqxError):
+                    affected.add(answer, [{"as": ban.kind, "who": ban.who}])
                 else:
-                    banned.append(who)
-                    affected.add("banned", [{name: row[name] for name in ("as", "who", "until")}])
-            if kick:
+                    banned.append(ban.who)
+                    affected.add("banned", [self._told(ban) if answer is None else _listed(answer)])
+            if kick and not dry_run:
                 self._kick(hook, banned, there, affected)
             affected.raise_failure()
-            self.log.info("By %s: %s", self.kind, affected.words())
+            self.log.info("%sBans: %s", "Dry run. " if dry_run else "", affected.words())
         return affected.result()
+
+    def _bans(self, hook: EmqxHook) -> tuple[list[Ban], list[Rejected], int]:
+        """Read who is to be banned."""
+        from airflow_provider_emqx.api.bans import read_kind, read_until
+        from airflow_provider_emqx.provisioning.bans import Ban, BansFormat, Defaults, read
+        from airflow_provider_emqx.provisioning.sources import read_source
+        from airflow_provider_emqx.provisioning.target import Target
+
+        now = datetime.now(UTC)
+        lasting = seconds("duration", self.duration)
+        until = None if lasting is None else now + timedelta(seconds=lasting)
+        if self.until:
+            until = read_until(self.until, now)
+        if self.source is None:
+            names = [read_kind(self.kind, who)[1] for who in named("who", self.who)]
+            return [Ban(self.kind, name, until, self.reason, self.by) for name in names], [], 0
+        defaults = Defaults(
+            self.kind, until if self.until or lasting is not None else "", self.reason, self.by
+        )
+        how = BansFormat(name=self.format or None, target=Target(hook))
+        return read(read_source(plain(self.source), how), defaults, now)
+
+    @staticmethod
+    def _told(ban: Ban) -> dict[str, str]:
+        from airflow_provider_emqx.api.filters import rfc3339
+
+        return {"as": ban.kind, "who": ban.who, "until": rfc3339(ban.until) if ban.until else "infinity"}
 
     def _there(self, hook: EmqxHook, names: list[str]) -> set[str]:
         """Return whose sessions a ban of client ids ends by itself: afterwards nobody can tell."""
@@ -283,6 +338,10 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         if (self.reason and ban.get("reason") != self.reason) or (self.by and ban.get("by") != self.by):
             return False
         return age is None or (datetime.now(UTC) - read_time(ban.get("at"))).total_seconds() >= age
+
+
+def _listed(row: BanRow) -> dict[str, str]:
+    return {"as": row["as"], "who": row["who"], "until": row["until"] or "infinity"}
 
 
 def _name(ban: BanRow) -> dict[str, str]:

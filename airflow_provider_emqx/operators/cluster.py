@@ -15,6 +15,7 @@ from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     boolean,
+    is_dry_run,
     mapping,
     named,
     number,
@@ -48,6 +49,10 @@ class EmqxBackupOperator(BaseEmqxOperator):
 
     :param target: directory: path or URL that Airflow's ObjectStoragePath knows, as ``s3://aws_default@bucket/emqx``
         (templated). One directory per broker: ``keep`` counts what lies in it.
+    :param table_sets: of EMQX 5 and newer: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``
+        (templated); ``None`` for all, ``[]`` for none.
+    :param root_keys: of EMQX 5 and newer: which parts of the configuration, as ``["authentication", "rule_engine"]``
+        (templated); ``None`` for all, ``[]`` for none.
     :param keep: how many backups stay in the directory, the newest ones (templated); ``None`` for all.
     :param keep_on_broker: how many backups stay on the broker's disks, the newest ones (templated); ``None`` for all.
     :param rate_limit: requests per second at most, in place of the connection's.
@@ -58,18 +63,29 @@ class EmqxBackupOperator(BaseEmqxOperator):
         exported; no older backup is deleted.
     """
 
-    template_fields: Sequence[str] = ("target", "keep", "keep_on_broker", *BaseEmqxOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "target",
+        "table_sets",
+        "root_keys",
+        "keep",
+        "keep_on_broker",
+        *BaseEmqxOperator.template_fields,
+    )
 
     def __init__(
         self,
         *,
         target: str | os.PathLike[str],
+        table_sets: Sequence[str] | str | None = None,
+        root_keys: Sequence[str] | str | None = None,
         keep: int | str | None = None,
         keep_on_broker: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.target = target
+        self.table_sets = table_sets
+        self.root_keys = root_keys
         self.keep = keep
         self.keep_on_broker = keep_on_broker
         self.check_literals()
@@ -82,6 +98,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
             )
         whole("keep", self.keep)
         whole("keep_on_broker", self.keep_on_broker)
+        self._parts()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Export, download, check, write, and delete what is too old."""
@@ -92,7 +109,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         store = Store(self.target)
         result: dict[str, Any] = {}
         with self.hook() as hook, told_on_failure(context, lambda: result):
-            written = take(hook, store)
+            written = take(hook, store, *self._parts())
             self.log.info("Wrote %s, %d bytes", written["path"], written["size"])
             deleted: list[str] = []
             on_broker: list[str] = []
@@ -106,6 +123,11 @@ class EmqxBackupOperator(BaseEmqxOperator):
                 )
         return result
 
+    def _parts(self) -> tuple[list[str] | None, list[str] | None]:
+        tables = None if self.table_sets is None else named("table_sets", self.table_sets)
+        keys = None if self.root_keys is None else named("root_keys", self.root_keys)
+        return tables, keys
+
     @staticmethod
     def _prune(hook: EmqxHook, keep: int | None, newest: str) -> Iterator[str]:
         if keep is None:
@@ -115,6 +137,61 @@ class EmqxBackupOperator(BaseEmqxOperator):
         for row in others[: max(0, len(others) - (keep - 1))]:
             if hook.delete_backup(row["filename"], row["node"]):
                 yield row["filename"]
+
+
+class EmqxRestoreOperator(BaseEmqxOperator):
+    """
+    Put a backup back into a broker, or into another one.
+
+    The file is looked through to its end first, and what it holds is logged and returned: a broker imports a table that
+    is cut without a word. It is uploaded under a name of its own, imported, and deleted from the broker's disk again,
+    whatever happens.
+
+    v5 (EMQX 5.4 and newer) ``POST /data/files``, ``POST /data/import``, ``DELETE /data/files/{filename}``; v4
+    ``POST /data/file``, ``POST /data/import``, ``DELETE /data/file/{filename}``.
+
+    What the backup holds is written over what the broker has; what the broker has besides stays. EMQX takes archives of
+    its own version or an older one, and none of EMQX Enterprise into the open source edition. Archives with dashboard
+    users or API keys can be imported by their own tools only, not with an API key.
+
+    :param path: path or URL of the backup (whatever Airflow's ObjectStoragePath opens): the ``.tar.gz`` of EMQX 5 and
+        6, or the JSON of EMQX 4 (templated). All of it is held in memory.
+    :param dry_run: look it through, and import nothing (templated).
+    :param rate_limit: requests per second at most, in place of the connection's.
+    :param emqx_conn_id: the Airflow connection.
+    :return: ``{"path", "version", "edition", "tables": {name: records}, "configuration", "files", "node", "dry_run"}``.
+    :raises EmqxConfigError: if the file is no backup, is cut or is damaged; nothing is sent then.
+    :raises EmqxBadRequestError: if the broker refuses it, or a part of it; other parts may be in force.
+    :raises EmqxOutcomeUnknownError: if the broker's answer was lost.
+    """
+
+    template_fields: Sequence[str] = ("path", "plan_only", *BaseEmqxOperator.template_fields)
+
+    def __init__(self, *, path: str | os.PathLike[str], dry_run: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.plan_only = dry_run
+        self.check_literals()
+
+    def check(self) -> None:
+        """Refuse no file."""
+        if not str(self.path):
+            raise EmqxConfigError("path is empty; give the path or URL of a backup")
+        is_dry_run(self.plan_only)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Look, upload, import, delete."""
+        from airflow_provider_emqx.operators.restoring import look, restore
+
+        self.check()
+        dry_run = is_dry_run(self.plan_only)
+        content, contents = look(self.path)
+        node = None
+        if not dry_run:
+            with self.hook() as hook:
+                node = restore(hook, content)
+        self.log.info("%s", "Dry run: nothing was imported" if dry_run else f"Imported on node {node}")
+        return {"path": str(self.path), **contents, "node": node, "dry_run": dry_run}
 
 
 class EmqxClearAlarmsOperator(BaseEmqxOperator):

@@ -6,17 +6,28 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location, replacing
+from airflow_provider_emqx.provisioning.blocks import ARCHIVE, EXPORT, Format
+from airflow_provider_emqx.provisioning.exports import exported
+from airflow_provider_emqx.provisioning.formats import Where
+from airflow_provider_emqx.provisioning.moving import read_moved
+from airflow_provider_emqx.provisioning.target import Target, hashing_of
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.session import Session
 
+log = logging.getLogger(__name__)
+
 _NAMES = ("user_id", "is_superuser")
+_WITH_HASHES = ("user_id", "password_hash", "salt_base64", "is_superuser")
 _BLOCK = 1_000
 
 
@@ -32,18 +43,64 @@ def check_name(target: Location) -> str:
     return name
 
 
-def export_users(hook: Session, target: Location, is_superuser: bool | None = None) -> dict[str, Any]:
+def export_users(
+    hook: Session, target: Location, is_superuser: bool | None = None, with_hashes: bool = False
+) -> dict[str, Any]:
     """
-    List the users into a file.
+    Write the users to a file.
 
     :param hook: of the broker.
     :param target: ``….csv`` or ``….jsonl``, each also with ``.gz``.
     :param is_superuser: only superusers, or only the others.
-    :return: ``{"users", "superusers", "path", "listing_moved"}``.
-    :raises EmqxConfigError: if the file cannot be written.
+    :param with_hashes: with their password hashes and salts, which EMQX tells in exports of its tables only.
+    :return: ``{"users", "superusers", "path", "listing_moved", "left_out", "password_hash_algorithm"}``.
+    :raises EmqxConfigError: if the file cannot be written, or what the broker exported is damaged.
+    :raises EmqxError: if the broker fails.
     """
+    check_name(target)
+    if not with_hashes:
+        summary = _write(hook, target, _NAMES, hook.rows(hook.api.users.list(is_superuser=is_superuser)))
+        return {
+            **summary,
+            "listing_moved": hook.listing_moved,
+            "left_out": 0,
+            "password_hash_algorithm": None,
+        }
+    algorithm, _ = hashing_of(hook)
+    left_out: Counter[str] = Counter()
+    with exported(hook) as content:
+        rows = _with_hashes(hook, content, is_superuser, left_out)
+        summary = _write(hook, target, _WITH_HASHES, rows)
+    for reason, count in left_out.most_common(10):
+        log.warning("%s users are left out: each %s", f"{count:,}", reason)
+    return {
+        **summary,
+        "listing_moved": False,
+        "left_out": left_out.total(),
+        "password_hash_algorithm": algorithm and algorithm.settings(),
+    }
+
+
+def _with_hashes(
+    hook: Session, content: bytes, is_superuser: bool | None, left_out: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    name = EXPORT if hook.broker.is_v4 else ARCHIVE
+    # this broker has made the hashes, and needs not to take them
+    how = Format(name=name, ids_only=True, target=Target(hook))
+    for block in read_moved(
+        name, lambda: nullcontext(io.BytesIO(content)), how, Where("the broker's export")
+    ):
+        left_out.update(bad.reason for bad in block.bad)
+        for values in zip(*block.columns, strict=True):
+            row = dict(zip(how.fields, values, strict=True))
+            if row["password_hash"] is None:
+                left_out["has a password in clear"] += 1
+            elif is_superuser in (None, bool(row["is_superuser"])):
+                yield row
+
+
+def _write(hook: Session, target: Location, names: Sequence[str], users: Iterator[Any]) -> dict[str, Any]:
     name = check_name(target)
-    users = hook.rows(hook.api.users.list(is_superuser=is_superuser))
     # a broker that cannot be asked leaves the file of the last time alone
     first = list(islice(users, _BLOCK))
     count, superusers = 0, 0
@@ -52,24 +109,18 @@ def export_users(hook: Session, target: Location, is_superuser: bool | None = No
         _text(raw, zipped=str(target).lower().endswith(".gz")) as file,
     ):
         if name.endswith(".csv"):
-            csv.writer(file).writerow(_NAMES)
+            csv.writer(file).writerow(names)
         for block in _blocks(first, users):
-            rows = [(user["user_id"], user.get("is_superuser")) for user in block]
+            rows = [[user.get(one) for one in names] for user in block]
             count += len(rows)
-            superusers += sum(flag is True for _, flag in rows)
+            superusers += sum(row[-1] is True for row in rows)
             if name.endswith(".csv"):
-                csv.writer(file).writerows((one, str(flag or False).lower()) for one, flag in rows)
+                csv.writer(file).writerows([*row[:-1], str(row[-1] or False).lower()] for row in rows)
             else:
                 file.writelines(
-                    json.dumps(dict(zip(_NAMES, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
+                    json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
                 )
-    tells = hook.broker.generation != "v4"
-    return {
-        "users": count,
-        "superusers": superusers if tells else None,
-        "path": str(target),
-        "listing_moved": hook.listing_moved,
-    }
+    return {"users": count, "superusers": None if hook.broker.is_v4 else superusers, "path": str(target)}
 
 
 def _blocks(first: list[Any], rest: Iterator[Any]) -> Iterable[list[Any]]:

@@ -192,7 +192,7 @@ def _archive(
     with reopen() as packed:
         name = ""
         try:
-            for name, file in read_archive(packed):
+            for name, file, _ in read_archive(packed):
                 if name == META:
                     read_meta(file)
                 elif name == CLUSTER and tell:

@@ -9,7 +9,9 @@ import ipaddress
 import json
 import os
 import re
+import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -259,14 +261,19 @@ _EXPORTED: dict[
 # ---------------------------------------------------------------------- import
 
 
-def check(state: State, content: bytes) -> None:
+def check(state: State, filename: str, content: bytes) -> None:
     """Look at an archive as an upload does.
 
+    :param filename: The one directory in the archive must be called as the file is.
     :raises Refused: If it is none, or of a broker that this one does not take archives of.
     """
     meta: Meta | None = None
+    if _root(content) != filename.removesuffix(".tar.gz"):
+        raise Refused(
+            "invalid backup archive content: all files in the archive must be under <backup name> directory"
+        )
     try:
-        for name, file in read_archive(io.BytesIO(content)):
+        for name, file, _ in read_archive(io.BytesIO(content)):
             if name == META:
                 meta = read_meta(file)
     except ArchiveError:
@@ -282,10 +289,19 @@ def check(state: State, content: bytes) -> None:
         )
 
 
-def restore(state: State, content: bytes) -> None:
+def _root(content: bytes) -> str:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            (root,) = {name.partition("/")[0] for name in archive.getnames()}
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error):
+        raise Refused("Backup file is invalid or corrupted") from None
+    return root
+
+
+def restore(state: State, filename: str, content: bytes) -> None:
     """Import an archive: what it holds is added to what there is. A table that is cut ends where it is cut."""
-    check(state, content)
-    for name, file in read_archive(io.BytesIO(content)):
+    check(state, filename, content)
+    for name, file, _ in read_archive(io.BytesIO(content)):
         data = file.read()
         if name == CLUSTER and data.startswith(_CONFIGURATION.encode()):
             for config in json.loads(data.removeprefix(_CONFIGURATION.encode())):

@@ -46,17 +46,17 @@ def restore(state: State, backup: Backup) -> None:
     if state.generation == "v4":
         exports.restore(state, backup.content)
     else:
-        archives.restore(state, backup.content)
+        archives.restore(state, backup.filename, backup.content)
     state.imported.append(backup.filename)
 
 
-def check(state: State, content: bytes) -> None:
+def check(state: State, filename: str, content: bytes) -> None:
     """Look at a file as an upload does.
 
     :raises archives.Refused: If it is none that this broker takes.
     """
     if state.generation != "v4":
-        archives.check(state, content)
+        archives.check(state, filename, content)
         return
     try:
         valid = isinstance(json.loads(content), dict)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_emqx.archives.archive import read_archive, write_archive
 from airflow_provider_emqx.archives.tables import write_table
 from airflow_provider_emqx.archives.terms import Atom
 
@@ -57,3 +58,10 @@ def tar(files: Mapping[str, bytes], root: str = "emqx-export-1", mode: str = "w:
 def archive(files: Mapping[str, bytes]) -> bytes:
     """Make an archive of table files."""
     return tar({"META.hocon": META, **{f"mnesia/{name}": content for name, content in files.items()}})
+
+
+def renamed(content: bytes, root: str) -> bytes:
+    """Give an archive's one directory another name: it has to be called as the file is."""
+    buffer = io.BytesIO()
+    write_archive(buffer, root, read_archive(io.BytesIO(content)))
+    return buffer.getvalue()

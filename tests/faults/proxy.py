@@ -357,7 +357,12 @@ class FaultyProxy:
         """Refuse with all that was sent, in place of the mark in the fault's body."""
         request = answer.request
         assert request is not None
-        sent = " ".join([*(f"{name}: {value}" for name, value in request.headers), request.body.decode()])
+        sent = " ".join(
+            [
+                *(f"{name}: {value}" for name, value in request.headers),
+                request.body.decode("utf-8", "replace"),
+            ]
+        )
         body = fault.body.replace(b"MARK", json.dumps(sent, ensure_ascii=False)[1:-1].encode())
         kind = "text/html" if body.startswith(b"<") else "application/json"
         connection.sendall(Answer(fault.status, "Answer", [("Content-Type", kind)], body).whole())

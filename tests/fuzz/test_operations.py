@@ -163,6 +163,8 @@ def test_every_header_is_read(status: int, headers: dict[str, str]) -> None:
 # --------------------------------------------------------------------------------------------------------- operations
 
 ARGUMENTS: dict[str, Any] = {
+    "table_sets": None,
+    "root_keys": None,
     "activated": True, "by": "airflow", "clientid": "dev-1", "clientids": ["dev-1", "dev-2"], "content": b"x",
     "enabled": True, "fields": None, "filename": "b.tar.gz", "filters": None, "is_superuser": False, "kind": "clientid",
     "like": "dev", "limit": 10, "listener": "tcp:default", "message": {"topic": "t", "payload": "p"},

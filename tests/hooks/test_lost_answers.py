@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
+from tests.archives.made import renamed
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +52,10 @@ CALLS: dict[str, Callable[[EmqxHook], Any]] = {
 def upload(hook: EmqxHook) -> tuple[str, bytes]:
     """Return a backup under another name."""
     (row,) = hook.list_backups()
-    suffix = ".json" if hook.api_version == "v4" else ".tar.gz"
-    return f"uploaded{suffix}", hook.download_backup(row["filename"], row["node"])
+    content = hook.download_backup(row["filename"], row["node"])
+    if hook.api_version == "v4":
+        return "uploaded.json", content
+    return "uploaded.tar.gz", renamed(content, "uploaded")
 
 
 def state(broker: Any) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def test_ids_and_flags_are_written_and_nothing_else(
         "superusers": None if four else 0,
         "path": str(path),
         "listing_moved": False,
+        "left_out": 0,
+        "password_hash_algorithm": None,
     }
     content = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
     assert b"S3cret" not in content

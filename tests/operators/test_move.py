@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.api.salts import NOT_CARRIED
-from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
-from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator, EmqxProvisionUsersOperator
+from airflow_provider_emqx.operators.auth import (
+    EmqxBanOperator,
+    EmqxExportUsersOperator,
+    EmqxProvisionAclOperator,
+    EmqxProvisionUsersOperator,
+)
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.archives.made import ARCHIVES, CONTRACT, archive, users
 from tests.operators.run import execute, sent
@@ -281,3 +286,145 @@ def test_rules_of_another_cluster_move_with_their_conditions(broker: FakeEmqx) -
 @pytest.mark.parametrize("version", ["4.4.19"])
 def test_rules_of_emqx_4_go_back_to_emqx_4(broker: FakeEmqx) -> None:
     assert execute(EmqxProvisionAclOperator, source=str(EXPORT))["written"] == 4
+
+
+# ---------------------------------------------------------------------- bans
+
+
+def ban(**arguments: Any) -> dict[str, Any]:
+    result: dict[str, Any] = execute(EmqxBanOperator, **arguments)
+    return result
+
+
+@pytest.mark.parametrize("version", ["4.4.19", *NEWER])
+def test_bans_of_emqx_4_move(broker: FakeEmqx) -> None:
+    result = ban(source=str(EXPORT))
+    assert result["counts"]["banned"] == 1
+    (found,) = broker.bans.values()
+    assert (found.kind, found.who, found.by, found.reason) == ("clientid", "exp-bad", "ops", "t")
+
+
+@pytest.mark.parametrize("version", NEWER)
+@pytest.mark.parametrize("source", ARCHIVES)
+def test_bans_of_another_cluster_move(broker: FakeEmqx, source: str) -> None:
+    result = ban(source=str(CONTRACT / f"{ARCHIVES[source]}.tar.gz"))
+    assert result["counts"] == {**dict.fromkeys(result["counts"], 0), "banned": 3}
+    assert sorted(broker.bans) == [
+        ("clientid", "bad-client"),
+        ("clientid_re", "^re-.*"),
+        ("peerhost", "10.9.9.9"),
+    ]
+    assert broker.bans["clientid_re", "^re-.*"].until is None
+    assert broker.bans["clientid", "bad-client"].until == 4070908800
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_rows_are_bans_with_what_they_say_and_what_holds_for_all(broker: FakeEmqx, tmp_path: Path) -> None:
+    path = tmp_path / "bans.csv"
+    path.write_text(
+        "who,kind,until,reason\n"
+        "a,,,\n"
+        "b,username,2999-01-01T00:00:00Z,spam\n"
+        "10.0.0.1,peerhost,infinity,\n"
+        "old,,2001-01-01T00:00:00Z,\n"
+        "no-address,peerhost,,\n"
+        "a,clientid,,twice\n"
+        "bad,,tomorrow,\n"
+        ",,,\n"
+    )
+    report = tmp_path / "report.jsonl"
+    dry = ban(source=str(path), duration=60, dry_run=True)
+    assert not broker.bans
+    result = ban(source=str(path), duration=60, reason="all", report=str(report))
+    assert dry["counts"]["banned"] == result["counts"]["banned"] == 3
+    assert sorted(broker.bans) == [("clientid", "a"), ("peerhost", "10.0.0.1"), ("username", "b")]
+    assert (broker.bans["clientid", "a"].reason, broker.bans["username", "b"].reason) == ("all", "spam")
+    assert result["over"] == 1
+    assert [row["line"] for row in result["rejected"]] == [6, 7, 8, 9]
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert sum(line["outcome"] == "rejected" for line in lines) == 4
+    assert [row["who"] for row in result["banned"]] == ["a", "b", "10.0.0.1"]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_a_source_that_breaks_off_bans_nobody(broker: FakeEmqx, tmp_path: Path) -> None:
+    content = (CONTRACT / f"{ARCHIVES['5.8.9']}.tar.gz").read_bytes()
+    path = tmp_path / "cut.tar.gz"
+    path.write_bytes(content[:-30])
+    with pytest.raises(EmqxConfigError, match="damaged"):
+        ban(source=str(path), format="emqx-archive")
+    with pytest.raises(EmqxConfigError, match="none of 1 rows is a ban"):
+        ban(source=[{"who": "a"}])
+    assert not broker.bans
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"who": "a", "source": "x.csv", "duration": 1},
+        {"source": "x.csv", "duration": 1, "until": "infinity"},
+        {"source": "x.csv", "kick": True},
+        {"who": "a"},
+    ],
+)
+def test_who_is_banned_and_for_how_long_is_said_once(arguments: dict[str, Any]) -> None:
+    with pytest.raises(EmqxConfigError):
+        EmqxBanOperator(task_id="ban", **arguments)
+
+
+# ---------------------------------------------------------------------- hashes out of a broker
+
+
+@pytest.mark.parametrize("version", ["4.4.19", *NEWER])
+@pytest.mark.parametrize("name", ["users.csv", "users.jsonl.gz"])
+def test_users_are_exported_with_their_hashes_and_move(
+    broker: FakeEmqx, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    broker.add_user("alice", "pw-a")
+    broker.add_user("bob", 'pw "b",')
+    path = tmp_path / name
+    result = execute(EmqxExportUsersOperator, path=str(path), with_hashes=True)
+    assert (result["users"], result["left_out"]) == (2, 0)
+    assert oct(os.stat(path).st_mode & 0o777) == "0o600"
+    assert os.listdir(tmp_path) == [name]
+    # nothing stays on the broker
+    assert not broker.state.backups
+    if version != "4.4.19":
+        assert result["password_hash_algorithm"] == "{name = sha256, salt_position = prefix}"
+    with FakeEmqx("5.8.9", password_hash_algorithm=PREFIX) as other:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(other.connection()))
+        moved = provision(str(path))
+        there = [
+            user for user, password in (("alice", "pw-a"), ("bob", 'pw "b",')) if other.verify(user, password)
+        ]
+    # a salt of 4 random bytes may be one that cannot be carried
+    assert moved["written"] == len(there) == 2 - moved["not_carried"]
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_what_is_exported_with_hashes_has_these_columns(broker: FakeEmqx, tmp_path: Path) -> None:
+    broker.add_user("root", "pw", is_superuser=True)
+    broker.add_user("alice", "pw")
+    path = tmp_path / "users.csv"
+    result = execute(EmqxExportUsersOperator, path=str(path), with_hashes=True, is_superuser=True)
+    header, row = path.read_text().splitlines()
+    assert header == "user_id,password_hash,salt_base64,is_superuser"
+    user_id, password_hash, salt, flag = row.split(",")
+    assert (user_id, flag, result["superusers"]) == ("root", "true", 1)
+    assert hashlib.sha256(base64.b64decode(salt) + b"pw").hexdigest() == password_hash
+    assert sent(broker)[0] == "POST /api/v5/data/export"
+    assert sent(broker)[1].startswith("DELETE /api/v5/data/files/")
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_an_export_that_fails_leaves_nothing_behind(broker: FakeEmqx, tmp_path: Path) -> None:
+    broker.add_user("alice", "pw")
+    path = tmp_path / "users.csv"
+    path.write_text("of the last time")
+    broker.order_fault("status", match="GET /api/v5/data/files/", status=400, body='{"code": "BAD_REQUEST"}')
+    with pytest.raises(EmqxError):
+        execute(EmqxExportUsersOperator, path=str(path), with_hashes=True)
+    assert path.read_text() == "of the last time"
+    assert os.listdir(tmp_path) == ["users.csv"]
+    assert not broker.state.backups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import sqlite3
@@ -23,6 +24,7 @@ from airflow_provider_emqx.sensors import topics as topic_sensors
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, EmqxEventTrigger
+from tests.archives.made import archive, users
 from tests.secrets.planted import HASH, PASSWORD, PAYLOAD, PEPPER, SALT, SHORT
 
 NODES = ["emqx@n1", "emqx@n2"]
@@ -85,8 +87,19 @@ def sources(folder: Path) -> dict[str, str]:
         "broken.jsonl": f"{listed}\n{listed[:-3]}\n[{json.dumps(PASSWORD)}]\n",
         "acl.csv": f'user_id,password,acl\nacl-1,"{quoted}","{quoted}"\n',
     }
+    stored = base64.b64encode(b"salt" + HASH.encode()).decode()
+    export = {
+        "version": "4.4",
+        "apps": [{"id": "app", "secret": PASSWORD}],
+        "auth_mnesia": [{"login": "moved-1", "type": "username", "password": stored, "created_at": 1}],
+    }
+    texts["export.json"] = json.dumps(export)
+    texts["cut_export.json"] = json.dumps(export)[:-2]
     for name, text in texts.items():
         (folder / name).write_text(text)
+    content = archive({"emqx_authn_mnesia": users([("moved-1", HASH, SALT.encode())])})
+    (folder / "archive.tar.gz").write_bytes(content)
+    (folder / "cut_archive.tar.gz").write_bytes(content[:-20])
     latin = f'user_id,password\ngood-1,"{quoted}"\n'.encode("latin-1")
     (folder / "latin.csv").write_bytes(latin)
     (folder / "cut.csv.gz").write_bytes(b"\x1f\x8b" + latin)
@@ -101,7 +114,8 @@ def sources(folder: Path) -> dict[str, str]:
             "INSERT INTO broken VALUES ('query-2', CAST(? AS TEXT))", (PASSWORD.encode("latin-1"),)
         )
         database.commit()
-    return {name: str(folder / name) for name in (*texts, "latin.csv", "cut.csv.gz", "no.parquet")}
+    others = ("latin.csv", "cut.csv.gz", "no.parquet", "archive.tar.gz", "cut_archive.tar.gz")
+    return {name: str(folder / name) for name in (*texts, *others)}
 
 
 def connections(folder: Path) -> dict[str, str]:
@@ -172,6 +186,7 @@ def operators(folder: Path, files: dict[str, str], v4: bool) -> None:
     topics.EmqxListSubscriptionsOperator(task_id="subscriptions", output_path=f"{folder}/subscriptions.jsonl")
     # password hashes are what a backup is: the file is left out of the search
     cluster.EmqxBackupOperator(task_id="backup", target=f"{folder}/backups")
+    cluster.EmqxRestoreOperator(task_id="restore", path=files["export.json" if v4 else "archive.tar.gz"])
     cluster.EmqxClearAlarmsOperator(task_id="alarms", deactivate=None)
     cluster.EmqxMetricsSnapshotOperator(task_id="figures", output_path=f"{folder}/figures.csv")
     cluster.EmqxSetRuleStateOperator(task_id="rule", names="r1", state="disabled")
@@ -219,7 +234,7 @@ def sensors(v4: bool, **how: Any) -> None:
 def failures(files: dict[str, str]) -> None:
     """Add tasks that fail whatever the broker does: templates, sources, arguments."""
     for name, file in files.items():
-        if name != "good.csv":
+        if name not in ("good.csv", "archive.tar.gz"):
             auth.EmqxProvisionUsersOperator(task_id=f"bad_{name}", source=file, on_rejected="fail")
     SqlToEmqxUsersOperator(
         task_id="bad_query", sql="SELECT user_id, password FROM broken", sql_conn_id="users_db"

@@ -16,7 +16,7 @@ from airflow_provider_emqx.archives.terms import decode
 from airflow_provider_emqx.exceptions import EmqxBadRequestError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
-from tests.archives.made import ARCHIVES, CONTRACT, archive, tar, users
+from tests.archives.made import ARCHIVES, CONTRACT, META, archive, renamed, tar, users
 
 PREFIX = {"name": "sha256", "salt_position": "prefix"}
 SETS = ["builtin_authn", "builtin_authz", "banned"]
@@ -25,7 +25,7 @@ SETS = ["builtin_authn", "builtin_authz", "banned"]
 def tables(content: bytes) -> dict[str, tuple[Any, list[Any]]]:
     """Give schema and records of each table of an archive."""
     found = {}
-    for name, file in read_archive(io.BytesIO(content)):
+    for name, file, _ in read_archive(io.BytesIO(content)):
         if name.startswith("mnesia/"):
             _, schema, *records = map(decode, read_items(io.BytesIO(file.read())))
             # what differs from node to node
@@ -38,7 +38,7 @@ def tables(content: bytes) -> dict[str, tuple[Any, list[Any]]]:
 def test_an_archive_that_is_imported_and_exported_is_that_of_the_real_broker(
     broker: FakeEmqx, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = (CONTRACT / f"{ARCHIVES[version]}.tar.gz").read_bytes()
+    content = renamed((CONTRACT / f"{ARCHIVES[version]}.tar.gz").read_bytes(), "real")
     with EmqxHook() as hook:
         hook.upload_backup("real.tar.gz", content)
         hook.import_backup("real.tar.gz")
@@ -59,7 +59,8 @@ def test_an_archive_that_is_imported_and_exported_is_that_of_the_real_broker(
 def test_devices_of_an_imported_archive_log_in(broker: FakeEmqx, version: str) -> None:
     with FakeEmqx(version, password_hash_algorithm=PREFIX) as other:
         with EmqxHook() as hook:
-            hook.upload_backup("real.tar.gz", (CONTRACT / f"{ARCHIVES[version]}.tar.gz").read_bytes())
+            content = (CONTRACT / f"{ARCHIVES[version]}.tar.gz").read_bytes()
+            hook.upload_backup("real.tar.gz", renamed(content, "real"))
         other.state.backups.update(broker.state.backups)
         from airflow_provider_emqx.testing import backups
 
@@ -106,14 +107,14 @@ def test_only_the_tables_that_are_asked_for_are_exported(broker: FakeEmqx) -> No
         made = hook.request("POST", "/data/export", json={"table_sets": ["builtin_authn"], "root_keys": []})
         content = hook.download_backup(made["filename"])
         everything = hook.download_backup(hook.export_backup()["filename"])
-    names = [name for name, _ in read_archive(io.BytesIO(content))]
+    names = [name for name, _, _ in read_archive(io.BytesIO(content))]
     assert names == [
         "META.hocon",
         "cluster.hocon",
         "mnesia/emqx_authn_mnesia",
         "mnesia/emqx_authn_scram_mnesia",
     ]
-    for name, file in read_archive(io.BytesIO(everything)):
+    for name, file, _ in read_archive(io.BytesIO(everything)):
         if name == "META.hocon":
             assert read_meta(file) == ("ce", "5.8.9")
         if name == "mnesia/emqx_authn_mnesia":
@@ -130,11 +131,12 @@ def test_an_item_without_fields_deletes_and_a_table_that_is_cut_imports_silently
 
     broker.add_user("old", "pw")
     broker.add_user("stays", "pw")
-    content = users([("new", "ab" * 32, b"s"), ("cut", "ab" * 32, b"s")])[:-5]
+    short = users([("new", "ab" * 32, b"s"), ("cut", "ab" * 32, b"s")])[:-5]
     gone = users([]) + _item((Atom("emqx_authn_mnesia"), (Atom("mqtt:global"), b"old")))
     with EmqxHook() as hook:
-        for name, data in (("one", content), ("two", gone)):
-            hook.upload_backup(f"{name}.tar.gz", archive({"emqx_authn_mnesia": data}))
+        for name, data in (("one", short), ("two", gone)):
+            content = renamed(archive({"emqx_authn_mnesia": data}), name)
+            hook.upload_backup(f"{name}.tar.gz", content)
             hook.import_backup(f"{name}.tar.gz")
     assert sorted(broker.users) == ["new", "stays"]
 
@@ -148,15 +150,16 @@ def test_an_item_without_fields_deletes_and_a_table_that_is_cut_imports_silently
         (tar({"META.hocon": b'edition = ce\nversion = "5.8.12"\n'}), ""),
         (tar({"cluster.hocon": b""}), "invalid or corrupted"),
         (b"junk", "invalid or corrupted"),
+        (tar({"META.hocon": META}, root="another"), "must be under <backup name> directory"),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_archives_of_brokers_that_are_newer_or_of_another_edition_are_refused(
     broker: FakeEmqx, content: bytes, reason: str
 ) -> None:
     with EmqxHook() as hook:
         if not reason:
-            hook.upload_backup("x.tar.gz", content)
+            hook.upload_backup("emqx-export-1.tar.gz", content)
             return
         with pytest.raises(EmqxBadRequestError, match=reason):
-            hook.upload_backup("x.tar.gz", content)
+            hook.upload_backup("emqx-export-1.tar.gz", content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
@@ -14,6 +15,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxNotFoundError,
     EmqxServerError,
+    EmqxUnsupportedError,
 )
 
 #: the broker writes or reads all its tables before it answers
@@ -26,12 +28,19 @@ _NO_FILE = ("enoent", "not_found", "no such file")
 class Backups(v5.Backups):
     """Backups on the disks of the nodes."""
 
-    def export(self) -> Operation[BackupRow]:
+    def export(
+        self, table_sets: Sequence[str] | None = None, root_keys: Sequence[str] | None = None
+    ) -> Operation[BackupRow]:
         """
         Write a backup to the disk of the node that answers: ``POST /data/export``.
 
         :return: ``{"filename", "node", "size", "created_at"}``.
+        :raises EmqxUnsupportedError: for a part of it.
         """
+        if table_sets is not None or root_keys is not None:
+            raise EmqxUnsupportedError(
+                "a backup of some tables or settings needs EMQX 5; EMQX 4 exports everything"
+            )
         # a second export makes a second file, which does no harm
         reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
         return cast("BackupRow", self._row(reply.data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -10,7 +11,12 @@ from airflow_provider_emqx.api.multipart import upload
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import BackupRow
 from airflow_provider_emqx.api.v5.nodes import NodesArea
-from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxNotFoundError
+from airflow_provider_emqx.exceptions import (
+    EmqxBadRequestError,
+    EmqxConfigError,
+    EmqxNotFoundError,
+    EmqxOutcomeUnknownError,
+)
 
 #: the broker writes or reads all its tables before it answers
 _LONG = 600.0
@@ -19,15 +25,21 @@ _LONG = 600.0
 class Backups(NodesArea):
     """Backups on the disks of the nodes, EMQX 5.4 and newer."""
 
-    def export(self) -> Operation[BackupRow]:
+    def export(
+        self, table_sets: Sequence[str] | None = None, root_keys: Sequence[str] | None = None
+    ) -> Operation[BackupRow]:
         """
         Write a backup to the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/export``.
 
+        :param table_sets: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``; ``None`` for all.
+        :param root_keys: which parts of the configuration, as ``["authentication", "mqtt"]``; ``None`` for all.
         :return: ``{"filename", "node", "size", "created_at"}``.
         """
         self.broker.require("a backup over the API", 5, 4)
+        asked = {"table_sets": table_sets, "root_keys": root_keys}
+        body = {name: list(names) for name, names in asked.items() if names is not None}
         # a second export makes a second file, which does no harm
-        reply = yield Request("POST", "/data/export", json={}, repeatable=True, timeout=_LONG)
+        reply = yield Request("POST", "/data/export", json=body, repeatable=True, timeout=_LONG)
         return cast("BackupRow", _row(reply.data))
 
     def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[BackupRow]]:
@@ -74,6 +86,7 @@ class Backups(NodesArea):
         Put a backup on the disk of the node that answers, EMQX 5.4 and newer: ``POST /data/files``.
 
         :param filename: its name there, ending in ``.tar.gz``.
+            An archive's one directory has to be called so too.
         :param content: the file.
         :raises EmqxBadRequestError: if there is a file of this name, or the content is no backup.
         """
@@ -101,13 +114,25 @@ class Backups(NodesArea):
 
         :param node: whose disk it is on.
         :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
+        :raises EmqxOutcomeUnknownError: if the answer was lost, and the import could not be repeated.
         """
         self.broker.require("importing a backup", 5, 4)
         path(filename)
         if node is not None:
             yield from self.nodes.require(node)
         body = {"filename": filename} if node is None else {"filename": filename, "node": node}
-        yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
+        request = Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
+        try:
+            yield request
+        except EmqxBadRequestError as error:
+            if not error.maybe_applied:
+                raise
+            # a second import fails while the first is under way
+            raise EmqxOutcomeUnknownError(
+                f"the answer to the import of {filename} was lost, and repeating it failed ({error.reason}): look at "
+                "what the broker has before you import again",
+                str(request),
+            ) from error
 
 
 def _row(row: Row) -> Row:

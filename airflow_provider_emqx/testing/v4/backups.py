@@ -56,7 +56,7 @@ def upload(state: State, request: Request) -> Answer:
         raise message_only("missing_required_params")
     content = body["file"].encode() if isinstance(body["file"], str) else dump(body["file"])
     try:
-        backups.check(state, content)
+        backups.check(state, "", content)
     except Refused as error:
         raise message_only(str(error)) from None
     filename = body.get("filename") or backups.make(state).filename

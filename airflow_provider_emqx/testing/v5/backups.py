@@ -80,7 +80,7 @@ def upload(state: State, request: Request) -> Answer:
     if not filename.endswith(".tar.gz"):
         raise bad_request("Backup file is invalid or corrupted")
     try:
-        backups.check(state, content)
+        backups.check(state, filename, content)
     except Refused as error:
         raise bad_request(str(error)) from None
     state.backups[filename] = Backup(filename, state.node, state.now(), content)
