@@ -160,6 +160,7 @@ class FakeEmqx:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
+        self._server.release()
 
     def __repr__(self) -> str:
         return f"FakeEmqx({self.version!r}, port={self.port})"

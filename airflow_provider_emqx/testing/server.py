@@ -19,6 +19,7 @@ from airflow_provider_emqx.testing.faults import Fault, Faults
 from airflow_provider_emqx.testing.http import Answer, Request
 from airflow_provider_emqx.testing.mqtt.listener import WEBSOCKET_PATH, MqttListener
 from airflow_provider_emqx.testing.pace import HALF_A_TICK, Exit, Pace
+from airflow_provider_emqx.testing.ports import Port
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -73,7 +74,7 @@ class Server:
         log_requests: bool,
     ) -> None:
         self.dispatcher = dispatcher
-        self.port = port
+        self._port = Port(port)
         self.mqtt = MqttListener(dispatcher.state, mqtt_port)
         self.requests_per_connection = requests_per_connection
         self.idle_timeout = idle_timeout
@@ -93,6 +94,11 @@ class Server:
         self._stop: asyncio.Event | None = None
         self._exit: Exit | None = None
 
+    @property
+    def port(self) -> int:
+        """The port, as soon as it is known."""
+        return self._port.number
+
     def start(self) -> None:
         """Listen; returns when requests are served."""
         if self._thread is not None:
@@ -104,13 +110,12 @@ class Server:
         loop = asyncio.new_event_loop()
         try:
             with ExitStack() as taken:
-                listener = taken.enter_context(socket.create_server(("127.0.0.1", self.port), backlog=512))
+                listener = taken.enter_context(self._port.listen())
                 mqtt = self.mqtt.bind()
                 taken.pop_all()
         except OSError:
             loop.close()
             raise
-        self.port = listener.getsockname()[1]
         ready = threading.Event()
         self._loop, self._stop = loop, asyncio.Event()
         self._thread = threading.Thread(
@@ -123,7 +128,11 @@ class Server:
         ready.wait()
 
     def stop(self) -> None:
-        """Close the port and every connection at once, as a broker that goes down does."""
+        """
+        Refuse connections and close those that are open at once, as a broker that goes down does.
+
+        The ports stay taken until :meth:`release`, so that :meth:`start` finds them again.
+        """
         thread, loop, stop = self._thread, self._loop, self._stop
         if thread is None or loop is None or stop is None:
             return
@@ -132,6 +141,13 @@ class Server:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         self._thread = self._loop = self._stop = None
+        self._port.hold()
+        self.mqtt.hold()
+
+    def release(self) -> None:
+        """Let other processes have the ports."""
+        self._port.release()
+        self.mqtt.release()
 
     def _run(
         self,

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -256,3 +257,24 @@ def test_as_a_process_it_prints_its_url_and_has_users_and_devices() -> None:
         process.terminate()
         assert process.wait(10) == 0
         process.stdout.close()
+
+
+def test_a_broker_that_is_down_keeps_its_ports(broker: FakeEmqx) -> None:
+    ports = broker.port, broker.mqtt_port
+    broker.stop()
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+    broker.start()
+    assert (broker.port, broker.mqtt_port) == ports
+    for port in ports:
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_a_broker_that_is_closed_gives_its_ports_back() -> None:
+    with FakeEmqx("5.8.9") as broker:
+        ports = broker.port, broker.mqtt_port
+    for port in ports:
+        socket.create_server(("127.0.0.1", port)).close()

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.testing.mqtt.connection import Connection
+from airflow_provider_emqx.testing.ports import Port
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -24,17 +25,28 @@ class MqttListener:
     """
 
     def __init__(self, state: State, port: int) -> None:
-        self.port = port
+        self._port = Port(port)
         self._state = state
         self._server: asyncio.Server | None = None
         self._open: set[_Tcp] = set()
         self._sockets: set[Connection] = set()
 
+    @property
+    def port(self) -> int:
+        """The TCP port, as soon as it is known."""
+        return self._port.number
+
     def bind(self) -> socket.socket:
         """Take the port."""
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
-        self.port = listener.getsockname()[1]
-        return listener
+        return self._port.listen()
+
+    def hold(self) -> None:
+        """Keep the port while nobody listens."""
+        self._port.hold()
+
+    def release(self) -> None:
+        """Let other processes have the port."""
+        self._port.release()
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections."""
