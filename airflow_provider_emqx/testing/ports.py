@@ -27,6 +27,8 @@ class Port:
         """
         taken, self._held = self._held or _bound(self.number), None
         self.number = taken.getsockname()[1]
+        # connections of before, whose ends the system still waits for, are in nobody's way
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.listen(512)
         return taken
 
@@ -34,6 +36,8 @@ class Port:
         """Keep the port, whose listening socket is closed."""
         try:
             self._held = _bound(self.number)
+            # as long as nobody listens, others could share the port
+            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError:
             # another process was faster, and listen() says so
             self._held = None
