@@ -8,15 +8,20 @@ Files for the DAGs are written to the working directory.
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
 import json
 import signal
 import threading
+from typing import Any
 
 from airflow_provider_emqx.testing import FakeEmqx
 
 DAY = 86_400
 #: the scope of the example DAGs: names that no fleet of one's own has
 SCOPE = "example-sensor-"
+#: as EMQX 4.4 hashes, whose export the new broker is to take
+ALGORITHM = {"name": "sha256", "salt_position": "prefix"}
 NODES = ["emqx@10.0.0.1", "emqx@10.0.0.2"]
 DEVICES = [f"example-device-{number}" for number in range(1, 21)]
 USERS = [f"{SCOPE}{number}" for number in range(1, 2_001)]
@@ -48,6 +53,7 @@ def main() -> None:
         secret=arguments.secret,
         nodes=NODES,
         edition="Enterprise",
+        password_hash_algorithm=ALGORITHM,
         log_requests=False,
     )
     furnish(broker)
@@ -73,12 +79,38 @@ def write_files() -> None:
     files = {
         "devices.csv": ["user_id,password", *rows],
         "acl.csv": rules,
+        "export.json": [json.dumps(export())],
         # the fleet is complete when the fifth sensor has come
         "fleet.txt": [*DEVICES, *SENSORS[:5]],
     }
     for name, lines in files.items():
         with open(name, "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
+
+
+def export() -> dict[str, Any]:
+    """Make what an EMQX 4.4 with ten devices would export."""
+    users = []
+    for number in range(1, 11):
+        salt, password = f"s{number:03}".encode(), f"pw-of-{number}".encode()
+        stored = salt + hashlib.sha256(salt + password).hexdigest().encode()
+        login, secret = f"{SCOPE}moved-{number}", base64.b64encode(stored).decode()
+        users.append({"login": login, "type": "username", "password": secret, "created_at": number})
+    rule = {"type": "all", "topic": "site/%u/#", "action": "pubsub", "access": "allow", "created_at": 1}
+    ban = {
+        "who": {"clientid": "example-device-666"},
+        "by": "ops",
+        "reason": "stolen",
+        "at": 1,
+        "until": 4102444800,
+    }
+    return {
+        "version": "4.4",
+        "blacklist": [ban],
+        "auth_mnesia": users,
+        "acl_mnesia": [rule],
+        "date": "2026-11-28",
+    }
 
 
 def furnish(broker: FakeEmqx) -> None:

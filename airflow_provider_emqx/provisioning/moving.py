@@ -134,7 +134,7 @@ class _Look:
         """
         Say whose rows the broker is to get.
 
-        :raises EmqxConfigError: if there are none, or if it could not use their hashes.
+        :raises EmqxConfigError: if all are for others, or if it could not use their hashes.
         """
         how, target = self._how, self._how.target
         namespace = target.namespace if target and how.what != "bans" else None
@@ -153,8 +153,10 @@ class _Look:
                 what,
                 told + (" and others" if len(others) > _NAMED else ""),
             )
+        if not mine and others:
+            raise where.broken(f"it has no {what} of {_named(whose)}")
         if not mine:
-            raise where.broken(f"it has no {what}" + (f" of {_named(whose)}" if others else ""))
+            log.warning("%s has no %s", where.source, what)
         made = [made for (one, *_), made in self._made.items() if _matches(one, whose)]
         if target and made and not how.ids_only:
             target.require(made)

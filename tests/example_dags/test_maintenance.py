@@ -5,7 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.testing import FakeEmqx
 
 
 def result(run: Any, task_id: str) -> Any:
@@ -103,3 +106,36 @@ def test_a_failed_round_is_published(broker: Any, run_dag: Any, tmp_path: Path) 
     conf = {"backups": str(tmp_path), "history": str(tmp_path / "figures.csv")}
     assert run_dag(dag, run_conf=conf).state == "failed"
     assert json.loads(broker.retained["airflow/upkeep"].payload)["state"] == "failed"
+
+
+def test_devices_move_and_log_in_with_their_passwords(
+    run_dag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from example_dags.move_to_emqx_5 import dag
+
+    monkeypatch.chdir(tmp_path)
+    source = Path(__file__).parents[1] / "contract" / "emqx-4.4.19-export.json"
+    with FakeEmqx("5.8.9", password_hash_algorithm={"name": "sha256", "salt_position": "prefix"}) as new:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_NEW", json.dumps(new.connection()))
+        for number, password in ((1, "secret-1"), (2, "pässwörd €")):
+            device = {
+                "mqtt_url": new.mqtt_url,
+                "mqtt_username": f"exp-dev-{number}",
+                "mqtt_password": password,
+            }
+            monkeypatch.setenv(f"AIRFLOW_CONN_DEVICE_{number}", json.dumps(new.connection(**device)))
+        conf = {
+            "source": str(source),
+            "new": "emqx_new",
+            "reports": str(tmp_path / "moved"),
+            "samples": ["device_1", "device_2"],
+        }
+        assert run_dag(dag, run_conf=conf).state == "success"
+        assert (dict(new.users), new.bans) == ({}, {})
+        run = run_dag(dag, run_conf={**conf, "dry_run": False})
+        assert run.state == "success"
+        assert len(result(run, "log_in")) == 2
+        assert (len(new.users), len(new.bans), len(new.acl_rules("username", "exp-dev-1"))) == (4, 1, 1)
+        new.users.pop("exp-dev-2")
+        broken = EmqxHook("device_2").test_connection()
+        assert broken[0] is False

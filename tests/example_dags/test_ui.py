@@ -27,7 +27,7 @@ RUNS = [
     for name in DAGS
     for version in ("4.4.19", "5.8.9")
     # hashes need EMQX 5.7
-    if (name, version) != ("provision_in_shards", "4.4.19")
+    if (name, version) not in (("provision_in_shards", "4.4.19"), ("move_to_emqx_5", "4.4.19"))
 ]
 
 
@@ -51,7 +51,9 @@ def living(version: str, world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """The broker of ``make ui``, whose days are a little shorter here."""
     monkeypatch.chdir(tmp_path)
     world.write_files()
-    broker = FakeEmqx(version, nodes=world.NODES, edition="Enterprise")
+    broker = FakeEmqx(
+        version, nodes=world.NODES, edition="Enterprise", password_hash_algorithm=world.ALGORITHM
+    )
     world.furnish(broker)
     ended = threading.Event()
 
@@ -147,4 +149,9 @@ def test_the_files_are_made_without_a_broker(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["ui_broker.py", "--files-only"])
     world.main()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["acl.csv", "devices.csv", "fleet.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "acl.csv",
+        "devices.csv",
+        "export.json",
+        "fleet.txt",
+    ]

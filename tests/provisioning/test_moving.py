@@ -172,7 +172,6 @@ def test_users_that_cannot_be_moved_are_rejected_with_the_reason(
     ("content", "reason"),
     [
         (b'{"version": "4.4"', "ends in the middle"),
-        (b'{"version": "4.4"}', "has no users"),
         (b'{"version": "4.4", "auth_mnesia": []} x', "something follows"),
         (b'{"version": "5.0", "auth_mnesia": []}', "does not say that this version"),
         (b"[]", "must begin with {"),
@@ -346,8 +345,6 @@ def test_users_of_other_forms_are_rejected(tmp_path: Path, record: Any, reason: 
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({"emqx_acl": b""}, "has no users"),
-        ({"emqx_authn_mnesia": users([])}, "has no users"),
         ({"emqx_authn_mnesia": table("emqx_acl", ("who", "rules"), [])}, "holds the table 'emqx_acl'"),
         (
             {"emqx_authn_mnesia": table("emqx_authn_mnesia", ("who",), [])},
@@ -391,6 +388,15 @@ def test_archives_that_are_spoilt_in_one_place_are_read_or_refused(
 
 
 # ---------------------------------------------------------------------- both
+
+
+@pytest.mark.parametrize("what", [Format, RulesFormat])
+def test_a_source_that_holds_nothing_of_the_kind_has_no_rows(
+    tmp_path: Path, what: type[Format], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read(export(tmp_path, auth_mnesia=[]), what) == ([], {})
+    assert read(put(tmp_path, archive({"emqx_authn_mnesia": users([])})), what) == ([], {})
+    assert caplog.text.count("has no") == 2
 
 
 @pytest.mark.parametrize("name", ["devices", "devices.tar.gz", "devices.json", "devices.json.gz", "d.tgz"])
