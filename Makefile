@@ -12,7 +12,7 @@ PUBLIC := $(wildcard $(addprefix airflow_provider_emqx/,exceptions.py hooks oper
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv check lint types layers dead-code docstrings docs operations test demo ui bench soak \
+.PHONY: help venv check lint types layers dead-code docstrings words docs operations test demo ui bench soak \
         test-matrix test-standalone test-live dist test-wheel clean
 
 help: ## list the targets
@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-check: lint types layers dead-code docstrings docs ## every static check
+check: lint types layers dead-code docstrings words docs ## every static check
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -43,11 +43,15 @@ dead-code: $(INSTALLED)
 docstrings: $(INSTALLED)
 	$(BIN)/interrogate -v --omit-covered-files $(PUBLIC)
 
+words: $(INSTALLED)
+	$(BIN)/python .ci/words.py
+
 docs: $(INSTALLED) ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
 
-operations: $(INSTALLED) .ci/support.py ## write the table of operations in docs/
+operations: $(INSTALLED) .ci/support.py .ci/examples.py ## write the table of operations and the example DAGs into docs/
 	$(BIN)/python .ci/support.py
+	$(BIN)/python .ci/examples.py
 
 test: $(INSTALLED) ## the test suite, against a fake broker of both generations
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov-fail-under=90)

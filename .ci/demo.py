@@ -1,8 +1,8 @@
 """
-The demo behind ``make demo``: a file of 10,000 devices becomes users of a broker, by real DAG runs.
+Run the demo of ``make demo``: real DAG runs that provision a file of 10,000 devices as users of a broker.
 
-Without further settings the broker is the bundled FakeEmqx, once as EMQX 5 and once as EMQX 4. With ``EMQX_URL``,
-``EMQX_KEY`` and ``EMQX_SECRET`` it is that broker: ids get a prefix of their own, and all are deleted at the end.
+By default the broker is the bundled FakeEmqx, once as EMQX 5 and once as EMQX 4. Set ``EMQX_URL``, ``EMQX_KEY`` and
+``EMQX_SECRET`` to use a broker of your own: the users get a prefix of their own and are deleted at the end.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run(url: str, key: str, secret: str) -> int:
 
 
 def empty_home() -> None:
-    """Remove what an earlier demo left, except the lock that this one holds."""
+    """Remove the files of an earlier demo, except the lock held by this one."""
     for path in HOME.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -95,7 +95,7 @@ def nights(prefix: str) -> list[dict[str, Any]]:
 
 
 def write_devices(path: Path, prefix: str, changed: int = 0) -> None:
-    """Write a file of devices that is the same at every demo, with a few rows of every kind of badness."""
+    """Write a file of devices that is the same in every demo, with one invalid row of each kind."""
     source = random.Random(20_260_101)
     rows = [
         [f"{prefix}{number:05d}", f"pw-{source.getrandbits(64):016x}", "false"] for number in range(DEVICES)
@@ -120,7 +120,7 @@ def write_devices(path: Path, prefix: str, changed: int = 0) -> None:
 
 
 def provision(source: Path, report: Path, mode: str = "upsert") -> dict[str, Any]:
-    """Run the example DAG once and give what its task returned."""
+    """Run the example DAG once and return the result of its task."""
     with quiet():
         from example_dags.provision_users import dag
 
@@ -143,7 +143,7 @@ SECONDS_TO_WAIT = 60.0
 
 
 def command_a_device(clientid: str, device: FakeDevice | RealDevice) -> None:
-    """Run the DAG that waits for a device, which comes some seconds later, sends it a command and kicks it."""
+    """Run the DAG that waits for a device to connect, sends it a command and disconnects it."""
     topic, command = f"cmd/{clientid}", f"report-{secrets.token_hex(4)}"
     coming = threading.Timer(SECONDS_UNTIL_ONLINE, device.connect, (clientid, topic))
     coming.start()
@@ -161,10 +161,12 @@ def command_a_device(clientid: str, device: FakeDevice | RealDevice) -> None:
             f"The DAG run ended as {run.state}; the device received {received} and "
             f"{'was' if gone else 'was not'} disconnected. {device.problem()}The log is {LOG}."
         )
-    told = ", ".join(f"{count} {status}" for status, count in result["command"]["counts"].items() if count)
+    statuses = ", ".join(
+        f"{count} {status}" for status, count in result["command"]["counts"].items() if count
+    )
     print(
-        f"\n  {clientid} came online after {SECONDS_UNTIL_ONLINE:g} s, and the sensor went on."
-        f"\n  It received the command {command!r} (the broker says: {told}), and was kicked."
+        f"\n  {clientid} came online after {SECONDS_UNTIL_ONLINE:g} s, and the sensor succeeded."
+        f"\n  It received the command {command!r} (status from the broker: {statuses}) and was disconnected."
     )
 
 
@@ -219,7 +221,7 @@ class RealDevice:
 
         client.on_connect = on_connect
         client.on_message = lambda _client, _data, message: self._received.append(message.payload.decode())
-        # a kicked device would come back at once
+        # a kicked device would connect again at once
         client.on_disconnect = lambda client, *_: client.disconnect()
         client.connect(*self._at, 60)
         client.loop_start()
@@ -239,7 +241,7 @@ class RealDevice:
 
 
 def mqtt_address(hook: EmqxHook) -> tuple[str, int] | None:
-    """Return host and port of the broker's plain MQTT listener: EMQX_MQTT, or what the broker says of its listeners."""
+    """Return host and port of the plain MQTT listener, from EMQX_MQTT or from the broker's list of listeners."""
     given = os.environ.get("EMQX_MQTT") or listener_address(hook)
     if given is None:
         return None
@@ -247,7 +249,7 @@ def mqtt_address(hook: EmqxHook) -> tuple[str, int] | None:
     try:
         socket.create_connection((host, int(port)), 5).close()
     except (OSError, ValueError):
-        print(f"\n  No device is shown: no MQTT listener answers at {given}. Set EMQX_MQTT=host:port.")
+        print(f"\n  Skipping the device: cannot reach an MQTT listener at {given}. Set EMQX_MQTT=host:port.")
         return None
     return host, int(port)
 
@@ -268,9 +270,9 @@ def listener_address(hook: EmqxHook) -> str | None:
         # a bind is a port, or an address and a port
         if listener["type"] == "tcp" and listener["enable"] is not False:
             return f"{host}:{str(listener['bind']).rpartition(':')[2]}"
-    found = ", ".join(str(listener["id"]) for listener in listeners) or "no listener"
+    found = ", ".join(str(listener["id"]) for listener in listeners) or "none"
     print(
-        f"\n  No device is shown: the broker has {found}, but none for plain MQTT over TCP. Set EMQX_MQTT=host:port."
+        f"\n  Skipping the device: no listener for plain MQTT over TCP among {found}. Set EMQX_MQTT=host:port."
     )
     return None
 
@@ -279,7 +281,7 @@ def listener_address(hook: EmqxHook) -> str | None:
 
 
 def against_a_real_broker(connection: dict[str, Any]) -> int:
-    """Run the same nights against a real broker, under ids of our own, and delete them again."""
+    """Run the same nights against a real broker, under a prefix of their own, and delete the users at the end."""
     from airflow_provider_emqx.exceptions import EmqxError
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
@@ -314,7 +316,7 @@ def against_a_real_broker(connection: dict[str, Any]) -> int:
 
 
 def set_environment() -> None:
-    """Point Airflow to a home of the demo's own below .demo, before its first import."""
+    """Point Airflow to a home directory below .demo, before its first import."""
     os.environ.update(
         {
             "AIRFLOW_HOME": str(HOME / "airflow"),
@@ -329,7 +331,7 @@ def set_environment() -> None:
 
 
 def prepare_database() -> None:
-    """Create Airflow's database, which takes a while: after what can be found wrong without it."""
+    """Create Airflow's database; slow, so it follows the checks that work without it."""
     with quiet():
         from airflow.utils.db import initdb
 
@@ -342,13 +344,13 @@ def use(connection: dict[str, Any]) -> None:
 
 
 def run_dag(dag: Any, conf: dict[str, Any]) -> Any:
-    """Run a DAG of the example folder to its end in this process."""
+    """Run a DAG of the example folder in this process until it ends."""
     return dag.test(run_conf=conf)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Send what Airflow prints to the demo's log, below Python too: its loggers keep the streams that they found."""
+    """Redirect Airflow's output to the demo's log, at the level of file descriptors: its loggers keep their streams."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -372,14 +374,14 @@ COLUMNS = ("read", "written", "created", "updated", "unchanged", "rejected")
 
 
 def show(title: str, runs: list[dict[str, Any]]) -> None:
-    """Print one broker's nights as a table, and the rejected rows of the first."""
+    """Print the runs against one broker as a table, then the rejected rows of the first run."""
     print(f"\n{title}\n")
     print(f"  {'':16}" + "".join(f"{name:>11}" for name in COLUMNS) + f"{'seconds':>10}")
     for run in runs:
         counts = "".join(f"{_count(run[name]):>11}" for name in COLUMNS)
         print(f"  {run['run']:16}{counts}{run['seconds']:10.1f}")
     rejected = HOME / "rejected-1.jsonl"
-    print(f"\n  Rows that did not make it, as in {rejected.relative_to(ROOT)}:\n")
+    print(f"\n  Rejected rows, from {rejected.relative_to(ROOT)}:\n")
     for row in map(json.loads, rejected.read_text().splitlines()):
         # bytes that are not UTF-8 are lone surrogates here, which no terminal can show
         name = (row["id"] or "–").encode("utf-8", "backslashreplace").decode()
@@ -391,21 +393,21 @@ def _count(value: int | None) -> str:
 
 
 def check(users: list[str], prefix: str, verify: Callable[[str, str], bool] | None = None) -> None:
-    """Compare the broker with the file: every good row is a user once, nothing else is, and passwords fit."""
+    """Check that every valid row of the file is exactly one user with its password, and that no other user exists."""
     expected = {}
     for line in (HOME / "devices-changed.csv").read_bytes().decode(errors="replace").splitlines()[1:]:
         user_id, password, *_ = [*line.split(","), "", ""]
         if user_id.removeprefix(prefix).isdigit():
             expected.setdefault(user_id, password)
     wrong = sorted(set(users) ^ set(expected))
-    doubled = len(users) - len(set(users))
+    duplicated = len(users) - len(set(users))
     refused = [] if verify is None else [user for user, pw in expected.items() if not verify(user, pw)]
-    if wrong or doubled or refused:
+    if wrong or duplicated or refused:
         raise SystemExit(
-            f"{len(wrong)} users are missing or extra, {doubled} doubled, {len(refused)} locked out"
+            f"{len(wrong)} users are missing or extra, {duplicated} duplicated, {len(refused)} locked out"
         )
     fits = ", each with the password of its newest row" if verify else ""
-    print(f"\n  {len(users):,} users in the broker: none lost, none doubled{fits}.")
+    print(f"\n  {len(users):,} users in the broker: none lost, none duplicated{fits}.")
 
 
 def where_to_look() -> None:

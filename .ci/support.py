@@ -35,13 +35,13 @@ YES, NO = "yes", "–"
 
 HEAD = """# Operations
 
-What can be done on which broker, and as what: as a method of the [hook](reference/hooks.emqx.rst), as an operator, as
-a sensor. A version such as "5.6+" is the oldest EMQX that can do it. What a broker lacks is refused with an error that
-says what it needs.
+Which operations each broker supports, and whether they are available as a method of the
+[hook](../airflow_provider_emqx/hooks/emqx.py), as an operator or as a sensor. A version such as "5.6+" is the oldest
+EMQX that supports the operation. On other brokers it raises `EmqxUnsupportedError`, which says what it needs.
 
 Columns: **4** is EMQX 4.4 (API v4), **5, 6** are EMQX 5 and 6 (API v5), **Serverless** is EMQX Cloud Serverless,
-**Dedicated** is EMQX Cloud Dedicated, Dedicated Flex and BYOC with EMQX 5, as far as the API key's list of paths
-allows. Evacuation and rebalancing need the Enterprise edition before EMQX 5.9.
+**Dedicated** is EMQX Cloud Dedicated, Dedicated Flex and BYOC with EMQX 5, as far as the paths allowed to the API key
+permit. Evacuation and rebalancing need the Enterprise edition before EMQX 5.9.
 
 This page is generated from the code by `make operations`.
 """
@@ -49,8 +49,8 @@ This page is generated from the code by `make operations`.
 TAIL = """
 ## Anything else
 
-`EmqxHook.request()` and `EmqxApiOperator` send any request to the management API (gateways, EMQX Cloud v4's shadow
-service, …), with the same authentication, retries, errors and care for secrets.
+`EmqxHook.request()` and `EmqxApiOperator` send any request to the management API (gateways, the shadow service of EMQX
+Cloud v4, …), with the same authentication, retries, errors and protection of secrets.
 """
 
 
@@ -197,7 +197,7 @@ def page() -> str:
             for name, value in vars(methods).items()
             if inspect.isfunction(value) and name[0] != "_"
         ]
-        parts.append(f"\n## {title}\n\n[Reference](reference/hooks.{area}.rst)\n")
+        parts.append(f"\n## {title}\n\n[Reference](../airflow_provider_emqx/hooks/{area}.py)\n")
         parts.append("| hook | 4 | 5, 6 | Serverless | Dedicated | operator | sensor |")
         parts.append("| --- | --- | --- | --- | --- | --- | --- |")
         parts += [row(name, method, routes) for name, method in found]
