@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
 
-#: what became of one thing, besides what each operation is for: an error says why it was not done
+#: what became of one thing: done, in one of these ways
+WRITTEN, DELETED = "written", "deleted"
+#: deleted because no row names it
+PRUNED = "pruned"
+#: left alone, for a reason that is told
+SKIPPED = "skipped"
+#: refused, for a reason that is told: by this package or by the broker
+REJECTED = "rejected"
+#: an error says why it was not done
 FAILED = "failed"
 #: perhaps done, perhaps not: the answer was lost, or the task was interrupted
 UNKNOWN = "unknown"
 #: left alone: it is in the broker under a name that no request can carry
 UNADDRESSABLE = "unaddressable"
+#: a file or directory beside those of a source
+UNREAD = "unread"
+
+#: why something was skipped
+EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
+MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
 
 
 def told_as(error: BaseException) -> str:

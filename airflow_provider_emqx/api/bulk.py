@@ -8,9 +8,12 @@ from typing import Any
 
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
+    EmqxBadRequestError,
     EmqxConfigError,
+    EmqxError,
     EmqxOutcomeUnknownError,
 )
+from airflow_provider_emqx.outcomes import EXISTS, MAYBE_OURS, REJECTED, SKIPPED
 
 #: longest JSON body sent: EMQX before 5.10.1 reads 8,000,000 bytes at most and fails on more
 MAX_BODY = 7_900_000
@@ -19,34 +22,66 @@ MAX_BODY = 7_900_000
 @dataclass(slots=True)
 class BulkResult:
     """
-    Result of one bulk write.
+    Result of writing, or of deleting, many.
 
-    :param written: how many rows are in the broker now because of it.
+    :param done: how many were written or deleted.
     :param created: how many of them were new, ``None`` where the broker does not tell.
     :param updated: how many of them replaced a user, ``None`` where the broker does not tell.
     :param unchanged: how many of them were there to the byte already, ``None`` where the broker does not tell.
-    :param existing: indexes of rows left alone because the user exists (creating only).
-    :param unknown: indexes of rows left alone that an attempt of ours, whose answer was lost, may have created.
-    :param failed: index of each refused row, with the broker's reason.
+    :param others: outcome (``"skipped"`` or ``"rejected"``) and reason of each other one, by its index; after a
+        failure those that have no outcome are in neither.
+    :param sent: how many were sent at all, ``None`` for all.
+    :param failure: the error because of which some have no outcome.
+    :param undone: indexes of those.
     """
 
-    written: int = 0
+    done: int = 0
     created: int | None = 0
     updated: int | None = 0
     unchanged: int | None = 0
-    existing: list[int] = field(default_factory=list)
-    unknown: list[int] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
+    others: dict[int, tuple[str, str]] = field(default_factory=dict)
+    sent: int | None = None
+    failure: EmqxError | None = None
+    undone: set[int] = field(default_factory=set)
+
+    def count(self, other: BulkResult) -> None:
+        """Add the counts of another part; what is unknown of a part in which anything was done is so of the sum."""
+        self.done += other.done
+        if other.done:
+            self.created = _sum(self.created, other.created)
+            self.updated = _sum(self.updated, other.updated)
+            self.unchanged = _sum(self.unchanged, other.unchanged)
 
     def add(self, other: BulkResult) -> None:
-        """Add the result of another part of the same write; a count unknown in one part is unknown in the sum."""
-        self.written += other.written
-        self.created = _sum(self.created, other.created)
-        self.updated = _sum(self.updated, other.updated)
-        self.unchanged = _sum(self.unchanged, other.unchanged)
-        self.existing += other.existing
-        self.unknown += other.unknown
-        self.failed.update(other.failed)
+        """Add the result of another part of the same write, whose indexes are those of the whole."""
+        self.count(other)
+        self.others |= other.others
+        self.undone |= other.undone
+        self.failure = self.failure or other.failure
+
+    def note(self, index: int, answer: object, false: tuple[str, str] | None = None) -> bool:
+        """
+        Add what became of one.
+
+        :param answer: what its operation returned, ``False`` for what was not new; or the error it ended with.
+        :param false: outcome and reason of ``False``, where it means that nothing was done.
+        :return: whether that is an outcome; any other error says nothing of this one alone.
+        """
+        if answer is False and false:
+            self.others[index] = false
+        elif not isinstance(answer, EmqxError):
+            self.done += 1
+            self.created = _sum(self.created, int(answer is not False))
+            self.updated = _sum(self.updated, int(answer is False))
+        elif isinstance(answer, EmqxAlreadyExistsError):
+            self.others[index] = SKIPPED, EXISTS
+        elif isinstance(answer, EmqxOutcomeUnknownError):
+            self.others[index] = SKIPPED, MAYBE_OURS
+        elif isinstance(answer, EmqxBadRequestError):
+            self.others[index] = REJECTED, answer.reason or answer.code
+        else:
+            return False
+        return True
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

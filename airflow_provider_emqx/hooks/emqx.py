@@ -292,9 +292,12 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             exceeded.
         :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
         """
-        from airflow_provider_emqx.provisioning.engine import provision_users
+        from airflow_provider_emqx.provisioning.blocks import Format
         from airflow_provider_emqx.provisioning.hashing import pepper_of
-        from airflow_provider_emqx.provisioning.plan import Plan
+        from airflow_provider_emqx.provisioning.plan import IDS_ONLY, Plan
+        from airflow_provider_emqx.provisioning.sources import read_source
+        from airflow_provider_emqx.provisioning.target import Target
+        from airflow_provider_emqx.provisioning.task import Provisioning
 
         plan = Plan(
             mode,
@@ -306,4 +309,5 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             pepper=pepper_of(pepper_conn_id),
             acl_rules=() if acl_rules is None else acl_rules,
         )
-        return provision_users(self, rows, plan, strip)
+        how = Format(ids_only=mode in IDS_ONLY, strip=strip, target=Target(self))
+        return Provisioning(self, read_source(rows, how), plan).outcomes()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow_provider_emqx.api.acl import FIELDS, read_rule, read_subject
 from airflow_provider_emqx.api.base import Operation
+from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
@@ -21,9 +22,10 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.outcomes import REJECTED, SKIPPED, WRITTEN
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.limits import tell_rate
-from airflow_provider_emqx.provisioning.outcomes import REJECTED, SKIPPED, WRITTEN, Outcome, shown
+from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
 from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.report import (
     SHOWN,
@@ -176,10 +178,10 @@ def provision(
     :raises EmqxError: if the broker fails; subjects before that are done.
     """
     # the broker counts no rules
-    tally, subjects = Tally(created=None, updated=None, unchanged=None), 0
+    tally, subjects = Tally(broker=BulkResult(0, None, None, None)), 0
 
     def summary() -> dict[str, Any]:
-        sums = {name: getattr(tally, name) for name in ("written", "skipped", "rejected")}
+        sums = {outcome: tally.counts[outcome] for outcome in (WRITTEN, SKIPPED, REJECTED)}
         return {
             "read": rows.read,
             **sums,
@@ -214,7 +216,7 @@ def provision(
                         account(subject.outcomes(outcome, reason))
                         continue
                     subjects += 1
-                    tally.written += len(subject.places)
+                    tally.counts[WRITTEN] += len(subject.places)
                     if report is not None and plan.dry_run:
                         report.add(subject.outcomes(outcome))
             tally.check(rows.read)
@@ -224,7 +226,7 @@ def provision(
             raise
         tell(tally, rows.read, plan)
         failure = judge(tally, rows.read, plan)
-        if tally.rejected and not tally.written:
+        if tally.rejected and not tally.counts[WRITTEN]:
             failure = failure or f"none of {rows.read:,} rows could be done, {tally.rejected:,} were rejected"
         if failure:
             push(summary())

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, is_utf8, path
-from airflow_provider_emqx.api.bulk import MAX_BODY
 from airflow_provider_emqx.api.salts import not_carried
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.blocks import FIELDS, Bad, Block, kind
+from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
-
-User = dict[str, Any]
 
 _HASH = FIELDS.index("password_hash")
 _FLAGS: dict[object, bool] = {
@@ -38,24 +35,6 @@ _SPREADSHEET = re.compile(r'\d(?:[.,]\d+)?E\+\d+|="[^"]*"?')
 _SHORT = 600
 #: bytes of JSON around the values of a user
 _FRAME = 80
-
-
-class Checked(NamedTuple):
-    """
-    A block of rows after the check.
-
-    :param lines: where each user's row starts.
-    :param users: rows that may be sent.
-    :param weight: bytes that the users take at most as JSON.
-    :param bad: rejected rows.
-    :param file: which of several files they are from.
-    """
-
-    lines: list[int]
-    users: list[User]
-    weight: int
-    bad: list[Bad]
-    file: str = ""
 
 
 class Checker:
@@ -98,7 +77,7 @@ class Checker:
         """Tell whether a row so far named a user, or may have meant to."""
         return user_id in self._seen or user_id in self._rejected
 
-    def check(self, block: Block) -> Checked:
+    def check(self, block: Block) -> Chunk:
         """
         Check one block.
 
@@ -123,7 +102,7 @@ class Checker:
             # longer than any password's bytes are the digits of its hash
             size += len(users) * _HASHED
         # in JSON a character takes 6 bytes at most
-        return Checked(lines, users, 6 * size + _FRAME * len(users), bad, block.file)
+        return Chunk(lines, users, 6 * size + _FRAME * len(users), bad, block.file)
 
     def _users(self, block: Block, bad: list[Bad]) -> tuple[list[int], list[User], list[str], int]:
         lines, users, ids, size = [], [], [], 0
@@ -274,24 +253,6 @@ class Checker:
             except EmqxConfigError:
                 return "user_id is too long: it would not fit into a request line of the API"
         return None
-
-
-def weight(user: User) -> int:
-    """
-    Tell how many bytes a user takes as JSON.
-
-    :param user: as :meth:`Checker.check` gives it.
-    """
-    return len(json.dumps(user, ensure_ascii=False, default=bytes.hex).encode()) + 2
-
-
-def too_large(size: int) -> str:
-    """
-    Say that a row cannot be sent.
-
-    :param size: its bytes.
-    """
-    return f"the row is too large: {size:,} bytes, {MAX_BODY:,} can be sent at once"
 
 
 def _wrong_text(name: str, value: object) -> str | None:

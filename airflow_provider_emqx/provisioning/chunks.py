@@ -1,32 +1,86 @@
-"""Cuts checked rows into chunks that one request can carry and the broker can do in good time."""
+"""Rows on their way to the broker and back: cut into chunks that one request can carry, each row with its outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
 
-from airflow_provider_emqx.api.bulk import MAX_BODY
+from airflow_provider_emqx.api.bulk import MAX_BODY, BulkResult
+from airflow_provider_emqx.outcomes import PRUNED, REJECTED, UNADDRESSABLE, WRITTEN
 from airflow_provider_emqx.provisioning.blocks import Bad
-from airflow_provider_emqx.provisioning.check import Checked, User, too_large, weight
+from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
+
+User = dict[str, Any]
+
+#: rejected rows that a chunk has about at most, since what becomes of them is told when it is done
+_MOST_BAD = 1_000
+#: why users that no row names were deleted, or were not
+_UNNAMED = {
+    PRUNED: "no row names this user",
+    UNADDRESSABLE: "no row names this user, and no request of the API can name it",
+}
 
 
 @dataclass(slots=True)
 class Chunk:
     """
-    Rows that are sent together.
+    Rows that are sent together, and what became of them.
 
-    :param lines: where each user's row starts.
+    :param lines: where each user's row starts; 0 for a user that no row names.
     :param users: rows to send.
-    :param bad: rows rejected before sending.
     :param weight: bytes of the users as JSON, at most.
+    :param bad: rows rejected before sending.
     :param file: which of several files they are from.
+    :param verb: the outcome of those that are done, as ``"written"``.
+    :param result: what became of the users, once that is known.
     """
 
     lines: list[int] = field(default_factory=list)
     users: list[User] = field(default_factory=list)
-    bad: list[Bad] = field(default_factory=list)
     weight: int = 0
+    bad: list[Bad] = field(default_factory=list)
     file: str = ""
+    verb: str = WRITTEN
+    result: BulkResult = field(default_factory=BulkResult)
+
+    @classmethod
+    def of_unnamed(cls, ids: Sequence[str], verb: str) -> Chunk:
+        """
+        Make one of users that no row names.
+
+        :param ids: theirs.
+        :param verb: what became of them, ``"pruned"`` or ``"unaddressable"``.
+        """
+        users = [{"user_id": user_id} for user_id in ids]
+        return cls([0] * len(ids), users, verb=verb, result=BulkResult(len(ids)))
+
+    def refused(self) -> list[Outcome]:
+        """Return the rows that were skipped, or rejected by the broker."""
+        return [
+            Outcome(self.lines[index], shown(self.users[index]["user_id"]), outcome, reason, self.file)
+            for index, (outcome, reason) in self.result.others.items()
+        ]
+
+    def not_done(self) -> list[Outcome]:
+        """Return the rows that were skipped or rejected, in the order of their lines."""
+        bad = [Outcome(bad.line, shown(bad.user_id), REJECTED, bad.reason, self.file) for bad in self.bad]
+        return sorted(bad + self.refused(), key=_line)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return all rows that have an outcome, in the order of their lines."""
+        others, undone, reason = self.result.others, self.result.undone, _UNNAMED.get(self.verb, "")
+        done = [
+            Outcome(line, shown(user["user_id"]) if reason else user["user_id"], self.verb, reason, self.file)
+            for index, (line, user) in enumerate(zip(self.lines, self.users, strict=True))
+            if index not in others and index not in undone
+        ]
+        return sorted(done + self.not_done(), key=_line)
+
+
+_line = attrgetter("line")
 
 
 class Pace:
@@ -58,11 +112,11 @@ class Pace:
         self.rows = max(1, min(fitting, 4 * self.rows, self.most))
 
 
-def cut(checked: Iterable[Checked], pace: Pace) -> Iterator[Chunk]:
+def cut(checked: Iterable[Chunk], pace: Pace) -> Iterator[Chunk]:
     """
     Put rows together into chunks, in their order.
 
-    :param checked: blocks of rows.
+    :param checked: chunks of any size.
     :param pace: asked anew for each chunk.
     :return: chunks whose body is below the limit of EMQX; a row that is too large alone is among ``bad``.
     """
@@ -81,14 +135,14 @@ def cut(checked: Iterable[Checked], pace: Pace) -> Iterator[Chunk]:
             chunk.lines += lines
             chunk.users += users
             chunk.weight += size
-        if len(chunk.users) >= pace.rows or len(chunk.bad) >= 1_000:
+        if len(chunk.users) >= pace.rows or len(chunk.bad) >= _MOST_BAD:
             yield chunk
             chunk = Chunk(file=block.file)
     if chunk.users or chunk.bad:
         yield chunk
 
 
-def _pieces(block: Checked, rows: int) -> Iterator[tuple[list[int], list[User], int]]:
+def _pieces(block: Chunk, rows: int) -> Iterator[tuple[list[int], list[User], int]]:
     """Cut a block where it is larger than a chunk; rows too large for any chunk become bad ones."""
     if block.weight > MAX_BODY:
         for line, user in zip(block.lines, block.users, strict=True):
@@ -103,3 +157,21 @@ def _pieces(block: Checked, rows: int) -> Iterator[tuple[list[int], list[User], 
         for at in range(0, len(block.users), rows):
             # the weight of the whole is more than enough for a part
             yield block.lines[at : at + rows], block.users[at : at + rows], block.weight
+
+
+def weight(user: User) -> int:
+    """
+    Return how many bytes a user takes as JSON.
+
+    :param user: as the check makes it of a row.
+    """
+    return len(json.dumps(user, ensure_ascii=False, default=bytes.hex).encode()) + 2
+
+
+def too_large(size: int) -> str:
+    """
+    Say that a row cannot be sent.
+
+    :param size: its bytes.
+    """
+    return f"the row is too large: {size:,} bytes, {MAX_BODY:,} can be sent at once"

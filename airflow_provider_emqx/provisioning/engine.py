@@ -6,40 +6,29 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.client.pulse import EVERY, Pulse
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.outcomes import UNADDRESSABLE
+from airflow_provider_emqx.outcomes import DELETED, PRUNED, UNADDRESSABLE, WRITTEN
 from airflow_provider_emqx.provisioning import rules
-from airflow_provider_emqx.provisioning.blocks import Block, Format
-from airflow_provider_emqx.provisioning.check import Checked, Checker
+from airflow_provider_emqx.provisioning.blocks import Block
+from airflow_provider_emqx.provisioning.check import Checker
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Hasher
 from airflow_provider_emqx.provisioning.inventory import BLOCK, Inventory
 from airflow_provider_emqx.provisioning.limits import tell_rate
-from airflow_provider_emqx.provisioning.outcomes import (
-    DELETED,
-    PRUNED,
-    REJECTED,
-    UNNAMED,
-    WRITTEN,
-    Done,
-    Outcome,
-    Result,
-    shown,
-)
 from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
-from airflow_provider_emqx.provisioning.sources import Source, read_source
 from airflow_provider_emqx.provisioning.state import State
-from airflow_provider_emqx.provisioning.target import Target, hashing_of, user_id_type
+from airflow_provider_emqx.provisioning.target import hashing_of, user_id_type
 from airflow_provider_emqx.provisioning.writing import Writer
 
 if TYPE_CHECKING:
@@ -85,7 +74,12 @@ class Run:
         self._slow = False
         self._error: Exception | None = None
 
-    def __call__(self, blocks: Iterator[Block], confirmed: int = 0) -> Iterator[Done]:
+    @property
+    def verb(self) -> str:
+        """The outcome of a row that is done."""
+        return DELETED if self.plan.mode == "delete" else WRITTEN
+
+    def __call__(self, blocks: Iterator[Block], confirmed: int = 0) -> Iterator[Chunk]:
         """
         Read, check, send.
 
@@ -98,14 +92,13 @@ class Run:
         """
         pace = Pace()
         writer = self._prepare(blocks, confirmed, pace)
-        verb = DELETED if self.plan.mode == "delete" else WRITTEN
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
-        under_way: tuple[Chunk, Future[tuple[Result, float]]] | None = None
+        under_way: tuple[Chunk, Future[tuple[BulkResult, float]]] | None = None
         try:
             for chunk in self._reading(writer.chunks):
                 work = writer.prepared(chunk.users)
                 # nothing is sent after a chunk that failed
-                done = self._finish(*under_way, pace, verb) if under_way else None
+                done = self._finish(*under_way, pace) if under_way else None
                 under_way = None
                 if done and done.result.failure:
                     yield done
@@ -115,7 +108,7 @@ class Run:
                 if done:
                     yield done
             if under_way:
-                done = self._finish(*under_way, pace, verb)
+                done = self._finish(*under_way, pace)
                 under_way = None
                 yield done
                 if done.result.failure:
@@ -126,7 +119,7 @@ class Run:
             # a signal or timeout of Airflow: what was under way is done, and told
             if under_way and not under_way[1].cancel():
                 with suppress(EmqxError):
-                    yield self._finish(*under_way, pace, verb)
+                    yield self._finish(*under_way, pace)
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -156,7 +149,7 @@ class Run:
             self.inventory.read()
             self.phases["list"] = self.inventory.seconds
         reading = self._count(chain(() if first is None else (first,), blocks))
-        checked: Iterator[Checked] = map(self._checker.check, reading)
+        checked: Iterator[Chunk] = map(self._checker.check, reading)
         if confirmed:
             checked = _without(checked, confirmed)
         if self._hasher is not None:
@@ -170,17 +163,18 @@ class Run:
             self.acl_changed = rules.ensure_for_all(self.hook, self.plan.acl_rules)
         return writer
 
-    def _finish(self, chunk: Chunk, future: Future[tuple[Result, float]], pace: Pace, verb: str) -> Done:
-        result, seconds = future.result()
+    def _finish(self, chunk: Chunk, future: Future[tuple[BulkResult, float]], pace: Pace) -> Chunk:
+        chunk.result, seconds = future.result()
+        chunk.verb = self.verb
         # a way of writing may list the users first
         seconds -= self.inventory.seconds - self.phases["list"]
         self.phases["list"] = self.inventory.seconds
-        sent = len(chunk.users) if result.sent is None else result.sent
+        sent = len(chunk.users) if chunk.result.sent is None else chunk.result.sent
         if sent:
             pace.took(sent, seconds)
             self.chunks.append(sent)
         self.phases["write"] += seconds
-        return Done(chunk, result, verb)
+        return chunk
 
     def _reading(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Take the time that reading, checking and hashing need."""
@@ -211,18 +205,23 @@ class Run:
             )
         return ""
 
-    def prune(self, in_scope: int | None = None) -> Iterator[list[str]]:
+    def prune(self, in_scope: int | None = None) -> Iterator[Chunk]:
         """
-        Delete the users in scope that no row names; in a dry run, tell which they are.
+        Delete the users in scope that no row names; in a dry run, tell which they are. Those that no request can name
+        are left.
 
         :param in_scope: how many were in scope before the task's first attempt, if this is not the first.
-        :return: an iterator over blocks of ids that are deleted when they are given out.
+        :return: an iterator over chunks of those that are left, and of those that are deleted when it gives them out.
         :raises EmqxConfigError: if they are more than the plan allows; then none is deleted. A dry run tells first.
         :raises EmqxError: if the broker fails.
         """
         checker = self._checker
         if checker is None:
             return
+        if not self.inventory.in_scope:
+            log.warning("The broker had no user inside the scope: is it %r?", self.plan.scope)
+        if left := self.inventory.unaddressable(checker.names):
+            yield Chunk.of_unnamed(left, UNADDRESSABLE)
         count, pulse = 0, Pulse()
         for ids in self.inventory.prunable(checker.names):
             count += len(ids)
@@ -238,14 +237,14 @@ class Run:
             raise too_many
         for ids in self.inventory.prunable(checker.names):
             if self.plan.dry_run:
-                yield ids
+                yield Chunk.of_unnamed(ids, PRUNED)
                 continue
             for start in range(0, len(ids), self._deletes_at_once):
                 yield from self._delete(ids[start : start + self._deletes_at_once])
         if count > allowed:
             raise too_many
 
-    def _delete(self, ids: list[str]) -> Iterator[list[str]]:
+    def _delete(self, ids: list[str]) -> Iterator[Chunk]:
         delete = self.hook.api.users.delete
         gone: set[str] = set()
         failure: BaseException | None = None
@@ -260,7 +259,7 @@ class Run:
             except BaseException as error:
                 # raised when it is told who was deleted
                 failure = failure or error
-        yield [one for one in ids if one in gone]
+        yield Chunk.of_unnamed([one for one in ids if one in gone], PRUNED)
         if failure is not None:
             raise failure
 
@@ -269,10 +268,6 @@ class Run:
         """How many deletions go without a word: those of a few seconds, where the rate of requests is limited."""
         rate = self.hook.settings.rate_limit
         return BLOCK if rate is None else max(1, min(BLOCK, int(rate * EVERY)))
-
-    def unaddressable(self) -> list[str]:
-        """Return the users in scope that no row names, and that :meth:`prune` leaves since no request can name them."""
-        return [] if self._checker is None else self.inventory.unaddressable(self._checker.names)
 
     # ------------------------------------------------------------------ reading
 
@@ -343,61 +338,29 @@ class Run:
             tell_rate(hook, None, "deleted user")
             return
         more = ["each deleted user"] if mode == "sync" else []
-        if writer.existing_are_one_each:
+        if writer.way.existing_one_each:
             more.insert(0, "each user that exists already")
         rows = self._expected()
         if rows is not None and self.plan.shard is not None:
             rows //= self.plan.shard.of
-        tell_rate(hook, rows, at_once=1 if writer.one_each else pace.most, more=" and ".join(more))
+        tell_rate(hook, rows, at_once=1 if writer.way.one_each else pace.most, more=" and ".join(more))
 
 
-def provision_users(hook: Session, rows: Any, plan: Plan, strip: bool | None = None) -> Iterator[Outcome]:
-    """
-    Provision users and give what became of each row, and of each user that no row names.
-
-    :param hook: of the broker.
-    :param rows: an iterable of dicts, read as they are needed; or path or URL of a file.
-    :param plan: what to do with them.
-    :param strip: as of :class:`~airflow_provider_emqx.provisioning.blocks.Format`.
-    :return: an iterator over the outcomes; the work is done as it is advanced.
-    :raises EmqxError: if the source or the broker fails, after the outcomes of the rows that were done before.
-    """
-    source = read_source(rows, Format(ids_only=plan.mode in IDS_ONLY, strip=strip, target=Target(hook)))
-    return _outcomes(Run(hook, plan, source.expected), source)
-
-
-def _outcomes(run: Run, source: Source) -> Iterator[Outcome]:
-    good = 0
-    with closing(source):
-        for done in run(source.blocks):
-            outcomes = done.all()
-            good += sum(outcome.outcome != REJECTED for outcome in outcomes)
-            yield from outcomes
-    if run.plan.mode in PRUNING:
-        withheld = source.withheld() or run.withheld() or ("" if good else "every row was rejected")
-        if withheld:
-            log.warning("Nobody is deleted: %s", withheld)
-            return
-        for outcome, blocks in ((UNADDRESSABLE, (run.unaddressable(),)), (PRUNED, run.prune())):
-            for ids in blocks:
-                yield from (Outcome(0, shown(user_id), outcome, UNNAMED[outcome]) for user_id in ids)
-
-
-def _without(checked: Iterator[Checked], count: int) -> Iterator[Checked]:
+def _without(checked: Iterator[Chunk], count: int) -> Iterator[Chunk]:
     """Leave out the first users; what was rejected among them is told again."""
-    for block in checked:
-        here = min(count, len(block.users))
+    for chunk in checked:
+        here = min(count, len(chunk.users))
         count -= here
-        yield block._replace(lines=block.lines[here:], users=block.users[here:])
+        del chunk.lines[:here], chunk.users[:here]
+        yield chunk
 
 
-def _hashed(checked: Iterator[Checked], hasher: Hasher) -> Iterator[Checked]:
-    for block in checked:
-        yield block._replace(
-            users=[hasher.hashed(user) if "password" in user else user for user in block.users]
-        )
+def _hashed(checked: Iterator[Chunk], hasher: Hasher) -> Iterator[Chunk]:
+    for chunk in checked:
+        chunk.users = [hasher.hashed(user) if "password" in user else user for user in chunk.users]
+        yield chunk
 
 
-def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+def _timed(work: Callable[[], BulkResult]) -> tuple[BulkResult, float]:
     start = time.monotonic()
     return work(), time.monotonic() - start

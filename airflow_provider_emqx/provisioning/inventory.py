@@ -16,7 +16,7 @@ from airflow_provider_emqx.api.rows import UserRow
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.client.listing import PASSES, Walk
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxError
-from airflow_provider_emqx.provisioning.check import User
+from airflow_provider_emqx.provisioning.chunks import User
 from airflow_provider_emqx.provisioning.plan import PRUNING
 
 if TYPE_CHECKING:

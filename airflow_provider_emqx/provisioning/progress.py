@@ -9,9 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.files import Location, size_and_age
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.outcomes import Done, Outcome
+from airflow_provider_emqx.provisioning.chunks import Chunk
+from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.plan import Plan
 
 if TYPE_CHECKING:
@@ -56,35 +58,28 @@ class Progress:
         found = _usable(store.get(KEY), fingerprint)
         #: rows that passed the check and have been sent
         self.users: int = found.get("users", 0)
-        #: those of them that were written or deleted
-        self.done: int = found.get("done", 0)
-        self.created: int | None = found.get("created", 0)
-        self.updated: int | None = found.get("updated", 0)
-        self.unchanged: int | None = found.get("unchanged", 0)
+        #: what came of those that were written or deleted
+        self.broker = BulkResult(
+            found.get("done", 0), found.get("created", 0), found.get("updated", 0), found.get("unchanged", 0)
+        )
         #: users in scope before the first attempt
         self.in_scope: int | None = found.get("in_scope")
         #: those that were skipped or rejected by the broker
         self.others = [Outcome(*other) for other in found.get("others", [])]
 
-    def add(self, done: Done, in_scope: int) -> None:
+    def add(self, chunk: Chunk, in_scope: int) -> None:
         """
         Add a chunk that the broker has confirmed; every few seconds, keep the sums.
 
-        :param done: the chunk.
+        :param chunk: with its result.
         :param in_scope: users in scope before this attempt.
         """
-        result, chunk = done.result, done.chunk
         self.users += len(chunk.users)
-        self.done += result.done
-        if result.done:
-            self.created = plus(self.created, result.created)
-            self.updated = plus(self.updated, result.updated)
-            self.unchanged = plus(self.unchanged, result.unchanged)
+        self.broker.count(chunk.result)
         if self.in_scope is None:
             self.in_scope = in_scope
-        if result.others and len(self.others) <= OTHERS:
-            refused = {chunk.lines[index] for index in result.others}
-            self.others += [outcome for outcome in done.not_done() if outcome.line in refused]
+        if len(self.others) <= OTHERS:
+            self.others += chunk.refused()
         if time.monotonic() - self._saved >= EVERY:
             self.save()
 
@@ -99,10 +94,10 @@ class Progress:
                 {
                     "fingerprint": self._fingerprint,
                     "users": self.users,
-                    "done": self.done,
-                    "created": self.created,
-                    "updated": self.updated,
-                    "unchanged": self.unchanged,
+                    "done": self.broker.done,
+                    "created": self.broker.created,
+                    "updated": self.broker.updated,
+                    "unchanged": self.broker.unchanged,
                     "in_scope": self.in_scope,
                     "others": [list(other) for other in self.others],
                 },
@@ -170,8 +165,3 @@ def _is_outcome(value: Any) -> bool:
         and (user_id is None or isinstance(user_id, str))
         and all(isinstance(text, str) for text in texts)
     )
-
-
-def plus(one: int | None, other: int | None) -> int | None:
-    """Add two counts, of which one may not be known."""
-    return None if one is None or other is None else one + other

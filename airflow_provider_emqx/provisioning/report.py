@@ -12,22 +12,25 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any
 
+from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.api.salts import NOT_CARRIED
 from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location, open_report
-from airflow_provider_emqx.provisioning.outcomes import (
+from airflow_provider_emqx.outcomes import (
     DELETED,
+    PRUNED,
     REJECTED,
-    UNNAMED,
+    SKIPPED,
+    UNADDRESSABLE,
     UNREAD,
-    Done,
-    Outcome,
-    shown,
+    WRITTEN,
 )
+from airflow_provider_emqx.provisioning.chunks import Chunk
+from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.plan import Terms
-from airflow_provider_emqx.provisioning.progress import Progress, plus
+from airflow_provider_emqx.provisioning.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +41,19 @@ REASONS = 10
 #: reasons that are counted each for itself; they may name what is wrong, and be as many as the rows
 _COUNTED = 1_000
 _OTHERS = "other reasons"
+#: outcomes that a row can have, and those of users that no row names
+_OF_ROWS = (WRITTEN, DELETED, SKIPPED, REJECTED)
+_OF_USERS = (PRUNED, UNADDRESSABLE)
 
 
 @dataclass
 class Tally:
     """Sums of a run's outcomes."""
 
-    written: int = 0
-    deleted: int = 0
-    skipped: int = 0
-    rejected: int = 0
-    pruned: int = 0
-    unaddressable: int = 0
-    created: int | None = 0
-    updated: int | None = 0
-    unchanged: int | None = 0
+    #: how many have each outcome
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*_OF_ROWS, *_OF_USERS), 0))
+    #: what the broker counted
+    broker: BulkResult = field(default_factory=BulkResult)
     #: rejected ones whose salt an import of users cannot carry
     not_carried: int = 0
     rejected_rows: list[Outcome] = field(default_factory=list)
@@ -66,32 +67,28 @@ class Tally:
     @property
     def total(self) -> int:
         """Rows that have an outcome."""
-        return self.written + self.deleted + self.skipped + self.rejected
+        return sum(self.counts[outcome] for outcome in _OF_ROWS)
+
+    @property
+    def rejected(self) -> int:
+        """Rows that were rejected."""
+        return self.counts[REJECTED]
 
     @property
     def seconds(self) -> float:
         """Time since the run began."""
         return self._pulse.seconds
 
-    def add(self, done: Done) -> list[Outcome]:
+    def add(self, chunk: Chunk) -> None:
         """
-        Add a chunk.
+        Add a chunk that is done.
 
-        :param done: the chunk.
-        :return: those of its rows that were skipped or rejected.
+        :param chunk: with its result.
         """
-        result = done.result
-        if done.verb == DELETED:
-            self.deleted += result.done
-        else:
-            self.written += result.done
-        not_done = done.not_done()
-        self.add_others(not_done)
-        if result.done:
-            self.created = plus(self.created, result.created)
-            self.updated = plus(self.updated, result.updated)
-            self.unchanged = plus(self.unchanged, result.unchanged)
-        return not_done
+        self.counts[chunk.verb] += chunk.result.done
+        if chunk.verb not in _OF_USERS:
+            self.broker.count(chunk.result)
+        self.add_others(chunk.not_done())
 
     def add_others(self, not_done: list[Outcome]) -> None:
         """
@@ -100,8 +97,8 @@ class Tally:
         :param not_done: skipped and rejected ones.
         """
         rejected = [outcome for outcome in not_done if outcome.outcome == REJECTED]
-        self.rejected += len(rejected)
-        self.skipped += len(not_done) - len(rejected)
+        self.counts[REJECTED] += len(rejected)
+        self.counts[SKIPPED] += len(not_done) - len(rejected)
         self.rejected_rows += rejected[: SHOWN - len(self.rejected_rows)]
         for outcome in rejected:
             reason = outcome.reason
@@ -111,18 +108,15 @@ class Tally:
             count, first = self.reasons.get(reason, (0, outcome))
             self.reasons[reason] = count + 1, first
 
-    def resume(self, progress: Progress, deleting: bool) -> None:
+    def resume(self, progress: Progress, verb: str) -> None:
         """
         Begin with what earlier attempts have done.
 
         :param progress: theirs.
-        :param deleting: whether done means deleted.
+        :param verb: the outcome of the rows that they have done.
         """
-        if deleting:
-            self.deleted += progress.done
-        else:
-            self.written += progress.done
-        self.created, self.updated, self.unchanged = progress.created, progress.updated, progress.unchanged
+        self.counts[verb] += progress.broker.done
+        self.broker.count(progress.broker)
         self.add_others(progress.others)
 
     def check(self, read: int) -> None:
@@ -144,28 +138,18 @@ class Tally:
 
         :param read: rows that the source has given so far.
         """
-        if self._pulse.is_due():
-            log.info("%s rows read; so far %s; %s", f"{read:,}", self.words(), self.rate())
-
-    def pruned_some(self, count: int, seconds: float) -> None:
-        """
-        Add users that were deleted because they are not in the source, and log how far that is, every few seconds.
-
-        :param count: how many.
-        :param seconds: spent on deleting so far.
-        """
-        self.pruned += count
-        self.pruning = seconds
-        if self._pulse.is_due():
+        if not self._pulse.is_due():
+            return
+        if pruned := self.counts[PRUNED]:
             log.info(
-                "Deleting users that are not in the source: %s so far; %s",
-                f"{self.pruned:,}",
-                self.prune_rate(),
+                "Deleting users that are not in the source: %s so far; %s", f"{pruned:,}", self.prune_rate()
             )
+        else:
+            log.info("%s rows read; so far %s; %s", f"{read:,}", self.words(), self.rate())
 
     def prune_rate(self) -> str:
         """Say how long deleting took, and how fast it was."""
-        return f"{self.pruning:.1f} s, {self.pruned / max(self.pruning, 0.001):,.0f} users/s"
+        return f"{self.pruning:.1f} s, {self.counts[PRUNED] / max(self.pruning, 0.001):,.0f} users/s"
 
     def most_frequent(self) -> list[dict[str, Any]]:
         """Return the most frequent reasons for rejecting rows, each with its count and its first row."""
@@ -188,15 +172,8 @@ class Tally:
 
     def words(self) -> str:
         """Name the sums that are not zero."""
-        sums = {
-            "written": self.written,
-            "deleted": self.deleted,
-            "skipped": self.skipped,
-            "rejected": self.rejected,
-            "pruned": self.pruned,
-            "unaddressable": self.unaddressable,
-        }
-        return ", ".join(f"{count:,} {name}" for name, count in sums.items() if count) or "nothing done"
+        told = [f"{count:,} {outcome}" for outcome, count in self.counts.items() if count]
+        return ", ".join(told) or "nothing done"
 
     def tell_reasons(self) -> None:
         """Log why rows were rejected."""
@@ -220,12 +197,13 @@ class Tally:
     def _rows_per_second(self) -> float:
         return self.total / max(self.seconds - self.listing - self.pruning, 0.001)
 
-    def counts(self) -> str:
+    def broker_words(self) -> str:
         """Tell what the broker counted, if it did."""
-        if None in (self.created, self.updated) or not self.written:
+        broker = self.broker
+        if None in (broker.created, broker.updated) or not self.counts[WRITTEN]:
             return ""
-        counted = f"{self.created:,} created, {self.updated:,} updated"
-        return f"{counted}, {self.unchanged:,} unchanged" if self.unchanged is not None else counted
+        counted = f"{broker.created:,} created, {broker.updated:,} updated"
+        return f"{counted}, {broker.unchanged:,} unchanged" if broker.unchanged is not None else counted
 
     def summary(self, read: int) -> dict[str, Any]:
         """
@@ -235,15 +213,10 @@ class Tally:
         """
         return {
             "read": read,
-            "written": self.written,
-            "deleted": self.deleted,
-            "skipped": self.skipped,
-            "rejected": self.rejected,
-            "created": self.created,
-            "updated": self.updated,
-            "unchanged": self.unchanged,
-            "pruned": self.pruned,
-            "unaddressable": self.unaddressable,
+            **self.counts,
+            "created": self.broker.created,
+            "updated": self.broker.updated,
+            "unchanged": self.broker.unchanged,
             "not_carried": self.not_carried,
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self._rows_per_second),
@@ -295,16 +268,6 @@ class Report:
         """
         self._write([row(outcome) for outcome in outcomes])
 
-    def add_unnamed(self, ids: list[str], outcome: str) -> None:
-        """
-        Write users that no row names.
-
-        :param ids: theirs.
-        :param outcome: what became of them.
-        """
-        told = {"line": None, "outcome": outcome, "reason": UNNAMED[outcome], "file": ""}
-        self._write([{"id": shown(user_id), **told} for user_id in ids])
-
     def add_unread(self, files: Sequence[str]) -> None:
         """
         Write files and directories that stand beside those of the source.
@@ -338,7 +301,7 @@ def row(outcome: Outcome) -> dict[str, Any]:
     """
     return {
         "id": outcome.user_id,
-        "line": outcome.line,
+        "line": outcome.line or None,
         "outcome": outcome.outcome,
         "reason": outcome.reason,
         "file": outcome.file,
@@ -392,7 +355,7 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
         if tally.rejected > len(tally.rejected_rows):
             log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
     if terms.report and (
-        terms.dry_run or tally.rejected + tally.skipped + tally.pruned + tally.unaddressable
+        terms.dry_run or sum(map(tally.counts.__getitem__, (SKIPPED, REJECTED, *_OF_USERS)))
     ):
         log.info("%s: %s", "The plan" if terms.dry_run else "Report of rows not done", terms.report)
     log.log(
@@ -402,13 +365,13 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
         f"{read:,}",
         tally.words(),
     )
-    if counts := tally.counts():
+    if counts := tally.broker_words():
         log.info("The broker counted %s", counts)
     tally.tell_reasons()
     log.info("Took %s", tally.rate())
     if tally.listing >= 1:
         log.info("Of that, listing the broker's users took %.1f s", tally.listing)
-    if tally.pruned and not terms.dry_run:
+    if tally.counts[PRUNED] and not terms.dry_run:
         log.info("Deleting took %s", tally.prune_rate())
 
 

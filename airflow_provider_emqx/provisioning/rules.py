@@ -18,7 +18,7 @@ from airflow_provider_emqx.exceptions import (
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.session import Session
-    from airflow_provider_emqx.provisioning.check import User
+    from airflow_provider_emqx.provisioning.chunks import User
 
 
 def read(given: object) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location, exists, open_to_read, replacing
-from airflow_provider_emqx.provisioning.check import User
+from airflow_provider_emqx.provisioning.chunks import User
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.session import Session

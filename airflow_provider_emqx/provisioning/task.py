@@ -1,15 +1,16 @@
-"""A whole provisioning task: the run, with its log, its report, its summary and its verdict."""
+"""A whole piece of work: the run, with its log, its report, its sums and its verdict."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.outcomes import UNADDRESSABLE
+from airflow_provider_emqx.outcomes import KEPT, PRUNED, UNADDRESSABLE
+from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.engine import Run
-from airflow_provider_emqx.provisioning.outcomes import KEPT, PRUNED, Done, Outcome
+from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.report import (
@@ -30,6 +31,126 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Provisioning:
+    """
+    Provision a source, telling all about it.
+
+    :param hook: of the broker.
+    :param source: of the rows.
+    :param plan: what to do with them.
+    :param progress: what earlier attempts have done, and where to keep what this one does.
+    :raises EmqxConfigError: if what is to be written is part of the source.
+    """
+
+    def __init__(self, hook: Session, source: Source, plan: Plan, progress: Progress | None = None) -> None:
+        source.spare(report=plan.report, state=plan.state)
+        self._source = source
+        self._plan = plan
+        self._progress = progress
+        self._report = (
+            Report(plan.report, len(source.files) + len(source.unread) > 1) if plan.report else None
+        )
+        self.run = Run(hook, plan, source.expected)
+        self.tally = Tally()
+        #: why rejected rows make it a failure, once that is known
+        self.failure: str | None = None
+
+    def chunks(self) -> Generator[Chunk]:
+        """
+        Do the work as it is advanced: rows in their order, then users that no row names.
+
+        :return: an iterator over chunks whose rows all have an outcome, but for one that ended with a failure.
+        :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
+        """
+        run, tally, plan, progress = self.run, self.tally, self._plan, self._progress
+        tell_unread(self._source.unread)
+        with closing(self._source), self._report or nullcontext():
+            if self._report is not None:
+                self._report.add_unread(self._source.unread)
+            for chunk in run(self._source.blocks, self._resume()):
+                # the next attempt does a chunk again that ended with a failure
+                if progress is not None and chunk.result.failure is None:
+                    progress.add(chunk, run.inventory.in_scope)
+                yield self._account(chunk)
+            tally.listing = run.phases["list"]
+            tally.check(run.read)
+            self.failure = judge(tally, run.read, plan)
+            if plan.mode in PRUNING:
+                if withheld := self.failure or self._source.withheld() or run.withheld():
+                    log.warning("Nobody is deleted: %s", withheld)
+                else:
+                    yield from map(self._account, run.prune(progress.in_scope if progress else None))
+            if progress is not None:
+                progress.clear()
+
+    def outcomes(self) -> Generator[Outcome]:
+        """
+        Do the work as it is advanced, and return what became of each row, and of each user that no row names.
+
+        :raises EmqxError: as :meth:`chunks` does.
+        """
+        with closing(self.chunks()) as chunks:
+            for chunk in chunks:
+                yield from chunk.outcomes()
+
+    def _resume(self) -> int:
+        """Begin where an earlier attempt ended; return the number of users that are done."""
+        progress = self._progress
+        if progress is None or not progress.users:
+            return 0
+        log.info(
+            "An earlier attempt of this task has done %s rows; going on after them", f"{progress.users:,}"
+        )
+        self.tally.resume(progress, self.run.verb)
+        if self._report is not None:
+            self._report.add(progress.others)
+        return progress.users
+
+    def _account(self, chunk: Chunk) -> Chunk:
+        phases = self.run.phases
+        self.tally.listing, self.tally.pruning = phases["list"], phases["prune"]
+        self.tally.add(chunk)
+        if chunk.verb == UNADDRESSABLE:
+            log.warning(
+                "%s users in scope that no row names stay, since no request can name them: %s%s. Delete them in EMQX, "
+                "or protect them",
+                f"{len(chunk.users):,}",
+                ", ".join(repr(user["user_id"]) for user in chunk.users[:SHOWN]),
+                ", …" if len(chunk.users) > SHOWN else "",
+            )
+        if self._report is not None:
+            self._report.add(self._worth_telling(chunk))
+        self.tally.progress(self.run.read)
+        return chunk
+
+    def _worth_telling(self, chunk: Chunk) -> list[Outcome]:
+        # the report of a dry run is the plan: it has every row
+        if chunk.verb in (PRUNED, UNADDRESSABLE) or (self._plan.dry_run and self._plan.mode != "prune"):
+            return chunk.outcomes()
+        # that a row's user stays is no news
+        return [row for row in chunk.not_done() if row.reason != KEPT]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the sums for XCom, as far as it has come."""
+        run, plan = self.run, self._plan
+        return {
+            **self.tally.summary(run.read),
+            "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
+            "chunks": {
+                "count": len(run.chunks),
+                "rows": _median(run.chunks),
+                "most": max(run.chunks, default=0),
+            },
+            "acl_changed": run.acl_changed,
+            "listing_moved": run.inventory.moved,
+            "dry_run": plan.dry_run,
+            "report": str(plan.report) if plan.report else None,
+            "reasons": self.tally.most_frequent(),
+            "rejected_rows": rejected_rows(self.tally, plan),
+            "unread": list(self._source.unread[:SHOWN]),
+        }
+
+
 def provision(
     hook: Session,
     source: Source,
@@ -38,7 +159,7 @@ def provision(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """
-    Provision a source, telling all about it.
+    Provision a source in a task.
 
     :param hook: of the broker.
     :param source: of the rows.
@@ -49,103 +170,23 @@ def provision(
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
     """
-    source.spare(report=plan.report, state=plan.state)
-    run = Run(hook, plan, source.expected)
-    tally = Tally()
-    report = Report(plan.report, len(source.files) + len(source.unread) > 1) if plan.report else None
+    work = Provisioning(hook, source, plan, progress)
     try:
-        tell_unread(source.unread)
-        with closing(source), report or nullcontext():
-            if report is not None:
-                report.add_unread(source.unread)
-            confirmed = _resume(progress, tally, report, plan)
-            for done in run(source.blocks, confirmed):
-                tally.listing = run.phases["list"]
-                not_done = tally.add(done)
-                # the next attempt does a chunk again that ended with a failure
-                if progress is not None and done.result.failure is None:
-                    progress.add(done, run.inventory.in_scope)
-                if report is not None:
-                    report.add(_worth_telling(done, not_done, plan))
-                tally.progress(run.read)
-            tally.listing = run.phases["list"]
-            tally.check(run.read)
-            failure = judge(tally, run.read, plan)
-            if plan.mode in PRUNING:
-                withheld = failure or source.withheld() or run.withheld()
-                if withheld:
-                    log.warning("Nobody is deleted: %s", withheld)
-                else:
-                    _prune(run, tally, report, progress.in_scope if progress else None)
-            if progress is not None:
-                progress.clear()
+        with closing(work.chunks()) as chunks:
+            for _ in chunks:
+                pass
     except BaseException:
         if progress is not None:
             progress.save()
-        tally.ended_early(run.read)
-        push(_summary(run, source, tally, plan))
+        work.tally.ended_early(work.run.read)
+        push(work.summary())
         raise
-    summary = _summary(run, source, tally, plan)
-    tell(tally, run.read, plan)
-    if failure is not None:
+    summary = work.summary()
+    tell(work.tally, work.run.read, plan)
+    if work.failure is not None:
         push(summary)
-        raise failed(failure, tally, plan)
+        raise failed(work.failure, work.tally, plan)
     return summary
-
-
-def _worth_telling(done: Done, not_done: list[Outcome], plan: Plan) -> list[Outcome]:
-    if plan.mode == "prune":
-        # that a row's user stays is no news
-        return [outcome for outcome in not_done if outcome.reason != KEPT]
-    # the report of a dry run is the plan: it has every row
-    return done.all() if plan.dry_run else not_done
-
-
-def _resume(progress: Progress | None, tally: Tally, report: Report | None, plan: Plan) -> int:
-    """Begin where an earlier attempt ended; give the number of users that are done."""
-    if progress is None or not progress.users:
-        return 0
-    log.info("An earlier attempt of this task has done %s rows; going on after them", f"{progress.users:,}")
-    tally.resume(progress, deleting=plan.mode == "delete")
-    if report is not None:
-        report.add(progress.others)
-    return progress.users
-
-
-def _prune(run: Run, tally: Tally, report: Report | None, in_scope: int | None) -> None:
-    if not run.inventory.in_scope:
-        log.warning("The broker had no user inside the scope: is it %r?", run.plan.scope)
-    unaddressable = run.unaddressable()
-    if unaddressable:
-        tally.unaddressable = len(unaddressable)
-        log.warning(
-            "%s users in scope that no row names stay, since no request can name them: %s%s. Delete them in EMQX, "
-            "or protect them",
-            f"{len(unaddressable):,}",
-            ", ".join(map(repr, unaddressable[:SHOWN])),
-            ", …" if len(unaddressable) > SHOWN else "",
-        )
-        if report is not None:
-            report.add_unnamed(unaddressable, UNADDRESSABLE)
-    for ids in run.prune(in_scope):
-        if report is not None:
-            report.add_unnamed(ids, PRUNED)
-        tally.pruned_some(len(ids), run.phases["prune"])
-
-
-def _summary(run: Run, source: Source, tally: Tally, plan: Plan) -> dict[str, Any]:
-    return {
-        **tally.summary(run.read),
-        "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
-        "chunks": {"count": len(run.chunks), "rows": _median(run.chunks), "most": max(run.chunks, default=0)},
-        "acl_changed": run.acl_changed,
-        "listing_moved": run.inventory.moved,
-        "dry_run": plan.dry_run,
-        "report": str(plan.report) if plan.report else None,
-        "reasons": tally.most_frequent(),
-        "rejected_rows": rejected_rows(tally, plan),
-        "unread": list(source.unread[:SHOWN]),
-    }
 
 
 def _median(sizes: list[int]) -> int:

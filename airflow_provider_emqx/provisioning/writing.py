@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.base import Operation, ahead
-from airflow_provider_emqx.exceptions import (
-    EmqxAlreadyExistsError,
-    EmqxBadRequestError,
-    EmqxError,
-    EmqxOutcomeUnknownError,
-)
+from airflow_provider_emqx.api.bulk import BulkResult
+from airflow_provider_emqx.client.pulse import Pulse
+from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
+from airflow_provider_emqx.outcomes import ABSENT, EXISTS, KEPT, MAYBE_OURS, REJECTED, SKIPPED
 from airflow_provider_emqx.provisioning import rules
-from airflow_provider_emqx.provisioning.check import User
-from airflow_provider_emqx.provisioning.chunks import Chunk
+from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.inventory import Inventory
-from airflow_provider_emqx.provisioning.outcomes import (
-    ABSENT,
-    EXISTS,
-    KEPT,
-    MAYBE_OURS,
-    REJECTED,
-    SKIPPED,
-    UNDONE,
-    Result,
-    of_bulk,
-)
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.state import State
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.session import Session
 
+log = logging.getLogger(__name__)
+
 #: sends users and tells what became of them
-Write = Callable[[list[User]], Result]
+Write = Callable[[list[User]], BulkResult]
+
+
+@dataclass(frozen=True)
+class Way:
+    """
+    A way of writing users.
+
+    :param prepare: does what needs no broker, as encoding, and returns what does the rest.
+    :param one_each: whether each user is a request of its own at least.
+    :param existing_one_each: whether each user that exists is a request of its own, besides what new ones take.
+    """
+
+    prepare: Callable[[list[User]], Callable[[], BulkResult]]
+    one_each: bool = False
+    existing_one_each: bool = False
+
+    @classmethod
+    def of(cls, write: Write, one_each: bool = False, existing_one_each: bool = False) -> Way:
+        """Make one in which nothing can be done beforehand."""
+        return cls(lambda users: partial(write, users), one_each, existing_one_each)
+
+    def __call__(self, users: list[User]) -> BulkResult:
+        return self.prepare(users)()
 
 
 class Writer:
@@ -65,42 +78,62 @@ class Writer:
         self._inventory = inventory
         self._kind = kind
         self._state = state
-        self._write, self.chunks = self._choose(chunks)
+        self.way, self.chunks = self._choose(chunks)
 
-    @property
-    def one_each(self) -> bool:
-        """Whether each user is a request of its own at least."""
-        return self._write in (self._delete, self._create_each, self._upsert_each)
-
-    @property
-    def existing_are_one_each(self) -> bool:
-        """Whether each user that exists is a request of its own, besides what new ones take."""
-        replaces = self._plan.mode in ("upsert", "sync")
-        return replaces and (self._hook.broker.is_v4 or self._write == self._upsert_each)
-
-    def _choose(self, chunks: Iterator[Chunk]) -> tuple[Write, Iterator[Chunk]]:
-        broker, users, mode = self._hook.broker, self._hook.api.users, self._plan.mode
+    def _choose(self, chunks: Iterator[Chunk]) -> tuple[Way, Iterator[Chunk]]:
+        users, mode = self._hook.api.users, self._plan.mode
         if mode == "prune":
-            return _keep, chunks
+            return Way.of(_keep), chunks
         if self._plan.dry_run:
-            if mode == "delete":
-                return self._would_delete, chunks
-            return (partial(self._absent_only, _nothing) if mode == "create" else self._would_write), chunks
+            dry: dict[str, Write] = {
+                "delete": self._would_delete,
+                "create": partial(self._absent_only, _nothing),
+            }
+            return Way.of(dry.get(mode, self._would_write)), chunks
         if mode == "delete":
-            return self._delete, chunks
+            return Way.of(self._delete, one_each=True), chunks
         if mode in ("upsert", "sync"):
-            return (self._upsert if users.has_bulk_upsert() else self._upsert_each), chunks
-        if broker.is_v4:
-            return self._create_v4, chunks
+            if users.has_bulk_upsert():
+                return self._bulk(users.upsert_many), chunks
+            if users.has_bulk_create():
+                return self._bulk(users.create_many, self._replace_existing), chunks
+            return Way.of(self._upsert_each, one_each=True, existing_one_each=True), chunks
+        if users.has_bulk_create():
+            return self._bulk(users.create_many), chunks
         head = list(islice(chunks, 2))
         chunks = chain(head, chunks)
         # asking for all users costs more than a POST for each of a few; a hash can only be imported
         few = len(head) < 2 and not any("password" not in user for chunk in head for user in chunk.users)
         if few or not users.has_bulk_upsert():
-            return self._create_each, chunks
-        return partial(self._absent_only, self._upsert), chunks
+            return Way.of(self._create_each, one_each=True), chunks
+        return Way.of(partial(self._absent_only, self._bulk(users.upsert_many))), chunks
 
-    def prepared(self, users: list[User]) -> Callable[[], Result]:
+    def _bulk(
+        self,
+        operation: Callable[[list[User]], Operation[BulkResult]],
+        then: Callable[[list[User], BulkResult], None] | None = None,
+    ) -> Way:
+        """
+        Make a way in which one operation is for many users.
+
+        :param operation: makes it.
+        :param then: does the rest with its result.
+        """
+
+        def prepare(users: list[User]) -> Callable[[], BulkResult]:
+            encoded = ahead(operation(users))
+
+            def write() -> BulkResult:
+                result = self._hook.run(encoded)
+                if then is not None:
+                    then(users, result)
+                return result
+
+            return write
+
+        return Way(prepare, existing_one_each=then is not None)
+
+    def prepared(self, users: list[User]) -> Callable[[], BulkResult]:
         """
         Do now what needs no broker: encode a bulk write.
 
@@ -110,104 +143,93 @@ class Writer:
         work = self._prepared(users)
         return lambda: self._believed(work())
 
-    def _believed(self, result: Result) -> Result:
+    def _believed(self, result: BulkResult) -> BulkResult:
         """
         Believe that rows are refused, all for one reason, only from a broker that serves its users.
 
         :raises EmqxError: if it does not: then the broker is at fault, and not the rows.
         """
-        if not result.done and len(result.others) > 1 and len(set(result.others.values())) == 1:
-            (outcome, _), *_ = result.others.values()
-            if outcome == REJECTED:
+        if not result.done and not result.undone and len(result.others) > 1:
+            (outcome, _), *others = set(result.others.values())
+            if outcome == REJECTED and not others:
                 self._hook.run(self._hook.api.users.list(limit=1))
         return result
 
-    def _prepared(self, users: list[User]) -> Callable[[], Result]:
-        write = self._write
+    def _prepared(self, users: list[User]) -> Callable[[], BulkResult]:
         if not users:
-            return partial(Result, 0, created=0, updated=0, unchanged=0)
-        if any("acl" in user for user in users):
+            return BulkResult
+        with_rules = any("acl" in user for user in users)
+        if not with_rules and self._state is None:
+            return self.way.prepare(users)
+        write: Write = self.way
+        if with_rules:
             write = partial(self._with_rules, write)
         if self._state is not None:
             write = partial(self._changed_only, self._state, write)
-        api = self._hook.api.users
-        if write == self._upsert:
-            bulk = api.upsert_many
-        elif write == self._create_v4:
-            bulk = api.create_many
-        else:
-            return partial(write, users)
-        encoded = ahead(bulk(users))
-        return lambda: of_bulk(self._hook.run(encoded))
+        return partial(write, users)
 
-    def _upsert(self, users: list[User]) -> Result:
-        return of_bulk(self._hook.run(self._hook.api.users.upsert_many(users)))
-
-    def _create_v4(self, users: list[User]) -> Result:
-        return of_bulk(self._hook.run(self._hook.api.users.create_many(users)))
-
-    def _upsert_each(self, users: list[User]) -> Result:
+    def _upsert_each(self, users: list[User]) -> BulkResult:
         upsert = self._hook.api.users.upsert
-        result = self._each([upsert(user) for user in users])
-        result.unchanged = None
-        return result
+        return self._each([upsert(user) for user in users])
 
-    def _create_each(self, users: list[User]) -> Result:
+    def _replace_existing(self, users: list[User], result: BulkResult) -> None:
+        """Write the users whom a bulk creation has left alone; one that is gone meanwhile is created."""
+        api = self._hook.api.users
+
+        def replace(user: User) -> Operation[bool]:
+            try:
+                yield from api.update(user["user_id"], user["password"])
+            except EmqxNotFoundError:
+                yield from api.create(user["user_id"], user["password"])
+                return True
+            return False
+
+        there = [index for index, (outcome, _) in result.others.items() if outcome == SKIPPED]
+        for index in there:
+            del result.others[index]
+        if there:
+            result.add(_among(self._each([replace(users[index]) for index in there]), there))
+
+    def _create_each(self, users: list[User]) -> BulkResult:
         create = self._hook.api.users.create
         return self._each([create(**user) for user in users])
 
-    def _delete(self, users: list[User]) -> Result:
+    def _delete(self, users: list[User]) -> BulkResult:
         delete = self._hook.api.users.delete
         result = self._each([delete(user["user_id"]) for user in users], false=(SKIPPED, ABSENT))
         result.created = result.updated = None
         return result
 
-    def _each(self, operations: list[Operation[Any]], false: tuple[str, str] | None = None) -> Result:
+    def _each(self, operations: list[Operation[Any]], false: tuple[str, str] | None = None) -> BulkResult:
         """
         Run one operation per user.
 
         :param operations: their results are ``False`` for what was not new, or not there.
         :param false: outcome of ``False``, where it means that nothing was done.
         """
-        result = Result(0, created=0, updated=0)
-        undone = dict.fromkeys(range(len(operations)), (UNDONE, ""))
+        result, pulse = BulkResult(unchanged=None), Pulse()
+        result.undone.update(range(len(operations)))
         try:
             for index, answer in self._hook.run_each(enumerate(operations)):
-                if self._note(result, index, answer, false):
-                    del undone[index]
+                if result.note(index, answer, false):
+                    result.undone.remove(index)
+                elif isinstance(answer, EmqxError):
+                    result.failure = result.failure or answer
+                if pulse.is_due():
+                    done = len(operations) - len(result.undone)
+                    log.info("%s of %s users of this chunk so far", f"{done:,}", f"{len(operations):,}")
         except EmqxError as error:
             result.failure = result.failure or error
-        result.others |= undone
-        result.created = result.done - (result.updated or 0)
         return result
 
-    @staticmethod
-    def _note(result: Result, index: int, answer: Any, false: tuple[str, str] | None) -> bool:
-        """Add one answer to a result, and return whether the user has an outcome."""
-        if answer is False and false:
-            result.others[index] = false
-        elif not isinstance(answer, EmqxError):
-            result.done += 1
-            result.updated = (result.updated or 0) + (answer is False)
-        elif isinstance(answer, EmqxAlreadyExistsError):
-            result.others[index] = SKIPPED, EXISTS
-        elif isinstance(answer, EmqxOutcomeUnknownError):
-            result.others[index] = SKIPPED, MAYBE_OURS
-        elif isinstance(answer, EmqxBadRequestError):
-            result.others[index] = REJECTED, answer.reason or answer.code
-        else:
-            result.failure = result.failure or answer
-            return False
-        return True
-
-    def _absent_only(self, write: Write, users: list[User]) -> Result:
+    def _absent_only(self, write: Write, users: list[User]) -> BulkResult:
         """Write only users that the broker did not have when it was asked."""
         there = self._inventory.existing(users)
         result = _some(write, users, [index for index in range(len(users)) if index not in there])
         result.others |= dict.fromkeys(there, (SKIPPED, EXISTS))
         return result
 
-    def _with_rules(self, write: Write, users: list[User]) -> Result:
+    def _with_rules(self, write: Write, users: list[User]) -> BulkResult:
         """
         Write users, those with ACL rules after their rules.
 
@@ -237,40 +259,47 @@ class Writer:
         result.others |= others
         return result
 
-    def _changed_only(self, state: State, write: Write, users: list[User]) -> Result:
+    def _changed_only(self, state: State, write: Write, users: list[User]) -> BulkResult:
         """Write only users that the state file does not know to be so, or that the broker has lost."""
         there = self._inventory.among(users)
         changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
         if changed and not self._plan.dry_run:
             state.forget([users[index] for index in changed])
         result = _some(write, users, changed)
-        state.note([users[index] for index in changed if index not in result.others])
+        not_written = result.others.keys() | result.undone
+        state.note([users[index] for index in changed if index not in not_written])
         unsent = len(users) - len(changed)
         result.done += unsent
         result.unchanged = (result.unchanged or 0) + unsent
         return result
 
-    def _would_write(self, users: list[User]) -> Result:
+    def _would_write(self, users: list[User]) -> BulkResult:
         there = len(self._inventory.existing(users))
-        return Result(len(users), created=len(users) - there, updated=there)
+        return BulkResult(len(users), len(users) - there, there, None)
 
-    def _would_delete(self, users: list[User]) -> Result:
+    def _would_delete(self, users: list[User]) -> BulkResult:
         there = self._inventory.existing(users)
         absent = (index for index in range(len(users)) if index not in there)
-        return Result(len(there), dict.fromkeys(absent, (SKIPPED, ABSENT)))
+        return BulkResult(len(there), None, None, None, dict.fromkeys(absent, (SKIPPED, ABSENT)))
 
 
-def _some(write: Write, users: list[User], chosen: list[int]) -> Result:
+def _some(write: Write, users: list[User], chosen: list[int]) -> BulkResult:
     """Write some of the users, and name them in the result by their indexes among all."""
-    result = write([users[index] for index in chosen]) if chosen else Result(0, created=0, updated=0)
+    result = write([users[index] for index in chosen]) if chosen else BulkResult(unchanged=None)
     result.sent = len(chosen)
+    return _among(result, chosen)
+
+
+def _among(result: BulkResult, chosen: Sequence[int]) -> BulkResult:
+    """Name those that were chosen by their indexes among all."""
     result.others = {chosen[index]: other for index, other in result.others.items()}
+    result.undone = {chosen[index] for index in result.undone}
     return result
 
 
-def _nothing(users: list[User]) -> Result:
-    return Result(len(users), created=len(users), updated=0)
+def _nothing(users: list[User]) -> BulkResult:
+    return BulkResult(len(users), len(users), 0, None)
 
 
-def _keep(users: list[User]) -> Result:
-    return Result(0, dict.fromkeys(range(len(users)), (SKIPPED, KEPT)), sent=0)
+def _keep(users: list[User]) -> BulkResult:
+    return BulkResult(others=dict.fromkeys(range(len(users)), (SKIPPED, KEPT)), sent=0)

@@ -26,7 +26,14 @@ INNER = {
         "messages.publish_many",
         "messages.retained_rate",
     ),
-    *("nodes.require", "nodes.list_running", "users.has_bulk_upsert", "users.upsert", "users.upsert_many"),
+    *(
+        "nodes.require",
+        "nodes.list_running",
+        "users.has_bulk_create",
+        "users.has_bulk_upsert",
+        "users.upsert",
+        "users.upsert_many",
+    ),
     *("rule_engine.outputs", "users.create_many", "users.no_superusers", "users.user_id_type"),
 }
 

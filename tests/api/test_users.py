@@ -120,7 +120,7 @@ def test_v5_upsert_is_one_import() -> None:
         api_of(V5).users.upsert_many([user("a"), user("b", is_superuser=True)]),
         Reply(200, {"total": 2, "success": 1, "override": 1, "skipped": 0, "failed": 0}),
     )
-    assert result == BulkResult(written=2, created=1, updated=1, unchanged=0)
+    assert result == BulkResult(2, created=1, updated=1, unchanged=0)
     assert request.params == {"type": "plain"}
     assert request.may_repeat
     assert sent(request) == [user("a"), user("b", is_superuser=True)]
@@ -149,7 +149,7 @@ def test_a_refused_import_is_cut_down_to_the_bad_row() -> None:
         refused,
         *[two] * 6,
     )
-    assert result == BulkResult(15, 15, 0, 0, failed={3: "no"})
+    assert result == BulkResult(15, 15, 0, 0, others={3: ("rejected", "no")})
     assert ["".join(row["user_id"] for row in sent(request)) for request in requests] == [
         *("abcdefghijklmnop", "ab", "cd", "c", "d", "ef", "gh", "ij", "kl", "mn", "op")
     ]
@@ -159,7 +159,7 @@ def test_rows_that_are_all_refused_cost_little_more_than_a_request_each() -> Non
     operation = api_of(V5).users.upsert_many([user(f"d{number}") for number in range(512)])
     requests = 512 + 64 + 8 + 1
     result, _ = play(operation, *[errors.EmqxBadRequestError(400, "BAD_REQUEST", "no")] * requests)
-    assert result.failed == dict.fromkeys(range(512), "no")
+    assert result.others == dict.fromkeys(range(512), ("rejected", "no"))
 
 
 def test_users_that_the_broker_counts_as_failed_are_found_and_the_others_are_counted_once() -> None:
@@ -175,7 +175,7 @@ def test_users_that_the_broker_counts_as_failed_are_found_and_the_others_are_cou
         counts(1, 0, 0, 1),
     )
     reason = "EMQX counts this user as failed and does not say why"
-    assert result == BulkResult(2, 2, 0, 0, failed={1: reason})
+    assert result == BulkResult(2, 2, 0, 0, others={1: ("rejected", reason)})
     assert [len(sent(request)) for request in requests] == [3, 1, 1, 1]
 
 
@@ -186,8 +186,8 @@ def test_a_superuser_in_a_namespace_is_not_sent_where_the_broker_takes_none() ->
         Reply(200, {"total": 1, "success": 1, "failed": 0, "override": 0, "skipped": 0}),
     )
     assert [row["user_id"] for row in sent(request)] == ["a"]
-    assert result.written == 1
-    assert "namespace" in result.failed[1]
+    assert result.done == 1
+    assert "namespace" in result.others[1][1]
 
 
 def test_hashes_and_plain_passwords_go_in_separate_imports() -> None:
@@ -195,7 +195,7 @@ def test_hashes_and_plain_passwords_go_in_separate_imports() -> None:
     one = Reply(200, {"total": 1, "success": 0, "override": 0, "skipped": 1})
     result, requests = play(api_of(V5).users.upsert_many([hashed, user("p")]), one, one)
     assert [request.params for request in requests] == [{"type": "plain"}, {"type": "hash"}]
-    assert (result.written, result.unchanged) == (2, 2)
+    assert (result.done, result.unchanged) == (2, 2)
 
 
 @pytest.mark.parametrize("broker", [OLD, Broker("v5", (5, 5, 0)), Broker("v5", (5, 0, 0)), Broker("v5")])
@@ -222,29 +222,41 @@ def test_a_namespace_goes_with_every_request() -> None:
     assert sent(request)[0]["namespace"] == "tenant-1"
 
 
-def test_v4_upsert_is_an_array_and_one_put_for_each_that_existed() -> None:
-    result, requests = play(
-        api_of(V4).users.upsert_many([user("a"), user("b"), user("c")]),
+def test_v4_creation_is_an_array_that_leaves_alone_who_exists() -> None:
+    result, [request] = play(
+        api_of(V4).users.create_many([user("a"), user("b"), user("c")]),
         Reply(200, {"a": "ok", "b": "{error,existed}", "c": "{error,password}"}),
+    )
+    assert (result.done, result.created, result.updated) == (1, 1, 0)
+    assert result.others[1] == ("skipped", "exists")
+    assert result.others[2][0] == "rejected"
+    assert sent(request) == [{"username": name, "password": "pw"} for name in "abc"]
+
+
+def test_v4_upsert_is_one_by_one_and_refuses_superusers() -> None:
+    result, requests = play(
+        api_of(V4).users.upsert_many([user("a"), user("s", is_superuser=True), user("b")]),
+        Reply(200),
+        EXISTS,
         Reply(200),
     )
-    assert (result.written, result.created, result.updated) == (2, 1, 1)
-    assert list(result.failed) == [2]
-    assert sent(requests[0]) == [{"username": name, "password": "pw"} for name in "abc"]
-    assert (requests[1].method, requests[1].path) == ("PUT", "/auth_username/b")
+    assert (result.created, result.updated, list(result.others)) == (1, 1, [1])
+    assert [request.method for request in requests] == ["POST", "POST", "PUT"]
 
 
 def test_v4_rows_that_its_api_cannot_take_are_refused_and_no_empty_array_is_sent() -> None:
     hashed = {"user_id": "h", "password_hash": "ab", "is_superuser": False}
     result, requests = play(api_of(V4).users.create_many([user("s", is_superuser=True), hashed]))
-    assert sorted(result.failed) == [0, 1]
+    assert sorted(result.others) == [0, 1]
     assert requests == []
 
 
 def test_v4_rows_that_a_lost_attempt_may_have_created_are_set_apart() -> None:
     reply = Reply(200, {"a": "{error,existed}"}, maybe_applied=True)
     result, _ = play(api_of(V4).users.create_many([user("a")]), reply)
-    assert (result.unknown, result.existing) == ([0], [])
+    assert result.others == {
+        0: ("skipped", "exists, perhaps made by an attempt of this run whose answer was lost")
+    }
 
 
 def test_an_answer_that_leaves_a_row_out_is_an_error() -> None:
@@ -267,8 +279,8 @@ def test_scram_users_are_written_one_by_one_since_their_keys_cannot_be_imported(
     result, requests = play(api_of(scram).users.upsert_many(users), made, EXISTS, Reply(200, {}))
     assert [request.method for request in requests] == ["POST", "POST", "PUT"]
     assert {request.path.split("/")[2] for request in requests} == {"scram%3Abuilt_in_database"}
-    assert (result.created, result.updated, list(result.failed)) == (1, 1, [2])
-    assert "other than SCRAM" in result.failed[2]
+    assert (result.created, result.updated, list(result.others)) == (1, 1, [2])
+    assert "other than SCRAM" in result.others[2][1]
 
 
 @pytest.mark.parametrize("authenticator", ["password_based:mysql", "jwt", "scram:http"])

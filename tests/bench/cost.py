@@ -100,11 +100,11 @@ def _plain_loop(source: Path, origin: str, generation: Generation) -> int:
 def _parts(source: Path) -> dict[str, Callable[[], float]]:
     """Take the provider's work apart; each part gives its CPU time for the whole source."""
     from airflow_provider_emqx.api.base import Broker, Reply
+    from airflow_provider_emqx.api.bulk import BulkResult
     from airflow_provider_emqx.api.v5.users import Users
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.check import Checker
     from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
-    from airflow_provider_emqx.provisioning.outcomes import WRITTEN, Done, Result
     from airflow_provider_emqx.provisioning.report import Tally
     from airflow_provider_emqx.provisioning.sources import read_file
 
@@ -138,10 +138,9 @@ def _parts(source: Path) -> dict[str, Callable[[], float]]:
 
     def account() -> float:
         tally = Tally()
-        done = [
-            Done(chunk, Result(len(chunk.users), {}, len(chunk.users), 0, 0), WRITTEN) for chunk in chunks
-        ]
-        return _cpu_time(lambda: [tally.add(part) for part in done])
+        for chunk in chunks:
+            chunk.result = BulkResult(len(chunk.users), len(chunk.users))
+        return _cpu_time(lambda: [tally.add(chunk) for chunk in chunks])
 
     return {
         "read": read,

@@ -330,18 +330,24 @@ GOOD_PROGRESS = {"fingerprint": "f", "users": 5, "done": 3, "created": 3, "updat
 def test_progress_that_is_damaged_is_not_used(kept: Any, over: bool) -> None:
     store: dict[str, Any] = {KEY: {**GOOD_PROGRESS, **kept} if over and isinstance(kept, dict) else kept}
     progress = Progress(store, "f")  # type: ignore[arg-type]
+    broker = progress.broker
     if progress.users:
-        assert 0 <= progress.done <= progress.users
-        for count in (progress.created, progress.updated, progress.unchanged, progress.in_scope):
+        assert 0 <= broker.done <= progress.users
+        for count in (broker.created, broker.updated, broker.unchanged, progress.in_scope):
             assert count is None or (type(count) is int and count >= 0)
         assert all(type(other.line) is int and isinstance(other.reason, str) for other in progress.others)
     else:
-        assert not progress.done
+        assert not broker.done
 
 
 def test_progress_that_is_whole_is_used() -> None:
     progress = Progress({KEY: GOOD_PROGRESS}, "f")  # type: ignore[arg-type]
-    assert (progress.users, progress.done, progress.created, progress.updated) == (5, 3, 3, None)
+    assert (progress.users, progress.broker.done, progress.broker.created, progress.broker.updated) == (
+        5,
+        3,
+        3,
+        None,
+    )
     assert progress.others[0].reason == "r"
 
 

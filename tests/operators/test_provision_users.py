@@ -122,7 +122,8 @@ def test_why_rows_were_rejected_is_in_log_and_result(
 
 
 def test_reasons_that_differ_from_row_to_row_do_not_grow_without_bound(broker: Any) -> None:
-    from airflow_provider_emqx.provisioning.outcomes import REJECTED, Outcome
+    from airflow_provider_emqx.outcomes import REJECTED
+    from airflow_provider_emqx.provisioning.outcomes import Outcome
     from airflow_provider_emqx.provisioning.report import Tally
 
     tally = Tally()
@@ -172,7 +173,8 @@ def test_every_phase_says_how_far_it_is(
 
 
 @pytest.mark.parametrize(
-    ("version", "mode"), [("4.4.19", "delete"), ("5.8.9", "delete"), ("5.3.0", "upsert")]
+    ("version", "mode"),
+    [("4.4.19", "delete"), ("5.8.9", "delete"), ("4.4.19", "upsert"), ("5.3.0", "upsert")],
 )
 def test_rows_of_a_request_each_are_told_from_the_first_few_seconds_on(
     broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any, monkeypatch: pytest.MonkeyPatch, mode: str

@@ -183,6 +183,25 @@ def test_when_the_broker_fails_the_outcomes_before_are_given_first(hook: EmqxHoo
     assert [outcome.line for outcome in found] == list(range(1, len(found) + 1))
 
 
+@pytest.mark.parametrize("version", ["4.4.19", "5.6.1"])
+def test_of_existing_users_each_that_is_written_is_told_also_when_another_fails(
+    hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any
+) -> None:
+    outcomes(hook, rows(100))
+    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
+    caplog.set_level("INFO")
+    broker.order_fault("status", status=401, match="PUT ", after=40, times=99)
+    found: list[Outcome] = []
+    with pytest.raises(EmqxAuthError):
+        for outcome in hook.provision_users(rows(100, "new")):
+            found.append(outcome)  # noqa: PERF402
+    changed = {f"d{i}" for i in range(100) if broker.verify(f"d{i}", f"new{i}")}
+    assert {outcome.outcome for outcome in found} == {"written"}
+    assert {outcome.user_id for outcome in found} == changed
+    assert len(changed) >= 40
+    assert [line for line in caplog.messages if line == "40 of 100 users of this chunk so far"]
+
+
 @EVERY_WAY
 def test_single_writes_that_fail_stop_the_run(hook: EmqxHook, broker: Any) -> None:
     outcomes(hook, rows(5))
@@ -258,7 +277,7 @@ def test_a_dry_run_tells_what_would_happen_and_changes_nothing(
     outcomes(hook, rows(5))
     before = {user_id: user.password for user_id, user in broker.users.items()}
     [done] = list(Run(hook, Plan(mode, dry_run=True))(read_rows([*rows(10), {"user_id": ""}], Format())))
-    found = [outcome.outcome for outcome in done.all()]
+    found = [outcome.outcome for outcome in done.outcomes()]
     there, absent = {
         "upsert": ("written", "written"),
         "create": ("skipped", "written"),

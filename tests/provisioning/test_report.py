@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.blocks import Bad
 from airflow_provider_emqx.provisioning.chunks import Chunk
-from airflow_provider_emqx.provisioning.outcomes import Done, Outcome, Result
+from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge
 
 OUTCOMES = [Outcome(7, 'a,"ü', "skipped", "exists"), Outcome(3, None, "rejected", "too few fields: 1")]
 
 
-def done(written: int, rejected: int, result: Result | None = None) -> Done:
+def done(written: int, rejected: int, result: BulkResult | None = None) -> Chunk:
     users = [{"user_id": f"d{i}"} for i in range(written)]
     bad = [Bad(i, f"b{i}", "bad") for i in range(rejected)]
-    return Done(Chunk(list(range(written)), users, bad), result or Result(written), "written")
+    return Chunk(list(range(written)), users, bad=bad, result=result or BulkResult(written, None, None, None))
 
 
 def test_a_report_has_one_line_per_row_in_their_order(tmp_path: Path) -> None:
@@ -147,18 +148,18 @@ def test_the_sums_must_match_what_was_read() -> None:
     tally = Tally()
     tally.add(done(3, 1))
     tally.check(4)
-    tally.add(done(3, 0, Result(2)))
+    tally.add(done(3, 0, BulkResult(2)))
     with pytest.raises(EmqxError, match="7 rows were read, but 6 have an outcome"):
         tally.check(7)
 
 
 def test_a_count_that_one_answer_lacks_is_not_told() -> None:
     tally = Tally()
-    tally.add(done(2, 0, Result(2, created=1, updated=1, unchanged=0)))
+    tally.add(done(2, 0, BulkResult(2, created=1, updated=1, unchanged=0)))
     assert tally.summary(2)["created"] == 1
     tally.add(done(0, 1))
     assert tally.summary(3)["created"] == 1
-    tally.add(done(2, 0, Result(2)))
+    tally.add(done(2, 0, BulkResult(2, None, None, None)))
     assert tally.summary(5)["created"] is None
 
 

@@ -13,12 +13,11 @@ from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.api.v5 import users as v5
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
-    EmqxBadRequestError,
     EmqxError,
-    EmqxNotFoundError,
     EmqxServerError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.outcomes import EXISTS, MAYBE_OURS, REJECTED, SKIPPED
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -152,30 +151,12 @@ class Users(v5.Users):
         return _NO_SUPERUSER
 
     def has_bulk_upsert(self) -> bool:
-        """Tell whether many users can be written in one request: new ones can, existing ones are one PUT each."""
+        """Return whether many users can be written in one request: new ones can, existing ones are one PUT each."""
+        return False
+
+    def has_bulk_create(self) -> bool:
+        """Return whether many users can be created in one request that leaves those that exist as they are."""
         return True
-
-    def upsert_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
-        """
-        Write many users: an array ``POST`` for all, then one ``PUT`` for each that existed.
-
-        :param users: rows of ``user_id`` and ``password``.
-        """
-        result = yield from self.create_many(users)
-        existing, result.existing, result.unknown = result.existing + result.unknown, [], []
-        for index in existing:
-            user = users[index]
-            try:
-                yield from self.update(user["user_id"], user["password"])
-            except EmqxNotFoundError:
-                # deleted by somebody else since the POST
-                yield from self.create(user["user_id"], user["password"])
-                result.add(BulkResult(written=1, created=1, unchanged=None))
-            except EmqxBadRequestError as error:
-                result.failed[index] = error.reason
-            else:
-                result.add(BulkResult(written=1, updated=1, unchanged=None))
-        return result
 
     def create_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
         """
@@ -188,9 +169,9 @@ class Users(v5.Users):
         indexes = []
         for index, user in enumerate(users):
             if user.get("is_superuser"):
-                result.failed[index] = _NO_SUPERUSER
+                result.others[index] = REJECTED, _NO_SUPERUSER
             elif "password" not in user:
-                result.failed[index] = "EMQX 4 takes no ready-made hashes over its API"
+                result.others[index] = REJECTED, "EMQX 4 takes no ready-made hashes over its API"
             else:
                 indexes.append(index)
         if not indexes:
@@ -207,12 +188,11 @@ class Users(v5.Users):
         for index in indexes:
             outcome = outcomes.get(users[index]["user_id"])
             if outcome == "ok":
-                result.written += 1
-                result.created = (result.created or 0) + 1
+                result.note(index, True)
             elif outcome == "{error,existed}":
-                (result.unknown if reply.maybe_applied else result.existing).append(index)
+                result.others[index] = SKIPPED, MAYBE_OURS if reply.maybe_applied else EXISTS
             elif isinstance(outcome, str):
-                result.failed[index] = _REASONS.get(outcome, "the broker refuses this row")
+                result.others[index] = REJECTED, _REASONS.get(outcome, "the broker refuses this row")
             else:
                 raise EmqxServerError(
                     200,

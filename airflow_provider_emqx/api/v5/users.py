@@ -21,6 +21,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxNotFoundError,
     EmqxOutcomeUnknownError,
 )
+from airflow_provider_emqx.outcomes import REJECTED
 
 _NO_SUPERUSER = "a user in a namespace cannot be a superuser on EMQX 6.1.4 and newer"
 
@@ -192,6 +193,10 @@ class Users(Area):
         """
         return not self.broker.is_scram and (self.broker.serverless or self.broker.at_least(5, 7))
 
+    def has_bulk_create(self) -> bool:
+        """Return whether many users can be created in one request that leaves those that exist as they are."""
+        return False
+
     def no_superusers(self) -> str:
         """Tell why no user can be a superuser, empty if users can."""
         return _NO_SUPERUSER if self.broker.namespace and self.broker.at_least(6, 1, 4) else ""
@@ -228,10 +233,12 @@ class Users(Area):
         one_each(users)
         if not self.has_bulk_upsert():
             return (yield from self._one_by_one(users, self.upsert))
-        refused: dict[int, str] = {}
+        refused: dict[int, tuple[str, str]] = {}
         if reason := self.no_superusers():
-            refused = {index: reason for index, user in enumerate(users) if user.get("is_superuser")}
-        result = BulkResult(failed=dict(refused))
+            refused = {
+                index: (REJECTED, reason) for index, user in enumerate(users) if user.get("is_superuser")
+            }
+        result = BulkResult(others=dict(refused))
         for kind, field, salt in (
             ("plain", "password", str),
             ("hash", "password_hash", str),
@@ -264,25 +271,26 @@ class Users(Area):
         self, users: Sequence[Row], write: Callable[[Row], Operation[bool]]
     ) -> Operation[BulkResult]:
         result = BulkResult(unchanged=None)
+        no_superusers = self.no_superusers()
         for index, user in enumerate(users):
+            if no_superusers and user.get("is_superuser"):
+                result.others[index] = REJECTED, no_superusers
+                continue
             if "password" not in user:
                 needs = (
                     "an authenticator other than SCRAM"
                     if self.broker.is_scram
                     else f"EMQX 5.7 or newer; this is {self.broker}"
                 )
-                result.failed[index] = f"a ready-made hash needs {needs}"
+                result.others[index] = REJECTED, f"a ready-made hash needs {needs}"
                 continue
             try:
-                created = yield from write(user)
-            except EmqxAlreadyExistsError:
-                result.existing.append(index)
-            except EmqxOutcomeUnknownError:
-                result.unknown.append(index)
-            except EmqxBadRequestError as error:
-                result.failed[index] = error.reason or error.code
+                answer: object = yield from write(user)
+            except EmqxError as error:
+                if not result.note(index, error):
+                    raise
             else:
-                result.add(BulkResult(1, int(created), int(not created), None))
+                result.note(index, answer)
         return result
 
     def _import(self, users: Sequence[Row], indexes: Sequence[int], kind: str) -> Operation[BulkResult]:
@@ -302,7 +310,7 @@ class Users(Area):
             raise self._no_authenticator() from error
         except EmqxBadRequestError as error:
             if len(indexes) == 1:
-                return BulkResult(failed={indexes[0]: error.reason or error.code})
+                return BulkResult(others={indexes[0]: (REJECTED, error.reason or error.code)})
             return (yield from self._import_parts(users, indexes, kind))
         counts = reply.data
         if not isinstance(counts, dict) or "total" not in counts:
@@ -318,12 +326,13 @@ class Users(Area):
         if not failed:
             return BulkResult(len(indexes), created, updated, unchanged)
         if len(indexes) == 1:
-            return BulkResult(failed={indexes[0]: "EMQX counts this user as failed and does not say why"})
+            reason = "EMQX counts this user as failed and does not say why"
+            return BulkResult(others={indexes[0]: (REJECTED, reason)})
         # the good ones are written: sending them once more finds which are not
-        found = (yield from self._import_parts(users, indexes, kind)).failed
+        found = (yield from self._import_parts(users, indexes, kind)).others
         if len(found) != failed:
-            return BulkResult(len(indexes) - len(found), None, None, None, failed=found)
-        return BulkResult(len(indexes) - failed, created, updated, unchanged, failed=found)
+            return BulkResult(len(indexes) - len(found), None, None, None, found)
+        return BulkResult(len(indexes) - failed, created, updated, unchanged, found)
 
     def _packed(self, users: Rows) -> tuple[bytes, str]:
         """Write users as JSON; those with salts that are no text as a CSV file, in which EMQX knows no quotes."""
