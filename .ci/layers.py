@@ -33,7 +33,8 @@ MAY_IMPORT["conditions"] = {"client", "files", *MAY_IMPORT["client"]}
 MAY_IMPORT["provisioning"] = {"archives", "client", "files", *MAY_IMPORT["client"]}
 MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
-MAY_IMPORT["triggers"] = {"conditions", "hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["commands"] = {"files", "hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["triggers"] = {"commands", "conditions", "hooks", *MAY_IMPORT["hooks"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
     MAY_IMPORT[_top] = {"hidden", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
 # a transfer is an operator with a source of another kind

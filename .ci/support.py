@@ -47,6 +47,11 @@ This page is generated from the code by `make operations`.
 """
 
 TAIL = """
+## Over MQTT
+
+`hook.mqtt()` and `EmqxCommandOperator` speak MQTT 5 with any of these brokers, and do not need the management API: see
+[Commands](commands.md).
+
 ## Anything else
 
 `EmqxHook.request()` and `EmqxApiOperator` send any request to the management API (gateways, the shadow service of EMQX

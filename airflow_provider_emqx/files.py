@@ -304,6 +304,28 @@ def replacing(location: Location, what: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def append(location: Location, data: bytes, what: str) -> bool:
+    """
+    Append to a local file, which is made if it is not there.
+
+    :param location: as of :func:`open_to_write`.
+    :param data: what to append.
+    :param what: what the file is, for the error.
+    :return: ``False`` for an object, to which nothing can be appended.
+    :raises EmqxError: if it cannot be written.
+    """
+    place = _local(location)
+    if not isinstance(place, str):
+        return False
+    try:
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise _not_written(location, what, error) from error
+    return True
+
+
 def _local(location: Location) -> str | ObjectStoragePath:
     """Tell where a file is; a local one by its URL is no less private."""
     place = locate(location)

@@ -45,6 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_emqx.operators.bans",
                     "airflow_provider_emqx.operators.clients",
                     "airflow_provider_emqx.operators.cluster",
+                    "airflow_provider_emqx.operators.commands",
                     "airflow_provider_emqx.operators.topics",
                 ],
             }
@@ -62,7 +63,10 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_emqx.triggers.emqx"],
+                "python-modules": [
+                    "airflow_provider_emqx.triggers.commands",
+                    "airflow_provider_emqx.triggers.emqx",
+                ],
             }
         ],
         "transfers": [

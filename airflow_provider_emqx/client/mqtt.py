@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from paho.mqtt.client import Client, MQTTMessage
+    from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
 #: bytes of the largest packet that is taken; EMQX's own default is 1 MB, and what is larger than this it drops
@@ -111,6 +112,7 @@ class MqttClient:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._largest = float("inf")
         self._error: EmqxError | None = None
+        self._ends_session = False
         self._socket: Any = None
 
     async def __aenter__(self) -> MqttClient:
@@ -139,7 +141,7 @@ class MqttClient:
     ) -> None:
         try:
             if self._error is None:
-                self._client.disconnect()
+                self._client.disconnect(properties=self._goodbye())
                 # a socket that takes nothing more is left alone after a while
                 async with asyncio.timeout(self._settings.connect_timeout):
                     await self._closed
@@ -147,6 +149,16 @@ class MqttClient:
             pass
         finally:
             self._close()
+
+    def _goodbye(self) -> Properties | None:
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        if not (self._ends_session and self._session_expiry):
+            return None
+        properties = Properties(PacketTypes.DISCONNECT)
+        properties.SessionExpiryInterval = 0
+        return properties
 
     # ------------------------------------------------------------------ what it is for
 
@@ -235,6 +247,25 @@ class MqttClient:
             self._check("")
             raise EmqxConnectionError("the connection was closed")
         return message
+
+    def waiting(self, most: int) -> list[Received]:
+        """
+        Return messages that have come already, without waiting.
+
+        :param most: how many at most.
+        """
+        found: list[Received] = []
+        while len(found) < most and not self._received.empty():
+            message = self._received.get_nowait()
+            if message is None:
+                self._received.put_nowait(None)
+                break
+            found.append(message)
+        return found
+
+    def end_session(self) -> None:
+        """Let the broker forget the session when the connection is closed."""
+        self._ends_session = True
 
     def acknowledge(self, message: Received) -> None:
         """

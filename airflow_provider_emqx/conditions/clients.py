@@ -53,7 +53,7 @@ class ClientsCondition(Condition):
 
     def __init__(self, clientids: Any = None, path: Any = None, quorum: Any = "all") -> None:
         self.clientids, self.path = client_ids.given(clientids, path)
-        self.quorum = _quorum(quorum)
+        self.quorum = read_quorum(quorum)
         self._check_reachable()
 
     def parameters(self) -> dict[str, Any]:
@@ -205,7 +205,13 @@ class ClientsOffline(ClientsCondition):
         return not is_online(row)
 
 
-def _quorum(quorum: Any) -> str | int:
+def read_quorum(quorum: Any) -> str | int:
+    """
+    Check a quorum.
+
+    :param quorum: ``"all"``, ``"any"``, a count, or a share as ``"95%"``.
+    :raises EmqxConfigError: for anything else.
+    """
     if isinstance(quorum, str):
         written = quorum.strip().lower()
         if written in ("all", "any"):

@@ -101,6 +101,20 @@ async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
     :raises EmqxConnectionError: if it could not be looked up at the moment.
     """
     await asyncio.to_thread(_import_libraries)
+    hook = await looked_up(emqx_conn_id)
+    # room for every kind at once: one that gets no answers does not keep the others from asking
+    async with hook.async_client(IN_FLIGHT + 8 * OTHERS_IN_FLIGHT) as client:
+        yield client
+
+
+async def looked_up(emqx_conn_id: str) -> EmqxHook:
+    """
+    Return a hook whose connection was looked up, without holding the event loop.
+
+    :param emqx_conn_id: the Airflow connection.
+    :raises EmqxConfigError: if there is no such connection, or it cannot be right.
+    :raises EmqxConnectionError: if it could not be looked up at the moment.
+    """
     hook = EmqxHook(emqx_conn_id)
     try:
         await hook.async_settings()
@@ -112,9 +126,7 @@ async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
         raise EmqxConnectionError(
             f"the connection {emqx_conn_id!r} could not be looked up: {type(error).__name__}: {error}"
         ) from error
-    # room for every kind at once: one that gets no answers does not keep the others from asking
-    async with hook.async_client(IN_FLIGHT + 8 * OTHERS_IN_FLIGHT) as client:
-        yield client
+    return hook
 
 
 def _import_libraries() -> None:

@@ -15,14 +15,17 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, BaseNotifier, BaseOperator, BaseOperatorLink
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_emqx.commands.order import Order
+from airflow_provider_emqx.commands.record import SENT, Record, Row
 from airflow_provider_emqx.get_provider_info import get_provider_info
 from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
-from airflow_provider_emqx.operators import auth, clients, cluster, topics
+from airflow_provider_emqx.operators import auth, clients, cluster, commands, topics
 from airflow_provider_emqx.sensors import clients as client_sensors
 from airflow_provider_emqx.sensors import cluster as cluster_sensors
 from airflow_provider_emqx.sensors import topics as topic_sensors
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
+from airflow_provider_emqx.triggers.commands import EmqxCommandTrigger
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, EmqxEventTrigger
 from tests.archives.made import archive, users
 from tests.secrets.planted import HASH, PASSWORD, PAYLOAD, PEPPER, SALT, SHORT
@@ -132,13 +135,15 @@ def connections(folder: Path) -> dict[str, str]:
 def furnish(broker: FakeEmqx) -> None:
     """Put something into a broker for each task to work on."""
     broker.connect_many(["dev-1", "dev-2"], username="alice")
+    broker.connect("dev-3", on_message=lambda message: broker.reply(message, PAYLOAD, clientid="dev-3"))
+    broker.subscribe("dev-3", "devices/dev-3/command", 1)
     broker.subscribe("dev-1", "t/#")
     broker.publish("state/1", PAYLOAD, retain=True)
     broker.add_rule("r1", 'SELECT * FROM "t/#"')
     broker.raise_alarm("high_cpu_usage")
 
 
-def operators(folder: Path, files: dict[str, str], v4: bool) -> None:
+def operators(folder: Path, files: dict[str, str], v4: bool, deferrable: bool) -> None:
     """Add each operator, as it is meant."""
     path = "/auth_username" if v4 else "/authentication/password_based%3Abuilt_in_database/users"
     body = {"username" if v4 else "user_id": "api-1", "password": PASSWORD}
@@ -175,6 +180,14 @@ def operators(folder: Path, files: dict[str, str], v4: bool) -> None:
     clients.EmqxKickClientsOperator(task_id="kick", clientids="dev-2", report=f"{folder}/kick.jsonl")
     clients.EmqxSubscribeOperator(task_id="subscribe", clientids="dev-1", topics="t/2")
     clients.EmqxUnsubscribeOperator(task_id="unsubscribe", clientids="dev-1", topics="t/2")
+    commands.EmqxCommandOperator(
+        task_id="command",
+        clientids="dev-3",
+        payload={"pin": PAYLOAD},
+        report=f"{folder}/command.jsonl",
+        timeout=20,
+        deferrable=deferrable,
+    )
     topics.EmqxPublishOperator(task_id="publish", topic="t/1", payload=PAYLOAD, on_failure_callback=notify)
     topics.EmqxPublishOperator(task_id="messages", messages=messages)
     # a literal given to partial() or expand() would be in the serialised DAG, before there is an operator
@@ -265,8 +278,12 @@ def failures(files: dict[str, str]) -> None:
     )
 
 
-def triggers() -> Iterator[BaseTrigger]:
-    """Each kind of watcher, and a wait that is never over."""
+def triggers(folder: Path) -> Iterator[BaseTrigger]:
+    """
+    Each kind of watcher, and waits that are never over.
+
+    :param folder: for the files that they read and write.
+    """
     common: dict[str, Any] = {"poll_interval": 0.1}
     yield EmqxEventTrigger(event="client_online", **common)
     yield EmqxEventTrigger(event="client_offline", **common)
@@ -275,6 +292,15 @@ def triggers() -> Iterator[BaseTrigger]:
     yield EmqxEventTrigger(event="condition_met", **condition, **common)
     condition["parameters"] = {"clientids": ["nobody"]}
     yield EmqxConditionTrigger(**condition, **common, max_failures=0)
+    order = Order("abc", "devices/{clientid}/command", "devices/{clientid}/reply")
+    record = Record(order.command, folder / "waiting.jsonl")
+    record.tell([Row("nobody", SENT, 1, 0.0)])
+    yield EmqxCommandTrigger(
+        order=order.to_json(),
+        report=str(record.report),
+        enough=1,
+        deadline=datetime.now(UTC).timestamp() + 60,
+    )
 
 
 def start(name: str) -> DAG:
@@ -293,7 +319,7 @@ def dag_of(name: str, folder: Path, v4: bool, **waiting: Any) -> DAG:
     :param waiting: arguments of the sensors.
     """
     with start(name) as dag:
-        operators(folder, sources(folder / "given"), v4)
+        operators(folder, sources(folder / "given"), v4, waiting.get("deferrable", False))
         sensors(v4, poke_interval=0.1, **waiting)
     return dag
 
@@ -322,4 +348,4 @@ def classes_that_run(folder: Path) -> set[type]:
     found = {getattr(task, "operator_class", None) or type(task) for task in tasks}
     found |= {type(callback) for task in tasks for callback in callbacks(task)}
     found |= {type(link) for task in tasks for link in task.operator_extra_links}
-    return found | {type(trigger) for trigger in triggers()}
+    return found | {type(trigger) for trigger in triggers(folder)}

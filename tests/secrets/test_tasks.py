@@ -63,7 +63,15 @@ def world(
         monkeypatch.setenv(name, value)
     broker = FakeEmqx(version, key=KEY, secret=SECRET, nodes=every.NODES, edition="Enterprise")
     with broker, FaultyProxy(broker.port) as proxy:
-        extra = {"attempts": 2, "read_timeout": 2, "deadline": 5}
+        broker.add_user("airflow", PASSWORD)
+        extra = {
+            "attempts": 2,
+            "read_timeout": 2,
+            "deadline": 5,
+            "mqtt_url": broker.mqtt_url,
+            "mqtt_username": "airflow",
+            "mqtt_password": PASSWORD if trouble == "none" else PASSWORD[::-1],
+        }
         conn = {**broker.connection(**extra), "host": proxy.url}
         if trouble == "wrong key":
             conn["password"] = SECRET[::-1]
@@ -209,7 +217,7 @@ def test_no_trigger_shows_a_secret(
             events.append(event)  # noqa: PERF401 it never ends
 
     async def watch_all(broker: FakeEmqx) -> None:
-        triggers = list(every.triggers())
+        triggers = list(every.triggers(tmp_path))
         tasks = [asyncio.create_task(watch(trigger)) for trigger in triggers]
         # between the changes every watcher looks, whatever goes wrong with it: what they ask differs by trouble
         await asyncio.sleep(1)

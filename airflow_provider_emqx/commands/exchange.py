@@ -1,0 +1,308 @@
+"""A command goes out to devices, and their replies come back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_emqx.commands.order import REPLIED, Order
+from airflow_provider_emqx.commands.record import (
+    LEFT,
+    NO_REPLY,
+    NOT_DELIVERED,
+    SENDING,
+    SENT,
+    Record,
+    Row,
+    kept,
+)
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxConnectionError,
+    EmqxError,
+    EmqxOutcomeUnknownError,
+    EmqxServerError,
+)
+from airflow_provider_emqx.outcomes import FAILED, UNKNOWN
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.client.mqtt import MqttClient, Received
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
+
+log = logging.getLogger(__name__)
+
+#: commands that are noted as being sent at a time: of so many a killed task does not know whether they are
+_CHUNK = 100
+#: messages that are looked at in one go, before other work of the event loop has its turn
+_BATCH = 200
+#: seconds for which the broker keeps the session beyond the wait, so that a task that is killed leaves nothing behind
+_GRACE = 60.0
+_DEAF = "the broker could not be reached when the wait ended"
+#: shortest wait, in seconds
+_AT_LEAST = 1.0
+# reasons
+_ENOUGH = "enough devices had replied before it did"
+_INTERRUPTED = "the task ended before the broker had acknowledged the command"
+_MISFIT = "what it sent did not carry the mark of this command"
+_LOST = "the broker lost the session, and perhaps the reply"
+#: longest pause between two tries to connect, in seconds
+_LONGEST_PAUSE = 30.0
+
+
+class Exchange:
+    """
+    The sending of a command, and the wait for its replies.
+
+    What has become known is in the record before the broker is told that a message has arrived. A connection that
+    breaks is replaced, and nothing is sent twice.
+
+    :param hook: of the broker.
+    :param order: what is said.
+    :param record: what is known of the devices.
+    :param keep_replies: whether the record keeps what devices answer.
+    """
+
+    def __init__(self, hook: EmqxHook, order: Order, record: Record, keep_replies: bool = False) -> None:
+        self._hook = hook
+        self._order = order
+        self._record = record
+        self._keep_replies = keep_replies
+
+    # ------------------------------------------------------------------ sending
+
+    async def send(
+        self, clientids: Sequence[str], wave: int, payload: Callable[[str], bytes], seconds: float
+    ) -> None:
+        """
+        Send a wave; replies that come meanwhile are noted.
+
+        :param clientids: devices, none of which is in the record.
+        :param wave: its number.
+        :param payload: makes the payload for a device.
+        :param seconds: for which replies are awaited afterwards: the broker keeps them for so long.
+        :raises EmqxError: if not all of it could be sent; those that were are in the record.
+        """
+        attempts = (await self._hook.async_settings()).attempts
+        todo, failures, fresh = list(clientids), 0, True
+        while todo:
+            try:
+                async with self._session(seconds, fresh) as client:
+                    await self._greet(client, clientids, fresh)
+                    fresh = False
+                    collecting = asyncio.create_task(self._collect(client))
+                    try:
+                        left = await self._send_some(client, todo, wave, payload)
+                    finally:
+                        collecting.cancel()
+                        with suppress(asyncio.CancelledError, EmqxError):
+                            await collecting
+                    if len(left) == len(todo):
+                        raise EmqxConnectionError("the connection broke before anything was sent")
+                    todo, failures = left, 0
+                    if not self._record.open():
+                        client.end_session()
+            except (EmqxConnectionError, EmqxServerError) as error:
+                failures += 1
+                if failures >= attempts:
+                    raise
+                await _pause(error, failures)
+
+    async def _send_some(
+        self, client: MqttClient, todo: Sequence[str], wave: int, payload: Callable[[str], bytes]
+    ) -> list[str]:
+        """Send as long as the connection stands; return those that nothing was sent to."""
+        for start in range(0, len(todo), _CHUNK):
+            chunk = todo[start : start + _CHUNK]
+            now = time.time()
+            await self._tell([Row(clientid, SENDING, wave, now) for clientid in chunk])
+            rows = await asyncio.gather(
+                *(self._publish(client, clientid, payload) for clientid in chunk), return_exceptions=True
+            )
+            # a device may have replied before the broker acknowledged the command
+            told = [row for row in rows if isinstance(row, Row) and self._is_open(row.clientid)]
+            await self._tell(
+                [replace(row, reason=row.reason or self._record.rows[row.clientid].reason) for row in told]
+            )
+            for wrong in rows:
+                if isinstance(wrong, BaseException):
+                    raise wrong
+            left = [row.clientid for row in told if row.outcome == LEFT]
+            if left:
+                return [*left, *todo[start + _CHUNK :]]
+        return []
+
+    async def _publish(self, client: MqttClient, clientid: str, payload: Callable[[str], bytes]) -> Row:
+        order, wave = self._order, self._record.rows[clientid].wave
+        outcome, reason = SENT, ""
+        try:
+            delivered = await client.publish(
+                order.command_topic(clientid),
+                payload(clientid),
+                response_topic=order.answer_topic(clientid),
+                correlation_data=order.mark(clientid).encode(),
+            )
+            if not delivered:
+                outcome = NOT_DELIVERED
+        except EmqxOutcomeUnknownError:
+            outcome, reason = SENDING, "the connection broke before the broker had acknowledged the command"
+        except EmqxConnectionError:
+            outcome = LEFT
+        except EmqxConfigError:
+            # it is wrong for every device
+            await self._tell([Row(clientid, LEFT, wave, time.time())])
+            raise
+        except EmqxError as error:
+            outcome, reason = FAILED, str(error)
+        return Row(clientid, outcome, wave, time.time(), reason)
+
+    # ------------------------------------------------------------------ waiting
+
+    async def wait(self, enough: int, deadline: float) -> None:
+        """
+        Wait for replies of all devices that have not answered yet; afterwards each has an outcome.
+
+        :param enough: devices of the latest wave whose replies end the wait.
+        :param deadline: seconds since 1970 at which it ends at the latest.
+        :raises EmqxError: if the broker refuses the connection or the subscription for good.
+        """
+        failures, heard = 0, False
+        # a wait is not over before the broker had a moment to hand over what it has kept
+        while self._is_on(enough) and not (heard and time.time() >= deadline):
+            try:
+                async with self._session(deadline - time.time()) as client:
+                    await self._greet(client, self._record.open(), False)
+                    failures, heard = 0, True
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(max(_AT_LEAST, deadline - time.time())):
+                            await self._collect(client, enough)
+                    client.end_session()
+            except (EmqxConnectionError, EmqxServerError) as error:
+                failures, heard = failures + 1, False
+                if time.time() >= deadline:
+                    await self._doubt(_DEAF)
+                    break
+                await _pause(error, failures, deadline)
+        await self._close(self._replied() >= enough)
+
+    def _is_on(self, enough: int) -> bool:
+        return bool(self._record.open()) and self._replied() < enough
+
+    def _replied(self) -> int:
+        return sum(row.outcome == REPLIED for row in self._record.of_wave(self._record.wave))
+
+    async def _collect(self, client: MqttClient, enough: int | None = None) -> None:
+        """Note replies until all devices have an outcome, or enough have replied; without ``enough``, for ever."""
+        awaited = set(self._record.open())
+        replied = self._replied()
+        while enough is None or (awaited and replied < enough):
+            messages = [await client.receive(), *client.waiting(_BATCH - 1)]
+            rows = list(self._rows(messages).values())
+            await self._tell(rows)
+            for message in messages:
+                client.acknowledge(message)
+            awaited.difference_update(row.clientid for row in rows if not row.is_open)
+            replied += sum(row.outcome == REPLIED for row in rows)
+            await asyncio.sleep(0)
+
+    def _rows(self, messages: Sequence[Received]) -> dict[str, Row]:
+        """Find the replies among messages; the first one of a device counts."""
+        found: dict[str, Row] = {}
+        for message in messages:
+            clientid = self._order.sender(message)
+            row = None if clientid is None else found.get(clientid, self._record.rows.get(clientid))
+            if row is None or not row.is_open:
+                continue
+            if self._order.is_reply(message, row.clientid):
+                outcome, reason = self._order.judge(message)
+                reply = kept(message.payload) if self._keep_replies else None
+                found[row.clientid] = Row(row.clientid, outcome, row.wave, time.time(), reason, reply)
+            elif not message.retain and not row.reason:
+                found[row.clientid] = replace(row, reason=_MISFIT)
+        return found
+
+    def _is_open(self, clientid: str) -> bool:
+        row = self._record.rows.get(clientid)
+        return row is not None and row.is_open
+
+    async def _close(self, enough: bool) -> None:
+        """Tell what became of the devices that have not answered."""
+        now = time.time()
+        rows = []
+        for clientid in self._record.open():
+            row = self._record.rows[clientid]
+            outcome, reason = NO_REPLY, row.reason
+            if row.outcome == SENDING:
+                outcome, reason = UNKNOWN, reason or _INTERRUPTED
+            elif reason in (_LOST, _DEAF):
+                outcome = UNKNOWN
+            elif enough:
+                reason = reason or _ENOUGH
+            rows.append(Row(clientid, outcome, row.wave, now, reason))
+        await self._tell(rows)
+
+    # ------------------------------------------------------------------ both
+
+    async def _tell(self, rows: list[Row]) -> None:
+        if rows:
+            self._record.take(rows)
+            await asyncio.to_thread(self._record.write, rows)
+
+    async def _greet(self, client: MqttClient, clientids: Sequence[str], fresh: bool) -> None:
+        """Subscribe; note whose replies may be lost where the broker had no session any more."""
+        if not fresh and not client.resumed:
+            log.warning("The broker has lost the session: replies may have been missed")
+            await self._doubt(_LOST)
+        await client.subscribe(self._order.filters(clientids))
+
+    async def _doubt(self, why: str) -> None:
+        """Note that replies of those who have not answered may have been missed."""
+        missed = [self._record.rows[clientid] for clientid in self._record.open()]
+        await self._tell([replace(row, reason=why) for row in missed if row.outcome == SENT])
+
+    def _session(self, seconds: float, fresh: bool = False) -> AbstractAsyncContextManager[MqttClient]:
+        return self._hook.mqtt(
+            f"airflow-{self._order.command}",
+            clean_start=fresh,
+            session_expiry=int(max(0.0, seconds) + _GRACE),
+        )
+
+
+async def _pause(error: EmqxError, failures: int, deadline: float = math.inf) -> None:
+    """Wait before the next try to connect; an error that trying again cannot mend is raised."""
+    if isinstance(error, EmqxConnectionError) and not error.transient:
+        raise error
+    pause = min(2.0 ** min(failures - 1, 5), _LONGEST_PAUSE, max(0.0, deadline - time.time()))
+    log.warning("No connection for the replies, trying again in %.0f s: %s", pause, error)
+    await asyncio.sleep(pause)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """
+    Run something in an event loop of its own thread: the caller's may have one that runs already, and a signal that
+    ends the task is an exception in the caller's thread, which a loop in it would swallow.
+
+    :param work: what to run; it is cancelled if the caller is interrupted.
+    """
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
+
+    async def main() -> None:
+        task = asyncio.create_task(work)
+        started.set_result((asyncio.get_running_loop(), task))
+        await task
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(asyncio.run, main())
+        try:
+            done.result()
+        except BaseException:
+            if not done.done():
+                loop, task = started.result()
+                loop.call_soon_threadsafe(task.cancel)
+            raise
