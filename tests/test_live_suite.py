@@ -15,11 +15,13 @@ from airflow_provider_emqx.testing import FakeEmqx
 
 ROOT = Path(__file__).parent.parent
 
+#: as EMQX 4.4 hashes, from which devices move
+PREFIX = {"password_hash_algorithm": {"name": "sha256", "salt_position": "prefix"}}
 #: Brokers that the suite runs against, and how many of its tests they have nothing for: between them they have all.
 BROKERS: dict[str, tuple[dict[str, Any], int]] = {
-    "4.4.19": ({"edition": "Enterprise", "nodes": ["emqx@a", "emqx@b"]}, 11),
-    "5.8.9": ({}, 9),
-    "6.3.0": ({"nodes": ["emqx@a", "emqx@b"]}, 0),
+    "4.4.19": ({"edition": "Enterprise", "nodes": ["emqx@a", "emqx@b"]}, 12),
+    "5.8.9": (PREFIX, 9),
+    "6.3.0": ({"nodes": ["emqx@a", "emqx@b"], **PREFIX}, 0),
 }
 
 
@@ -51,7 +53,7 @@ def run_suite(*arguments: str, **environment: str) -> subprocess.CompletedProces
 @pytest.mark.parametrize("version", BROKERS)
 def test_the_suite_passes_and_leaves_nothing_behind(version: str) -> None:
     options, skips = BROKERS[version]
-    with FakeEmqx(version, **options) as broker:
+    with FakeEmqx(version, **options) as broker, FakeEmqx("4.4.19") as old:
         state = broker.state
         broker.add_user("someone-else", "secret")
         broker.connect("somebody-else", session_expiry=3_600)
@@ -62,6 +64,9 @@ def test_the_suite_passes_and_leaves_nothing_behind(version: str) -> None:
             EMQX_TEST_SECRET=broker.secret,
             EMQX_TEST_MQTT=broker.mqtt_url,
             EMQX_TEST_DISPOSABLE="yes",
+            EMQX_TEST_SOURCE_URL=old.url,
+            EMQX_TEST_SOURCE_KEY=old.key,
+            EMQX_TEST_SOURCE_SECRET=old.secret,
         )
         assert result.returncode == 0, result.stdout[-6_000:]
         skipped = re.search(r"(\d+) skipped", result.stdout)
@@ -73,6 +78,7 @@ def test_the_suite_passes_and_leaves_nothing_behind(version: str) -> None:
             "rules": {"another"}
         }
         assert (state.backups, state.namespaces) == ({}, set())
+        assert (dict(old.users), old.state.backups) == ({}, {})
         assert [node.name for node in state.nodes.values() if node.evacuation] == []
 
 
