@@ -248,6 +248,23 @@ def test_the_same_user_twice_is_written_once(broker: FakeEmqx, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])
+def test_hashes_of_another_length_are_rejected_beside_good_ones(broker: FakeEmqx, tmp_path: Path) -> None:
+    rows = [
+        ("good", hashed(b"s", "p"), b"s"),
+        ("short", "ab" * 20, b"s"),
+        ("none", "", b""),
+        ("", "ab" * 32, b""),
+    ]
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(archive({"emqx_authn_mnesia": users(rows)}))
+    result = provision(str(path))
+    assert (result["written"], list(broker.users)) == (1, ["good"])
+    reasons = {row["id"]: row["reason"] for row in result["rejected_rows"]}
+    assert "is not of 64 hex digits" in reasons["short"]
+    assert set(reasons) == {"short", "none", ""}
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
 def test_no_hash_and_no_secret_is_in_a_log_or_a_report(
     broker: FakeEmqx, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxConfigError,
     EmqxError,
+    EmqxOutcomeUnknownError,
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.operators.cluster import EmqxBackupOperator, EmqxRestoreOperator
@@ -122,6 +123,19 @@ def test_what_the_broker_refuses_is_told_and_leaves_nothing(broker: FakeEmqx, tm
     broker.order_fault("status", match="POST /api/v5/data/import", status=500, body="{}", times=9)
     with pytest.raises(EmqxError):
         restore(REAL)
+    assert not broker.state.backups
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_an_import_whose_answer_was_lost_and_that_cannot_be_repeated_is_told_as_unknown(
+    broker: FakeEmqx,
+) -> None:
+    broker.order_fault("reset_after", match="POST /api/v5/data/import")
+    reason = '{"code": "BAD_REQUEST", "message": "enoent"}'
+    broker.order_fault("status", match="POST /api/v5/data/import", status=400, body=reason)
+    with pytest.raises(EmqxOutcomeUnknownError, match=r"answer to the import of airflow-\w+.tar.gz was lost"):
+        restore(REAL)
+    assert broker.users["alice"]
     assert not broker.state.backups
 
 

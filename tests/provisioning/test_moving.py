@@ -29,6 +29,8 @@ from tests.archives.made import ARCHIVES, CONTRACT, META, archive, table, tar, u
 
 EXPORT = CONTRACT / "emqx-4.4.19-export.json"
 HASH = "ab" * 32
+#: a term nested deeper than any table has it; short enough to need no MD5 of its length
+DEEP = b"\x83" + b"h\x01" * 30_000 + b"j"
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -351,6 +353,10 @@ def test_users_of_other_forms_are_rejected(tmp_path: Path, record: Any, reason: 
             "records have the fields who; expected",
         ),
         ({"emqx_authn_mnesia": users([("a", HASH, b"s")])[:-3]}, "mnesia/emqx_authn_mnesia: it is cut"),
+        (
+            {"emqx_authn_mnesia": users([]) + struct.pack(">I", len(DEEP)) + b"bWLA" + DEEP},
+            "record 1: the term is nested more than",
+        ),
         (
             {"emqx_authn_mnesia": users([]) + struct.pack(">I", 200_003) + b"bWLA"},
             "the size of an item is damaged|is cut",
