@@ -1,8 +1,8 @@
 """
 Wait until a device is online, send it a command, end its connection.
 
-Purpose: the three first steps of many device workflows: a sensor that goes on when the device is there, a publish that
-says whether anybody had subscribed, a kick that says who is really gone.
+Purpose: the first three steps of many device workflows: a sensor that waits until the device is online, a publish that
+reports whether the message had a subscriber, and a kick that verifies that the device is disconnected.
 
 Needs: the Airflow connection ``emqx_default``. The device and the command are parameters of the run.
 
@@ -37,7 +37,7 @@ with DAG(
         task_id="command",
         topic="{{ params.topic }}",
         payload="{{ params.payload }}",
-        # at least once: the broker hands it to a device that is away for a moment as soon as it is back
+        # at least once: a briefly disconnected device receives it when it reconnects
         qos=1,
     )
     kick = EmqxKickClientsOperator(task_id="kick", clientids="{{ params.clientid }}")

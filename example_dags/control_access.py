@@ -1,8 +1,8 @@
 """
-Keep the ACL rules in step with a file, ban offenders for a day, and let go whose time is over.
+Write ACL rules from a file, ban clients for a day, and end old bans.
 
-Purpose: the file says who may do what; every row gets an outcome, and a user with a row that cannot be right keeps the
-rules that he has. Client ids in ``offenders`` are banned and kicked.
+Purpose: the file defines the permissions; every row gets an outcome, and a user with an invalid row keeps its current
+rules. Client ids in ``offenders`` are banned and kicked.
 
 Needs: the Airflow connection ``emqx_default``, and a file with the columns ``username`` or ``clientid``, ``topic``,
 ``permission``, ``action`` that the worker can read. Rules are written and

@@ -1,9 +1,9 @@
 """
 Send each device its settings when it comes online.
 
-Purpose: no schedule and no polling DAG: the triggerer watches the broker, and a run starts for the devices that have
-connected since the last look. A device that is away meanwhile is not lost: QoS 1, and it is greeted again when it
-connects again.
+Purpose: the triggerer watches the broker, without a schedule or a polling DAG, and starts a run for the devices that
+have connected since the last check. A device that disconnects in the meantime still receives its settings: they are
+published with QoS 1, and again when it reconnects.
 
 Needs: Airflow 3.0 or newer, with a triggerer that reaches the broker, and the Airflow connection ``emqx_default``.
 
@@ -35,7 +35,7 @@ with DAG(
 
     @task
     def settings(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """Write one message for each device that has come online."""
+        """Return one message for each device that has come online."""
         found = [event for events in (triggering_asset_events or {}).values() for event in events]
         devices = sorted({name for event in found for name in event.extra["payload"]["clientids"]})
         return [

@@ -1,8 +1,8 @@
 """
-End the sessions of clients that have been away for long.
+End the sessions of clients that have been offline for a long time.
 
-Purpose: the broker keeps the session of a client that asked for it, with its subscriptions and queued messages, until
-it expires. Sessions of devices that are gone for good cost memory, and this ends them, every night.
+Purpose: the broker keeps persistent sessions, with their subscriptions and queued messages, until they expire. Sessions
+of devices that never return cost memory; this DAG ends them every night.
 
 Needs: the Airflow connection ``emqx_default``. Its parameter ``dry_run`` is on until you turn it off: the result of the
 task names who would be kicked.

@@ -1,8 +1,8 @@
 """
-Measure topics from day to day, and clear retained messages that nobody needs.
+Record topic metrics every day, and clear unused retained messages.
 
-Purpose: the counters of each day of some topics go into a history file, then begin at 0 again; the retained messages of
-topics that are no longer in use are deleted.
+Purpose: append the daily counters of some topics to a history file and reset them; delete the retained messages of
+topics that are no longer in use.
 
 Needs: the Airflow connection ``emqx_default``; on EMQX 4 its module ``topic_metrics``. The topics are parameters;
 nothing is deleted until the parameter ``dry_run`` is turned off.

@@ -1,8 +1,8 @@
 """
-Bring the broker's users to what the file says, every night, and disconnect devices that are no longer in it.
+Synchronize the broker's users with a file every night, and disconnect devices that are no longer in it.
 
-Purpose: new devices may connect in the morning, changed passwords are in force, and whoever was taken out of the file
-is deleted and disconnected. Too many deletions at once stop the run before the first of them.
+Purpose: new devices can connect in the morning, changed passwords are in force, and devices that were removed from the
+file are deleted and disconnected. If too many would be deleted, the run stops before the first deletion.
 
 Needs: the Airflow connection ``emqx_default``; a file with the columns ``user_id`` and ``password`` that the worker can
 read; devices whose client id is their user id; and a pool, so that no two jobs burden the broker at the same time:
@@ -56,7 +56,7 @@ with DAG(
 
     @task
     def gone(summary: dict[str, Any]) -> list[str]:
-        """Name the users that were deleted because the file no longer names them."""
+        """Return the users that were deleted because they are no longer in the file."""
         # read whole: the files of Airflow 2 cannot be iterated over
         report = cast("Any", ObjectStoragePath(summary["report"])).read_text(encoding="utf-8")
         rows = [json.loads(line) for line in report.split("\n") if line]

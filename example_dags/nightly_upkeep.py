@@ -1,7 +1,7 @@
 """
-The nightly round of a broker: a backup, the day's figures, a tidy list of alarms; who listens hears if it fails.
+Maintain a broker every night: take a backup, record metrics, clear old alarms, and publish a message on failure.
 
-Purpose: seven backups are kept in a directory or bucket; the figures of each night are appended to a history. With
+Purpose: seven backups are kept in a directory or bucket; the metrics of each night are appended to a history. With
 ``keep_on_broker`` older backups are deleted on the broker too, with ``clear_alarms`` its history of past alarms.
 A failure is published to ``airflow/upkeep``.
 

@@ -1,8 +1,8 @@
 """
-Let several workers share a large file of devices.
+Split a large file of devices between several workers.
 
-Purpose: reading and hashing a million rows takes a while; mapped tasks share them between the workers of a Celery or
-Kubernetes executor. What the file no longer names is deleted at the end, in one step with one guard.
+Purpose: reading and hashing a million rows takes a while; mapped tasks split them between the workers of a Celery or
+Kubernetes executor. Users that are no longer in the file are deleted at the end, in one step with one limit.
 
 Needs: the Airflow connections ``emqx_default`` and ``device_pepper`` (a long secret as password, for the salts of the
 hashes), and EMQX 5.7 or newer. The pool bounds how many of the tasks write to the broker at a time:

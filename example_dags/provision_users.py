@@ -1,8 +1,7 @@
 """
-Make the devices of a file users of the broker, every night.
+Create or update users of the broker from a file of devices.
 
-Purpose: the file says which devices may connect, the broker is brought to it, and a report tells of every row that did
-not make it.
+Purpose: the file defines which devices may connect; a report lists every rejected row with its reason.
 
 Needs: the Airflow connection ``emqx_default``, and a file with the columns ``user_id`` and ``password``
 (``is_superuser`` is optional) that the worker can read: a path, or a URL such as ``s3://bucket/devices.csv.gz``.
@@ -37,7 +36,7 @@ with DAG(
 
     @task
     def tell(summary: Any) -> str:
-        """Say in one line what happened; in production this goes where people look."""
+        """Return the result in one line; in production, send it to a chat or a dashboard."""
         line = f"{summary['read']:,} rows: {summary['written']:,} written, {summary['rejected']:,} rejected"
         return f"{line}, see {summary['report']}" if summary["rejected"] else line
 

@@ -1,9 +1,9 @@
 """
 Roll out a firmware to a fleet in waves: one in a hundred devices, one in ten, all.
 
-Purpose: a wave begins when enough of its devices are online. Each device is told on its own topic; when it is done, it
-says so on a topic that the broker counts. When 95 % have said so, and as many are connected without a break, the next
-wave begins; a wave that does not get there in time stops the roll-out, and the devices that come later are untouched.
+Purpose: a wave starts when enough of its devices are online. Each device receives the order on its own topic and, when
+it is done, publishes to a topic that the broker counts. When 95 % have done so, and as many are connected, the next
+wave starts. A wave that does not finish in time stops the roll-out before the later waves.
 
 Needs: three devices or more; the Airflow connection ``emqx_default``; on EMQX 4 its module ``topic_metrics``. Devices
 that subscribe to ``cmd/<client id>/firmware`` and, after the update, publish once to the topic that the order names.
@@ -38,7 +38,7 @@ with DAG(
 
     @task
     def orders(wave: str, **context: Any) -> list[dict[str, Any]]:
-        """Write the orders of one wave: those devices that no earlier wave has."""
+        """Return the orders for the devices of one wave that are in no earlier wave."""
         params = context["params"]
         devices = params["devices"]
         # each wave has one device at least
@@ -59,12 +59,12 @@ with DAG(
 
     @task
     def names(messages: list[dict[str, Any]]) -> list[str]:
-        """Give the devices that orders are for."""
+        """Return the devices that receive orders."""
         return [message["topic"].split("/")[1] for message in messages]
 
     @task
     def enough(clientids: list[str]) -> int:
-        """Count how many of a wave must be done."""
+        """Return how many devices of a wave must be done."""
         return math.ceil(len(clientids) * ENOUGH)
 
     groups = []
@@ -82,7 +82,7 @@ with DAG(
                 timeout=24 * 3600,
                 deferrable=True,
             )
-            # no retries: an order that was perhaps given is not given twice
+            # no retries: an order that may have been sent is not sent twice
             order = EmqxPublishOperator(task_id="order", messages=messages, retries=0)
             updated = EmqxTopicMetricSensor(
                 task_id="updated",

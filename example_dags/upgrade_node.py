@@ -1,8 +1,9 @@
 """
-Empty a node of the cluster, upgrade it, and go on when the cluster is whole again.
+Evacuate a node of the cluster, upgrade it, and continue when the cluster is complete again.
 
-Purpose: no device notices the upgrade. Clients and sessions are moved away a few at a time, then the node is upgraded,
-then the cluster has to be complete. If anything fails, the evacuation is ended and the node takes clients again.
+Purpose: upgrade a node without interrupting devices. Clients and sessions are moved away a few at a time, then the node
+is upgraded, then the cluster has to be complete. If anything fails, the evacuation is stopped and the node accepts
+clients again.
 
 Needs: the Airflow connection ``emqx_default`` to another node or to a load balancer; EMQX Enterprise, or EMQX 5.9 or
 newer; and the way in which you upgrade a node, in the task ``upgrade``.
@@ -52,7 +53,7 @@ with DAG(
 
     @task(trigger_rule="all_done")
     def open_again(**context: Any) -> bool:
-        """Let clients in, if the node was not restarted; tell whether that was needed."""
+        """Accept clients again if the node was not restarted; return whether that was needed."""
         node = context["params"]["node"]
         with EmqxHook() as hook:
             evacuations = hook.get_rebalance_status()["evacuations"]

@@ -1,7 +1,7 @@
 """
-Go on when one device is online.
+Wait until a device is online.
 
-Purpose: a workflow that needs a device waits for it, at the price of a request per minute and no worker slot.
+Purpose: a workflow that needs a device waits for it, with one request per minute and without a worker slot.
 
 Needs: the Airflow connection ``emqx_default``. The client id is the run's parameter ``clientid``.
 

@@ -1,8 +1,8 @@
 """
 Wait until nearly a whole fleet is online, then send it a command in waves.
 
-Purpose: one sensor waits for thousands of devices at the price of one question to the broker every five minutes. Then
-mapped tasks, one wave after another, give the command to those that are online; the wait's result names the others.
+Purpose: one sensor waits for thousands of devices with one request every five minutes. Then mapped tasks send the
+command in waves to those that are online; the result of the wait lists the others.
 
 Needs: the Airflow connection ``emqx_default``, and a text file of client ids, one per line, that workers and triggerer
 reach: object storage, or a shared mount. Its path is the run's parameter ``fleet``.
@@ -38,7 +38,7 @@ with DAG(
 
     @task
     def waves(found: Any, params: Any = None) -> list[list[dict[str, Any]]]:
-        """Write the messages of each wave, for the devices that are online."""
+        """Return the messages of each wave, for the devices that are online."""
         # 1 % of 100,000 devices; of a larger fleet give the sensor a missing_path
         missing = set(found["missing"])
         # read whole: the files of Airflow 2 cannot be iterated over
@@ -54,7 +54,7 @@ with DAG(
             for at in range(0, len(devices), size)
         ]
 
-    # no retries: a command that was perhaps given is not given twice
+    # no retries: a command that may have been sent is not sent twice
     EmqxPublishOperator.partial(task_id="command", max_active_tis_per_dagrun=1, retries=0).expand(
         messages=waves(online.output)
     )
