@@ -21,6 +21,10 @@ UNADDRESSABLE = "unaddressable"
 #: a file or directory beside those of a source
 UNREAD = "unread"
 
+#: entries of one list in a result, an event, or a trigger's arguments, which Airflow keeps in its database: of any more
+#: the result tells the number, and a file has them if one is asked for
+MOST_LISTED = 1_000
+
 #: why something was skipped
 EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
 MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"

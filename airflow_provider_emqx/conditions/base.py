@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.exceptions import (
@@ -18,8 +19,9 @@ from airflow_provider_emqx.exceptions import (
     EmqxServerError,
 )
 
-#: as many ids are listed in a result or given in a trigger's arguments; more go to and come from a file
-MAX_LISTED = 1_000
+#: rows that an event loop may be held for, which is about 10 ms: short ones, as ids or a few fields of each client, and
+#: clients with all their fields
+SHORT_ROWS, WHOLE_CLIENTS = 5_000, 2_000
 #: names that a line of the log or of an error has
 _NAMED = 10
 
@@ -108,3 +110,18 @@ def first_of(names: Sequence[str]) -> str:
     :param names: any number.
     """
     return ", ".join([*names[:_NAMED], *(["…"] if len(names) > _NAMED else [])])
+
+
+def page_of(area: Area, most: int = SHORT_ROWS) -> int:
+    """
+    Return how many rows a page has that an event loop reads.
+
+    :param area: that is listed.
+    :param most: rows that the loop may be held for.
+    """
+    return min(most, area.page_limit)
+
+
+def page_of_clients(api: Api) -> int:
+    """Return the same of clients of whom a few fields are asked for, which brokers before 5.6 send whole."""
+    return page_of(api.clients, SHORT_ROWS if api.clients.sends_fields else WHOLE_CLIENTS)

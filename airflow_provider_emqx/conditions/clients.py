@@ -15,25 +15,24 @@ from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import number, whole
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition, Outcome, first_of
+from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, page_of_clients
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxForbiddenError,
     EmqxNotFoundError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.outcomes import MOST_LISTED
 
 #: What is known of clients: ``None`` is known to be absent; an id without an entry is in doubt after a sweep.
 States = dict[str, ClientRow | None]
 
 #: up to so many ids, asking for the number of clients would cost more than it can save
 _FEW = 32
-#: from so many ids on all clients are listed where their number cannot be known
+#: from so many ids on all clients are listed where their number cannot be known, and those in doubt are not asked for
 _MANY = 1_000
 #: seconds for which the number of clients is taken as known
 _COUNT_LASTS = 60.0
-#: rows of a page of a sweep, of the fields asked for or whole ones: an event loop may be held for 10 ms to read them
-_LEAN_PAGE, _WHOLE_PAGE = 5_000, 2_000
 
 
 class ClientsCondition(Condition):
@@ -63,10 +62,10 @@ class ClientsCondition(Condition):
 
     def for_trigger(self) -> dict[str, Any]:
         """Return the parameters; more than 1,000 ids are refused."""
-        if len(self.clientids) > MAX_LISTED:
+        if len(self.clientids) > MOST_LISTED:
             raise EmqxConfigError(
                 f"{len(self.clientids):,} client ids are too many to hand to the triggerer, which takes up to "
-                f"{MAX_LISTED:,}: write them to a file, one per line, on storage that workers and triggerer reach, "
+                f"{MOST_LISTED:,}: write them to a file, one per line, on storage that workers and triggerer reach, "
                 "and give its path as clientids_path (for an event trigger, the parameter path)"
             )
         return self.parameters()
@@ -185,7 +184,7 @@ class ClientsOnline(ClientsCondition):
         """List the ids to ask for one by one, unless they are many."""
         doubtful = super().in_doubt(outcome, states)
         # asking again cannot undo "enough are online"; it only makes a short list of the missing right
-        return [] if len(doubtful) > MAX_LISTED else doubtful
+        return [] if len(doubtful) > _MANY else doubtful
 
 
 class ClientsOffline(ClientsCondition):
@@ -338,8 +337,7 @@ def sweep(api: Api, awaited: Iterable[str], names: tuple[str, ...]) -> Operation
     """
     wanted = frozenset(awaited)
     states: States = {}
-    limit = min(_LEAN_PAGE if api.clients.sends_fields else _WHOLE_PAGE, api.clients.page_limit)
-    listing = Listing(api.clients.list(limit=limit, fields=names))
+    listing = Listing(api.clients.list(limit=page_of_clients(api), fields=names))
     pages = size = 0
     while listing.next is not None:
         rows = yield from listing.page()

@@ -9,7 +9,7 @@ from airflow_provider_emqx.api.rows import AlarmRow
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import text, whole
 from airflow_provider_emqx.client.listing import Listing
-from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of
+from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, page_of
 from airflow_provider_emqx.conditions.thresholds import Threshold, figure_named
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 
@@ -65,7 +65,7 @@ def active_alarms(api: Api) -> Operation[list[AlarmRow]]:
 
     :param api: the broker's operations.
     """
-    listing = Listing(api.alarms.list(limit=1_000))
+    listing = Listing(api.alarms.list(limit=page_of(api.alarms)))
     rows: list[AlarmRow] = []
     while listing.next is not None:
         rows += yield from listing.page()

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Outcome
+from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
 from airflow_provider_emqx.files import open_to_write
+from airflow_provider_emqx.outcomes import MOST_LISTED
 
 #: how names of files end that hold rows, and how a row is told from an id
 _ROWS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -118,9 +119,9 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     :raises EmqxError: if they could not be written.
     """
     missing = outcome.details.get("missing", ())
-    if len(missing) <= MAX_LISTED:
+    if len(missing) <= MOST_LISTED:
         return outcome.details
-    details = {**outcome.details, "missing": missing[:MAX_LISTED]}
+    details = {**outcome.details, "missing": missing[:MOST_LISTED]}
     if missing_path:
         try:
             with open_to_write(missing_path, "file of missing client ids") as file:

@@ -13,12 +13,9 @@ from airflow_provider_emqx.api.names import topic_filter, topic_name
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import text, whole
 from airflow_provider_emqx.client.listing import Listing
-from airflow_provider_emqx.conditions.base import Condition, Outcome
+from airflow_provider_emqx.conditions.base import Condition, Outcome, page_of
 from airflow_provider_emqx.conditions.thresholds import Threshold, figure_named
 from airflow_provider_emqx.exceptions import EmqxConfigError
-
-#: rows of a page, as many as an event loop may be held for decoding
-_PAGE = 1_000
 
 
 class TopicSubscribed(Condition):
@@ -57,7 +54,7 @@ class TopicSubscribed(Condition):
 
 def _subscribers(api: Api, filters: Mapping[str, Any], enough: int) -> Operation[set[str]]:
     found: set[str] = set()
-    listing = Listing(api.topics.list_subscriptions(limit=_PAGE, filters=filters))
+    listing = Listing(api.topics.list_subscriptions(limit=page_of(api.topics), filters=filters))
     while listing.next is not None and len(found) < enough:
         found.update(row["clientid"] for row in (yield from listing.page()))
     return found

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.client.mqtt import MqttClient
     from airflow_provider_emqx.client.settings import Settings
     from airflow_provider_emqx.provisioning.outcomes import Outcome
-
-T = TypeVar("T")
-K = TypeVar("K")
-
-#: operations of run_many() that are handed to the event loop at a time
-_BLOCK = 1_000
 
 
 class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHook):

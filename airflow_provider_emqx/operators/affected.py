@@ -12,13 +12,12 @@ from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import open_report
 from airflow_provider_emqx.operators.base import (
-    MOST_LISTED,
     BaseEmqxOperator,
     excluded,
     keep_result,
     named,
 )
-from airflow_provider_emqx.outcomes import FAILED, UNKNOWN, told_as
+from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNKNOWN, told_as
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: seconds of a century: a longer span leads out of the calendar
 _LONGEST = 100 * 365.25 * 86_400
-#: entries of one list in a result; the rest is in the file, if one is asked for
-MOST_LISTED = 1_000
 
 
 class SourceField(HiddenField):

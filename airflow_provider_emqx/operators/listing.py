@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import Operation, Page, R, Row
 from airflow_provider_emqx.files import replacing
-from airflow_provider_emqx.operators.base import MOST_LISTED
+from airflow_provider_emqx.outcomes import MOST_LISTED
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook

@@ -10,7 +10,6 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUns
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
-    MOST_LISTED,
     BaseEmqxOperator,
     boolean,
     is_dry_run,
@@ -20,7 +19,7 @@ from airflow_provider_emqx.operators.base import (
     told_on_failure,
 )
 from airflow_provider_emqx.operators.listing import write_rows
-from airflow_provider_emqx.outcomes import UNADDRESSABLE
+from airflow_provider_emqx.outcomes import MOST_LISTED, UNADDRESSABLE
 
 if TYPE_CHECKING:
     import os

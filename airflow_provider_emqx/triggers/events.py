@@ -19,10 +19,11 @@ from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.rows import ClientRow
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.client.listing import Listing
-from airflow_provider_emqx.conditions.base import MAX_LISTED, Condition
+from airflow_provider_emqx.conditions.base import Condition, page_of_clients
 from airflow_provider_emqx.conditions.clients import is_online
 from airflow_provider_emqx.conditions.cluster import active_alarms
 from airflow_provider_emqx.conditions.ids import finish
+from airflow_provider_emqx.outcomes import MOST_LISTED
 
 Memory = dict[str, Any]
 
@@ -159,9 +160,7 @@ def _connected(
 ) -> Operation[int]:
     """List those who are online, and give the number of pages."""
     names = ("clientid", "connected", *more, *(["username"] if pattern.username is not None else []))
-    # as many rows as an event loop may be held for decoding
-    limit = 2_000 if api.broker.at_least(5, 6) else 500
-    listing = Listing(api.clients.list(1, limit, filters, names))
+    listing = Listing(api.clients.list(1, page_of_clients(api), filters, names))
     pages = 0
     while listing.next is not None:
         for row in (yield from listing.page()):
@@ -225,8 +224,8 @@ def _batches(event: str, clientids: Iterable[str]) -> list[Memory]:
 
 
 def _parts(things: Sequence[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(things), MAX_LISTED):
-        yield list(things[start : start + MAX_LISTED])
+    for start in range(0, len(things), MOST_LISTED):
+        yield list(things[start : start + MOST_LISTED])
 
 
 def _time(text: str) -> datetime:

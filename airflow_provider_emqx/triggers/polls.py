@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from zlib import crc32
 
 from airflow_provider_emqx.api.rows import ClientRow
-from airflow_provider_emqx.conditions.base import Condition, Outcome, is_transient
+from airflow_provider_emqx.conditions.base import SHORT_ROWS, Condition, Outcome, is_transient
 from airflow_provider_emqx.conditions.clients import Census, ClientsCondition, States
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
@@ -42,8 +42,6 @@ _LAST_LOOK = 2.0
 _HEAD_START = 1.0
 #: clients for whom the broker may fail in a round before the rest of it is given up
 _MOST_ERRORS = 8
-#: ids of one wait from which on a thread works on them
-_LONG = 5_000
 
 
 class Poll:
@@ -356,7 +354,7 @@ async def _outcome(watch: Watch, states: States, now: float) -> Outcome:
     if glance is not None and glance == watch.glance and watch.outcome is not None:
         return watch.outcome
     watch.glance = glance
-    if len(condition.clientids) > _LONG:
+    if len(condition.clientids) > SHORT_ROWS:
         return await asyncio.to_thread(condition.judge, states, now)
     return condition.judge(states, now)
 
