@@ -23,7 +23,7 @@ _WHITE = b" \t\r\n\v\f"
 
 def not_carried(broker: Broker, user_id: str, salt: bytes) -> str | None:
     """
-    Tell why a user with a salt that is no text cannot be imported.
+    Return why a user whose salt is not text cannot be imported.
 
     :param broker: where the user goes. Where its version is between those that were tried, or not known, both rules
         count.
@@ -45,7 +45,7 @@ def not_carried(broker: Broker, user_id: str, salt: bytes) -> str | None:
 
 
 def _begins_as_text(salt: bytes) -> bool:
-    """Tell whether the first character is valid UTF-8."""
+    """Return whether the first character is valid UTF-8."""
     return any(_is_text(salt[:length]) for length in range(1, 5))
 
 

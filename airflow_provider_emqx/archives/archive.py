@@ -25,7 +25,7 @@ _DAMAGED = "it is cut or damaged"
 
 
 class ArchiveError(Exception):
-    """A file that is no archive, or a damaged one."""
+    """Not an archive, or a damaged one."""
 
 
 class Member(NamedTuple):
@@ -44,7 +44,7 @@ class Member(NamedTuple):
 
 class Meta(NamedTuple):
     """
-    What made an archive.
+    The EMQX that made an archive.
 
     :param edition: ``ce`` or ``ee``.
     :param version: of EMQX.
@@ -60,7 +60,7 @@ def read_archive(packed: IO[bytes]) -> Iterator[Member]:
 
     :param packed: the ``.tar.gz``.
     :return: an iterator over its files. Only when it has ended is the archive known to be whole.
-    :raises ArchiveError: if it is none, is cut or damaged, expands as no archive of a broker does, or has links or
+    :raises ArchiveError: if it is not an archive, is cut or damaged, expands too far, or has links or
         paths outside of its directory; also by reading from a member.
     """
     plain = _Unpacked(packed)
@@ -95,7 +95,7 @@ def read_archive(packed: IO[bytes]) -> Iterator[Member]:
 
 def read_meta(file: IO[bytes]) -> Meta:
     """
-    Read what made an archive.
+    Read which EMQX made an archive.
 
     :param file: its ``META.hocon``.
     :raises ArchiveError: if it does not tell.
@@ -125,7 +125,7 @@ def write_archive(target: IO[bytes], root: str, files: Iterable[tuple[str, IO[by
 
 class _Unpacked(io.RawIOBase):
     """
-    What is in a packed file, with an eye on how large it gets, and on its end.
+    Unpacks a file, and checks how large it gets, and its end.
 
     :param packed: the file.
     """
@@ -147,7 +147,7 @@ class _Unpacked(io.RawIOBase):
         self._size += len(data)
         if self._size > _HARMLESS + _EXPANDS * self._packed.size:
             raise ArchiveError(
-                f"it expands to more than {_EXPANDS} times its size, as no archive of a broker does"
+                f"it expands to more than {_EXPANDS} times its size, which archives of a broker never do"
             )
         self._last = (self._last + data[-len(_END) :])[-len(_END) :]
         return data
@@ -162,7 +162,7 @@ class _Unpacked(io.RawIOBase):
 
 class _Content(io.RawIOBase):
     """
-    What is in a member.
+    The content of a member.
 
     :param file: as :mod:`tarfile` gives it.
     """

@@ -1,4 +1,4 @@
-"""What stands in an export of EMQX 4, which is one JSON object, as rows under the names that sources have."""
+"""Reads exports of EMQX 4, which are one JSON object, as rows of users, ACL rules and bans."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DIGITS = {32: "md5", 40: "sha", 64: "sha256", 128: "sha512"}
 _HEX = re.compile(rb"[0-9a-f]+")
 _KINDS = ("username", "clientid")
 _ACTIONS = {"pub": "publish", "sub": "subscribe", "pubsub": "all"}
-_UNKNOWN = "is of a form that is not known here"
+_UNKNOWN = "has an unknown form"
 
 
 def algorithm(password_hash: str) -> dict[str, str]:
     """
-    Tell what made a hash: the plugin puts the salt before the password, whatever it hashes with.
+    Return the algorithm of a hash: the plugin puts the salt before the password, whatever it hashes with.
 
     :param password_hash: hex digits.
     """
@@ -48,7 +48,7 @@ def _user(user_id: str, stored: str) -> Row | Refused:
     try:
         data = base64.b64decode(stored, validate=True)
     except (binascii.Error, ValueError):
-        return Refused(user_id, "its password is no base64")
+        return Refused(user_id, "its password is not base64")
     for salted in (_SALT, 0):
         hashed = data[salted:]
         if len(hashed) in _DIGITS and _HEX.fullmatch(hashed):
@@ -68,8 +68,8 @@ def _user(user_id: str, stored: str) -> Row | Refused:
                 return Refused(user_id, "its password is not valid UTF-8")
     return Refused(
         user_id,
-        "its password is stored in a form that cannot be told from others (expected are 4 bytes of salt and the hex "
-        "digits of md5, sha, sha256 or sha512): the device needs a new password",
+        "its password is stored in an unknown form (expected 4 bytes of salt and the hex digits of md5, sha, sha256 or "
+        "sha512): the device needs a new password",
     )
 
 
@@ -104,7 +104,7 @@ def _rule(item: Any) -> Row | Refused:
             "access": str() as access,
         }:
             return {**row, "topic": topic, "action": _ACTIONS[action], "permission": access}
-    return Refused(next(iter(row.values())), f"has a rule that {_UNKNOWN}")
+    return Refused(next(iter(row.values())), "has a rule of an unknown form")
 
 
 def _bans(items: Iterable[Any]) -> Iterator[Found]:
@@ -124,12 +124,12 @@ def _ban(item: Any) -> Row | Refused:
         case {"peerhost": str() as name}:
             kind = "peerhost"
         case _:
-            return Refused(None, f"a ban {_UNKNOWN}")
+            return Refused(None, "a ban of an unknown form")
     until = item.get("until")
     try:
         end = until if until == "infinity" else datetime.fromtimestamp(until, UTC).isoformat()
     except (TypeError, ValueError, OverflowError, OSError):
-        return Refused(name, f"its end {_UNKNOWN}")
+        return Refused(name, "the ban's end has an unknown form")
     return {
         "kind": kind,
         "who": name,

@@ -26,7 +26,7 @@ class Refused(NamedTuple):
     """
     A record that becomes no row.
 
-    :param name: whose it is, if that can be told.
+    :param name: whose it is, ``None`` if unknown.
     :param reason: why.
     """
 
@@ -36,10 +36,10 @@ class Refused(NamedTuple):
 
 class Found(NamedTuple):
     """
-    What a record says.
+    One row of a record.
 
     :param namespace: whose it is, ``None`` for all.
-    :param row: one row, or why there is none.
+    :param row: the row, or why the record does not become one.
     :param user_id_type: of a user, ``"username"`` or ``"clientid"``, where the source has both.
     """
 
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 
 
 class _Unknown(Exception):
-    """A value that is not known here."""
+    """A value of an unknown form."""
 
 
 def rows(what: str, schema: Schema, records: Iterator[Term]) -> Iterator[Found]:
@@ -80,7 +80,7 @@ def _users(fields: tuple[Term, ...]) -> Iterator[Found]:
         case ((group, bytes() as name), bytes(), bytes(), bool()):
             yield Found(_text(namespace), _user(group, name, hashed, salt, flag))
         case _:
-            yield Found(None, Refused(_name(key), "is a record of a form that is not known here"))
+            yield Found(None, Refused(_name(key), "is a record of an unknown form"))
 
 
 def _user(group: Term, name: bytes, hashed: bytes, salt: bytes, flag: bool) -> Row | Refused:
@@ -116,14 +116,14 @@ def _rules(fields: tuple[Term, ...]) -> Iterator[Found]:
         case (1 | 2 as kind, bytes() as name) if _is_text(name):
             subject = {"username" if kind == 1 else "clientid": name.decode()}
         case _:
-            yield Found(namespace, Refused(_name(who), "has rules of a form that is not known here"))
+            yield Found(namespace, Refused(_name(who), "has rules of an unknown form"))
             return
     for rule in rules if isinstance(rules, list) else [rules]:
         try:
             yield from (Found(namespace, {**subject, **row}) for row in _rule(rule))
         except _Unknown as error:
             name = next(iter(subject.values()))
-            yield Found(namespace, Refused(name, f"has a rule of a form that is not known here: {error}"))
+            yield Found(namespace, Refused(name, f"has a rule of an unknown form: {error}"))
 
 
 def _rule(rule: Term) -> list[Row]:
@@ -206,7 +206,7 @@ def _bans(fields: tuple[Term, ...]) -> Iterator[Found]:
             },
         )
     except _Unknown as error:
-        yield Found(None, Refused(_name(who), f"is a ban of a form that is not known here: {error}"))
+        yield Found(None, Refused(_name(who), f"is a ban of an unknown form: {error}"))
 
 
 def _banned(who: Term) -> tuple[str, str]:
@@ -256,7 +256,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _name(key: Term) -> str | None:
-    """Tell whose a record is, for the report."""
+    """Return whose a record is, for the report."""
     if isinstance(key, tuple):
         key = key[-1] if key else None
     if isinstance(key, bytes):
@@ -296,7 +296,7 @@ def algorithm(configuration: str) -> dict[str, str] | None:
     Read from a configuration how passwords are hashed.
 
     :param configuration: the ``cluster.hocon`` of an archive.
-    :return: settings such as ``{"name": "sha256", "salt_position": "suffix"}``; ``None`` where there are none, or
+    :return: settings such as ``{"name": "sha256", "salt_position": "suffix"}``; ``None`` without any, or with
         several that differ.
     """
     found = {tuple(sorted(_SETTING.findall(block))) for block in _ALGORITHM.findall(configuration)}

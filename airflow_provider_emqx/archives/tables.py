@@ -26,12 +26,12 @@ _WITH_MD5 = 65_528
 
 
 class TableError(ValueError):
-    """A file that is no table of an archive, or a damaged one."""
+    """Not a table of an archive, or a damaged one."""
 
 
 class Schema(NamedTuple):
     """
-    What a table file says about its table.
+    The schema of a table.
 
     :param name: of the table.
     :param attributes: of its records, the key first.
@@ -47,7 +47,7 @@ def read_table(file: IO[bytes]) -> tuple[Schema, Iterator[Term]]:
 
     :param file: read as the records are asked for.
     :return: its schema, and its records.
-    :raises TableError: if it is none, is cut, or holds what is no record; also by the iterator.
+    :raises TableError: if it is not a table, is cut, or holds anything but records; also by the iterator.
     """
     items = read_items(file)
     return _schema(next(items, b""), next(items, b"")), _records(items)
@@ -58,7 +58,7 @@ def read_items(file: IO[bytes]) -> Iterator[bytes]:
     Read the items of a table file, without looking into them.
 
     :param file: read as the items are asked for.
-    :raises TableError: if it is none, or is cut.
+    :raises TableError: if it is not a table, or is cut.
     """
     head = _read(file, len(_HEAD))
     if head == _OPENED:

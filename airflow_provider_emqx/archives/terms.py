@@ -25,7 +25,7 @@ _LONGEST_STRING = 65_535
 
 
 class TermError(ValueError):
-    """Bytes that are no term, or one that is not known here."""
+    """Not a term, or one of an unknown kind."""
 
 
 class Atom(str):
@@ -39,18 +39,18 @@ def decode(data: bytes) -> Term:
     Read one term.
 
     :param data: the term, and nothing else. Every size in it is held against the bytes that there are.
-    :raises TermError: if it is none, is cut, is nested too deeply, or holds what is not known here.
+    :raises TermError: if it is not a term, is cut, is nested too deeply, or holds values of an unknown kind.
     """
     if data[:1] != bytes([_VERSION]):
-        raise TermError("the term does not begin as one")
+        raise TermError("it does not begin like a term")
     try:
         return _decode(data)
     except (IndexError, struct.error):
         raise TermError("the term is cut") from None
     except UnicodeDecodeError:
-        raise TermError("an atom is no text") from None
+        raise TermError("an atom is not text") from None
     except TypeError:
-        raise TermError("a map has a key that is not known here") from None
+        raise TermError("a map has a key of an unknown kind") from None
 
 
 def _decode(data: bytes) -> Term:
@@ -67,7 +67,7 @@ def _decode(data: bytes) -> Term:
         else:
             read = _LEAVES.get(tag)
             if read is None:
-                raise TermError(f"the term holds something of the kind {tag}, which is not known here")
+                raise TermError(f"the term holds a value of the unknown kind {tag}")
             value, at = read(data, at + 1)
             if at > size:
                 raise IndexError
@@ -178,7 +178,7 @@ def _encode(term: Term) -> bytes:
     if isinstance(term, dict):
         pairs = b"".join(_encode(one) for pair in term.items() for one in pair)
         return struct.pack(">BI", _MAP, len(term)) + pairs
-    raise TermError(f"{type(term).__name__} is no term")
+    raise TermError(f"{type(term).__name__} is not a term")
 
 
 def _integer(number: int) -> bytes:

@@ -45,9 +45,9 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
         dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``, by
-        default told by the source's suffix; or what another broker has exported, told by the content:
-        ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, or ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6, of
-        which the rules of the connection's namespace are taken. Files packed with gzip, bz2, xz or Zstandard are
+        default told by the source's suffix; or an export of another broker, detected from its content:
+        ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, or ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the
+        rules of the connection's namespace). Files packed with gzip, bz2, xz or Zstandard are
         recognised by their content (templated).
     :param columns: the source's own names, where they differ: ``{"clientid": "device"}``, of JSON also dotted:
         ``"device.id"`` (templated).

@@ -56,10 +56,10 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         password. A local file may be read by its owner only. Without it the first 100 rejected rows are in the log and
         in the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
-        the extra ``parquet``), by default told by the source's suffix; or what another broker has exported, told by the
-        content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, of which the users of ``user_id_type`` are taken, or
-        ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6, of which those of the connection's namespace are. Users
-        of these have password hashes; the authenticator must make the same, or the run ends before it begins. Files
+        the extra ``parquet``), by default told by the source's suffix; or an export of another broker, detected from
+        its content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4 (the users of ``user_id_type``), or
+        ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the users of the connection's namespace). These contain
+        password hashes; the task fails before its first write if the authenticator cannot produce them. Files
         packed with gzip, bz2, xz, or Zstandard (needs the extra ``parquet``), are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``; of
         JSON also dotted, as ``"auth.secret"``, for what stands inside of an object.

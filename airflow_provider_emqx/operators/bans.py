@@ -43,7 +43,7 @@ class EmqxBanOperator(BaseActingOperator):
         rows are read before anybody is banned; rows that cannot be bans are ``rejected``, and bans that are over are
         left out.
     :param format: of the source: ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"emqx4-export"`` or
-        ``"emqx-archive"``; by default told by its suffix, or its content (templated).
+        ``"emqx-archive"``; by default inferred from its suffix or its content (templated).
     :param dry_run: read and check only (templated).
     :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"`` (templated).
     :param duration: in place of ``until``, seconds from now, or a ``timedelta`` (templated).

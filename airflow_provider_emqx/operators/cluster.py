@@ -141,28 +141,28 @@ class EmqxBackupOperator(BaseEmqxOperator):
 
 class EmqxRestoreOperator(BaseEmqxOperator):
     """
-    Put a backup back into a broker, or into another one.
+    Import a backup into the broker it was taken from, or into another one.
 
-    The file is looked through to its end first, and what it holds is logged and returned: a broker imports a table that
-    is cut without a word. It is uploaded under a name of its own, imported, and deleted from the broker's disk again,
-    whatever happens.
+    The operator reads the whole file first, because EMQX imports incomplete tables without an error, and logs and
+    returns what the file contains. Then it uploads the file under a unique name, imports it, and deletes it from the
+    broker's disk, also if the import fails.
 
     v5 (EMQX 5.4 and newer) ``POST /data/files``, ``POST /data/import``, ``DELETE /data/files/{filename}``; v4
     ``POST /data/file``, ``POST /data/import``, ``DELETE /data/file/{filename}``.
 
-    What the backup holds is written over what the broker has; what the broker has besides stays. EMQX takes archives of
-    its own version or an older one, and none of EMQX Enterprise into the open source edition. Archives with dashboard
-    users or API keys can be imported by their own tools only, not with an API key.
+    An import overwrites what the backup contains and keeps everything else. EMQX accepts archives of its own and of
+    older versions; the open source edition does not accept archives of EMQX Enterprise. Archives with dashboard users
+    or API keys cannot be imported with an API key.
 
     :param path: path or URL of the backup (whatever Airflow's ObjectStoragePath opens): the ``.tar.gz`` of EMQX 5 and
-        6, or the JSON of EMQX 4 (templated). All of it is held in memory.
-    :param dry_run: look it through, and import nothing (templated).
+        6, or the JSON of EMQX 4 (templated). The file is read into memory.
+    :param dry_run: check the file and import nothing (templated).
     :param rate_limit: requests per second at most, in place of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"path", "version", "edition", "tables": {name: records}, "configuration", "files", "node", "dry_run"}``.
-    :raises EmqxConfigError: if the file is no backup, is cut or is damaged; nothing is sent then.
-    :raises EmqxBadRequestError: if the broker refuses it, or a part of it; other parts may be in force.
-    :raises EmqxOutcomeUnknownError: if the broker's answer was lost.
+    :raises EmqxConfigError: if the file is not a backup, is incomplete or damaged; nothing is sent.
+    :raises EmqxBadRequestError: if the broker refuses the backup or a part of it; other parts may be in force.
+    :raises EmqxOutcomeUnknownError: if the broker's response was lost and the import could not be repeated.
     """
 
     template_fields: Sequence[str] = ("path", "plan_only", *BaseEmqxOperator.template_fields)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: items of a table that are no records: header and schema
+#: items of a table before its records: header and schema
 _NO_RECORDS = 2
 
 
@@ -50,7 +50,7 @@ def look(location: Location) -> tuple[bytes, dict[str, Any]]:
         try:
             contents = _look_into_archive(content)
         except ArchiveError as error:
-            raise EmqxConfigError(f"{title}: this is no archive of EMQX, or a damaged one: {error}") from None
+            raise EmqxConfigError(f"{title}: not an archive of EMQX, or a damaged one: {error}") from None
     else:
         contents = _look_into_export(content, Where(title))
     log.info("%s is %s", title, _words(contents))
@@ -91,7 +91,7 @@ def _look_into_export(content: bytes, where: Where) -> dict[str, Any]:
         elif isinstance(item, dict):
             tables[name] += 1
     if version is None or not version.startswith("4."):
-        raise where.broken("this is no export of EMQX 4: it does not say that this version made it")
+        raise where.broken("not an export of EMQX 4: it does not name this version")
     settings = {"rules", "resources", "modules", "configs"} & tables.keys()
     return {
         "version": version,

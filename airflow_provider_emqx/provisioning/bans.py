@@ -35,21 +35,21 @@ class Ban(NamedTuple):
 
 
 class BansFormat(Format):
-    """How a file of bans is to be read."""
+    """The format of a file of bans."""
 
     fields: ClassVar[tuple[str, ...]] = ("kind", "who", "until", "reason", "by")
     exact: ClassVar[tuple[str, ...]] = ("who",)
     what: ClassVar[str] = "bans"
 
     def needs(self, name: str, header: Sequence[str]) -> bool:
-        """Tell whether a source with this header cannot do without a field."""
+        """Return whether a source with this header needs a field."""
         return name == "who"
 
 
 @dataclass(frozen=True)
 class Defaults:
     """
-    What holds for rows that do not say.
+    Values for rows without their own.
 
     :param kind: of the ban.
     :param until: when it ends: ``""`` where the rows have to say, ``None`` for never.
@@ -68,7 +68,7 @@ class Rejected(NamedTuple):
     A row that becomes no ban.
 
     :param line: where it stands.
-    :param who: it names, if that can be told.
+    :param who: it names, ``None`` if unknown.
     :param reason: what is wrong with it.
     """
 
@@ -82,7 +82,7 @@ def read(source: Source, defaults: Defaults, now: datetime) -> tuple[list[Ban], 
     Read all rows of a source.
 
     :param source: of the rows.
-    :param defaults: what holds for rows that do not say.
+    :param defaults: for rows without values of their own.
     :param now: the present time.
     :return: the bans; the rows that cannot be bans; and how many are over, which are left out.
     :raises EmqxConfigError: if the source breaks off.
@@ -136,5 +136,5 @@ def _is_over(until: Any, now: datetime) -> bool:
     try:
         return until != "infinity" and read_time(until) <= now
     except ValueError:
-        # told by who reads it
+        # read_until says what is wrong with it
         return False

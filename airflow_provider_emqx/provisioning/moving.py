@@ -1,5 +1,5 @@
 """
-What other brokers have exported, as sources of users, ACL rules and bans: the JSON of EMQX 4, the archives of 5 and 6.
+Reads exports of other brokers as sources of users, ACL rules and bans: the JSON of EMQX 4, archives of EMQX 5 and 6.
 
 A file is read twice: first to its end, since one that is cut or damaged must be refused before anything is written;
 then for its rows. Neither the rows nor what else stands in it, API secrets in clear above all, is kept in memory.
@@ -42,7 +42,7 @@ _EXPORT_START = re.compile(rb'\s*\{\s*(?:"date"\s*:\s*"[^"]*"\s*,\s*)?"version"\
 _VERSION = re.compile(r"4\.\d")
 #: bytes of the longest configuration that is looked into
 _LONGEST_CONFIGURATION = 1 << 22
-#: forms of hashes that are told apart
+#: different forms of hashes that are kept
 _FORMS = 20
 #: names of namespaces that a log line has
 _NAMED = 10
@@ -51,10 +51,10 @@ _WHAT = {"users": "users", "rules": "ACL rules", "bans": "bans"}
 
 def recognise(start: bytes) -> str | None:
     """
-    Tell an export or an archive by its first bytes.
+    Return the format of an export or an archive, from its first bytes.
 
     :param start: 512 bytes at least, unpacked.
-    :return: the format, ``None`` for what is neither.
+    :return: ``None`` for anything else.
     """
     if start[257:262] == b"ustar":
         return ARCHIVE
@@ -63,7 +63,7 @@ def recognise(start: bytes) -> str | None:
 
 def read_moved(name: str, reopen: Open, how: Format, where: Where) -> Iterator[Block]:
     """
-    Read what another broker has exported.
+    Read an export of another broker.
 
     :param name: the format, ``"emqx4-export"`` or ``"emqx-archive"``.
     :param reopen: opens the file, at its beginning: of an archive as it is, of an export unpacked.
@@ -74,7 +74,7 @@ def read_moved(name: str, reopen: Open, how: Format, where: Where) -> Iterator[B
         the broker it is for could not use its hashes.
     """
     if how.columns or how.rows:
-        raise where.broken(f"columns and rows name parts of files that others made; of {name} leave them out")
+        raise where.broken(f"columns and rows do not apply to {name}: leave them out")
     read = _archive if name == ARCHIVE else _export
     look = _Look(how, name)
     for _, found in read(reopen, how, where, look.configuration):
@@ -94,7 +94,7 @@ def _is_of(found: Found, whose: _Whose) -> bool:
 
 class _Look:
     """
-    What the first reading of a file has found.
+    The results of the first reading of a file.
 
     :param how: says what the rows are to be.
     :param name: of the format.
@@ -204,7 +204,7 @@ def _archive(
         except TableError as error:
             raise where.broken(f"{name}: {error}") from None
         except ArchiveError as error:
-            raise where.broken(f"this is no archive of EMQX 5 or 6, or a damaged one: {error}") from None
+            raise where.broken(f"not an archive of EMQX 5 or 6, or a damaged one: {error}") from None
         except OSError as error:
             raise where.failed(error) from None
 
@@ -240,7 +240,7 @@ def _export(
 
         yield from enumerate(read(items()), 1)
         if len(versions) != 1 or not _VERSION.match(versions[0]):
-            raise where.broken("this is no export of EMQX 4: it does not say that this version made it")
+            raise where.broken("not an export of EMQX 4: it does not name this version")
         if older and how.what == "users":
             told = " and ".join(f"{count:,} in {name}" for name, count in older.items())
             raise where.broken(

@@ -28,7 +28,7 @@ class Target:
 
     def user_id_type(self) -> str:
         """
-        Tell what the broker's users are keyed by.
+        Return what the broker's users are keyed by.
 
         :raises EmqxConfigError: if it is not what the task says.
         """
@@ -72,7 +72,7 @@ class Made:
         self._algorithm = algorithm
 
     def fits(self, target: Algorithm) -> bool:
-        """Tell whether an authenticator could have made it."""
+        """Return whether an authenticator could have made it."""
         if target.wrong(self._hash, self._salted):
             return False
         mine = self._algorithm

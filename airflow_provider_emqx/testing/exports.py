@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_emqx.testing.passwords import User
 from airflow_provider_emqx.testing.state import AclRow, Ban, State
 
-#: what "for ever" is to a broker that has no such thing
+#: how 4.4 writes a ban without an end
 _FOREVER = 4102444800
 _SALT = 4
 

@@ -134,9 +134,9 @@ def linked(kind: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no archive|cut"),
-        (b"not an archive at all", "no archive|cut or damaged"),
-        (gzip.compress(b"x" * 2000), "no archive|cut or damaged"),
+        (b"", "cut or damaged"),
+        (b"not an archive at all", "cut or damaged"),
+        (gzip.compress(b"x" * 2000), "cut or damaged"),
         (tar({"cluster.hocon": b""}), "no META.hocon"),
         (tar({"META.hocon": META, "../../etc/cron.d/x": b"x"}), "outside of its directory"),
         (tar({"../META.hocon": META}, root=""), "outside of its directory"),

@@ -104,13 +104,13 @@ def test_sizes_beyond_the_bytes_take_no_memory(tag: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "does not begin"),
-        (b"\x82a\x01", "does not begin"),
+        (b"", "not begin like a term"),
+        (b"\x82a\x01", "not begin like a term"),
         (b"\x83a\x01a\x01", "something follows"),
-        (b"\x83P\x00\x00\x10\x00x\x9c", "kind 80"),
+        (b"\x83P\x00\x00\x10\x00x\x9c", "unknown kind 80"),
         (b"\x83l\x00\x00\x00\x01a\x01a\x02", "something else at its end"),
-        (b"\x83t\x00\x00\x00\x01l\x00\x00\x00\x01a\x01ja\x01", "a key that is not known"),
-        (b"\x83w\x01\xff", "no text"),
+        (b"\x83t\x00\x00\x00\x01l\x00\x00\x00\x01a\x01ja\x01", "a key of an unknown kind"),
+        (b"\x83w\x01\xff", "not text"),
     ],
 )
 def test_what_is_no_term_is_refused(data: bytes, reason: str) -> None:

@@ -100,7 +100,7 @@ def test_an_export_of_emqx_4_goes_back(broker: FakeEmqx) -> None:
         (tar({"META.hocon": META, "../x": b""}), "outside of its directory"),
         (gzip.compress(b"x"), "a damaged one"),
         (b'{"version": "4.4", "auth_mnesia": [', "ends in the middle"),
-        (b'{"version": "5.0"}', "no export of EMQX 4"),
+        (b'{"version": "5.0"}', "not an export of EMQX 4"),
         (b"user_id,password\n", "must begin with"),
         (b"", "ends in the middle"),
     ],

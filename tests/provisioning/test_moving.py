@@ -140,23 +140,23 @@ def test_what_the_plugin_left_is_told_by_its_length(tmp_path: Path, secret: str,
     [
         (
             {"login": "d", "type": "username", "password": stored(b"salt", b"c" * 63)},
-            "cannot be told from others",
+            "stored in an unknown form",
         ),
         (
             {"login": "d", "type": "username", "password": stored(b"salt", b"C" * 64)},
-            "cannot be told from others",
+            "stored in an unknown form",
         ),
         ({"login": "d", "type": "username", "password": stored(b"salt", b"saltab")}, ""),
         (
             {"login": "d", "type": "username", "password": stored(b"abab", b"abab" * 16)},
-            "cannot be told from others",
+            "stored in an unknown form",
         ),
         ({"login": "d", "type": "username", "password": stored(b"salt", b"salt\xff")}, "not valid UTF-8"),
-        ({"login": "d", "type": "username", "password": "?"}, "no base64"),
-        ({"login": "d", "type": "username", "password": None}, "not known here"),
-        ({"login": "d", "type": "other", "password": ""}, "not known here"),
-        ({"login": 7, "type": "username", "password": ""}, "not known here"),
-        ("text", "not known here"),
+        ({"login": "d", "type": "username", "password": "?"}, "not base64"),
+        ({"login": "d", "type": "username", "password": None}, "unknown form"),
+        ({"login": "d", "type": "other", "password": ""}, "unknown form"),
+        ({"login": 7, "type": "username", "password": ""}, "unknown form"),
+        ("text", "unknown form"),
     ],
 )
 def test_users_that_cannot_be_moved_are_rejected_with_the_reason(
@@ -175,9 +175,9 @@ def test_users_that_cannot_be_moved_are_rejected_with_the_reason(
     [
         (b'{"version": "4.4"', "ends in the middle"),
         (b'{"version": "4.4", "auth_mnesia": []} x', "something follows"),
-        (b'{"version": "5.0", "auth_mnesia": []}', "does not say that this version"),
+        (b'{"version": "5.0", "auth_mnesia": []}', "does not name this version"),
         (b"[]", "must begin with {"),
-        (b'{"auth_mnesia": []}', "does not say that this version"),
+        (b'{"auth_mnesia": []}', "does not name this version"),
         (
             b'{"version": "4.2", "auth_username": [{"username": "a", "password": "x"}]}',
             "before 4.3, 1 in auth_username",
@@ -332,8 +332,8 @@ def test_rules_of_other_forms(tmp_path: Path, rule: Any, row: dict[str, Any] | N
     [
         ((Atom("t"), (Atom("stomp:stomp"), b"d"), HASH.encode(), b"s", False), "is a user of 'stomp:stomp'"),
         ((Atom("t"), (Atom("mqtt:global"), b"d\xff"), HASH.encode(), b"s", False), "not valid UTF-8"),
-        ((Atom("t"), (Atom("mqtt:global"), 7), HASH.encode(), b"s", False), "not known here"),
-        ((Atom("t"), (Atom("mqtt:global"), b"d"), HASH.encode(), b"s", Atom("maybe")), "not known here"),
+        ((Atom("t"), (Atom("mqtt:global"), 7), HASH.encode(), b"s", False), "unknown form"),
+        ((Atom("t"), (Atom("mqtt:global"), b"d"), HASH.encode(), b"s", Atom("maybe")), "unknown form"),
     ],
 )
 def test_users_of_other_forms_are_rejected(tmp_path: Path, record: Any, reason: str) -> None:

@@ -227,7 +227,7 @@ class Users(Area):
         the refused rows are found; the others are written.
 
         :param users: rows of ``user_id``, ``is_superuser`` and ``password``, or ``password_hash`` and ``salt``. A salt
-            that is no text is given as bytes, and travels in a CSV file, which does not carry all of them: see
+            that is not text is given as bytes, and travels in a CSV file, which does not carry all of them: see
             :func:`~airflow_provider_emqx.api.salts.not_carried`.
         """
         one_each(users)
@@ -335,7 +335,7 @@ class Users(Area):
         return BulkResult(len(indexes) - failed, created, updated, unchanged, found)
 
     def _packed(self, users: Rows) -> tuple[bytes, str]:
-        """Write users as JSON; those with salts that are no text as a CSV file, in which EMQX knows no quotes."""
+        """Write users as JSON; those whose salts are not text as a CSV file, in which EMQX knows no quotes."""
         namespace = self.broker.namespace
         if not isinstance(users[0].get("salt"), bytes):
             if namespace:

@@ -328,7 +328,7 @@ def _import_rows(state: State, request: Request) -> list[dict[str, Any]]:
 
 
 def _csv_rows(state: State, content: bytes) -> list[dict[str, Any]]:
-    """Read CSV as EMQX does: there is no quoting, and a field may be any bytes, as a salt is."""
+    """Read CSV as EMQX does: without quoting; a field may be any bytes, like a salt."""
     header, *lines = [line for line in re.split(rb"[\r\n]", content) if line] or [b""]
     names = _separated(header)
     if not lines and not names:
