@@ -13,6 +13,7 @@ from typing import Any, cast
 from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.rows import AclRuleRow
+from airflow_provider_emqx.arguments import choice, text, truth, wrong
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 Subject = str | Mapping[str, str] | tuple[str, str]
@@ -90,15 +91,15 @@ def read_rule(rule: Mapping[str, Any]) -> Row:
     plain = topic_filter(topic.removeprefix("eq ") if isinstance(topic, str) else topic)
     if plain == topic:
         topic = _with_placeholders(plain)
-    permission = _one_of("permission", rule.get("permission"), ("allow", "deny"))
-    action = _one_of("action", rule.get("action") or "all", ("publish", "subscribe", "all"))
+    permission = choice("permission", rule.get("permission"), ("allow", "deny"))
+    action = choice("action", rule.get("action") or "all", ("publish", "subscribe", "all"))
     return {
         "topic": topic,
         "permission": permission,
         "action": action,
         "qos": _qos(rule.get("qos")),
         "retain": _retain(rule.get("retain")),
-        **{name: _condition(name, rule[name]) for name in CONDITIONS if rule.get(name) is not None},
+        **{name: text(name, rule[name]) for name in CONDITIONS if rule.get(name) is not None},
     }
 
 
@@ -115,8 +116,7 @@ def merged(
 
     :param position: ``"first"`` or ``"last"``.
     """
-    if position not in ("first", "last"):
-        raise EmqxConfigError(f"position must be 'first' or 'last', not {position!r}")
+    choice("position", position, ("first", "last"))
     others = [rule for rule in existing if rule not in added]
     rules = [*added, *others] if position == "first" else [*others, *added]
     return cast("list[AclRuleRow]", rules)
@@ -141,18 +141,6 @@ def _with_placeholders(topic: str) -> str:
     return topic
 
 
-def _condition(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise EmqxConfigError(f"{name} must be text that is not empty, not {value!r}")
-    return value
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise EmqxConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-    return str(value)
-
-
 def _qos(value: Any) -> list[int]:
     if value is None or (isinstance(value, str) and not value):
         return list(_ALL_QOS)
@@ -164,12 +152,14 @@ def _qos(value: Any) -> list[int]:
         or not values
         or any(str(item) not in ("0", "1", "2") for item in values)
     ):
-        raise EmqxConfigError(f"qos must be a list of 0, 1, 2, not {value!r}")
+        raise wrong("qos", "a list of 0, 1, 2", value)
     return sorted({int(item) for item in values})
 
 
 def _retain(value: Any) -> str | bool:
-    text = str("all" if value is None or (isinstance(value, str) and not value) else value).lower()
-    if text not in ("all", "true", "false"):
-        raise EmqxConfigError(f"retain must be 'all', true or false, not {value!r}")
-    return text if text == "all" else text == "true"
+    if value is None or (isinstance(value, str) and value.lower() in ("", "all")):
+        return "all"
+    found = truth(value)
+    if found is None:
+        raise wrong("retain", "'all', true or false", value)
+    return found

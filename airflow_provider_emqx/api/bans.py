@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.filters import read_time
+from airflow_provider_emqx.arguments import choice
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 KINDS = ("clientid", "username", "peerhost")
@@ -19,10 +20,7 @@ FOREVER = 4_102_444_800
 
 def check_kind(kind: Any) -> None:
     """Refuse what is no kind of ban."""
-    if kind not in (*KINDS, *NEWER_KINDS):
-        raise EmqxConfigError(
-            f"a ban's kind must be one of {', '.join((*KINDS, *NEWER_KINDS))}, not {kind!r}"
-        )
+    choice("a ban's kind", kind, (*KINDS, *NEWER_KINDS))
 
 
 def remarks(reason: Any, by: Any) -> Row:

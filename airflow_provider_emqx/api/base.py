@@ -247,20 +247,6 @@ class Broker:
             raise EmqxUnsupportedError(f"{what} needs EMQX {needed} or newer; this is {self}{hint}")
 
 
-def flag(name: str, value: object) -> bool:
-    """
-    Read true or false, also as text, as templates render it.
-
-    :param name: what it is called, for the error.
-    :param value: what was given.
-    :raises EmqxConfigError: for anything else; ``"false"`` is true to Python.
-    """
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise EmqxConfigError(f"{name} must be true or false, not {value!r}")
-    return text == "true"
-
-
 #: longest request target sent: the broker's request line ends at 8,000 bytes, method and protocol included
 MAX_TARGET = 7_900
 #: what quoting would leave as it is; most segments are, and quote() takes its time to find out

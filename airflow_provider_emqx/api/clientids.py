@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.names import split_share, topic_filter
+from airflow_provider_emqx.arguments import whole
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 #: of a client's row: what EMQX 4 does not show, nor every EMQX 5
@@ -64,6 +65,4 @@ def _subscription(topic: Any) -> Row:
 
 def keepalive_seconds(seconds: Any) -> int:
     """Check a keepalive interval: whole seconds from 0 (none) to 65,535."""
-    if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 <= seconds <= 65_535:
-        raise EmqxConfigError(f"keepalive must be a whole number of seconds from 0 to 65535, not {seconds!r}")
-    return seconds
+    return whole("keepalive", seconds, 0, 65_535)

@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import R, is_utf8
 from airflow_provider_emqx.api.names import matches, split_share, topic_filter, topic_name
+from airflow_provider_emqx.arguments import boolean, choice, text, texts, whole, wrong
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 Wanted = dict[str, Any]
@@ -26,12 +27,12 @@ class Filter:
     One filter.
 
     :param field: the row's field that it looks at.
-    :param read: makes the value to compare with from what was given, or raises ``ValueError`` saying what is allowed.
+    :param read: makes the value to compare with of the filter's name for errors, and of what was given.
     :param keeps: tells whether a row's value passes.
     """
 
     field: str
-    read: Callable[[Any], Any]
+    read: Callable[[str, Any], Any]
     keeps: Callable[[Any, Any], bool]
 
 
@@ -47,13 +48,9 @@ def read_filters(known: Mapping[str, Filter], given: Mapping[str, Any] | None) -
     wanted: Wanted = {}
     for name, value in (given or {}).items():
         if name not in known:
-            raise EmqxConfigError(f"there is no filter {name!r}; there are {', '.join(sorted(known))}")
-        if value is None:
-            continue
-        try:
-            wanted[name] = known[name].read(value)
-        except ValueError as error:
-            raise EmqxConfigError(f"filter {name} must be {error}, not {str(value)[:80]!r}") from None
+            raise EmqxConfigError(f"unknown filter {name!r}; expected one of {', '.join(sorted(known))}")
+        if value is not None:
+            wanted[name] = known[name].read(f"filter {name}", value)
     return wanted
 
 
@@ -137,53 +134,39 @@ def _to_second(time: datetime, to_whole: Callable[[float], int]) -> datetime:
     return datetime.fromtimestamp(to_whole(time.timestamp()), UTC)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("text")
-    if not is_utf8(value):
-        raise ValueError("valid UTF-8")
-    return value
+def _text(name: str, value: Any) -> str:
+    if not is_utf8(text(name, value)):
+        raise EmqxConfigError(f"{name} must be valid UTF-8, not text with a lone surrogate")
+    return str(value)
 
 
-def _texts(value: Any) -> frozenset[str]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, (list, tuple, set, frozenset)) or not values:
-        raise ValueError("text or a list of texts")
-    return frozenset(map(_text, values))
+def _texts(name: str, value: Any) -> frozenset[str]:
+    found = texts(name, value)
+    if not found:
+        raise wrong(name, "text or a list of texts", None)
+    return frozenset(_text(name, one) for one in found)
 
 
-def _bool(value: Any) -> bool:
-    # templates render to text
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise ValueError("true or false")
-    return text == "true"
+def _whole(at_least: int, at_most: int) -> Callable[[str, Any], int]:
+    return lambda name, value: whole(name, value, at_least, at_most)
 
 
-def _whole(lowest: int, highest: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        try:
-            number = int(value) if not isinstance(value, bool) and str(value) == str(int(value)) else -1
-        except (TypeError, ValueError, OverflowError):
-            number = -1
-        if not lowest <= number <= highest:
-            raise ValueError(f"a whole number from {lowest} to {highest}")
-        return number
-
-    return read
+def _time(name: str, value: Any) -> datetime:
+    try:
+        return read_time(value)
+    except ValueError as error:
+        raise wrong(name, str(error), value) from None
 
 
-def _address(value: Any) -> str:
+def _address(name: str, value: Any) -> str:
     try:
         return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
     except ValueError:
-        raise ValueError("an IPv4 or IPv6 address") from None
+        raise wrong(name, "an IPv4 or IPv6 address", value) from None
 
 
-def _state(value: Any) -> str:
-    if value not in ("connected", "idle", "disconnected"):
-        raise ValueError("connected, idle or disconnected")
-    return str(value)
+def _state(name: str, value: Any) -> str:
+    return choice(name, value, ("connected", "idle", "disconnected"))
 
 
 def _plain_filter(value: Any) -> str:
@@ -192,12 +175,12 @@ def _plain_filter(value: Any) -> str:
     return str(value)
 
 
-def _topic(check: Callable[[Any], str]) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
+def _topic(check: Callable[[Any], str]) -> Callable[[str, Any], str]:
+    def read(name: str, value: Any) -> str:
         try:
             return check(value)
         except EmqxConfigError as error:
-            raise ValueError(f"a topic ({error.message})") from None
+            raise wrong(name, f"a topic ({error.message})", value) from None
 
     return read
 
@@ -265,16 +248,16 @@ CLIENT_FILTERS: dict[str, Filter] = {
     "node": Filter("node", _text, _same),
     "ip_address": Filter("ip_address", _address, _same_address),
     "conn_state": Filter("connected", _state, _is_connected),
-    "clean_start": Filter("clean_start", _bool, _same),
+    "clean_start": Filter("clean_start", boolean, _same),
     "proto_name": Filter("proto_name", _text, _same),
     "proto_ver": Filter("proto_ver", _whole(1, 255), _same),
     "zone": Filter("zone", _text, _same),
-    "gte_created_at": Filter("created_at", read_time, _at_least),
-    "lte_created_at": Filter("created_at", read_time, _at_most),
-    "gte_connected_at": Filter("connected_at", read_time, _at_least),
-    "lte_connected_at": Filter("connected_at", read_time, _at_most),
-    "gte_disconnected_at": Filter("disconnected_at", read_time, _at_least),
-    "lte_disconnected_at": Filter("disconnected_at", read_time, _at_most),
+    "gte_created_at": Filter("created_at", _time, _at_least),
+    "lte_created_at": Filter("created_at", _time, _at_most),
+    "gte_connected_at": Filter("connected_at", _time, _at_least),
+    "lte_connected_at": Filter("connected_at", _time, _at_most),
+    "gte_disconnected_at": Filter("disconnected_at", _time, _at_least),
+    "lte_disconnected_at": Filter("disconnected_at", _time, _at_most),
     "gte_mqueue_len": Filter("mqueue_len", _NATURAL, _at_least),
     "lte_mqueue_len": Filter("mqueue_len", _NATURAL, _at_most),
     "gte_mqueue_dropped": Filter("mqueue_dropped", _NATURAL, _at_least),
@@ -288,7 +271,7 @@ SUBSCRIPTION_FILTERS: dict[str, Filter] = {
     "share_group": Filter("topic", _text, _in_group),
     "match_topic": Filter("topic", _topic(_plain_filter), _matched_by),
     "receiving": Filter("topic", _topic(topic_name), _receives),
-    "durable": Filter("durable", _bool, _same),
+    "durable": Filter("durable", boolean, _same),
 }
 TOPIC_FILTERS: dict[str, Filter] = {
     "topic": Filter("topic", _text, _same),

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow_provider_emqx.api.base import Row, flag, is_utf8
+from airflow_provider_emqx.api.base import Row, is_utf8
 from airflow_provider_emqx.api.names import topic_name
+from airflow_provider_emqx.arguments import boolean, choice, wrong
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
 
 #: rows and bytes of one request: the broker publishes them one after another
@@ -123,7 +124,7 @@ def _row(message: Any) -> Row:
         "payload": payload,
         "payload_encoding": encoding,
         "qos": qos(message.get("qos", 0)),
-        "retain": flag("retain", message.get("retain", False)),
+        "retain": boolean("retain", message.get("retain", False)),
     }
     properties = _properties(message.get("properties") or {})
     if properties:
@@ -139,12 +140,11 @@ def qos(value: Any) -> int:
     """Check a quality of service, also as text, as templates render it. EMQX 4 does not check it and crashes."""
     if not isinstance(value, bool) and str(value) in ("0", "1", "2"):
         return int(str(value))
-    raise EmqxConfigError(f"qos must be 0, 1 or 2, not {value!r}")
+    raise wrong("qos", "0, 1 or 2", value)
 
 
 def _payload(payload: Any, encoding: Any) -> tuple[str, str]:
-    if encoding not in ("plain", "base64"):
-        raise EmqxConfigError(f"payload_encoding must be 'plain' or 'base64', not {encoding!r}")
+    choice("payload_encoding", encoding, ("plain", "base64"))
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return base64.b64encode(payload).decode(), "base64"
     if not isinstance(payload, str):

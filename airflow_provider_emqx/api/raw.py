@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_emqx.api.base import Operation, Request
+from airflow_provider_emqx.arguments import choice
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
@@ -32,8 +33,7 @@ def check_method(method: str) -> None:
 
     :param method: in capitals.
     """
-    if method not in _METHODS:
-        raise EmqxConfigError(f"method must be one of {', '.join(_METHODS)}, not {method!r}")
+    choice("method", method, _METHODS)
 
 
 def check_path(path: Any) -> None:

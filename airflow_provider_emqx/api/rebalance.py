@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, Row
+from airflow_provider_emqx.arguments import whole
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
 
 _BOTH = frozenset({"conn_evict_rate", "sess_evict_rate", "wait_takeover", "wait_health_check"})
@@ -32,15 +33,8 @@ def options(given: Mapping[str, Any] | None, known: frozenset[str]) -> Row:
         if name not in known:
             raise EmqxConfigError(f"there is no setting {name!r} here; there are {', '.join(sorted(known))}")
         if name in _RATES:
-            settings[name] = _rate(name, value)
+            settings[name] = whole(name, value)
     return settings
-
-
-def _rate(name: str, value: Any) -> int:
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise EmqxConfigError(f"{name} must be a whole number above 0, not {value!r}")
-    return number
 
 
 def unsupported(broker: Broker) -> EmqxUnsupportedError:

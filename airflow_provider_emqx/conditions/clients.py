@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.rows import ClientRow
 from airflow_provider_emqx.api.v5.api import Api
-from airflow_provider_emqx.arguments import number, whole
+from airflow_provider_emqx.arguments import number, seconds, whole
 from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
 from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, page_of_clients
@@ -172,9 +172,7 @@ class ClientsOnline(ClientsCondition):
         self, clientids: Any = None, path: Any = None, quorum: Any = "all", stable_for: Any = None
     ) -> None:
         super().__init__(clientids, path, quorum)
-        if stable_for is not None:
-            seconds = stable_for.total_seconds() if isinstance(stable_for, timedelta) else stable_for
-            self.stable_for = number("stable_for", seconds)
+        self.stable_for = seconds("stable_for", stable_for)
 
     def holds_for(self, row: ClientRow | None, now: float) -> bool:
         """Return whether a client is online, and has been for long enough."""

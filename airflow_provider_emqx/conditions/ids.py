@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
+from airflow_provider_emqx.arguments import texts
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
 from airflow_provider_emqx.files import open_to_write
@@ -34,23 +34,10 @@ def given(clientids: Any, path: Any) -> tuple[list[str], str]:
 
 
 def _checked(clientids: Any) -> list[str]:
-    if isinstance(clientids, str):
-        if clientids[:1] + clientids[-1:] == "[]" and clientids[1:2] in ("'", '"', "]", "{"):
-            # not shown: it may be of rows with passwords
-            raise EmqxConfigError(
-                "clientids is the text of a list, as a template makes it of one: give the "
-                "task's output itself, or set render_template_as_native_obj on the DAG (an id that really looks "
-                "like this is given as a list of one)"
-            )
-        clientids = [clientids]
-    if not isinstance(clientids, Iterable) or isinstance(clientids, (bytes, Mapping)):
-        raise EmqxConfigError(f"clientids must be an id or a list of ids, not {type(clientids).__name__}")
-    ids = list(clientids)
+    ids = texts("clientids", clientids)
     if not ids:
         raise EmqxConfigError("clientids is empty: there is no client to wait for")
     for clientid in ids:
-        if not isinstance(clientid, str):
-            raise EmqxConfigError(f"a client id must be text, not {type(clientid).__name__}")
         if clientid in ("", ".", ".."):
             raise EmqxConfigError(f"{clientid!r} cannot be asked for as a client id in EMQX's HTTP API")
     return list(dict.fromkeys(ids))

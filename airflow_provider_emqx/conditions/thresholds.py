@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_emqx.arguments import number
+from airflow_provider_emqx.arguments import choice, number
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -22,8 +22,7 @@ class Threshold:
     """
 
     def __init__(self, threshold: Any, comparison: Any = ">=", baseline: Any = None) -> None:
-        if comparison not in (">=", "<="):
-            raise EmqxConfigError(f'comparison must be ">=" or "<=", not {comparison!r}')
+        choice("comparison", comparison, (">=", "<="))
         self.threshold = number("threshold", threshold)
         self.comparison = comparison
         self.baseline = None if baseline is None else number("baseline", baseline)

@@ -6,7 +6,6 @@ import difflib
 import ipaddress
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from airflow_provider_emqx.api.base import is_utf8
 from airflow_provider_emqx.api.detect import parse_version
 from airflow_provider_emqx.api.raw import check_path
+from airflow_provider_emqx.arguments import boolean, positive, truth, whole
 from airflow_provider_emqx.client.settings import MqttSettings, Settings
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.get_provider_info import get_provider_info
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
 _MQTT_PORTS = {1883: "MQTT", 8883: "MQTT over TLS", 8083: "MQTT over WebSocket", 8084: "MQTT over WebSocket"}
 #: schemes of the MQTT listener's address: default port, TLS, WebSocket
 _MQTT_SCHEMES = {
@@ -378,36 +376,22 @@ def _utf8(what: str, text: str) -> None:
 
 def _boolean(extras: Mapping[str, Any], name: str, default: bool) -> bool:
     value = _given(extras, name)
-    if value is None:
-        return default
-    text = str(value).lower()
-    if text in _TRUE or text in _FALSE:
-        return text in _TRUE
-    raise EmqxConfigError(f"{_label(name)} must be true or false, not {value!r}")
+    return default if value is None else boolean(_label(name), value)
 
 
 def _number(extras: Mapping[str, Any], name: str, default: float | None) -> Any:
     value = _given(extras, name)
     if value is None:
         return default
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    except OverflowError:
-        number = 2.0 * _MOST
-    if not (number > 0 and math.isfinite(number)):
-        raise EmqxConfigError(f"{_label(name)} must be a number above 0, not {value!r}")
+    number = positive(_label(name), value)
     if number > _MOST:
         raise EmqxConfigError(f"{_label(name)} must be at most {_MOST:,}")
     return number
 
 
 def _whole(extras: Mapping[str, Any], name: str, default: int) -> int:
-    number = _number(extras, name, float(default))
-    if number != int(number):
-        raise EmqxConfigError(f"{_label(name)} must be a whole number, not {_given(extras, name)!r}")
-    return int(number)
+    value = _given(extras, name)
+    return default if value is None else whole(_label(name), value, at_most=_MOST)
 
 
 def _one_of(extras: Mapping[str, Any], name: str, choices: tuple[str, ...], default: str) -> str:
@@ -433,9 +417,9 @@ def _verify(extras: Mapping[str, Any]) -> bool | str:
     value = _given(extras, "verify")
     if value is None:
         return True
-    text = str(value).lower()
-    if text in _TRUE or text in _FALSE:
-        return text in _TRUE
+    told = truth(value)
+    if told is not None:
+        return told
     if not isinstance(value, str):
         raise EmqxConfigError(
             f"{_label('verify')} must be true, false or the path of a CA file, not {value!r}"

@@ -100,10 +100,11 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     def _settings(self, conn: Connection, extras: Mapping[str, Any]) -> Settings:
         from airflow.providers.common.compat.sdk import mask_secret
 
+        from airflow_provider_emqx.arguments import choice
         from airflow_provider_emqx.hooks.connection import read_connection
 
-        if self.user_id_type not in (None, "username", "clientid"):
-            raise EmqxConfigError(f"user_id_type must be 'username' or 'clientid', not {self.user_id_type!r}")
+        if self.user_id_type is not None:
+            choice("user_id_type", self.user_id_type, ("username", "clientid"))
         settings = read_connection(
             conn,
             extras,
@@ -235,13 +236,14 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :raises EmqxConfigError: for a path with empty or dot segments, which the broker would take for another one.
         :raises EmqxOutcomeUnknownError: if the answer to a POST was lost and ``idempotent`` is not set.
         """
-        from airflow_provider_emqx.api.base import Request, flag
+        from airflow_provider_emqx.api.base import Request
         from airflow_provider_emqx.api.raw import exchange
+        from airflow_provider_emqx.arguments import boolean
 
         # what has no code on EMQX 4 (the shadow service), or no body on EMQX 5 (an invitation into a cluster)
         accept = (200,) if self.broker.is_v4 else (200, 202)
         verb = str(method).upper()
-        repeatable = None if idempotent is None else flag("idempotent", idempotent)
+        repeatable = None if idempotent is None else boolean("idempotent", idempotent)
         return self.run(exchange(Request(verb, path, params, json, repeatable=repeatable, accept=accept)))
 
     def provision_users(

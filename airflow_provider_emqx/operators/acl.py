@@ -6,15 +6,9 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.arguments import boolean, mapping, optional
 from airflow_provider_emqx.hidden import is_literal, plain
-from airflow_provider_emqx.operators.base import (
-    BaseEmqxOperator,
-    SourceField,
-    is_dry_run,
-    keep_result,
-    mapping,
-    optional,
-)
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -142,7 +136,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
 
         plan = AclPlan(
             mode=self.mode,
-            dry_run=is_dry_run(self.plan_only),
+            dry_run=boolean("dry_run", self.plan_only),
             report=self.report or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,
@@ -156,7 +150,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
                 delimiter=self.delimiter,
                 quoting=self.quoting,
                 encoding=self.encoding,
-                strip=optional("strip", self.strip),
+                strip=optional(boolean, "strip", self.strip),
                 target=Target(hook),
             )
             source = read_source(plain(self.source), how)

@@ -8,14 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_emqx.arguments import limit
+from airflow_provider_emqx.arguments import limit, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import open_report
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     excluded,
     keep_result,
-    named,
 )
 from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNKNOWN, told_as
 
@@ -79,7 +78,7 @@ class BaseSelectingOperator(BaseActingOperator):
         :param found: all that was selected.
         :param name: tells what ``exclude`` is compared with.
         """
-        keep = named("exclude", self.exclude)
+        keep = texts("exclude", self.exclude)
         return [one for one in found if not excluded(name(one), keep)]
 
 

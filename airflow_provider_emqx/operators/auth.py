@@ -7,21 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.arguments import boolean, mapping, optional
 from airflow_provider_emqx.hidden import is_literal, plain
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
-from airflow_provider_emqx.operators.base import (
-    BaseEmqxOperator,
-    SourceField,
-    boolean,
-    is_dry_run,
-    keep_result,
-    mapping,
-    named,
-    optional,
-    texts,
-)
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -236,11 +227,11 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         from airflow_provider_emqx.provisioning.shards import Shard
 
         return Plan(
-            dry_run=is_dry_run(dry_run),
+            dry_run=boolean("dry_run", dry_run),
             report=report or None,
-            scope=texts("scope", scope),
-            protect=named("protect", protect),
-            hash_passwords=boolean("hash_passwords", hash_passwords),
+            scope=scope,
+            protect=protect,
+            hash_passwords=optional(boolean, "hash_passwords", hash_passwords) or False,
             pepper=pepper,
             state=state or None,
             shard=Shard.read(shard),
@@ -303,7 +294,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             delimiter=self.delimiter,
             quoting=self.quoting,
             encoding=self.encoding,
-            strip=optional("strip", self.strip),
+            strip=optional(boolean, "strip", self.strip),
         )
 
 
@@ -364,14 +355,14 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         from airflow_provider_emqx.provisioning.export import check_name
 
         check_name(self.path)
-        optional("is_superuser", self.is_superuser)
+        optional(boolean, "is_superuser", self.is_superuser)
         boolean("with_hashes", self.with_hashes)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the file."""
         from airflow_provider_emqx.provisioning.export import export_users
 
-        wanted = optional("is_superuser", self.is_superuser)
+        wanted = optional(boolean, "is_superuser", self.is_superuser)
         with self.hook(user_id_type=self.user_id_type or None) as hook:
             summary = export_users(hook, self.path, wanted, boolean("with_hashes", self.with_hashes))
         self.log.info("%s users are in %s", f"{summary['users']:,}", summary["path"])

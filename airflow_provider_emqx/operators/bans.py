@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.arguments import boolean, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hidden import plain
 from airflow_provider_emqx.operators.affected import (
@@ -16,7 +17,6 @@ from airflow_provider_emqx.operators.affected import (
     BaseSelectingOperator,
     check_limit,
 )
-from airflow_provider_emqx.operators.base import boolean, is_dry_run, named, seconds, texts
 from airflow_provider_emqx.outcomes import UNADDRESSABLE
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class EmqxBanOperator(BaseActingOperator):
         from airflow_provider_emqx.api.bans import check_kind
 
         check_kind(self.kind)
-        is_dry_run(self.plan_only)
+        boolean("dry_run", self.plan_only)
         if (self.who is None) == (self.source is None):
             raise EmqxConfigError("give either who or source, to say who is banned")
         ends = (seconds("duration", self.duration) is not None) + bool(self.until)
@@ -126,7 +126,7 @@ class EmqxBanOperator(BaseActingOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Ban, then kick."""
         self.check()
-        kick, dry_run = boolean("kick", self.kick), is_dry_run(self.plan_only)
+        kick, dry_run = boolean("kick", self.kick), boolean("dry_run", self.plan_only)
         outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, "rejected")
         with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
             bans, rejected, over = self._bans(hook)
@@ -166,7 +166,7 @@ class EmqxBanOperator(BaseActingOperator):
         if self.until:
             until = read_until(self.until, now)
         if self.source is None:
-            names = [read_kind(self.kind, who)[1] for who in named("who", self.who)]
+            names = [read_kind(self.kind, who)[1] for who in texts("who", self.who)]
             return [Ban(self.kind, name, until, self.reason, self.by) for name in names], [], 0
         defaults = Defaults(
             self.kind, until if self.until or lasting is not None else "", self.reason, self.by
@@ -286,7 +286,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         age = seconds("older_than", self.older_than)
         # an empty list, as from another task, names nobody; it is not a filter that is missing
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
-        dry_run = is_dry_run(self.plan_only)
+        dry_run = boolean("dry_run", self.plan_only)
         outcomes = ("unbanned", "still_banned", UNADDRESSABLE)
         with self.hook() as hook, Affected(context, "ban", outcomes, self.report) as affected:
             bans = list(hook.settled_rows(hook.api.bans.list))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.affected import (
     Affected,
@@ -15,11 +16,6 @@ from airflow_provider_emqx.operators.affected import (
 )
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
-    is_dry_run,
-    mapping,
-    named,
-    seconds,
-    texts,
 )
 from airflow_provider_emqx.operators.listing import write_rows
 from airflow_provider_emqx.outcomes import FAILED, UNADDRESSABLE
@@ -65,11 +61,12 @@ class EmqxListClientsOperator(BaseEmqxOperator):
     def check(self) -> None:
         """Refuse filters that are no dict, and fields that are no names."""
         mapping("filters", self.filters)
-        texts("fields", self.fields)
+        optional(texts, "fields", self.fields)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List."""
-        filters, fields = mapping("filters", self.filters), ",".join(texts("fields", self.fields))
+        filters = mapping("filters", self.filters)
+        fields = ",".join(optional(texts, "fields", self.fields) or [])
         with self.hook() as hook:
             listing = hook.api.clients.list(filters=filters, fields=fields or None)
             return write_rows(hook, listing, self.output_path)
@@ -105,17 +102,17 @@ class EmqxSubscribeOperator(BaseActingOperator):
         """Refuse client ids that no client has, and topics without a value."""
         self._ids()
         if isinstance(self.topics, str):
-            named("topics", self.topics)
+            texts("topics", self.topics)
 
     def _ids(self) -> list[str]:
         from airflow_provider_emqx.api.clientids import client_ids
 
-        return client_ids(named("clientids", self.clientids))
+        return client_ids(texts("clientids", self.clientids))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Change the subscriptions of each client."""
         ids = self._ids()
-        topics = named("topics", self.topics) if isinstance(self.topics, str) else self.topics
+        topics = texts("topics", self.topics) if isinstance(self.topics, str) else self.topics
         done = f"{self._verb}d"
         with self.hook() as hook, Affected(context, "clientid", (done,), self.report) as affected:
             affected.select(len(ids))
@@ -228,8 +225,8 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         """Select, check, kick, look again."""
         self.check()
         filters = self._filters()
-        given = None if self.clientids is None else named("clientids", self.clientids)
-        dry_run = is_dry_run(self.plan_only)
+        given = None if self.clientids is None else texts("clientids", self.clientids)
+        dry_run = boolean("dry_run", self.plan_only)
         outcomes = ("kicked", "absent", "still_connected", "changed", UNADDRESSABLE)
         with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
             ids = self._select(hook, given, filters)

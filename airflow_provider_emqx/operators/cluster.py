@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
+from airflow_provider_emqx.arguments import (
+    boolean,
+    choice,
+    mapping,
+    optional,
+    positive,
+    span,
+    texts,
+    whole,
+)
 from airflow_provider_emqx.conditions.cluster import NodeEvacuated
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
-    boolean,
-    is_dry_run,
-    mapping,
-    named,
-    number,
-    optional,
-    seconds,
-    texts,
     told_on_failure,
-    whole,
 )
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class EmqxBackupOperator(BaseEmqxOperator):
             raise EmqxConfigError(
                 "target is empty; give a directory or a URL as s3://aws_default@bucket/emqx"
             )
-        whole("keep", self.keep)
-        whole("keep_on_broker", self.keep_on_broker)
+        optional(whole, "keep", self.keep)
+        optional(whole, "keep_on_broker", self.keep_on_broker)
         self._parts()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -105,7 +106,10 @@ class EmqxBackupOperator(BaseEmqxOperator):
         from airflow_provider_emqx.operators.backup_store import Store, take
 
         self.check()
-        keep, keep_on_broker = whole("keep", self.keep), whole("keep_on_broker", self.keep_on_broker)
+        keep, keep_on_broker = (
+            optional(whole, "keep", self.keep),
+            optional(whole, "keep_on_broker", self.keep_on_broker),
+        )
         store = Store(self.target)
         result: dict[str, Any] = {}
         with self.hook() as hook, told_on_failure(context, lambda: result):
@@ -124,8 +128,8 @@ class EmqxBackupOperator(BaseEmqxOperator):
         return result
 
     def _parts(self) -> tuple[list[str] | None, list[str] | None]:
-        tables = None if self.table_sets is None else named("table_sets", self.table_sets)
-        keys = None if self.root_keys is None else named("root_keys", self.root_keys)
+        tables = None if self.table_sets is None else texts("table_sets", self.table_sets)
+        keys = None if self.root_keys is None else texts("root_keys", self.root_keys)
         return tables, keys
 
     @staticmethod
@@ -177,14 +181,14 @@ class EmqxRestoreOperator(BaseEmqxOperator):
         """Refuse no file."""
         if not str(self.path):
             raise EmqxConfigError("path is empty; give the path or URL of a backup")
-        is_dry_run(self.plan_only)
+        boolean("dry_run", self.plan_only)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look, upload, import, delete."""
         from airflow_provider_emqx.operators.restoring import look, restore
 
         self.check()
-        dry_run = is_dry_run(self.plan_only)
+        dry_run = boolean("dry_run", self.plan_only)
         content, contents = look(self.path)
         node = None
         if not dry_run:
@@ -222,12 +226,12 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
 
     def check(self) -> None:
         """Refuse names that are no texts, and what is neither true nor false."""
-        texts("deactivate", self.deactivate)
+        optional(texts, "deactivate", self.deactivate)
         boolean("history", self.history)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """End alarms, then delete the history."""
-        names = texts("deactivate", self.deactivate)
+        names = optional(texts, "deactivate", self.deactivate) or []
         clear = boolean("history", self.history)
         result: dict[str, Any] = {"deactivated": [], "not_active": [], "active": [], "history_cleared": False}
         with self.hook() as hook, told_on_failure(context, lambda: result):
@@ -301,7 +305,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         unknown = [section for section in sections if section not in known]
         if unknown or not sections:
             raise EmqxConfigError(f"sections must be any of {', '.join(known)}, not {unknown or sections!r}")
-        texts("names", self.names)
+        optional(texts, "names", self.names)
         if self.output_path:
             check_name(self.output_path)
 
@@ -310,7 +314,8 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         from airflow_provider_emqx.operators.metrics_history import History
 
         self.check()
-        sections, names = texts("sections", self.sections), texts("names", self.names)
+        sections = texts("sections", self.sections)
+        names = optional(texts, "names", self.names) or []
         history = History(self.output_path) if self.output_path else None
         row: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with self.hook() as hook:
@@ -368,10 +373,8 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
     def check(self) -> None:
         """Refuse what is no state, and what the kind has no such state of."""
         states, kinds = ("enabled", "disabled", "restarted"), ("rule", "action", "source", "connector")
-        if self.state not in states:
-            raise EmqxConfigError(f"state must be one of {', '.join(states)}, not {self.state!r}")
-        if self.kind not in kinds:
-            raise EmqxConfigError(f"kind must be one of {', '.join(kinds)}, not {self.kind!r}")
+        choice("state", self.state, states)
+        choice("kind", self.kind, kinds)
         if self.kind == "rule" and self.state == "restarted":
             raise EmqxConfigError("a rule cannot be restarted; restart its action or connector")
 
@@ -380,7 +383,7 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
         from airflow_provider_emqx.api.base import path
 
         self.check()
-        names = named("names", self.names)
+        names = texts("names", self.names)
         for name in names:
             path(name)
         found: dict[str, Any] = {}
@@ -468,14 +471,14 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
 
         path(self.node)
         options(mapping("settings", self.settings), EVACUATION)
-        number("poll_interval", self.poll_interval)
-        seconds("timeout", self.timeout)
+        positive("poll_interval", self.poll_interval)
+        span("timeout", self.timeout)
         boolean("stop_when_empty", self.stop_when_empty)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start, wait, and stop if it does not end well."""
         self.check()
-        limit = seconds("timeout", self.timeout) or 3_600.0
+        limit = span("timeout", self.timeout)
         begun = time.time()
         with self.hook() as hook:
             self._start(hook)
@@ -531,7 +534,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
             return self._end(begun, event["details"])
         self._stop()
         if event.get("status") == "timeout":
-            raise self._too_long(seconds("timeout", self.timeout) or 3_600.0, event["text"])
+            raise self._too_long(span("timeout", self.timeout), event["text"])
         raise error_of(event)
 
     def _end(self, begun: float, details: Mapping[str, Any]) -> dict[str, Any]:
@@ -547,7 +550,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
 
     @property
     def _pause(self) -> float:
-        return number("poll_interval", self.poll_interval) or 10.0
+        return positive("poll_interval", self.poll_interval)
 
     def on_kill(self) -> None:
         """Stop the evacuation, and the wait for it."""
@@ -655,12 +658,12 @@ class EmqxApiOperator(BaseEmqxOperator):
         check_method(str(self.method).upper())
         check_path(self.path)
         mapping("query", plain(self.query))
-        optional("idempotent", self.idempotent)
+        optional(boolean, "idempotent", self.idempotent)
 
     def execute(self, context: Context) -> Any:
         """Send it."""
         query = mapping("query", plain(self.query))
-        idempotent = optional("idempotent", self.idempotent)
+        idempotent = optional(boolean, "idempotent", self.idempotent)
         with self.hook() as hook:
             answer = hook.request(self.method, self.path, query, plain(self.json), idempotent)
         self.log.info("%s %s: done", self.method, self.path)

@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
+from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds, span, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hidden import HiddenField, is_literal, plain
-from airflow_provider_emqx.operators.base import (
-    BaseEmqxOperator,
-    boolean,
-    keep_result,
-    mapping,
-    seconds,
-    texts,
-)
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
@@ -151,12 +145,12 @@ class EmqxCommandOperator(BaseEmqxOperator):
         order.check()
         order.payload(plain(self.payload), "x")
         read_quorum(self.quorum)
-        self._seconds("timeout", self.timeout)
+        span("timeout", self.timeout)
         seconds("pause", self.pause)
         self._share("wave_size", self.wave_size, 1)
         self._share("max_failed", self.max_failed, 1)
         boolean("keep_replies", self.keep_replies)
-        resend = texts("resend", self.resend)
+        resend = optional(texts, "resend", self.resend) or []
         if unknown := [one for one in resend if one not in (*OUTCOMES, "all")]:
             raise EmqxConfigError(
                 f"resend: unknown outcome {unknown[0]!r}; expected some of {', '.join(OUTCOMES)}, or 'all'"
@@ -172,7 +166,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
 
         self.check()
         ti = context.get("ti")
-        resend = texts("resend", self.resend)
+        resend = optional(texts, "resend", self.resend) or []
         attempt = getattr(ti, "try_number", 1) or 1
         if attempt > 1 and not self.report and "all" not in resend:
             raise EmqxConfigError(
@@ -254,7 +248,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
                     clientids,
                     wave,
                     lambda clientid: order.payload(payload, clientid),
-                    self._seconds("timeout", self.timeout),
+                    span("timeout", self.timeout),
                 )
             )
         self.log.info("So far: %s", record.words())
@@ -265,7 +259,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
 
         keep_replies = boolean("keep_replies", self.keep_replies)
         rows = [row for row in record.rows.values() if row.is_open]
-        deadline = max(row.at for row in rows) + self._seconds("timeout", self.timeout)
+        deadline = max(row.at for row in rows) + span("timeout", self.timeout)
         if self.deferrable:
             self._defer(record, enough=self._enough(record), deadline=deadline)
         with self.hook() as hook:
@@ -349,13 +343,6 @@ class EmqxCommandOperator(BaseEmqxOperator):
         names = [str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
         key = "\n".join(names) if self.report else os.urandom(16).hex()
         return hashlib.sha256(key.encode()).hexdigest()[:16]
-
-    @staticmethod
-    def _seconds(name: str, value: Any) -> float:
-        found = seconds(name, value)
-        if found is None:
-            raise EmqxConfigError(f"{name} has no value; give seconds")
-        return found
 
     @staticmethod
     def _share(name: str, value: Any, of: int) -> int | None:

@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.arguments import boolean, choice, mapping, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
-    boolean,
-    is_dry_run,
-    mapping,
-    named,
-    seconds,
     told_on_failure,
 )
 from airflow_provider_emqx.operators.listing import write_rows
@@ -267,11 +263,11 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
 
         self.check()
         age = seconds("older_than", self.older_than)
-        dry_run = is_dry_run(self.plan_only)
+        dry_run = boolean("dry_run", self.plan_only)
         outcomes = ("deleted", "absent", "changed", UNADDRESSABLE)
         with self.hook() as hook, Affected(context, "topic", outcomes, self.report) as affected:
             if self.topics is not None:
-                found: dict[str, Any] = {topic_name(topic): None for topic in named("topics", self.topics)}
+                found: dict[str, Any] = {topic_name(topic): None for topic in texts("topics", self.topics)}
                 left: list[str] = []
                 for topic in found:
                     self._check(hook, topic)
@@ -365,8 +361,7 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
     def check(self) -> None:
         """Refuse an unknown action, and one that needs topics without any."""
         actions = ("register", "read", "reset", "unregister")
-        if self.action not in actions:
-            raise EmqxConfigError(f"action must be one of {', '.join(actions)}, not {self.action!r}")
+        choice("action", self.action, actions)
         if self.topics is None and self.action == "register":
             raise EmqxConfigError("register needs topics")
 
@@ -375,7 +370,7 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
         from airflow_provider_emqx.api.names import topic_name
 
         self.check()
-        names = None if self.topics is None else [topic_name(topic) for topic in named("topics", self.topics)]
+        names = None if self.topics is None else [topic_name(topic) for topic in texts("topics", self.topics)]
         result: dict[str, Any] = {}
         with self.hook() as hook, told_on_failure(context, lambda: self._told(result)):
             self._act(hook, names, result)

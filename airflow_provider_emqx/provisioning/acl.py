@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from airflow_provider_emqx.api.acl import FIELDS, read_rule, read_subject
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.bulk import BulkResult
+from airflow_provider_emqx.arguments import boolean, choice, optional, truth
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.client.session import Session
 
 _SUBJECTS = ("username", "clientid")
-_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 _LOOK = "SELECT kind, name, line, file, rule FROM rows ORDER BY kind, name, rowid"
 
 
@@ -72,8 +72,7 @@ class AclPlan(Terms):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode not in ("set", "delete"):
-            raise EmqxConfigError(f"mode must be 'set' or 'delete', not {self.mode!r}")
+        choice("mode", self.mode, ("set", "delete"))
 
 
 class Subject(NamedTuple):
@@ -124,7 +123,7 @@ class Rows:
         rejected, good = [], []
         for bad in block.bad:
             rejected.append(Outcome(bad.line, None, REJECTED, bad.reason, block.file))
-            everybody = [("all", "")] if any(text.lower() in _TRUE for text in bad.maybe) else []
+            everybody = [("all", "")] if any(truth(text) for text in bad.maybe) else []
             self._spoilt.add_all([(kind, text) for kind in _SUBJECTS for text in bad.maybe] + everybody)
         for line, username, clientid, everybody, *values in zip(block.lines, *block.columns, strict=True):
             subject = None
@@ -282,20 +281,14 @@ def _subject(username: Any, clientid: Any, everybody: Any) -> tuple[str, str]:
         for kind, name in zip(_SUBJECTS, (username, clientid), strict=True)
         if name not in (None, "")
     }
-    if len(named) + _flag(everybody) > 1:
+    for_all = optional(boolean, "all", everybody) or False
+    if len(named) + for_all > 1:
         raise EmqxConfigError(
             "a rule is for a username, for a client id or for all clients, not for several of these"
         )
-    if not named and not _flag(everybody):
+    if not named and not for_all:
         # an empty cell must not open the broker to everybody
         raise EmqxConfigError(
             "the row names no username and no clientid; one for all clients says so: all=true"
         )
     return read_subject(named or "all")
-
-
-def _flag(value: Any) -> bool:
-    text = "" if value is None else str(value).strip().lower()
-    if text not in (*_TRUE, *_FALSE):
-        raise EmqxConfigError("all must be true or false")
-    return text in _TRUE

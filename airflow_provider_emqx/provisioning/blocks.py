@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from airflow_provider_emqx.arguments import choice
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class Format:
     strict: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.name not in (None, *FORMATS):
-            raise EmqxConfigError(f"format must be one of {', '.join(FORMATS)}, not {self.name!r}")
+        if self.name is not None:
+            choice("format", self.name, FORMATS)
         unknown = sorted(set(self.columns) - set(self.fields))
         if unknown:
             raise EmqxConfigError(
@@ -108,8 +109,7 @@ class Format:
             )
         if self.rows and not all(self.rows.split(".")):
             raise EmqxConfigError(f"rows must be the name of an array, as 'data.items', not {self.rows!r}")
-        if self.quoting not in QUOTINGS:
-            raise EmqxConfigError(f"unknown quoting {self.quoting!r}; expected one of {', '.join(QUOTINGS)}")
+        choice("quoting", self.quoting, QUOTINGS)
         try:
             # base64 is an encoding too, but of no text
             " ".encode(self.encoding)

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.base import Broker, is_utf8, path
 from airflow_provider_emqx.api.salts import not_carried
+from airflow_provider_emqx.arguments import TRUTH, truth
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning import rules
@@ -17,13 +18,8 @@ from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
 
 _HASH = FIELDS.index("password_hash")
-_FLAGS: dict[object, bool] = {
-    None: False,
-    False: False,
-    True: True,
-    **dict.fromkeys(("", "false", "False", "FALSE", "0", "no"), False),
-    **dict.fromkeys(("true", "True", "TRUE", "1", "yes"), True),
-}
+#: what nearly every row has as ``is_superuser``
+_FLAGS: dict[object, bool] = {None: False, "": False, **TRUTH}
 #: characters of the longest hash with its salt
 _HASHED = 160
 _DOTS = frozenset({".", ".."})
@@ -266,10 +262,4 @@ def _wrong_text(name: str, value: object) -> str | None:
 
 
 def _flag(flag: object) -> bool | None:
-    if isinstance(flag, str):
-        flag = flag.strip().lower()
-    try:
-        # a number of a database may be a Decimal, 1 all the same
-        return _FLAGS.get(flag)
-    except TypeError:
-        return None
+    return False if flag is None or (isinstance(flag, str) and not flag.strip()) else truth(flag)

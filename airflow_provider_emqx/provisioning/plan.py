@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_emqx.api.acl import read_rules
-from airflow_provider_emqx.arguments import limit
+from airflow_provider_emqx.arguments import choice, limit, optional, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.provisioning.shards import Shard
@@ -41,8 +41,7 @@ class Terms:
     max_rejected: float | str | None = None
 
     def __post_init__(self) -> None:
-        if self.on_rejected not in ("report", "fail"):
-            raise EmqxConfigError(f"on_rejected must be 'report' or 'fail', not {self.on_rejected!r}")
+        choice("on_rejected", self.on_rejected, ("report", "fail"))
         limit(self.max_rejected, 1, "max_rejected")
 
 
@@ -64,7 +63,7 @@ class Plan(Terms):
 
     mode: str = "upsert"
     scope: str | Sequence[str] | None = None
-    protect: str | Sequence[str] = ()
+    protect: str | Sequence[str] | None = None
     max_deletes: float | str | None = None
     hash_passwords: bool = False
     pepper: str = ""
@@ -74,10 +73,10 @@ class Plan(Terms):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode not in MODES:
-            raise EmqxConfigError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        choice("mode", self.mode, MODES)
         limit(self.max_deletes, 1, "max_deletes")
-        if self.mode in PRUNING and not texts("scope", self.scope):
+        scope = self._scope()
+        if self.mode in PRUNING and not scope:
             raise EmqxConfigError(
                 f"mode {self.mode!r} deletes users that no row names; give scope, the prefix or pattern of the "
                 "user ids that this source speaks for, as 'sensor-'; all users are '*'"
@@ -91,10 +90,6 @@ class Plan(Terms):
                 f"mode {self.mode!r} needs the whole source, not a shard: let the shards 'upsert', and after them one "
                 "task 'prune'"
             )
-        if isinstance(self.protect, str) and not self.protect:
-            raise EmqxConfigError(
-                "protect has no value: nobody would be protected. Leave it out, or name users"
-            )
         self.protected()
         if (self.hash_passwords or self.state) and not self.pepper:
             raise EmqxConfigError(
@@ -107,9 +102,17 @@ class Plan(Terms):
         if self.state and self.mode not in ("upsert", "sync"):
             raise EmqxConfigError(f"state is for the modes 'upsert' and 'sync', not for {self.mode!r}")
 
+    def _scope(self) -> list[str]:
+        scope = optional(texts, "scope", self.scope) or []
+        if "" in scope:
+            raise EmqxConfigError(
+                "scope must be text or a list of texts, none of them empty; all users are '*'"
+            )
+        return scope
+
     def in_scope(self) -> re.Pattern[str]:
         """Give the pattern whose ``match`` tells whether the source speaks for a user."""
-        return re.compile("|".join(_glob(one) or re.escape(one) for one in texts("scope", self.scope)))
+        return re.compile("|".join(_glob(one) or re.escape(one) for one in self._scope()))
 
     def part_of_all(self) -> str | None:
         """
@@ -117,7 +120,7 @@ class Plan(Terms):
 
         Of letters and what no broker could take for a pattern.
         """
-        given = texts("scope", self.scope)
+        given = self._scope()
         if len(given) != 1:
             return None
         (scope,) = given
@@ -128,7 +131,7 @@ class Plan(Terms):
     def protected(self) -> re.Pattern[str]:
         """Give the pattern whose ``match`` tells whether a user is never deleted."""
         never = r"(?!)"
-        ids = (_glob(one) or re.escape(one) + r"\Z" for one in texts("protect", self.protect, or_empty=True))
+        ids = (_glob(one) or re.escape(one) + r"\Z" for one in texts("protect", self.protect))
         return re.compile("|".join(ids) or never)
 
     def deletes(self, in_scope: int) -> int:
@@ -144,22 +147,3 @@ class Plan(Terms):
 def _glob(text: str) -> str | None:
     """Translate a shell pattern to a regular expression."""
     return fnmatch.translate(text) if any(mark in text for mark in "*?[") else None
-
-
-def texts(name: str, given: str | Sequence[Any] | None, or_empty: bool = False) -> tuple[str, ...]:
-    """
-    Read one text or a list of them.
-
-    :param name: of the argument, for the error.
-    :param given: the text, or texts.
-    :param or_empty: whether a text in a list may be empty.
-    :raises EmqxConfigError: if one of them is no text, or empty.
-    """
-    if given is None or (isinstance(given, str) and not given):
-        return ()
-    several = (given,) if isinstance(given, str) else tuple(given)
-    if not all(isinstance(one, str) and (one or or_empty) for one in several):
-        raise EmqxConfigError(
-            f"{name} must be text or a list of texts{'' if or_empty else ', none of them empty'}"
-        )
-    return several

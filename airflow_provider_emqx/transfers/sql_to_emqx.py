@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_emqx.arguments import whole
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
-from airflow_provider_emqx.operators.base import whole
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.blocks import Format
@@ -72,5 +72,5 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         from airflow_provider_emqx.provisioning.sources import Source
         from airflow_provider_emqx.transfers.reading import read_sql
 
-        size = whole("fetch_size", self.fetch_size) or 1_000
+        size = whole("fetch_size", self.fetch_size)
         return Source(trimmed(read_sql(self.sql_conn_id, self.sql, plain(self.parameters), how, size), how))

@@ -387,7 +387,7 @@ def test_rights_are_looked_up_anew_and_keepalive_changed(broker: Any, hook: Emqx
     assert client["keepalive"] == 77
     with pytest.raises(EmqxNotFoundError):
         hook.set_keepalive("ghost", 77)
-    for seconds in (-1, 65_536, 1.5, "30", True):
+    for seconds in (-1, 65_536, 1.5, "soon", True):
         with pytest.raises(EmqxConfigError):
             hook.set_keepalive("d", seconds)  # type: ignore[arg-type]
 
@@ -594,15 +594,15 @@ def test_a_flag_may_be_text_and_is_never_taken_for_its_opposite(
     assert hook.update_user("u", "q", off)["is_superuser"] is (None if version == V4 else False)
     assert [row["user_id"] for row in hook.list_users(off)] == ["u"]
     for call in (
-        lambda: hook.set_rule_enabled("r", "off"),  # type: ignore[arg-type]
+        lambda: hook.set_rule_enabled("r", "perhaps"),  # type: ignore[arg-type]
         lambda: list(hook.list_alarms("")),  # type: ignore[arg-type]
         lambda: hook.create_user("v", "p", 2),  # type: ignore[arg-type]
-        lambda: hook.update_user("u", "p", "yes"),  # type: ignore[arg-type]
+        lambda: hook.update_user("u", "p", "maybe"),  # type: ignore[arg-type]
         lambda: list(hook.list_users("")),  # type: ignore[arg-type]
-        lambda: hook.request("POST", "/x", idempotent="no"),  # type: ignore[arg-type]
+        lambda: hook.request("POST", "/x", idempotent="never"),  # type: ignore[arg-type]
     ):
         before = sent(broker)
-        with pytest.raises(EmqxConfigError, match="must be true or false"):
+        with pytest.raises(EmqxConfigError, match="(must be|has no value; expected) true or false"):
             call()
         assert sent(broker) == before
 
@@ -726,7 +726,7 @@ def test_backups_need_emqx_5_4(broker: Any, hook: EmqxHook) -> None:
 
 @pytest.mark.parametrize("version", [V5])
 def test_messages_of_an_unknown_kind_are_refused(broker: Any, hook: EmqxHook) -> None:
-    with pytest.raises(EmqxConfigError, match="kind must be 'mqueue' or 'inflight'"):
+    with pytest.raises(EmqxConfigError, match="kind must be one of mqueue, inflight"):
         list(hook.list_queued_messages("d", "../authorization"))
 
 
@@ -974,7 +974,7 @@ def test_rules_limited_to_some_clients_are_refused_where_the_broker_cannot_limit
         with pytest.raises(EmqxUnsupportedError, match="limit"):
             write("all", rules)
     assert all(request.method == "GET" for request in broker.requests[before:])
-    with pytest.raises(EmqxConfigError, match=f"{name} must be text"):
+    with pytest.raises(EmqxConfigError, match=f"{name} has no value"):
         hook.set_acl_rules("all", [{"topic": "#", "permission": "deny", name: ""}])
 
 

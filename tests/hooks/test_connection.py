@@ -195,9 +195,9 @@ def test_extras_are_taken_as_json_types_and_as_strings(extra: dict[str, Any], fi
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ({"attempts": "many"}, "“Attempts” must be a number above 0, not 'many'"),
+        ({"attempts": "many"}, "“Attempts” must be a whole number from 1 to 1,000,000,000, not 'many'"),
         ({"attempts": 1.5}, "“Attempts” must be a whole number"),
-        ({"attempts": True}, "“Attempts” must be a number above 0"),
+        ({"attempts": True}, "“Attempts” must be a whole number"),
         ({"read_timeout": 0}, "“Read timeout (seconds)” must be a number above 0"),
         ({"deadline": "inf"}, "“Deadline (seconds)” must be a number above 0"),
         ({"verify": 3}, "“Verify TLS certificate” must be true, false or the path of a CA file"),

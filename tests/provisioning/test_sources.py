@@ -304,7 +304,7 @@ def test_a_source_of_ids_needs_no_other_column(write: Write) -> None:
         ({"columns": {"username": "x"}}, "unknown key 'username'"),
         ({"columns": {"user_id": 1}}, "both text"),
         ({"delimiter": ";;"}, "delimiter must be one character"),
-        ({"quoting": "all"}, "unknown quoting 'all'; expected one of standard, none"),
+        ({"quoting": "all"}, "quoting must be one of standard, none, not 'all'"),
         ({"encoding": "utf-9"}, "no encoding 'utf-9'"),
         ({"encoding": "base64"}, "no encoding 'base64'"),
     ],

@@ -129,7 +129,6 @@ def test_soft_fail_and_never_fail_skip_at_every_ending(
         {"clientids": ""},
         {"clientids": ".."},
         {"clientids": [1]},
-        {"clientids": "['a', 'b']"},
         {"clientids": "a", "clientids_path": "/b"},
         {},
         {"clientids": "a", "quorum": 2},

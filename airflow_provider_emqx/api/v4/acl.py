@@ -16,6 +16,7 @@ from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, 
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import AclRuleRow, AclRuleRows, AclSubjectRow
 from airflow_provider_emqx.api.v5 import acl as v5
+from airflow_provider_emqx.arguments import choice
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 
 _ACTIONS = {"pub": "publish", "sub": "subscribe"}
@@ -51,8 +52,7 @@ class AclRules(v5.AclRules):
         :param page: there is one only.
         :return: rows of ``username`` or ``clientid``, and ``rules``.
         """
-        if kind not in ("username", "clientid"):
-            raise EmqxConfigError(f"kind must be 'username' or 'clientid', not {kind!r}")
+        choice("kind", kind, ("username", "clientid"))
         found: dict[str, Rows] = {}
         for row in (yield from self._all_rows(kind)):
             found.setdefault(row[kind], []).append(row)

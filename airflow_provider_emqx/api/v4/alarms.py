@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, flag
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row
 from airflow_provider_emqx.api.rows import AlarmRow
 from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.api.v5 import alarms as v5
+from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.exceptions import EmqxNotFoundError
 
 
@@ -24,7 +25,7 @@ class Alarms(v5.Alarms):
         :return: rows of ``node``, ``name``, ``message``, ``details``, ``duration`` (ms), ``activate_at``,
             ``deactivate_at``.
         """
-        activated = flag("activated", activated)
+        activated = boolean("activated", activated)
         reply = yield Request("GET", "/alarms/activated" if activated else "/alarms/deactivated")
         rows = [
             _alarm(node["node"], alarm)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from airflow_provider_emqx.api.base import Operation, Request, Row, flag, path
+from airflow_provider_emqx.api.base import Operation, Request, Row, path
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.api.v5 import rule_engine as v5
+from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 
 _RULE_FIELDS = {"rawsql": "sql", "enabled": "enable", "for": "from"}
@@ -35,7 +36,7 @@ class RuleEngine(v5.RuleEngine):
         :return: the rule as it is now.
         :raises EmqxNotFoundError: if there is no such rule.
         """
-        enabled = flag("enabled", enabled)
+        enabled = boolean("enabled", enabled)
         # a PUT to a rule that is not there is answered like any other mistake
         reply = yield Request("GET", path("rules", rule_id))
         if reply.row.get("enabled") is not enabled:

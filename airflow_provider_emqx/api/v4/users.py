@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import cast
 
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, flag, path
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
 from airflow_provider_emqx.api.rows import AuthenticatorRow, AuthenticatorRows, UserRow
 from airflow_provider_emqx.api.v4.times import from_milliseconds
 from airflow_provider_emqx.api.v5 import users as v5
+from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
     EmqxError,
@@ -92,7 +93,7 @@ class Users(v5.Users):
             reply = yield Request("GET", self._users(), params)
         except EmqxUnsupportedError as error:
             raise _no_plugin() from error
-        wanted = is_superuser is not None and flag("is_superuser", is_superuser)
+        wanted = is_superuser is not None and boolean("is_superuser", is_superuser)
         rows = [] if wanted else [self._as_v5(row) for row in reply.rows]
         return self._page(reply, rows, page, limit, is_superuser, like)
 
@@ -115,7 +116,7 @@ class Users(v5.Users):
             it.
         """
         path(user_id)
-        if flag("is_superuser", is_superuser):
+        if boolean("is_superuser", is_superuser):
             raise EmqxUnsupportedError(_NO_SUPERUSER)
         body = {self.broker.user_id_type: user_id, "password": password}
         try:
@@ -132,7 +133,7 @@ class Users(v5.Users):
         :raises EmqxNotFoundError: if there is no such user.
         :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
         """
-        if flag("is_superuser", is_superuser):
+        if boolean("is_superuser", is_superuser):
             raise EmqxUnsupportedError(_NO_SUPERUSER)
         yield Request("PUT", self._users(user_id), json={"password": password}, may_stop=True)
         return cast("UserRow", {"user_id": user_id, "is_superuser": None})

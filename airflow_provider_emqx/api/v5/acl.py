@@ -11,6 +11,7 @@ from airflow_provider_emqx.api.area import Area
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import AclRuleRow, AclRuleRows, AclSubjectRow
+from airflow_provider_emqx.arguments import choice
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
@@ -49,8 +50,7 @@ class AclRules(Area):
         :param kind: ``"username"`` or ``"clientid"``.
         :return: rows of ``username`` or ``clientid``, and ``rules``.
         """
-        if kind not in ("username", "clientid"):
-            raise EmqxConfigError(f"kind must be 'username' or 'clientid', not {kind!r}")
+        choice("kind", kind, ("username", "clientid"))
         limit = limit or self.page_limit
         params = {**self.query(page, limit), **(self._namespace() or {})}
         try:

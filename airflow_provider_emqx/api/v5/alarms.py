@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any, cast
 
 from airflow_provider_emqx.api.area import Area
-from airflow_provider_emqx.api.base import Operation, Page, Request, flag
+from airflow_provider_emqx.api.base import Operation, Page, Request
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import AlarmRow
+from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.exceptions import EmqxNotFoundError, EmqxUnsupportedError
 
 
@@ -26,7 +27,7 @@ class Alarms(Area):
             ``deactivate_at``.
         """
         limit = limit or self.page_limit
-        params = {**self.query(page, limit), "activated": flag("activated", activated)}
+        params = {**self.query(page, limit), "activated": boolean("activated", activated)}
         reply = yield Request("GET", "/alarms", params)
         rows = [{**row, "deactivate_at": _unless_infinity(row.get("deactivate_at"))} for row in reply.rows]
         more = partial(self.list, page + 1, limit, activated) if has_next(reply, page, limit) else None

@@ -21,8 +21,8 @@ from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow, SubscriptionRows
 from airflow_provider_emqx.api.v5.nodes import NodesArea
+from airflow_provider_emqx.arguments import choice
 from airflow_provider_emqx.exceptions import (
-    EmqxConfigError,
     EmqxNotFoundError,
     EmqxServerError,
     EmqxUnsupportedError,
@@ -276,8 +276,7 @@ class Clients(NodesArea):
         :raises EmqxUnsupportedError: for a durable session, and on brokers before EMQX 5.6.
         """
         self.broker.require("listing a client's messages", 5, 6)
-        if kind not in ("mqueue", "inflight"):
-            raise EmqxConfigError(f"kind must be 'mqueue' or 'inflight', not {kind!r}")
+        choice("kind", kind, ("mqueue", "inflight"))
         params = {"payload": payload, "limit": limit, "position": position}
         reply = yield Request("GET", path("clients", clientid, f"{kind}_messages"), params)
         last = reply.meta.get("position")

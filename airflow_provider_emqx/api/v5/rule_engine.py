@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from airflow_provider_emqx.api.area import Area
-from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, flag, path
+from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
 from airflow_provider_emqx.api.paging import has_next
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxNotFoundError
+from airflow_provider_emqx.arguments import boolean, choice
+from airflow_provider_emqx.exceptions import EmqxNotFoundError
 
 #: what ``PUT /rules/{id}`` takes; the answer of a GET has more
 _RULE_FIELDS = ("name", "sql", "actions", "enable", "description", "metadata")
@@ -63,7 +64,7 @@ class RuleEngine(Area):
         :return: the rule as it is now.
         :raises EmqxNotFoundError: if there is no such rule.
         """
-        enabled = flag("enabled", enabled)
+        enabled = boolean("enabled", enabled)
         reply = yield Request("GET", path("rules", rule_id))
         rule = {name: reply.data[name] for name in _RULE_FIELDS if name in reply.data}
         if rule.get("enable") is enabled:
@@ -135,7 +136,7 @@ class RuleEngine(Area):
 
         :raises EmqxNotFoundError: if there is none.
         """
-        state = "true" if flag("enabled", enabled) else "false"
+        state = "true" if boolean("enabled", enabled) else "false"
         yield Request("PUT", path(self._where(kind), name, "enable", state))
 
     def restart_integration(self, kind: str, name: str) -> Operation[None]:
@@ -158,8 +159,7 @@ class RuleEngine(Area):
         return {"id": f"{row.get('type')}:{row.get('name')}", **row}
 
     def _where(self, kind: str) -> str:
-        if kind not in _KINDS:
-            raise EmqxConfigError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
+        choice("kind", kind, _KINDS)
         self.broker.require(
             f"managing {_KINDS[kind]}", 5, 6 if kind == "source" else 4, instead=self._instead
         )

@@ -8,11 +8,12 @@ from functools import partial
 from typing import cast
 
 from airflow_provider_emqx.api.area import Area
-from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row, Rows, flag, path
+from airflow_provider_emqx.api.base import Operation, Page, Reply, Request, Row, Rows, path
 from airflow_provider_emqx.api.bulk import BulkResult, one_each, refuse_unknown
 from airflow_provider_emqx.api.multipart import upload
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import AuthenticatorRow, AuthenticatorRows, UserRow
+from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.exceptions import (
     EmqxAlreadyExistsError,
     EmqxBadRequestError,
@@ -86,7 +87,7 @@ class Users(Area):
         :return: rows of ``user_id`` and ``is_superuser``; passwords are never returned.
         """
         limit = limit or self.page_limit
-        wanted = None if is_superuser is None else flag("is_superuser", is_superuser)
+        wanted = None if is_superuser is None else boolean("is_superuser", is_superuser)
         params = {
             **self.query(page, limit),
             "is_superuser": wanted,
@@ -136,7 +137,7 @@ class Users(Area):
             it.
         """
         path(user_id)
-        is_superuser = flag("is_superuser", is_superuser)
+        is_superuser = boolean("is_superuser", is_superuser)
         body = {"user_id": user_id, "password": password, "is_superuser": is_superuser}
         if self.broker.namespace:
             body["namespace"] = self.broker.namespace
@@ -160,7 +161,7 @@ class Users(Area):
 
         :raises EmqxNotFoundError: if there is no such user.
         """
-        is_superuser = flag("is_superuser", is_superuser)
+        is_superuser = boolean("is_superuser", is_superuser)
         body = {"password": password, "is_superuser": is_superuser}
         try:
             reply = yield Request("PUT", self._users(user_id), self._namespace(), json=body, may_stop=True)
