@@ -1,7 +1,7 @@
 """
 The broker of ``make ui``: a FakeEmqx with all that the example DAGs need when they run with their own parameters.
 
-Its devices live: every minute another sensor connects, all measure, whoever is told to update does so and says so.
+Its devices live: every minute another sensor connects, all measure, whoever gets a command answers it over MQTT.
 Files for the DAGs are written to the working directory.
 """
 
@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--version", default="5.8.9")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--mqtt-port", type=int, default=0)
     parser.add_argument("--key", default="key")
     parser.add_argument("--secret", default="secret")
     parser.add_argument("--files-only", action="store_true", help="write the files and start no broker")
@@ -49,6 +50,7 @@ def main() -> None:
     broker = FakeEmqx(
         arguments.version,
         port=arguments.port,
+        mqtt_port=arguments.mqtt_port,
         key=arguments.key,
         secret=arguments.secret,
         nodes=NODES,
@@ -126,7 +128,7 @@ def furnish(broker: FakeEmqx) -> None:
     for user in (*USERS[:1_990], *RETIRED):
         broker.add_user(user, "pw")
     for device in (*DEVICES, *RETIRED):
-        broker.connect(device, username=device, connected_at=broker.now() - 3600)
+        come(broker, device, connected_at=broker.now() - 3600)
 
 
 def live(broker: FakeEmqx, second: int) -> None:
@@ -138,14 +140,23 @@ def live(broker: FakeEmqx, second: int) -> None:
     broker.publish("sensors/all", '{"temperature": 21}')
     for device in DEVICES:
         # whoever was kicked comes back after a moment, if the broker lets it
-        if device not in broker.clients and (second % 10 or not broker.connect(device, username=device)):
+        if device not in broker.clients and (second % 10 or not come(broker, device)):
             continue
-        for topic in (f"cmd/{device}", f"cmd/{device}/firmware"):
-            broker.subscribe(device, topic, 1)
-        for message in broker.received(device):
-            if message.topic.endswith("/firmware"):
-                broker.publish(json.loads(message.payload)["done"], "ok", clientid=device)
         broker.forget_received(device)
+
+
+def come(broker: FakeEmqx, device: str, **options: Any) -> bool:
+    """Connect a device that carries out commands, and says so after a second or two."""
+
+    def answer(message: Any) -> None:
+        if message.topic.endswith("/command"):
+            broker.reply(message, '{"updated": true}', clientid=device, seconds=1 + len(device) % 2)
+
+    let_in = broker.connect(device, username=device, on_message=answer, **options)
+    if let_in:
+        for topic in (f"cmd/{device}", f"devices/{device}/command"):
+            broker.subscribe(device, topic, 1)
+    return let_in
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ class Exchange:
         self._order = order
         self._record = record
         self._keep_replies = keep_replies
+        self._noting = asyncio.Lock()
 
     # ------------------------------------------------------------------ sending
 
@@ -100,7 +101,9 @@ class Exchange:
                     try:
                         left = await self._send_some(client, todo, wave, payload)
                     finally:
-                        collecting.cancel()
+                        # not while a reply is being noted: it would be in memory and not in the report
+                        async with self._noting:
+                            collecting.cancel()
                         with suppress(asyncio.CancelledError, EmqxError):
                             await collecting
                     if len(left) == len(todo):
@@ -179,9 +182,7 @@ class Exchange:
                 async with self._session(deadline - time.time()) as client:
                     await self._greet(client, self._record.open(), False)
                     failures, heard = 0, True
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(max(_AT_LEAST, deadline - time.time())):
-                            await self._collect(client, enough)
+                    await self._collect(client, enough, max(_AT_LEAST, deadline - time.time()))
                     client.end_session()
             except (EmqxConnectionError, EmqxServerError) as error:
                 failures, heard = failures + 1, False
@@ -197,19 +198,27 @@ class Exchange:
     def _replied(self) -> int:
         return sum(row.outcome == REPLIED for row in self._record.of_wave(self._record.wave))
 
-    async def _collect(self, client: MqttClient, enough: int | None = None) -> None:
-        """Note replies until all devices have an outcome, or enough have replied; without ``enough``, for ever."""
+    async def _collect(
+        self, client: MqttClient, enough: int | None = None, seconds: float | None = None
+    ) -> None:
+        """Note replies until all devices have an outcome, enough have replied or the time is over; or for ever."""
         awaited = set(self._record.open())
         replied = self._replied()
+        until = None if seconds is None else asyncio.get_running_loop().time() + seconds
         while enough is None or (awaited and replied < enough):
-            messages = [await client.receive(), *client.waiting(_BATCH - 1)]
-            rows = list(self._rows(messages).values())
-            await self._tell(rows)
-            for message in messages:
-                client.acknowledge(message)
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await client.receive()
+            except TimeoutError:
+                return
+            async with self._noting:
+                messages = [message, *client.waiting(_BATCH - 1)]
+                rows = list(self._rows(messages).values())
+                await self._tell(rows)
+                for message in messages:
+                    client.acknowledge(message)
             awaited.difference_update(row.clientid for row in rows if not row.is_open)
             replied += sum(row.outcome == REPLIED for row in rows)
-            await asyncio.sleep(0)
 
     def _rows(self, messages: Sequence[Received]) -> dict[str, Row]:
         """Find the replies among messages; the first one of a device counts."""

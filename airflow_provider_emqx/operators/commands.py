@@ -213,8 +213,10 @@ class EmqxCommandOperator(BaseEmqxOperator):
                     if left and (pause := seconds("pause", self.pause)):
                         self._rest(record, pause)
                 if left:
-                    size = self._share("wave_size", self.wave_size, len(devices)) or len(left)
-                    wave, left = left[: max(1, size)], left[max(1, size) :]
+                    size = self._share("wave_size", self.wave_size, len(devices))
+                    # a share of a few devices is one at least
+                    size = len(left) if size is None else max(1, size)
+                    wave, left = left[:size], left[size:]
                     number = record.wave + 1
                     why, now = "a topic name has no + and no #", time.time()
                     record.tell(Row(c, UNADDRESSABLE, number, now, why) for c in wave if not addressable(c))

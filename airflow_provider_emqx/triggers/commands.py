@@ -32,7 +32,7 @@ class EmqxCommandTrigger(BaseTrigger):
     :param order: how the command is answered, as :meth:`airflow_provider_emqx.commands.order.Order.to_json` tells it.
     :param report: path or URL of the report, with the devices that are awaited.
     :param emqx_conn_id: the Airflow connection.
-    :param enough: replies that end the wait.
+    :param enough: replies that end the wait; 0 where none is awaited, in a pause.
     :param deadline: seconds since 1970 at which the wait ends at the latest.
     :param keep_replies: whether the report keeps what devices answer.
     :param not_before: seconds since 1970 before which no event is sent.
@@ -76,7 +76,7 @@ class EmqxCommandTrigger(BaseTrigger):
         try:
             order = Order(**self.order)
             record = await asyncio.to_thread(Record, order.command, self.report)
-            if record.open():
+            if self.enough and record.open():
                 exchange = Exchange(await looked_up(self.emqx_conn_id), order, record, self.keep_replies)
                 await exchange.wait(self.enough, self.deadline)
             event = {"status": "done"}

@@ -46,56 +46,57 @@ def quick(dag: Any) -> Any:
     for task in dag.tasks:
         if hasattr(task, "poke_interval"):
             task.poke_interval = 0.2
-        if getattr(task, "stable_for", None):
-            task.stable_for = 0.1
+        for span in ("stable_for", "pause"):
+            if getattr(task, span, None):
+                setattr(task, span, 0.1)
     return dag
 
 
-def update_when_told(broker: Any, devices: list[str]) -> Callable[..., None]:
-    """Play devices that say they are done as soon as they have got their order."""
-    busy = set(devices)
-
-    def look(method: str, path: str) -> None:
-        for device in sorted(busy):
-            if messages := broker.received(device):
-                busy.discard(device)
-                broker.publish(json.loads(messages[0].payload)["done"], b"ok", clientid=device)
-
-    return look
-
-
-def test_each_wave_of_a_roll_out_waits_for_the_one_before(broker: Any, run_dag: Callable[..., Any]) -> None:
-    from example_dags.roll_out_firmware import dag
-
+@pytest.fixture
+def fleet(broker: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Thirty devices that update when they are told to."""
+    connection = broker.connection(mqtt_url=broker.mqtt_url)
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
     devices = [f"example-device-{number}" for number in range(30)]
     for device in devices:
-        broker.connect(device)
-        broker.subscribe(device, f"cmd/{device}/firmware", 1)
-    broker.before_each_request(update_when_told(broker, devices))
-    run = run_dag(quick(dag), run_conf={"version": "2.1.0", "devices": devices})
-    assert run.state == "success"
-    waves = [json.loads(broker.received(device)[0].payload)["done"] for device in devices]
-    assert waves == ["firmware/2.1.0/canary"] + ["firmware/2.1.0/early"] * 2 + ["firmware/2.1.0/all"] * 27
-    assert all(len(broker.received(device)) == 1 for device in devices)
+        broker.connect(device, on_message=lambda message: broker.reply(message, '{"updated": true}'))
+        broker.subscribe(device, f"devices/{device}/command", 1)
+    return devices
 
 
-def test_a_wave_that_does_not_get_there_leaves_the_others_untouched(
-    broker: Any, run_dag: Callable[..., Any]
+def told(broker: Any, devices: list[str]) -> list[str]:
+    """Return the devices that were told to update, each of them once."""
+    assert {len(broker.received(device)) for device in devices} <= {0, 1}
+    return [device for device in devices if broker.received(device)]
+
+
+def test_a_roll_out_hears_from_every_device(
+    broker: Any, fleet: list[str], run_dag: Callable[..., Any], tmp_path: Path
 ) -> None:
     from example_dags.roll_out_firmware import dag
 
-    devices = [f"example-device-{number}" for number in range(30)]
-    for device in devices:
-        broker.connect(device)
-        broker.subscribe(device, f"cmd/{device}/firmware", 1)
-    # the canary is told, and never says that it is done
-    sensor = quick(dag).get_task("canary.updated")
-    patience, sensor.timeout = sensor.timeout, 1
-    try:
-        assert run_dag(dag, run_conf={"version": "2.1.0", "devices": devices}).state == "failed"
-    finally:
-        sensor.timeout = patience
-    assert [device for device in devices if broker.received(device)] == ["example-device-0"]
+    conf = {"version": "2.1.0", "devices": fleet, "reports": str(tmp_path)}
+    run = run_dag(quick(dag), run_conf=conf)
+    assert run.state == "success"
+    assert told(broker, fleet) == fleet
+    assert json.loads(broker.received(fleet[0])[0].payload) == {"do": "update", "version": "2.1.0"}
+    result = run.get_task_instance("update").xcom_pull(task_ids="update")
+    assert (result["counts"]["replied"], result["waves"]) == (30, 10)
+    (report,) = tmp_path.iterdir()
+    assert len([line for line in report.read_text().splitlines() if '"replied"' in line]) == 30
+
+
+def test_a_wave_that_does_not_get_there_leaves_the_others_untouched(
+    broker: Any, fleet: list[str], run_dag: Callable[..., Any], tmp_path: Path
+) -> None:
+    from example_dags.roll_out_firmware import dag
+
+    # the second wave's first device is told, and fails
+    broker.connect(fleet[3], on_message=lambda message: broker.reply(message, '{"updated": false}'))
+    broker.subscribe(fleet[3], f"devices/{fleet[3]}/command", 1)
+    conf = {"version": "2.1.0", "devices": fleet, "reports": str(tmp_path)}
+    assert run_dag(quick(dag), run_conf=conf).state == "failed"
+    assert told(broker, fleet) == fleet[:6]
 
 
 @pytest.fixture

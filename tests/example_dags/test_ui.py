@@ -65,7 +65,9 @@ def living(version: str, world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     living = threading.Thread(target=live)
     with broker:
-        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(mqtt_url=broker.mqtt_url))
+        )
         monkeypatch.setenv("AIRFLOW_CONN_DEVICE_PEPPER", "generic://:a-long-enough-pepper@")
         living.start()
         yield broker
@@ -90,8 +92,9 @@ def test_a_dag_runs_with_its_own_parameters(
             task.poke_interval = 0.2
         if hasattr(task, "poll_interval"):
             task.poll_interval = 0.2
-        if getattr(task, "stable_for", None):
-            task.stable_for = 0.1
+        for span in ("stable_for", "pause"):
+            if getattr(task, span, None):
+                setattr(task, span, 0.1)
     if name == "upgrade_node":
         # an evacuation waits a minute here and there
         living.before_each_request(lambda method, path: living.advance(5))
