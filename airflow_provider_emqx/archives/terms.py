@@ -55,31 +55,32 @@ def decode(data: bytes) -> Term:
 
 def _decode(data: bytes) -> Term:
     size, at = len(data), 1
-    # containers that are not full yet: their tag, how many values they take, and those so far
-    waiting: list[tuple[int, int, list[Term]]] = []
+    # the container that is being filled: its tag, how many values it takes, and those so far; the outermost is for
+    # the one term
+    tag, count, values = 0, 1, list[Term]()
+    outer: list[tuple[int, int, list[Term]]] = []
     while True:
-        tag = data[at]
-        if tag in _COUNTS:
-            if len(waiting) >= DEEPEST:
-                raise TermError(f"the term is nested more than {DEEPEST} deep")
-            count, at = _count(tag, data, at + 1)
-            waiting.append((tag, count, []))
-        else:
-            read = _LEAVES.get(tag)
-            if read is None:
-                raise TermError(f"the term holds a value of the unknown kind {tag}")
+        kind = data[at]
+        read = _LEAVES.get(kind)
+        if read is not None:
             value, at = read(data, at + 1)
             if at > size:
                 raise IndexError
-            if not waiting:
-                return _whole(value, at, size)
-            waiting[-1][2].append(value)
-        while len(waiting[-1][2]) == waiting[-1][1]:
-            tag, _, values = waiting.pop()
+            values.append(value)
+        elif kind not in _COUNTS:
+            raise TermError(f"the term holds a value of the unknown kind {kind}")
+        elif len(outer) >= DEEPEST:
+            raise TermError(f"the term is nested more than {DEEPEST} deep")
+        else:
+            outer.append((tag, count, values))
+            count, at = _count(kind, data, at + 1)
+            tag, values = kind, []
+        while len(values) == count:
+            if not outer:
+                return _whole(values[0], at, size)
             value, at = _filled(tag, values, data, at)
-            if not waiting:
-                return _whole(value, at, size)
-            waiting[-1][2].append(value)
+            tag, count, values = outer.pop()
+            values.append(value)
 
 
 def _count(tag: int, data: bytes, at: int) -> tuple[int, int]:
