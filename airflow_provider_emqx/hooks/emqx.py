@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
     from airflow_provider_emqx.client.mqtt import MqttClient
     from airflow_provider_emqx.client.settings import Settings
+    from airflow_provider_emqx.provisioning.blocks import SourceOptions
     from airflow_provider_emqx.provisioning.outcomes import Outcome
 
 
@@ -248,20 +249,27 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     def provision_users(
         self,
-        rows: Iterable[Mapping[str, Any]] | str | os.PathLike[str],
+        source: Iterable[Mapping[str, Any]] | str | os.PathLike[str],
         mode: str = "upsert",
         *,
+        report: str | os.PathLike[str] | None = None,
+        format: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        source_options: SourceOptions | None = None,
+        on_rejected: str = "report",
+        max_rejected: float | str | None = None,
         dry_run: bool = False,
         scope: str | Sequence[str] | None = None,
         protect: str | Sequence[str] | None = None,
         max_deletes: float | str | None = None,
         hash_passwords: bool = False,
         pepper_conn_id: str | None = None,
+        state: str | os.PathLike[str] | None = None,
+        shard: tuple[int, int] | None = None,
         acl_rules: Sequence[Mapping[str, Any]] | None = None,
-        strip: bool | None = None,
     ) -> Iterator[Outcome]:
         """
-        Provision users in bulk and give the outcome of every row: what
+        Provision users in bulk and return the outcome of every row: what
         :class:`~airflow_provider_emqx.operators.auth.EmqxProvisionUsersOperator` does, for tasks of your own.
 
         .. code-block:: python
@@ -269,23 +277,33 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             with EmqxHook() as hook:
                 rejected = [row for row in hook.provision_users(rows) if row.outcome == "rejected"]
 
-        :param rows: dicts with ``user_id``, ``password`` and, if wanted, ``is_superuser``; read as they are needed. Or
-            path or URL of a file, as the operator's ``source``.
+        All arguments are those of the operator.
+
+        :param source: dicts with ``user_id``, ``password`` and, if wanted, ``is_superuser``; read as they are needed.
+            Or path or URL of a file, of a directory, or with shell patterns in it.
         :param mode: ``"upsert"``, ``"create"`` (existing users stay as they are), ``"delete"``, ``"sync"`` or
             ``"prune"``; with the last two, users in ``scope`` that no row names follow after the rows, with the outcome
             ``"pruned"`` and the line 0, or ``"unaddressable"`` if no request can name them (``""``, ``.``, ``..``).
+        :param report: path or URL of a file for the rows that were not done.
+        :param format: of a file; by default told by its suffix or its content.
+        :param columns: the source's own names, where they differ.
+        :param source_options: how the source is read otherwise.
+        :param on_rejected: ``"fail"`` raises when all rows have their outcome and any was rejected.
+        :param max_rejected: count or share; more rejected rows raise when all rows have their outcome, and keep
+            ``sync`` and ``prune`` from deleting anybody.
         :param dry_run: tell what would be done, write nothing.
         :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them.
         :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted.
         :param max_deletes: of these modes: a count or a share; if more are to be deleted, none is. By default a tenth
             of the users in scope, or 100 if that is more.
         :param hash_passwords: hash plain passwords here instead of in the broker (EMQX 5.7 and newer).
-        :param pepper_conn_id: Airflow connection whose password is the pepper of the salts.
+        :param pepper_conn_id: Airflow connection whose password is the pepper of the salts and of ``state``.
+        :param state: path or URL of a file that remembers what was written.
+        :param shard: ``(number, of)``: do this part of the rows only.
         :param acl_rules: rules that all clients are to have.
-        :param strip: as the operator's: whether white space around ids and passwords is taken off, or kept.
         :return: an iterator over ``(line, user_id, outcome, reason, file)``; the work is done as it is advanced.
-        :raises EmqxConfigError: for arguments that cannot be right, before anything is sent; and if ``max_deletes`` is
-            exceeded.
+        :raises EmqxConfigError: for arguments that cannot be right, before anything is sent; if ``max_deletes`` is
+            exceeded; and as ``on_rejected`` and ``max_rejected`` say.
         :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
         """
         from airflow_provider_emqx.provisioning.blocks import Format
@@ -295,15 +313,20 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         from airflow_provider_emqx.provisioning.target import Target
         from airflow_provider_emqx.provisioning.task import Provisioning
 
-        plan = Plan(
-            mode,
+        plan = Plan.of(
+            mode=mode,
             dry_run=dry_run,
+            report=report,
+            on_rejected=on_rejected,
+            max_rejected=max_rejected,
             scope=scope,
-            protect=() if protect is None else protect,
+            protect=protect,
             max_deletes=max_deletes,
             hash_passwords=hash_passwords,
             pepper=pepper_of(pepper_conn_id),
-            acl_rules=() if acl_rules is None else acl_rules,
+            state=state,
+            shard=shard,
+            acl_rules=acl_rules,
         )
-        how = Format(ids_only=mode in IDS_ONLY, strip=strip, target=Target(self))
-        return Provisioning(self, read_source(rows, how), plan).outcomes()
+        how = Format.of(format, columns, source_options, ids_only=plan.mode in IDS_ONLY, target=Target(self))
+        return Provisioning(self, read_source(source, how), plan).outcomes()

@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.arguments import boolean, mapping, optional
+from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.hidden import is_literal, plain
 from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_emqx.provisioning.acl import RulesFormat
+    from airflow_provider_emqx.provisioning.blocks import SourceOptions
+    from airflow_provider_emqx.provisioning.target import Target
 
 
 class EmqxProvisionAclOperator(BaseEmqxOperator):
@@ -45,13 +49,9 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         recognised by their content (templated).
     :param columns: the source's own names, where they differ: ``{"clientid": "device"}``, of JSON also dotted:
         ``"device.id"`` (templated).
-    :param rows: of JSON: name of the array in an object, as ``"data.items"`` (templated).
-    :param delimiter: of CSV (templated).
-    :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
-        ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other (templated).
-    :param encoding: of the file (templated).
-    :param strip: ``True`` takes white space off around all texts, ``False`` keeps it. By default rows with white
-        space around a username, client id or topic are rejected (templated).
+    :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
+        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.provisioning.blocks.SourceOptions`
+        (templated).
     :param on_rejected: ``"report"`` ends the task well with a warning, ``"fail"`` ends it as failed after the good
         subjects are done (templated). If no row could be done, it always fails.
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good subjects are
@@ -73,11 +73,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         "report",
         "format",
         "columns",
-        "rows",
-        "delimiter",
-        "quoting",
-        "encoding",
-        "strip",
+        "source_options",
         "on_rejected",
         "max_rejected",
         "plan_only",
@@ -94,11 +90,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         report: str | os.PathLike[str] | None = None,
         format: str | None = None,
         columns: dict[str, str] | None = None,
-        rows: str | None = None,
-        delimiter: str = ",",
-        quoting: str = "standard",
-        encoding: str = "utf-8",
-        strip: bool | str | None = None,
+        source_options: SourceOptions | None = None,
         on_rejected: str = "report",
         max_rejected: float | str | None = None,
         dry_run: bool | str = False,
@@ -110,11 +102,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self.report = report
         self.format = format
         self.columns = columns
-        self.rows = rows
-        self.delimiter = delimiter
-        self.quoting = quoting
-        self.encoding = encoding
-        self.strip = strip
+        self.source_options = source_options
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
         self.plan_only = dry_run
@@ -127,10 +115,20 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         names = ("mode", "report", "on_rejected", "max_rejected")
         known = {name: getattr(self, name) for name in names if is_literal(getattr(self, name))}
         AclPlan(**{**known, "report": known.get("report") or None})
+        if all(is_literal(getattr(self, name)) for name in ("format", "columns", "source_options")):
+            self._format()
+
+    def _format(self, target: Target | None = None) -> RulesFormat:
+        from airflow_provider_emqx.provisioning.acl import RulesFormat
+
+        ids_only = self.mode == "delete"
+        return RulesFormat.of(
+            self.format, self.columns, self.source_options, ids_only=ids_only, target=target
+        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, check, write."""
-        from airflow_provider_emqx.provisioning.acl import AclPlan, RulesFormat, provision
+        from airflow_provider_emqx.provisioning.acl import AclPlan, provision
         from airflow_provider_emqx.provisioning.sources import read_source
         from airflow_provider_emqx.provisioning.target import Target
 
@@ -142,16 +140,6 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             max_rejected=self.max_rejected,
         )
         with self.hook() as hook:
-            how = RulesFormat(
-                name=self.format or None,
-                columns=mapping("columns", self.columns or None),
-                ids_only=self.mode == "delete",
-                rows=self.rows or "",
-                delimiter=self.delimiter,
-                quoting=self.quoting,
-                encoding=self.encoding,
-                strip=optional(boolean, "strip", self.strip),
-                target=Target(hook),
-            )
+            how = self._format(Target(hook))
             source = read_source(plain(self.source), how)
             return provision(hook, source, plan, lambda summary: keep_result(context, summary))

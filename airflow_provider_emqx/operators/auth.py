@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.arguments import boolean, mapping, optional
+from airflow_provider_emqx.arguments import boolean, optional
 from airflow_provider_emqx.hidden import is_literal, plain
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
@@ -17,9 +16,9 @@ from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_emqx.provisioning.blocks import Format
-    from airflow_provider_emqx.provisioning.plan import Plan
+    from airflow_provider_emqx.provisioning.blocks import Format, SourceOptions
     from airflow_provider_emqx.provisioning.sources import Source
+    from airflow_provider_emqx.provisioning.target import Target
 
 
 class EmqxProvisionUsersOperator(BaseEmqxOperator):
@@ -54,13 +53,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         packed with gzip, bz2, xz, or Zstandard (needs the extra ``parquet``), are recognised by their content.
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``; of
         JSON also dotted, as ``"auth.secret"``, for what stands inside of an object.
-    :param rows: of JSON: name of the array in an object, as ``"data.items"``.
-    :param delimiter: of CSV.
-    :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or
-        ``"none"``, of a writer that quotes nothing: ``"`` is a character as any other.
-    :param encoding: of the file.
-    :param strip: ``True`` takes white space off around all texts, ``False`` keeps it. By default rows with white
-        space around an id or a password are rejected (templated).
+    :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
+        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.provisioning.blocks.SourceOptions`.
     :param on_rejected: ``"report"`` ends the task well with a warning; ``"fail"`` ends it as failed after the good rows
         are done. A source of which every row was rejected always fails.
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good rows are
@@ -111,11 +105,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "report",
         "format",
         "columns",
-        "rows",
-        "delimiter",
-        "quoting",
-        "encoding",
-        "strip",
+        "source_options",
         "on_rejected",
         "max_rejected",
         "plan_only",
@@ -141,11 +131,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         report: str | os.PathLike[str] | None = None,
         format: str | None = None,
         columns: dict[str, str] | None = None,
-        rows: str | None = None,
-        delimiter: str = ",",
-        quoting: str = "standard",
-        encoding: str = "utf-8",
-        strip: bool | str | None = None,
+        source_options: SourceOptions | None = None,
         on_rejected: str = "report",
         max_rejected: float | str | None = None,
         dry_run: bool | str = False,
@@ -166,11 +152,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.report = report
         self.format = format
         self.columns = columns
-        self.rows = rows
-        self.delimiter = delimiter
-        self.quoting = quoting
-        self.encoding = encoding
-        self.strip = strip
+        self.source_options = source_options
         self.on_rejected = on_rejected
         self.max_rejected = max_rejected
         self.plan_only = dry_run
@@ -187,82 +169,52 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
 
     def check_literals(self) -> None:
         """Refuse what cannot be right; what is known only when the task runs is taken for what fits best."""
+        from airflow_provider_emqx.provisioning.plan import Plan
+
         deleting = any((self.scope, self.protect, self.max_deletes))
-        fitting = {
+        fitting: dict[str, Any] = {
+            **dict.fromkeys(self._arguments()),
             "mode": "sync" if deleting else "upsert",
             "dry_run": False,
-            "report": None,
             "on_rejected": "report",
-            "max_rejected": None,
             "scope": "x",
-            "protect": None,
-            "max_deletes": None,
             "hash_passwords": False,
-            "state": None,
-            "shard": None,
-            "acl_rules": None,
         }
-        given = {name: self.plan_only if name == "dry_run" else getattr(self, name) for name in fitting}
-        known = {name: value if is_literal(value) else fitting[name] for name, value in given.items()}
-        self._plan(pepper="x" if self.pepper_conn_id else "", **known)
-        described = ("format", "columns", "rows", "delimiter", "quoting", "encoding", "strip")
-        if all(is_literal(getattr(self, name)) for name in described):
+        known = {
+            name: value if is_literal(value) else fitting[name] for name, value in self._arguments().items()
+        }
+        Plan.of(pepper="x" if self.pepper_conn_id else "", **known)
+        if all(is_literal(getattr(self, name)) for name in ("format", "columns", "source_options")):
             self._format()
 
-    @staticmethod
-    def _plan(
-        *,
-        pepper: str,
-        report: Any,
-        scope: Any,
-        protect: Any,
-        hash_passwords: Any,
-        state: Any,
-        shard: Any,
-        acl_rules: Any,
-        dry_run: Any,
-        **others: Any,
-    ) -> Plan:
-        from airflow_provider_emqx.provisioning.plan import Plan
-        from airflow_provider_emqx.provisioning.shards import Shard
-
-        return Plan(
-            dry_run=boolean("dry_run", dry_run),
-            report=report or None,
-            scope=scope,
-            protect=protect,
-            hash_passwords=optional(boolean, "hash_passwords", hash_passwords) or False,
-            pepper=pepper,
-            state=state or None,
-            shard=Shard.read(shard),
-            acl_rules=acl_rules or (),
-            **others,
-        )
+    def _arguments(self) -> dict[str, Any]:
+        """Return what the plan is made of, besides the pepper."""
+        return {
+            "mode": self.mode,
+            "dry_run": self.plan_only,
+            "report": self.report,
+            "on_rejected": self.on_rejected,
+            "max_rejected": self.max_rejected,
+            "scope": self.scope,
+            "protect": self.protect,
+            "max_deletes": self.max_deletes,
+            "hash_passwords": self.hash_passwords,
+            "state": self.state,
+            "shard": self.shard,
+            "acl_rules": self.acl_rules,
+        }
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the source."""
         from airflow_provider_emqx.provisioning.hashing import pepper_of
+        from airflow_provider_emqx.provisioning.plan import Plan
         from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
         from airflow_provider_emqx.provisioning.target import Target
         from airflow_provider_emqx.provisioning.task import provision
 
-        plan = self._plan(
-            mode=self.mode,
-            dry_run=self.plan_only,
-            report=self.report,
-            on_rejected=self.on_rejected,
-            max_rejected=self.max_rejected,
-            scope=self.scope,
-            protect=self.protect,
-            max_deletes=self.max_deletes,
-            hash_passwords=self.hash_passwords,
-            pepper=pepper_of(self.pepper_conn_id),
-            state=self.state,
-            shard=self.shard,
-            acl_rules=self.acl_rules,
-        )
+        plan = Plan.of(pepper=pepper_of(self.pepper_conn_id), **self._arguments())
         with self.hook(user_id_type=self.user_id_type or None) as hook:
-            how = replace(self._format(), target=Target(hook))
+            how = self._format(Target(hook))
             source = self._read(how)
             # Airflow 3.3 and newer; without it a repeated task sends everything again, which converges as well
             store: Any = context.get("task_state_store")
@@ -282,19 +234,12 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
 
         return read_source(plain(self.source), how)
 
-    def _format(self) -> Format:
+    def _format(self, target: Target | None = None) -> Format:
         from airflow_provider_emqx.provisioning.blocks import Format
         from airflow_provider_emqx.provisioning.plan import IDS_ONLY
 
-        return Format(
-            name=self.format or None,
-            columns=mapping("columns", self.columns or None),
-            ids_only=self.mode in IDS_ONLY,
-            rows=self.rows or "",
-            delimiter=self.delimiter,
-            quoting=self.quoting,
-            encoding=self.encoding,
-            strip=optional(boolean, "strip", self.strip),
+        return Format.of(
+            self.format, self.columns, self.source_options, ids_only=self.mode in IDS_ONLY, target=target
         )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.api.rows import BanRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.provisioning.bans import Ban, Rejected
+    from airflow_provider_emqx.provisioning.blocks import SourceOptions
 
 #: bans that are ended before a look whether they are
 _PART = 1_000
@@ -44,6 +45,10 @@ class EmqxBanOperator(BaseActingOperator):
         left out.
     :param format: of the source: ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"emqx4-export"`` or
         ``"emqx-archive"``; by default inferred from its suffix or its content (templated).
+    :param columns: the source's own names, where they differ: ``{"who": "device"}``, of JSON also dotted (templated).
+    :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
+        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.provisioning.blocks.SourceOptions`
+        (templated).
     :param dry_run: read and check only (templated).
     :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"`` (templated).
     :param duration: in place of ``until``, seconds from now, or a ``timedelta`` (templated).
@@ -70,6 +75,8 @@ class EmqxBanOperator(BaseActingOperator):
         "who",
         "source",
         "format",
+        "columns",
+        "source_options",
         "plan_only",
         "until",
         "duration",
@@ -86,6 +93,8 @@ class EmqxBanOperator(BaseActingOperator):
         who: str | Sequence[str] | None = None,
         source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | None = None,
         format: str | None = None,
+        columns: dict[str, str] | None = None,
+        source_options: SourceOptions | None = None,
         dry_run: bool | str = False,
         until: str | datetime | None = None,
         duration: float | str | timedelta | None = None,
@@ -99,6 +108,8 @@ class EmqxBanOperator(BaseActingOperator):
         self.who = who
         self.source = source
         self.format = format
+        self.columns = columns
+        self.source_options = source_options
         self.plan_only = dry_run
         self.until = until
         self.duration = duration
@@ -110,9 +121,11 @@ class EmqxBanOperator(BaseActingOperator):
     def check(self) -> None:
         """Refuse a kind that no ban has, and a ban without an end or with two."""
         from airflow_provider_emqx.api.bans import check_kind
+        from airflow_provider_emqx.provisioning.bans import BansFormat
 
         check_kind(self.kind)
         boolean("dry_run", self.plan_only)
+        BansFormat.of(self.format, self.columns, self.source_options)
         if (self.who is None) == (self.source is None):
             raise EmqxConfigError("give either who or source, to say who is banned")
         ends = (seconds("duration", self.duration) is not None) + bool(self.until)
@@ -171,7 +184,7 @@ class EmqxBanOperator(BaseActingOperator):
         defaults = Defaults(
             self.kind, until if self.until or lasting is not None else "", self.reason, self.by
         )
-        how = BansFormat(name=self.format or None, target=Target(hook))
+        how = BansFormat.of(self.format, self.columns, self.source_options, target=Target(hook))
         return read(read_source(plain(self.source), how), defaults, now)
 
     @staticmethod

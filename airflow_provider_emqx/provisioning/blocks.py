@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
-from airflow_provider_emqx.arguments import choice
+from airflow_provider_emqx.arguments import boolean, choice, mapping, optional
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +18,26 @@ QUOTINGS = ("standard", "none")
 #: what brokers export: the JSON of EMQX 4, the archives of 5 and 6
 EXPORT, ARCHIVE = "emqx4-export", "emqx-archive"
 FORMATS = ("csv", "json", "jsonl", "parquet", EXPORT, ARCHIVE)
+
+
+class SourceOptions(TypedDict, total=False):
+    """
+    How a source is read, besides its format and the names of its columns.
+
+    :param delimiter: of CSV, one character. Default: ``","``.
+    :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or ``"none"``,
+        of a writer that quotes nothing: ``"`` is a character as any other. Default: ``"standard"``.
+    :param encoding: of text; a byte order mark is accepted in UTF-8. Default: ``"utf-8"``.
+    :param rows: of JSON: dotted name of the array in an object, as ``"data.items"``.
+    :param strip: ``True`` takes white space off around all texts, ``False`` keeps it. By default rows with white space
+        around a name or a password are rejected, since nobody can tell which is meant.
+    """
+
+    delimiter: str
+    quoting: Literal["standard", "none"]
+    encoding: str
+    rows: str
+    strip: bool | str | None
 
 
 class Bad(NamedTuple):
@@ -91,6 +111,45 @@ class Format:
     exact: ClassVar[tuple[str, ...]] = ("user_id", "password")
     #: whether rows may have nothing else
     strict: ClassVar[bool] = False
+
+    @classmethod
+    def of(
+        cls,
+        format: str | None,
+        columns: Mapping[str, str] | str | None,
+        source_options: SourceOptions | Mapping[str, Any] | str | None,
+        *,
+        ids_only: bool = False,
+        target: Target | None = None,
+    ) -> Self:
+        """
+        Read what a person or a template says of a source.
+
+        :param format: as ``name``; empty for ``None``.
+        :param columns: as above; empty for none.
+        :param source_options: the rest; an option that is ``None`` is as if it were not given.
+        :param ids_only: as above.
+        :param target: as above.
+        :raises EmqxConfigError: for what cannot be right.
+        """
+        given = mapping("source_options", source_options or None)
+        if unknown := sorted(set(given) - set(SourceOptions.__annotations__)):
+            raise EmqxConfigError(
+                f"unknown source option {unknown[0]!r}; expected any of {', '.join(SourceOptions.__annotations__)}"
+            )
+        options = {name: value for name, value in given.items() if value is not None}
+        if "strip" in options:
+            options["strip"] = optional(boolean, "strip", options["strip"])
+        for name, value in options.items():
+            if name != "strip" and not isinstance(value, str):
+                raise EmqxConfigError(f"source option {name!r} must be text, not {kind(value)}")
+        return cls(
+            name=format or None,
+            columns=mapping("columns", columns or None),
+            ids_only=ids_only,
+            target=target,
+            **options,
+        )
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -178,7 +237,9 @@ def trimmed(blocks: Iterable[Block], how: Format) -> Iterator[Block]:
         yield _without(block, wrong, exact) if wrong else block
 
 
-_AROUND = "has white space before or after it; give strip=True to take it off, or strip=False to keep it"
+_AROUND = (
+    "has white space before or after it; the source option strip=True takes it off, strip=False keeps it"
+)
 
 
 def _strip(value: Any) -> Any:

@@ -29,7 +29,7 @@ _HELD = 20
 LONGEST = 8_000_000
 _QUOTE = (
     "a quote is opened and not closed before the next row, or closed too early; if the writer of the file quotes "
-    "nothing, give quoting='none'"
+    "nothing, give the source option quoting='none'"
 )
 _NOT_SPACE = re.compile(r"[ \t\r\n]*[^ \t\r\n]")
 _TOO_LONG = f"the line has more than {LONGEST:,} characters"
@@ -274,7 +274,7 @@ def _missing(header: Sequence[str], column: str, delimiter: str) -> str:
         return f"{text}. Other names can be mapped with columns="
     other = next((mark for mark in ";\t|," if mark != delimiter and mark in header[0]), None)
     if len(header) == 1 and other:
-        return f"{text}. Is delimiter={other!r} meant?"
+        return f"{text}. Is the source option delimiter={other!r} meant?"
     return f"{text}. The first line must name the columns; other names can be mapped with columns="
 
 
@@ -457,7 +457,7 @@ class JsonText:
             if all(how.value(item, how.column(name)) is None for name in how.fields):
                 raise self._where.broken(
                     "this object is no row; a JSON array is expected, or one row after the other. For an array in an "
-                    "object give its name, as rows='data.items'",
+                    "object give its name as the source option rows='data.items'",
                     line,
                 )
             yield line, item

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_emqx.api.acl import read_rules
-from airflow_provider_emqx.arguments import choice, limit, optional, texts
+from airflow_provider_emqx.arguments import boolean, choice, limit, optional, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.provisioning.shards import Shard
@@ -70,6 +70,33 @@ class Plan(Terms):
     state: Location | None = None
     shard: Shard | None = None
     acl_rules: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        dry_run: bool | str,
+        report: Location | None,
+        hash_passwords: bool | str,
+        state: Location | None,
+        shard: Sequence[Any] | str | None,
+        acl_rules: Sequence[Mapping[str, Any]] | None,
+        **others: Any,
+    ) -> Plan:
+        """
+        Read what a person or a template says of a run.
+
+        :raises EmqxConfigError: for what cannot be right.
+        """
+        return cls(
+            dry_run=boolean("dry_run", dry_run),
+            report=report or None,
+            hash_passwords=optional(boolean, "hash_passwords", hash_passwords) or False,
+            state=state or None,
+            shard=Shard.read(shard),
+            acl_rules=acl_rules or (),
+            **others,
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()

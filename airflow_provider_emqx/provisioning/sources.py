@@ -146,7 +146,9 @@ def read_source(given: Any, how: Format) -> Source:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise EmqxConfigError(f"source must be a path, a URL or a list of rows, not {type(given).__name__}")
     if how.rows:
-        raise EmqxConfigError("rows names the array in a JSON file, but source is a list: leave it out")
+        raise EmqxConfigError(
+            "the source option rows names the array in a JSON file, but source is a list: leave it out"
+        )
     if hasattr(given, "__array__"):
         raise EmqxConfigError(
             f"source must be a path, a URL or a list of rows, not {type(given).__name__}: of a pandas table "
@@ -284,7 +286,9 @@ def read_file(source: Location, how: Format) -> Iterator[Block]:
         # what a broker has written is exact: nothing is taken off its texts
         yield from read_moved(name, partial(_opened, source, name == ARCHIVE, where), how, where)
     elif how.rows and name != "json":
-        raise EmqxConfigError(f"rows names the array in a JSON file, but {title} is {name}: leave it out")
+        raise EmqxConfigError(
+            f"the source option rows names the array in a JSON file, but {title} is {name}: leave it out"
+        )
     else:
         yield from trimmed(_read_rows(source, name, how, where), how)
     # a pipe has no size, and its age changes; with rows that were missed, users would be deleted
@@ -466,7 +470,7 @@ def _check_is_text(plain: io.BufferedReader[Any], how: Format, where: Where) -> 
     if start[:4] == b"PK\x03\x04":
         raise where.broken("this is a ZIP archive, perhaps an Excel workbook: export it as CSV, or unpack it")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff") and _codec(how.encoding) == "utf-8-sig":
-        raise where.broken("this is UTF-16: give encoding='utf-16'")
+        raise where.broken("this is UTF-16: give the source option encoding='utf-16'")
     # one of them is a row's, and rejected with it
     if start.count(0) > len(start) / 50 and _codec(how.encoding)[:6] not in ("utf-16", "utf-32"):
         raise where.broken("this is no text file: it has NUL bytes")

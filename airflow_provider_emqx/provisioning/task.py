@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.outcomes import KEPT, PRUNED, UNADDRESSABLE
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.engine import Run
@@ -87,11 +88,14 @@ class Provisioning:
         """
         Do the work as it is advanced, and return what became of each row, and of each user that no row names.
 
+        :raises EmqxConfigError: at the end, if ``on_rejected`` or ``max_rejected`` make rejected rows a failure.
         :raises EmqxError: as :meth:`chunks` does.
         """
         with closing(self.chunks()) as chunks:
             for chunk in chunks:
                 yield from chunk.outcomes()
+        if self.failure and (self._plan.on_rejected == "fail" or self._plan.max_rejected is not None):
+            raise EmqxConfigError(f"{self.failure}; {self.tally.words()}")
 
     def _resume(self) -> int:
         """Begin where an earlier attempt ended; return the number of users that are done."""

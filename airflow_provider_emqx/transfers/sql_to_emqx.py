@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_emqx.arguments import whole
+from airflow_provider_emqx.arguments import mapping, whole
+from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
+    from airflow_provider_emqx.provisioning.target import Target
 
 
 class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
@@ -24,7 +26,8 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
 
     :param sql: one query with the columns ``user_id`` and ``password`` (or ``password_hash`` and ``salt``), and
         ``is_superuser`` if wanted; names are compared without regard to case. Ids and passwords must be text: use
-        ``CAST``; columns of type ``CHAR`` are padded with spaces: use ``TRIM``, or ``strip=True``. Templated; a name
+        ``CAST``; columns of type ``CHAR`` are padded with spaces: use ``TRIM``, or
+        ``source_options={"strip": True}``. Templated; a name
         ending in ``.sql`` is a file.
     :param sql_conn_id: Airflow connection of the database (templated).
     :param parameters: of the query, as the database's driver wants them (templated).
@@ -40,11 +43,7 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         "sql",
         "sql_conn_id",
         "parameters",
-        *(
-            name
-            for name in EmqxProvisionUsersOperator.template_fields
-            if name not in ("source", "format", "rows", "delimiter", "quoting", "encoding")
-        ),
+        *(name for name in EmqxProvisionUsersOperator.template_fields if name not in ("source", "format")),
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
@@ -66,6 +65,15 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
         self.fetch_size = fetch_size
+
+    def _format(self, target: Target | None = None) -> Format:
+        others = sorted(set(mapping("source_options", self.source_options or None)) - {"strip"})
+        if self.format or others:
+            raise EmqxConfigError(
+                f"{'format' if self.format else others[0]} is for files; a query takes columns, and the source option "
+                "strip"
+            )
+        return super()._format(target)
 
     def _read(self, how: Format) -> Source:
         from airflow_provider_emqx.provisioning.blocks import trimmed

@@ -206,7 +206,11 @@ def test_a_file_that_breaks_off_after_good_rows_changes_nothing(broker: Any, tmp
 def test_files_may_have_other_names_marks_and_encodings(broker: Any, tmp_path: Path) -> None:
     text = "device;topic;permission\nmüller;a;allow\n"
     (tmp_path / "acl.txt").write_bytes(text.encode("latin-1"))
-    how = {"format": "csv", "columns": {"clientid": "device"}, "delimiter": ";", "encoding": "latin-1"}
+    how = {
+        "format": "csv",
+        "columns": {"clientid": "device"},
+        "source_options": {"delimiter": ";", "encoding": "latin-1"},
+    }
     assert provision(tmp_path / "acl.txt", **how)["written"] == 1
     assert rules("clientid:müller") == [("a", "allow", "all")]
 

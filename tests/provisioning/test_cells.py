@@ -57,7 +57,7 @@ def test_white_space_is_taken_off_or_kept_as_the_user_says(
     broker: FakeEmqx, tmp_path: Path, suffix: str, strip: Any, ids: str, password: str
 ) -> None:
     source = written(tmp_path, f"devices.{suffix}", SPACED[suffix])
-    assert provision(source, strip=strip)["written"] == 3
+    assert provision(source, source_options={"strip": strip})["written"] == 3
     assert set(broker.users) == {"dev-1", "dev-2", ids}
     assert broker.verify("dev-1", password)
 
@@ -77,7 +77,7 @@ def test_white_space_in_acl_rules_is_told_too(broker: FakeEmqx, name: str) -> No
     result = execute(EmqxProvisionAclOperator, source=rows)
     assert (result["written"], result["rejected"]) == (1, 1)
     assert "white space" in result["rejected_rows"][0]["reason"]
-    assert execute(EmqxProvisionAclOperator, source=rows, strip=True)["written"] == 2
+    assert execute(EmqxProvisionAclOperator, source=rows, source_options={"strip": True})["written"] == 2
     with EmqxHook() as hook:
         assert [rule["topic"] for rule in hook.list_acl_rules({"username": "alice"})] == ["a/b"]
 

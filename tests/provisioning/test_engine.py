@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.chunks import Pace
 from airflow_provider_emqx.provisioning.engine import Run
@@ -75,10 +77,14 @@ def test_delete_tells_who_was_absent_where_the_broker_does(hook: EmqxHook, broke
 def test_strange_ids_and_passwords_arrive_as_they_are(hook: EmqxHook, broker: Any) -> None:
     strange = ["a/b", "a b", "a%2Fb", "#", "?x=1", "設備", "😀", '"', "a,b", "\t", "...", " x ", "+", "$all"]
     given = [{"user_id": one, "password": f"{one} pass"} for one in strange]
-    assert {row.outcome for row in hook.provision_users(given, strip=False)} == {"written"}
+    assert {row.outcome for row in hook.provision_users(given, source_options={"strip": False})} == {
+        "written"
+    }
     assert set(broker.users) == set(strange)
     assert all(broker.verify(one, f"{one} pass") for one in strange)
-    assert {row.outcome for row in hook.provision_users(given, "delete", strip=False)} == {"deleted"}
+    assert {
+        row.outcome for row in hook.provision_users(given, "delete", source_options={"strip": False})
+    } == {"deleted"}
     assert not broker.users
 
 
@@ -473,6 +479,59 @@ def test_the_hook_takes_a_file_hashes_and_sets_rules_for_all(
     assert broker.verify("d1", "p1")
     assert not any(b"p1" in request.body for request in broker.requests)
     assert hook.list_acl_rules("all")[0]["topic"] == rule["topic"]
+
+
+def test_the_hook_takes_all_that_the_operator_takes() -> None:
+    operator = inspect.signature(EmqxProvisionUsersOperator.__init__).parameters
+    hook = inspect.signature(EmqxHook.provision_users).parameters
+    # that one is of the hook itself
+    assert operator.keys() - {"self", "kwargs", "user_id_type"} == hook.keys() - {"self"}
+
+
+def test_the_hook_reads_files_as_it_is_told_and_writes_report_and_state(
+    hook: EmqxHook, broker: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PEPPER", json.dumps({"conn_type": "generic", "password": "pepper"}))
+    source, report = tmp_path / "devices.txt", tmp_path / "report.jsonl"
+    source.write_text("device;password\nd0; p0\nd1;p1\n;p2\n")
+    options: Any = {
+        "format": "csv",
+        "columns": {"user_id": "device"},
+        "source_options": {"delimiter": ";", "strip": True},
+        "report": report,
+        "pepper_conn_id": "pepper",
+        "state": tmp_path / "state",
+    }
+    for _ in range(2):
+        told = [row.outcome for row in hook.provision_users(source, **options)]
+        assert told == ["written", "written", "rejected"]
+        [line] = map(json.loads, report.read_text().splitlines())
+        assert (line["line"], line["outcome"]) == (4, "rejected")
+    # the second run knows from the state file that nothing is to be sent
+    bulk = "import_users" if hook.api_version == "v5" else "POST /api/v4/auth_username"
+    assert len([request for request in broker.requests if bulk in f"{request.method} {request.path}"]) == 1
+    assert broker.verify("d0", "p0")
+    with EmqxHook() as other:
+        parts = [
+            [row.line for row in other.provision_users(source, shard=(part, 2), **{**options, "state": None})]
+            for part in (0, 1)
+        ]
+    assert sorted(parts[0] + parts[1]) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("verdict", [{"on_rejected": "fail"}, {"max_rejected": 0}])
+def test_rejected_rows_end_the_hooks_work_as_it_is_told(
+    hook: EmqxHook, broker: Any, verdict: dict[str, Any]
+) -> None:
+    broker.add_user("d-old", "p")
+    found: list[Outcome] = []
+    with pytest.raises(EmqxConfigError, match="1 of 3 rows were rejected"):
+        for outcome in hook.provision_users(
+            [*rows(2), {"user_id": ""}], "sync", scope="d", max_deletes="100%", **verdict
+        ):
+            found.append(outcome)  # noqa: PERF402
+    assert [outcome.outcome for outcome in found] == ["written", "written", "rejected"]
+    assert "d-old" in broker.users
 
 
 @pytest.mark.parametrize("version", ["4.4.19", "6.0.0", "6.1.0", "6.3.0-beta.2"])

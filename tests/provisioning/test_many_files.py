@@ -362,7 +362,7 @@ def test_a_file_whose_writer_quotes_nothing_is_read_as_it_is(
 ) -> None:
     path = tmp_path / "x.csv"
     path.write_text(content)
-    assert operator(task_id="x", source=path, quoting="none").execute({})["written"] == 3
+    assert operator(task_id="x", source=path, source_options={"quoting": "none"}).execute({})["written"] == 3
     if operator is EmqxProvisionUsersOperator:
         assert broker.verify("a", '"p')
         assert broker.verify("b", '"q"')
@@ -377,8 +377,10 @@ def test_rows_and_fields_may_stand_inside_of_objects(broker: Any, tmp_path: Path
         if operator is EmqxProvisionAclOperator:
             del device["password"]
             path.write_text(json.dumps({"data": {"items": [device]}}))
-        made = operator(task_id="x", source=path, rows="data.items", columns={field: "device.id"})
-        assert {"rows", "quoting"} <= set(made.template_fields)
+        made = operator(
+            task_id="x", source=path, source_options={"rows": "data.items"}, columns={field: "device.id"}
+        )
+        assert "source_options" in made.template_fields
         assert made.execute({})["written"] == 1
     assert broker.verify("a", "p")
 

@@ -234,7 +234,7 @@ def test_an_export_can_be_a_source(broker: Any, bucket: Bucket) -> None:
         broker.add_user(f"d{number}", "p")
     for name in ("users.csv", "users.jsonl.gz"):
         result = EmqxExportUsersOperator(task_id="x", path=f"{BUCKET}/{name}").execute({})
-        assert result == {"users": 2_500, "superusers": 0, "path": f"{BUCKET}/{name}", "listing_moved": False}
+        assert (result["users"], result["superusers"], result["path"]) == (2_500, 0, f"{BUCKET}/{name}")
         assert execute(f"{BUCKET}/{name}", mode="delete", dry_run=True)["deleted"] == 2_500
     assert gzip.decompress(bucket.get("users.jsonl.gz")).count(b"\n") == 2_500
 

@@ -261,7 +261,7 @@ def test_a_header_alone_has_no_rows(write: Write) -> None:
         ("dev1,S3cret\n", "has no column 'user_id'; it has 2 columns"),
         ("user_id,name\na,b\n", "no column 'password'"),
         ("User-ID,password\na,b\n", "but 'User-ID': map it"),
-        ("user_id;password\na;b\n", "Is delimiter=';' meant"),
+        ("user_id;password\na;b\n", "Is the source option delimiter=';' meant"),
         ("user_id,user_id,password\na,b,c\n", "column 'user_id' twice"),
         ('"user_id,password\na,b\n', "header cannot be read"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text file"),

@@ -214,7 +214,7 @@ def test_a_cursor_that_gives_dicts_and_padded_columns(
     with pytest.raises(EmqxError, match="every row|rejected"):
         execute(sql="SELECT 1", sql_conn_id="db")
     pages = iter([[row], []])
-    assert execute(sql="SELECT 1", sql_conn_id="db", strip=True)["written"] == 1
+    assert execute(sql="SELECT 1", sql_conn_id="db", source_options={"strip": True})["written"] == 1
     assert broker.verify("dev-1", "pw")
 
 
@@ -225,3 +225,15 @@ def test_a_connection_without_a_hook_is_told_in_our_words(
     monkeypatch.setenv("AIRFLOW_CONN_DB", uri)
     with pytest.raises(EmqxConfigError, match="has no hook here .*expected a connection of a database"):
         execute(sql="SELECT 1", sql_conn_id="db")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"format": "csv"}, "format is for files"),
+        ({"source_options": {"delimiter": ";"}}, "delimiter is for files"),
+    ],
+)
+def test_what_describes_a_file_is_refused_for_a_query(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(EmqxConfigError, match=told):
+        SqlToEmqxUsersOperator(task_id="x", sql="SELECT 1", sql_conn_id="db", **given)
