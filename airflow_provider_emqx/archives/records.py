@@ -287,7 +287,10 @@ TABLES: dict[str, dict[str, tuple[tuple[str, ...], Read]]] = {
     },
 }
 
-_ALGORITHM = re.compile(r'password_hash_algorithm"?\s*[=:]?\s*\{([^{}]*)\}')
+#: of the authenticator of the built-in database; others have one, too
+_ALGORITHM = re.compile(
+    r'backend"?\s*[=:]\s*"?built_in_database"?[^{}]*password_hash_algorithm"?\s*[=:]?\s*\{([^{}]*)\}'
+)
 _SETTING = re.compile(r'(\w+)"?\s*[=:]\s*"?(\w+)"?')
 
 

@@ -68,10 +68,10 @@ def read_moved(name: str, reopen: Open, how: Format, where: Where) -> Iterator[B
     :param name: the format, ``"emqx4-export"`` or ``"emqx-archive"``.
     :param reopen: opens the file, at its beginning: of an archive as it is, of an export unpacked.
     :param how: says what the rows are to be, and of which broker.
-    :param where: told the number of each record.
+    :param where: for errors.
     :return: blocks of rows.
-    :raises EmqxConfigError: before any row is given out, if the file is none of this format, is cut or damaged, or if
-        the broker it is for could not use its hashes.
+    :raises EmqxConfigError: before the first row, if the file is not of this format, is cut or damaged, or if the
+        broker cannot use its hashes.
     """
     if how.columns or how.rows:
         raise where.broken(f"columns and rows do not apply to {name}: leave them out")
@@ -109,7 +109,7 @@ class _Look:
         self._made: dict[tuple[_Whose, int, bool], Made] = {}
 
     def configuration(self, text: str) -> None:
-        """Learn from the configuration in an archive how its passwords were hashed."""
+        """Take the algorithm of the authenticator from the configuration in an archive."""
         settings = records.algorithm(text)
         if settings is not None:
             try:
@@ -125,14 +125,19 @@ class _Look:
         if isinstance(row, dict) and (password_hash := row.get("password_hash")) is not None:
             key = whose, len(password_hash), bool(row["salt_base64"])
             if key not in self._made and len(self._made) < _FORMS:
-                algorithm = self._algorithm
-                if self._name == EXPORT:
-                    algorithm = Algorithm.of({"password_hash_algorithm": emqx4.algorithm(password_hash)})
-                self._made[key] = Made(password_hash, bool(row["salt_base64"]), algorithm)
+                self._made[key] = Made(password_hash, key[-1], self._of(password_hash, key[-1]))
+
+    def _of(self, password_hash: str, salted: bool) -> Algorithm | None:
+        """Return the algorithm of a hash, ``None`` if the file does not say it."""
+        if self._name == EXPORT:
+            return Algorithm.of({"password_hash_algorithm": emqx4.algorithm(password_hash)})
+        # a configuration that was changed says nothing about older hashes
+        known = self._algorithm
+        return None if known is None or known.wrong(password_hash, salted) else known
 
     def judge(self, where: Where) -> _Whose:
         """
-        Say whose rows the broker is to get.
+        Return whose rows the broker is to get.
 
         :raises EmqxConfigError: if all are for others, or if it could not use their hashes.
         """

@@ -20,6 +20,7 @@ from airflow_provider_emqx.operators.auth import (
     EmqxProvisionAclOperator,
     EmqxProvisionUsersOperator,
 )
+from airflow_provider_emqx.operators.cluster import EmqxBackupOperator
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.archives.made import ARCHIVES, CONTRACT, archive, users
 from tests.operators.run import execute, sent
@@ -156,6 +157,22 @@ def test_brokers_that_take_no_hashes_end_the_run_before_it_begins(broker: FakeEm
     ):
         provision(str(EXPORT))
     assert not sent(broker)
+
+
+@pytest.mark.parametrize("version", NEWER)
+def test_an_archive_with_its_configuration_is_held_against_the_authenticator(
+    broker: FakeEmqx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.add_user("alice", "pw")
+    parts = {"table_sets": ["builtin_authn"], "root_keys": ["authentication"]}
+    made = execute(EmqxBackupOperator, target=str(tmp_path), **parts)
+    with FakeEmqx("6.3.0", password_hash_algorithm=SUFFIX) as other:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(other.connection()))
+        with pytest.raises(
+            EmqxConfigError, match=r"\{name = sha256, salt_position = prefix\}.*Nothing was written"
+        ):
+            provision(made["path"])
+        assert not other.users
 
 
 @pytest.mark.parametrize("version", NEWER)

@@ -516,7 +516,11 @@ def test_whether_an_authenticator_makes_such_hashes(
 
 
 def test_the_configuration_in_an_archive_tells_how_it_hashed(tmp_path: Path) -> None:
-    text = "authentication = [{password_hash_algorithm {name = sha256, salt_position = suffix}}]"
+    text = (
+        "authentication = [{backend = built_in_database\n mechanism = password_based\n"
+        " password_hash_algorithm {name = sha256, salt_position = suffix}},\n"
+        " {backend = mysql, password_hash_algorithm {name = bcrypt}}]\n"
+    )
     assert algorithm(text) == {"name": "sha256", "salt_position": "suffix"}
     assert algorithm("") is None
     assert algorithm(text + text.replace("suffix", "prefix")) is None
