@@ -61,7 +61,7 @@ def test_what_was_done(broker: Any, told: Any) -> None:
         "Topic metrics: register, 2 topics",
         "Of 1 clients: 1 subscribed",
         "Of 2 clients: 1 absent, 1 still connected",
-        "By clientid: 2 banned, 1 kicked",
+        "Bans: 2 banned, 1 kicked",
     ):
         assert line in told()
     assert any(line.startswith("rule 'r1': disabled") for line in told())
