@@ -61,27 +61,27 @@ class EmqxError(AirflowException):
         return text
 
     def serialize(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        """Tell Airflow's own serialisation how to build this error again: from its raw arguments."""
+        """Return class and raw arguments, from which Airflow's serialization recreates this error."""
         cls = self.__class__
         return f"{cls.__module__}.{cls.__name__}", self.args, {}
 
 
 class EmqxConfigError(EmqxError, AirflowFailException):
-    """What was given cannot be right: a connection field, an argument, an id. Not retried by Airflow."""
+    """A connection field, an argument or an id is invalid. Not retried by Airflow."""
 
 
 class EmqxUnsupportedError(EmqxError, AirflowFailException):
-    """This broker (its generation, version or edition) has no such operation. Not retried by Airflow."""
+    """The generation, version or edition of the broker does not support the operation. Not retried by Airflow."""
 
 
 class EmqxConnectionError(EmqxError):
     """
-    The broker could not be reached, or the connection ended before a whole answer came.
+    The broker could not be reached, or the connection ended before the response was complete.
 
     :param message: what failed.
-    :param request: what was asked.
+    :param request: method and path of the request.
     :param sent: whether the request may have reached the broker.
-    :param transient: whether trying again can help (a certificate that does not verify stays as it is).
+    :param transient: whether a retry can help; it cannot for a certificate that does not verify.
     """
 
     def __init__(
@@ -94,34 +94,34 @@ class EmqxConnectionError(EmqxError):
 
 
 class EmqxTimeoutError(EmqxConnectionError):
-    """The broker did not answer in time; whether it did what was asked is not known if the request was sent."""
+    """The broker did not respond in time. If the request was sent, it may have been processed."""
 
 
 class EmqxOutcomeUnknownError(EmqxError):
     """
-    The request may or may not have been carried out, and carrying it out twice would differ from once.
+    The request may or may not have been processed, and processing it twice would differ from once.
 
-    Raised for publishing, and for :meth:`EmqxHook.request` with POST, when the answer was lost after the request
-    was sent. Repeat only if twice does no harm.
+    Raised for publishing, and for :meth:`EmqxHook.request` with POST, if the response was lost after the request
+    was sent. Repeat it only if doing it twice does no harm.
     """
 
 
 class EmqxStoppedError(EmqxError):
     """
-    The task was stopped, by a user or because its worker ends, and nothing was sent after the request under way.
+    The task was stopped by a user, or its worker shuts down. Nothing was sent after the request in progress.
 
-    What was done before is in the task's log, report and result.
+    The task's log, report and result say what was done before.
     """
 
 
 class EmqxApiError(EmqxError):
     """
-    The broker answered, and the answer is a refusal.
+    The broker responded with an error.
 
     :param status: HTTP status.
     :param code: EMQX's own result code: text on v5 (``"NOT_FOUND"``), a number as text on v4 (``"108"``), or empty.
-    :param reason: EMQX's own words, cleaned of anything that repeats the request.
-    :param request: what was asked.
+    :param reason: EMQX's own message without parts that repeat the request.
+    :param request: method and path of the request.
     :param hint: what to do next.
     """
 
@@ -156,18 +156,18 @@ class EmqxBadRequestError(EmqxApiError, AirflowFailException):
 
 
 class EmqxNotFoundError(EmqxApiError):
-    """What was named is not there."""
+    """The named object was not found."""
 
 
 class EmqxAlreadyExistsError(EmqxApiError):
-    """What was to be created is there already."""
+    """The object to create already exists."""
 
 
 class EmqxRateLimitError(EmqxApiError):
     """
     The API's rate limit was exceeded (HTTP 429).
 
-    :param retry_after: seconds to wait that the answer asked for, ``None`` where it did not say.
+    :param retry_after: seconds to wait as requested by the response, or ``None``.
     """
 
     def __init__(
@@ -186,9 +186,9 @@ class EmqxRateLimitError(EmqxApiError):
 
 class EmqxServerError(EmqxApiError):
     """
-    The broker, a node of its cluster or a proxy before it failed (HTTP 5xx, v4 code 101).
+    The broker, a node of its cluster or a proxy in front of it failed (HTTP 5xx, v4 code 101).
 
-    :param retry_after: seconds to wait that the answer asked for, ``None`` where it did not say.
+    :param retry_after: seconds to wait as requested by the response, or ``None``.
     """
 
     def __init__(
@@ -207,9 +207,9 @@ class EmqxServerError(EmqxApiError):
 
 class EmqxNotReadyError(EmqxServerError):
     """
-    The broker is starting: its port answers, but it does not serve this yet.
+    The broker is starting: its port is open, but it does not serve this request yet.
 
-    EMQX 5 and 6 answer every path with HTTP 404 until their routes are set up, then users with HTTP 400
+    EMQX 5 and 6 respond to every path with HTTP 404 until their routes are set up, then to users with HTTP 400
     ``not_initialized`` and users and rules with crashes (HTTP 500). The same request is repeated until the
     connection's ``deadline``; after a crash, which may come after the work, only if it may be repeated.
     """

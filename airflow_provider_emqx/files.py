@@ -32,7 +32,7 @@ _PROVIDERS = {
 
 def is_location(given: object) -> bool:
     """
-    Tell whether something is the path or the URL of a file.
+    Return whether something is the path or the URL of a file.
 
     :param given: what an operator was given.
     """
@@ -118,7 +118,7 @@ def locate(location: Location) -> str | ObjectStoragePath:
 
 def exists(location: Location) -> bool:
     """
-    Tell whether a file is there.
+    Return whether a file is there.
 
     :param location: local path, URL, or ObjectStoragePath.
     :raises EmqxError: if that cannot be told.
@@ -151,7 +151,7 @@ def size_and_age(location: Location) -> tuple[int, float] | None:
 
 def is_directory(location: Location) -> bool:
     """
-    Tell whether a place is a directory, or has files below it.
+    Return whether a place is a directory, or has files below it.
 
     :param location: local path, URL, or ObjectStoragePath.
     :raises EmqxError: if that cannot be told.
@@ -171,7 +171,7 @@ def files_in(directory: Location) -> tuple[list[Location], list[Location]]:
     List what stands right in a directory.
 
     :param directory: local path, URL, or ObjectStoragePath.
-    :return: its files and its directories, each in the order of their names; none if there is no such directory.
+    :return: its files and its directories, each in the order of their names; none if the directory does not exist.
     :raises EmqxError: if it cannot be listed.
     """
     place: Any = locate(directory)
@@ -196,7 +196,7 @@ def files_like(pattern: str, directory: Location) -> list[Location]:
 
     :param pattern: of the part of the path below the directory; ``**`` is any number of directories.
     :param directory: local path, URL, or ObjectStoragePath, whose own name is no pattern.
-    :return: in the order of their names; none if there is no such directory.
+    :return: in the order of their names; none if the directory does not exist.
     :raises EmqxError: if it cannot be listed.
     """
     place: Any = locate(directory)

@@ -23,7 +23,7 @@ class Hidden:
         self.value = value
 
     def serialize(self) -> str:
-        """Give what Airflow may store and show."""
+        """Return what Airflow may store and show."""
         return "(not shown)"
 
     def __repr__(self) -> str:
@@ -111,7 +111,7 @@ def _is_mixed(value: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """
-    Give what is hidden.
+    Return what is hidden.
 
     :param value: a field that may be hidden.
     """
@@ -119,7 +119,7 @@ def plain(value: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Tell what went wrong as far as it is sure that it repeats only names, and no text of the template."""
+    """Return what went wrong as far as it is sure that it repeats only names, and no text of the template."""
     from jinja2 import TemplateSyntaxError, UndefinedError
 
     kind = type(error).__name__

@@ -26,7 +26,7 @@ class EmqxDashboardLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """
-        Give the dashboard's address, from the connection alone.
+        Return the dashboard's address, from the connection alone.
 
         :param operator: with ``emqx_conn_id``.
         :param ti_key: not needed.
@@ -42,7 +42,7 @@ class EmqxDashboardLink(BaseOperatorLink):
 
 def dashboard(conn: Any) -> str:
     """
-    Give the address of a broker's dashboard.
+    Return the address of a broker's dashboard.
 
     :param conn: an Airflow connection of type ``emqx``.
     :return: scheme, host and port; empty for EMQX Cloud.

@@ -1,4 +1,4 @@
-"""What the readers of both generations share: listings of which little is wanted, and what is no EMQX answer."""
+"""Parts that the readers of both generations share: listings with selected fields, responses that are not EMQX's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def listing(body: bytes, fields: tuple[str, ...]) -> Any:
 
     :param body: of a successful answer.
     :param fields: the ones that are wanted.
-    :return: an object with ``data``, a list of rows, ``meta`` and ``code`` (``None`` where there is none); or ``None``
+    :return: an object with ``data``, a list of rows, ``meta`` and ``code`` (``None`` if it does not exist); or ``None``
         if the body is anything but a listing, for the reader to look at as a whole.
     """
     import msgspec

@@ -1,4 +1,4 @@
-"""What the classes of operations have in common: the broker, and how a page of its listings is asked for."""
+"""Base class of the classes of operations."""
 
 from __future__ import annotations
 

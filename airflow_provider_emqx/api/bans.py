@@ -14,12 +14,12 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 KINDS = ("clientid", "username", "peerhost")
 #: by regular expression, and by network: EMQX 5.6 and newer
 NEWER_KINDS = ("clientid_re", "username_re", "peerhost_net")
-#: what "infinity" is on brokers that have no such thing: 2100-01-01
+#: replaces "infinity" on brokers that do not support it: 2100-01-01
 FOREVER = 4_102_444_800
 
 
 def check_kind(kind: Any) -> None:
-    """Refuse what is no kind of ban."""
+    """Refuse an unknown kind of ban."""
     choice("a ban's kind", kind, (*KINDS, *NEWER_KINDS))
 
 

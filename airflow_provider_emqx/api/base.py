@@ -37,7 +37,7 @@ class Request:
     :param binary: a successful reply's ``data`` is the body's bytes, as for a file.
     :param content_type: of ``body``, where it is not JSON.
     :param fields: of a listing's rows only these are read, whatever the broker sends.
-    :param timeout: read timeout in seconds in place of the connection's.
+    :param timeout: read timeout in seconds instead of the connection's.
     :param may_stop: whether an operation that is to end early may end before this request, leaving nothing half done.
     """
 
@@ -84,7 +84,7 @@ class Reply:
 
     @property
     def row(self) -> Row:
-        """The content as one row; anything else is no answer of EMQX, and the driver makes a typed error of it."""
+        """The content as one row; for anything else the driver raises a typed error."""
         return _row(self.data)
 
     @property
@@ -96,12 +96,12 @@ class Reply:
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """
-    What came over the wire, before its generation's reader has looked at it.
+    A response as received, before the reader of its generation has parsed it.
 
     :param status: HTTP status.
     :param content_type: the header, lower case, without parameters.
     :param body: the bytes.
-    :param retry_after: seconds to wait that the answer asked for, ``None`` where it did not say.
+    :param retry_after: seconds to wait as requested by the response, or ``None``.
     :param location: origin of a redirect's target.
     :param secrets: of the connection; no error may repeat them.
     """
@@ -188,7 +188,7 @@ def _rows(data: Any) -> list[Row]:
 @dataclass(frozen=True, slots=True)
 class Broker:
     """
-    What is known of the broker, and which of its parts the connection points at.
+    Facts about the broker, and the authenticator and namespace that the connection selects.
 
     :param generation: ``"v4"`` or ``"v5"``.
     :param version: as ``(5, 8, 9)``, ``None`` where the key may not see it: what depends on it takes the safe path.
@@ -262,7 +262,7 @@ def _quoted(segment: str) -> str:
 
 def fits_path(name: str) -> bool:
     """
-    Tell whether a name that the broker has told can stand in a path: ``""``, ``.``, ``..`` and very long ones cannot.
+    Return whether a name that the broker has told can stand in a path: ``""``, ``.``, ``..`` and very long ones cannot.
 
     :param name: as the broker has it.
     """
@@ -299,7 +299,7 @@ def path(*segments: str) -> str:
             parts.append(_quoted(segment))
         except UnicodeEncodeError:
             raise EmqxConfigError(
-                "an id, name or topic holds a lone surrogate and is no valid UTF-8"
+                "an id, name or topic contains a lone surrogate, which is not valid UTF-8"
             ) from None
     joined = "/" + "/".join(parts)
     if len(joined) > MAX_TARGET:
@@ -310,7 +310,7 @@ def path(*segments: str) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Tell whether a text can be sent: one that holds a lone surrogate is no valid UTF-8."""
+    """Return whether a text can be sent: a lone surrogate is not valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What a bulk write of users came to, the same on both generations."""
+"""The result of a bulk write of users, the same on both generations."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 def refuse_unknown(user_id: str, error: EmqxAlreadyExistsError) -> None:
     """
-    Tell a user that exists from one that an attempt of ours, whose answer was lost, may have made.
+    Distinguish an existing user from one that an attempt of ours with a lost response may have created.
 
     :raises EmqxOutcomeUnknownError: if it may be ours.
     """

@@ -17,7 +17,7 @@ _OPTIONS = {"qos": (0, 1, 2), "nl": (0, 1), "rap": (0, 1), "rh": (0, 1, 2)}
 
 def client_ids(clientids: str | Sequence[str]) -> list[str]:
     """
-    Check client ids, and leave out those named again.
+    Validate client ids and remove duplicates.
 
     :param clientids: one id or several.
     :raises EmqxConfigError: for one that is no text, empty, ``.``, ``..``, not valid UTF-8 or too long for a path.

@@ -89,7 +89,7 @@ def version(broker: Broker, now: datetime) -> Operation[tuple[tuple[int, ...] | 
         nodes = yield from api_of(broker).nodes.list_running()
     except EmqxAuthError:
         if broker.namespace:
-            # what needs the version would be told instead that it is unknown
+            # otherwise operations that need the version would report it as unknown
             raise
         return None, 0
     except (EmqxForbiddenError, EmqxUnsupportedError):
@@ -106,7 +106,7 @@ def parse_version(text: str) -> tuple[int, ...] | None:
 
 
 def _utc_offset(local: str, now: datetime) -> int:
-    """Give the minutes between a local time and now, to the quarter of an hour that time zones keep."""
+    """Return the minutes between a local time and now, to the quarter of an hour that time zones keep."""
     try:
         there = datetime.strptime(local, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
     except ValueError:

@@ -55,7 +55,7 @@ def read_filters(known: Mapping[str, Filter], given: Mapping[str, Any] | None) -
 
 
 def kept(rows: Iterable[R], known: Mapping[str, Filter], wanted: Wanted) -> list[R]:
-    """Give the rows that pass every filter."""
+    """Return the rows that pass every filter."""
     tests = [(known[name].field, known[name].keeps, value) for name, value in wanted.items()]
     return [row for row in rows if all(keeps(row.get(field), value) for field, keeps, value in tests)]
 
@@ -85,7 +85,7 @@ def fields_looked_at(
     names: Sequence[str] | None, known: Mapping[str, Filter], wanted: Wanted
 ) -> tuple[str, ...] | None:
     """
-    Give the fields of a row that are needed at all.
+    Return the fields of a row that are needed at all.
 
     :param names: those asked for, ``None`` for whole rows.
     :param known: the filters of this listing by name.

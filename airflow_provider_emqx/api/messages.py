@@ -86,7 +86,7 @@ def read_rate(text: str) -> float | None:
 
 
 def is_delayed(topic: str) -> bool:
-    """Tell whether a message waits for its time: ``$delayed/{seconds}/{topic}``."""
+    """Return whether a message waits for its time: ``$delayed/{seconds}/{topic}``."""
     return topic.startswith("$delayed/")
 
 
@@ -157,7 +157,7 @@ def _payload(payload: Any, encoding: Any) -> tuple[str, str]:
                 f"the payload ({type(payload).__name__}) is neither text nor bytes, nor can it be written as JSON"
             ) from None
     if not is_utf8(payload):
-        raise EmqxConfigError("the payload holds a lone surrogate and is no valid UTF-8")
+        raise EmqxConfigError("the payload contains a lone surrogate, which is not valid UTF-8")
     if encoding == "base64":
         try:
             base64.b64decode(payload, validate=True)
@@ -173,7 +173,7 @@ def _properties(given: Any) -> Row:
     for name, value in given.items():
         check = _PROPERTIES.get(name)
         if check is None:
-            raise EmqxConfigError(f"there is no property {name!r}; there are {', '.join(_PROPERTIES)}")
+            raise EmqxConfigError(f"unknown property {name!r}; expected one of {', '.join(_PROPERTIES)}")
         # templates render to text
         if name in _NUMBERS and isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS:
             properties[name] = int(value)

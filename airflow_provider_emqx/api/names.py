@@ -37,7 +37,7 @@ def topic_filter(text: Any) -> str:
     group, plain = split_share(text)
     levels = plain.split("/")
     if group == "" or not plain or "+" in (group or "") or "#" in (group or ""):
-        raise EmqxConfigError(f"{_shown(text)} is no shared subscription; it should be as $share/group/topic")
+        raise EmqxConfigError(f"{_shown(text)} is not a shared subscription; expected $share/group/topic")
     if any(level not in ("+", "#") and ("+" in level or "#" in level) for level in levels):
         raise EmqxConfigError(
             f"in topic filter {_shown(text)} a wildcard shares its level with other characters"
@@ -59,7 +59,7 @@ def split_share(text: str) -> tuple[str | None, str]:
 
 def matches(topic: str, pattern: str) -> bool:
     """
-    Tell whether a topic name is matched by a filter.
+    Return whether a topic name is matched by a filter.
 
     Levels of ``topic`` are compared as plain words, as EMQX does where it matches a subscribed filter.
     """
@@ -83,7 +83,7 @@ def _utf8(text: Any, what: str) -> None:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise EmqxConfigError(f"a {what} holds a lone surrogate and is no valid UTF-8") from None
+        raise EmqxConfigError(f"a {what} contains a lone surrogate, which is not valid UTF-8") from None
     if size > _LONGEST:
         raise EmqxConfigError(f"{what} {_shown(text)} has {size} bytes; MQTT allows {_LONGEST}")
 

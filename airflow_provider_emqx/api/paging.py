@@ -1,4 +1,4 @@
-"""How the lists of both generations end."""
+"""End of the lists of both generations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evacuation and rebalancing take, the same on both generations."""
+"""Settings of evacuation and rebalancing, the same on both generations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RATES = ("conn_evict_rate", "sess_evict_rate")
 
 def options(given: Mapping[str, Any] | None, known: frozenset[str]) -> Row:
     """
-    Check the settings of an evacuation or a rebalancing.
+    Validate the settings of an evacuation or a rebalancing.
 
     :return: what was given, rates as numbers, also where they were text, as templates give it.
     :raises EmqxConfigError: for one that does not exist, and for rates that are no whole numbers above 0.
@@ -31,7 +31,7 @@ def options(given: Mapping[str, Any] | None, known: frozenset[str]) -> Row:
     settings = {name: value for name, value in (given or {}).items() if value is not None}
     for name, value in settings.items():
         if name not in known:
-            raise EmqxConfigError(f"there is no setting {name!r} here; there are {', '.join(sorted(known))}")
+            raise EmqxConfigError(f"unknown setting {name!r}; expected one of {', '.join(sorted(known))}")
         if name in _RATES:
             settings[name] = whole(name, value)
     return settings

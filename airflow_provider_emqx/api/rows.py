@@ -1,5 +1,5 @@
 """
-What users get: the rows of the API, under the names of EMQX 5.
+Rows of the API that users get, with the field names of EMQX 5.
 
 Every row may have more fields than are listed here, depending on the version; what an older broker lacks is ``None`` or
 missing.
@@ -133,7 +133,7 @@ class MessageRow(TypedDict, total=False):
 
 
 class PublishedRow(TypedDict):
-    """What became of a message: see :func:`~airflow_provider_emqx.api.messages.published`."""
+    """The outcome of a published message: see :func:`~airflow_provider_emqx.api.messages.published`."""
 
     topic: str
     status: str

@@ -17,7 +17,7 @@ _SHARED = frozenset(
 
 def summed(nodes: Iterable[Mapping[str, Any]]) -> Row:
     """
-    Sum up the figures of nodes, as v5 does for ``aggregate=true``.
+    Sum up the metrics of nodes, as v5 does for ``aggregate=true``.
 
     :param nodes: figures by name, one mapping per node; what is no number is left out.
     """

@@ -146,7 +146,7 @@ def answer(
 
 
 def is_raw(request: Request, answer: Answer) -> bool:
-    """Tell whether a request for raw bytes gets them: not where it should be repeated, or sent elsewhere, instead."""
+    """Return whether a request for raw bytes gets them: not where it should be repeated, or sent elsewhere, instead."""
     if not request.raw:
         return False
     status = answer.status
@@ -227,7 +227,7 @@ class Exchange:
         return max(0.001, self.settings.deadline - self.elapsed)
 
     def worth_retrying(self, error: BaseException) -> bool:
-        """Tell whether the same request may and should be sent again after this error."""
+        """Return whether the same request may and should be sent again after this error."""
         repeatable = self.request.may_repeat
         if isinstance(error, EmqxNotReadyError):
             # starting takes longer than the attempts do: until the deadline
@@ -248,7 +248,7 @@ class Exchange:
         return repeatable and self._turn(error) < 2
 
     def policy(self) -> dict[str, Any]:
-        """Give tenacity's ``Retrying`` and ``AsyncRetrying`` their arguments."""
+        """Return tenacity's ``Retrying`` and ``AsyncRetrying`` their arguments."""
         return {
             "retry": lambda state: self._note(state) and self.worth_retrying(_error(state)),
             "wait": self._pause,
@@ -312,7 +312,7 @@ def _error(state: RetryCallState) -> BaseException:
 
 
 def _lost(error: BaseException) -> bool:
-    """Tell whether the request may have been carried out although no usable answer came."""
+    """Return whether the request may have been carried out although no usable answer came."""
     if isinstance(error, EmqxConnectionError):
         return error.sent
     if isinstance(error, EmqxServerError):
@@ -323,7 +323,7 @@ def _lost(error: BaseException) -> bool:
 
 
 def _maybe_applied(error: BaseException) -> bool:
-    """Tell whether a failed attempt may have done its work: also where a handler or a node failed half-way."""
+    """Return whether a failed attempt may have done its work: also where a handler or a node failed half-way."""
     if isinstance(error, EmqxNotReadyError):
         return error.status >= 500
     if isinstance(error, EmqxServerError):
@@ -396,7 +396,7 @@ def tls_error(error: BaseException, settings: Settings, asked: str, sent: bool) 
 
 
 def is_doubtful(exchange: Exchange, error: EmqxError) -> bool:
-    """Tell whether a failure may mean that the broker is starting, which :func:`resolve` finds out."""
+    """Return whether a failure may mean that the broker is starting, which :func:`resolve` finds out."""
     if isinstance(error, PathNotFound):
         return True
     # a booting EMQX 5 answers so to rules; so does a handler that crashes over a request

@@ -178,7 +178,7 @@ def names_of(rows: Sequence[Mapping[str, Any]], key: str | tuple[str, ...]) -> l
 
 def either(one: bool | None, other: bool | None) -> bool | None:
     """
-    Tell whether one of two things is so; ``None`` stands for not known.
+    Return whether one of two things is so; ``None`` stands for not known.
 
     :param one: one of them.
     :param other: the other.

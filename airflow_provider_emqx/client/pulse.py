@@ -20,7 +20,7 @@ class Pulse:
         return time.monotonic() - self._start
 
     def is_due(self) -> bool:
-        """Tell whether something is to be said now; then nothing is for the next few seconds."""
+        """Return whether something is to be said now; then nothing is for the next few seconds."""
         now = time.monotonic()
         due = now - self._said >= EVERY
         if due:

@@ -45,7 +45,7 @@ class Session:
 
     #: which users are meant where the broker keeps a table for each: ``"username"`` or ``"clientid"``
     user_id_type: str | None
-    #: requests per second at most, in place of the connection's
+    #: maximum requests per second, instead of the connection's
     rate_limit: float | None
     #: whether publishes are repeated that the broker could not carry out
     retry_unsafe: bool
@@ -101,7 +101,7 @@ class Session:
         self.close()
 
     def get_conn(self) -> SyncClient:
-        """Give the client that this hook's methods use."""
+        """Return the client that this hook's methods use."""
         if self._client is None:
             from airflow_provider_emqx.client.sync import SyncClient
 
@@ -290,7 +290,7 @@ class Session:
 
 
 def _ends_all(result: object) -> TypeGuard[EmqxError]:
-    """Tell whether a result is an error that the next operation would have as well."""
+    """Return whether a result is an error that the next operation would have as well."""
     if isinstance(result, EmqxServerError):
         # a 500 may come of what one operation asks for
         return result.status in (502, 503, 504)

@@ -241,7 +241,7 @@ def _typed(error: Exception, request: Request, settings: Settings, sent: bool) -
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Give what lies below the wrapping of requests and urllib3."""
+    """Return what lies below the wrapping of requests and urllib3."""
     while True:
         inside = [getattr(error, "reason", None), *reversed(error.args)]
         inner = next((item for item in inside if isinstance(item, BaseException)), None)

@@ -241,7 +241,7 @@ class Exchange:
         return row is not None and row.is_open
 
     async def _close(self, enough: bool) -> None:
-        """Tell what became of the devices that have not answered."""
+        """Return what became of the devices that have not answered."""
         now = time.time()
         rows = []
         for clientid in self._record.open():

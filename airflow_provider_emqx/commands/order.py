@@ -117,7 +117,7 @@ class Order:
 
     def is_reply(self, message: Received, clientid: str) -> bool:
         """
-        Tell whether a device's message answers this command.
+        Return whether a device's message answers this command.
 
         :param message: as received.
         :param clientid: the device.
@@ -154,7 +154,7 @@ def _fill(topic: str, clientid: str) -> str:
 
 
 def addressable(clientid: str) -> bool:
-    """Tell whether a client id can be a part of a topic name."""
+    """Return whether a client id can be a part of a topic name."""
     return bool(clientid) and not set(clientid) & {"+", "#", "\0"}
 
 

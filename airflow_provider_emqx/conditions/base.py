@@ -29,7 +29,7 @@ _NAMED = 10
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What one look at the broker found.
+    What one check at the broker found.
 
     :param met: whether the condition holds.
     :param details: small and JSON-able: the task's result once the condition is met. ``missing`` may be long.
@@ -45,7 +45,7 @@ class Condition(ABC):
     """
     Something to wait for. Sensors, triggers and the evacuation operator ask it, so "met" is the same everywhere.
 
-    :raises EmqxConfigError: for arguments that cannot be right.
+    :raises EmqxConfigError: for invalid arguments.
     """
 
     #: name in a trigger's arguments
@@ -84,7 +84,7 @@ class Condition(ABC):
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether a wait may go on after this error: whether the next look may well succeed."""
+    """Return whether a wait may go on after this error: whether the next check may well succeed."""
     if isinstance(error, EmqxConnectionError):
         return error.transient
     return isinstance(error, (EmqxRateLimitError, EmqxServerError))
@@ -92,9 +92,9 @@ def is_transient(error: BaseException) -> bool:
 
 def outlives(error: BaseException, failures: int, most: int | None) -> bool:
     """
-    Return whether a wait goes on after a look that failed.
+    Return whether a wait goes on after a failed check.
 
-    :param error: of the look.
+    :param error: of the check.
     :param failures: consecutive failed checks, this one included.
     :param most: how many may; ``None`` with ``silent_fail``, which goes on after all that Airflow does not call final.
     """
@@ -105,7 +105,7 @@ def outlives(error: BaseException, failures: int, most: int | None) -> bool:
 
 def first_of(names: Sequence[str]) -> str:
     """
-    Write names down for one line of a log, which may be written at every look.
+    Write names down for one line of a log, which may be written in every check.
 
     :param names: any number.
     """

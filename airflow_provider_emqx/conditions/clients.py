@@ -264,7 +264,7 @@ def is_online(row: ClientRow | None, since: float | None = None) -> bool:
 
 def fields(timed: bool) -> tuple[str, ...]:
     """
-    Return the fields of a client that conditions look at.
+    Return the fields of a client that conditions need.
 
     :param timed: whether one of them :attr:`~ClientsCondition.is_timed`.
     """

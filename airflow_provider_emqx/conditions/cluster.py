@@ -21,7 +21,7 @@ class ClusterHealthy(Condition):
     Nodes of the cluster run, and alarms are not active: ``GET /nodes``, ``GET /alarms`` (v4 ``/alarms/activated``).
 
     :param nodes: ``"all"``, or how many must run.
-    :param no_alarms: names of alarms, ``"*"`` for any alarm, ``None`` for not looking at alarms.
+    :param no_alarms: names of alarms, ``"*"`` for any alarm, ``None`` for ignoring alarms.
     """
 
     kind = "cluster_healthy"

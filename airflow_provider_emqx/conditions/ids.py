@@ -48,7 +48,8 @@ def read_file(path: str) -> list[str]:
     Read client ids, one per line; blank lines and repeated ids are passed over. Blocks.
 
     :param path: anything ``ObjectStoragePath`` can open: a local path, ``s3://bucket/fleet.txt``.
-    :raises EmqxConfigError: if there is no such file, it may not be read, is no UTF-8 text, holds no id, or holds rows.
+    :raises EmqxConfigError: if the file does not exist, it may not be read, is no UTF-8 text, holds no id, or holds
+        rows.
     :raises EmqxConnectionError: if the storage failed otherwise.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -93,7 +94,7 @@ def read_file(path: str) -> list[str]:
 
 
 def _whole(path: str) -> str:
-    """Give a local path from the root on: before Airflow 3.2 object storage looks for a relative one there."""
+    """Return a local path from the root on: before Airflow 3.2 object storage looks for a relative one there."""
     return path if "://" in path else os.path.abspath(path)
 
 

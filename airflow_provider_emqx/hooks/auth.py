@@ -46,7 +46,7 @@ class AuthMethods(Session):
         Read one user.
 
         :param user_id: username or client id, as the authenticator has it.
-        :return: ``{"user_id", "is_superuser"}``, ``None`` where there is no such user.
+        :return: ``{"user_id", "is_superuser"}``, ``None`` if the user does not exist.
         """
         return self.run(self.api.users.get(user_id))
 
@@ -70,7 +70,7 @@ class AuthMethods(Session):
         :param password: plain password; the broker hashes it.
         :param is_superuser: exempt from ACL rules (EMQX 5 and 6). Always written: not giving it takes the flag away.
         :return: ``{"user_id", "is_superuser"}``.
-        :raises EmqxNotFoundError: if there is no such user.
+        :raises EmqxNotFoundError: if the user does not exist.
         """
         return self.run(self.api.users.update(user_id, password, is_superuser))
 
@@ -174,7 +174,7 @@ class AuthMethods(Session):
         :param reason: shown in the listing.
         :param by: shown in the listing.
         :return: the ban.
-        :raises EmqxConfigError: for what cannot be right, a time in the past included; nothing is sent.
+        :raises EmqxConfigError: for invalid arguments, a time in the past included; nothing is sent.
         """
         from airflow_provider_emqx.api.bans import read_until
 

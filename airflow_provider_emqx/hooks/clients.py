@@ -45,7 +45,7 @@ class ClientMethods(Session):
         A client is online if it is found **and** its ``connected`` is true: kept sessions are found as well.
 
         :param clientid: the MQTT client id.
-        :return: the client, ``None`` where there is none.
+        :return: the client, ``None`` if it does not exist.
         """
         return self.run(self.api.clients.get(clientid))
 
@@ -194,7 +194,7 @@ class ClientMethods(Session):
         ``GET /subscriptions/{clientid}``.
 
         :param clientid: the MQTT client id.
-        :return: an iterator over ``{"clientid", "topic", "qos", …}``; empty where there is no such client.
+        :return: an iterator over ``{"clientid", "topic", "qos", …}``; empty if the client does not exist.
         """
         yield from self.run(self.api.clients.list_subscriptions(clientid))
 
@@ -208,7 +208,7 @@ class ClientMethods(Session):
         :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh``; one or
             several. On EMQX 4 without commas.
         :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         """
         return self.run(self.api.clients.subscribe(clientid, topics))
 
@@ -220,7 +220,7 @@ class ClientMethods(Session):
         :param clientid: the MQTT client id.
         :param topics: topic filters exactly as subscribed; one or several.
         :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         """
         return self.run(self.api.clients.unsubscribe(clientid, topics))
 
@@ -252,7 +252,7 @@ class ClientMethods(Session):
 
         :param clientid: the MQTT client id.
         :param seconds: 0 (none) to 65,535.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         """
         self.run(self.api.clients.set_keepalive(clientid, seconds))
 

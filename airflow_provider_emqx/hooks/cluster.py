@@ -116,7 +116,7 @@ class ClusterMethods(Session):
 
         :param listener: id, as ``tcp:default`` (v5) or ``mqtt:tcp:external`` (v4).
         :param node: on this node; EMQX 4 only.
-        :raises EmqxNotFoundError: if there is no such listener.
+        :raises EmqxNotFoundError: if the listener does not exist.
         """
         self.run(self.api.listeners.restart(listener, node))
 
@@ -133,7 +133,7 @@ class ClusterMethods(Session):
         Read one rule: v4 and v5 ``GET /rules/{id}``.
 
         :param rule_id: the rule's id.
-        :return: the rule, ``None`` where there is none.
+        :return: the rule, ``None`` if it does not exist.
         """
         return self.run(self.api.rule_engine.get_rule(rule_id))
 
@@ -144,7 +144,7 @@ class ClusterMethods(Session):
         :param rule_id: the rule's id.
         :param enabled: the state that it is to have.
         :return: the rule as it is now.
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         return self.run(self.api.rule_engine.set_rule_enabled(rule_id, enabled))
 
@@ -154,7 +154,7 @@ class ClusterMethods(Session):
 
         :param rule_id: the rule's id.
         :return: ``matched``, ``passed``, … over the cluster.
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         return self.run(self.api.rule_engine.get_rule_metrics(rule_id))
 
@@ -163,7 +163,7 @@ class ClusterMethods(Session):
         Set a rule's counters to 0: v5 ``PUT /rules/{id}/metrics/reset``, v4 ``PUT /rules/{id}/reset_metrics``.
 
         :param rule_id: the rule's id.
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         self.run(self.api.rule_engine.reset_rule_metrics(rule_id))
 
@@ -255,7 +255,7 @@ class ClusterMethods(Session):
         :param filename: as :meth:`export_backup` or :meth:`list_backups` gives it.
         :param node: the same.
         :return: the file.
-        :raises EmqxNotFoundError: if there is no such file.
+        :raises EmqxNotFoundError: if the file does not exist.
         """
         return self.run(self.api.backups.download(filename, node))
 

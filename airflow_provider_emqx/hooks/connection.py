@@ -53,7 +53,7 @@ def read_connection(
     :param conn: the connection.
     :param extras: its decoded ``extra``: JSON types from the form, strings from URIs and secret backends.
     :param user_id_type: which users of EMQX 4 are meant.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param retry_unsafe: repeat unrepeatable requests that the broker says it could not carry out.
     :return: the settings.
     :raises EmqxConfigError: naming the connection and the field's label.
@@ -175,7 +175,7 @@ def _mqtt(extras: Mapping[str, Any], allow_plain: bool) -> MqttSettings | None:
 def _address(
     host: str, port: int | str | None, schema: str, allow_http: bool
 ) -> tuple[str, str, str | None, str | None]:
-    """Give origin, prefix, base path and generation; the last two only where the address tells them."""
+    """Return origin, prefix, base path and generation; the last two only where the address tells them."""
     host, schema = host.strip(), schema.strip()
     _utf8(_label("host"), host + schema)
     if not host:
@@ -235,7 +235,7 @@ def _split(host: str) -> SplitResult:
 
 
 def _is_host_name(name: str) -> bool:
-    """Tell what DNS could be asked for from a name with empty parts or ones that are too long."""
+    """Return what DNS could be asked for from a name with empty parts or ones that are too long."""
     try:
         name.encode("idna")
     except UnicodeError:
@@ -264,7 +264,7 @@ def _port(written: int | None, field: int | str | None) -> int | None:
 
 
 def _base(path: str) -> tuple[str, str | None, str | None]:
-    """Give what stands before the API in a path, the API's base path and its generation."""
+    """Return what stands before the API in a path, the API's base path and its generation."""
     if path:
         try:
             check_path(path)

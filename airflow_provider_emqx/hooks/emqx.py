@@ -51,7 +51,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     :param emqx_conn_id: the Airflow connection.
     :param user_id_type: which users are meant, ``"username"`` or ``"clientid"``. EMQX 4 keeps a table for each, and
         ``"username"`` is taken by default. On EMQX 5 and 6 the authenticator decides.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param retry_unsafe: repeat a publish (or a POST of :meth:`request`) that the broker says it could not carry out
         at the moment. Messages may arrive twice.
     """
@@ -80,14 +80,14 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Give the fields of the connection form, to Airflow before 3.2; later ones never ask."""
+        """Return the fields of the connection form, to Airflow before 3.2; later ones never ask."""
         from airflow_provider_emqx.hooks.form import form_widgets
 
         return form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Give the labels of the connection form, to Airflow before 3.2; later ones never ask."""
+        """Return the labels of the connection form, to Airflow before 3.2; later ones never ask."""
         from airflow_provider_emqx.hooks.form import field_behaviour
 
         return field_behaviour()
@@ -130,7 +130,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
         if "settings" not in self.__dict__:
             conn = await get_async_connection(self.emqx_conn_id, hook=self)
-            # fills the slot of the cached property, so that both sides share one look-up
+            # fills the slot of the cached property, so that both sides share one check-up
             # in a thread, because masking a secret talks to Airflow's supervisor and blocks meanwhile
             self.__dict__["settings"] = await asyncio.to_thread(
                 self._settings, conn, await get_async_extra_dejson(conn)

@@ -40,7 +40,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def field_behaviour() -> dict[str, Any]:
-    """Give the metadata's behaviour of Airflow's own fields, in the dialect of the method."""
+    """Return the metadata's behaviour of Airflow's own fields, in the dialect of the method."""
     return {name.replace("-", "_"): value for name, value in _connection_type()["ui-field-behaviour"].items()}
 
 

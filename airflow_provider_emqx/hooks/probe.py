@@ -94,7 +94,7 @@ async def _connect(client: MqttClient) -> None:
 
 
 def _within(until: float, operation: Operation[T]) -> Generator[Request, Reply, T]:
-    """Give every request of an operation only the time that is left of the whole test."""
+    """Return every request of an operation only the time that is left of the whole test."""
     request = next(operation)
     try:
         while True:

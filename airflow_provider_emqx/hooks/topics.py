@@ -244,7 +244,7 @@ class TopicMethods(Session):
         ``GET /mqtt/retainer/message/{topic}``.
 
         :param topic: without wildcards.
-        :return: as of :meth:`list_retained`, with ``payload`` in base64; ``None`` where there is none.
+        :return: as of :meth:`list_retained`, with ``payload`` in base64; ``None`` if it does not exist.
         """
         return self.run(self.api.messages.get_retained(topic))
 
@@ -273,7 +273,7 @@ class TopicMethods(Session):
 
         :param node: as :meth:`list_delayed` gives it.
         :param msgid: as :meth:`list_delayed` gives it.
-        :return: with ``payload`` in base64 (missing above 2 kB); ``None`` where there is none.
+        :return: with ``payload`` in base64 (missing above 2 kB); ``None`` if it does not exist.
         """
         return self.run(self.api.messages.get_delayed(node, msgid))
 

@@ -57,7 +57,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good subjects are
         done: a count (``5``) or a share (``0.05``, ``"5%"``) (templated).
     :param dry_run: read and check everything, write nothing (templated).
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "reasons",
         "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or

@@ -85,7 +85,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         leaves their rules.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
         "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "chunks", "acl_changed",
@@ -260,7 +260,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         newer, with a key that may export; and EMQX 4, whose export holds API secrets too: they are not kept. Who has
         the file can try out passwords: keep it as safe as these.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant (templated).
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"users", "superusers", "path", "listing_moved", "left_out", "password_hash_algorithm"}``;
         ``superusers`` is ``None`` on EMQX 4, and ``listing_moved`` says whether users came or went between two pages,

@@ -78,7 +78,7 @@ class Store:
         """
         if keep is None:
             return
-        # the broker's names begin with the time; two of one second are told apart by what follows
+        # the broker's names begin with the time; two of one second are distinguished by what follows
         others = sorted(
             (name for name in self._names() if name.startswith(_PREFIX) and name != newest), key=_moment
         )

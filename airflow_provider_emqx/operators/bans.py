@@ -57,8 +57,8 @@ class EmqxBanOperator(BaseActingOperator):
     :param kick: also end the sessions of those banned by username, and tell whose sessions ended (templated). A ban of
         a client id ends its session by itself; one of any other kind leaves them open. Goes with ``clientid`` and
         ``username``, and not with ``source``.
-    :param report: path or URL of a JSON Lines file for what became of each (templated): the result lists 1,000.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param report: path or URL of a JSON Lines file with the outcome of each (templated): the result lists 1,000.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …], "still_connected": […],
         "unaddressable": […], "rejected": [{"line", "who", "reason"}, …], "failed": […], "unknown": […], "counts": {…},
@@ -66,7 +66,7 @@ class EmqxBanOperator(BaseActingOperator):
         ``dry_run`` ``banned`` are those that would be. With ``kick``, ``still_connected`` are clients that are
         connected all the same, and ``unaddressable`` those of a username that the broker cannot be asked to kick. It is
         stored also when the task fails.
-    :raises EmqxConfigError: for what cannot be right; nobody is banned.
+    :raises EmqxConfigError: for invalid arguments; nobody is banned.
     :raises EmqxError: if a ban was not made, after all others are done and their clients are kicked.
     """
 
@@ -233,14 +233,14 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     :param max_affected: how many bans may end: a count, or a share of all bans such as ``"5%"`` (templated). If more
         are selected, the task fails and no ban ends.
     :param dry_run: select and report only (templated).
-    :param report: path or URL of a JSON Lines file for what became of each ban (templated): the result lists 1,000.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param report: path or URL of a JSON Lines file with the outcome of each ban (templated): the result lists 1,000.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "unaddressable": […], "failed": […], "unknown":
         […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``unaddressable`` are those
         that filters select and no request can name (``.``, ``..``), with ``dry_run`` ``unbanned`` are those that would
         be. It is stored also when the task fails or is stopped.
-    :raises EmqxConfigError: for arguments that cannot be right, and for more bans than ``max_affected``; none ends.
+    :raises EmqxConfigError: for invalid arguments, and for more bans than ``max_affected``; none ends.
     """
 
     template_fields: Sequence[str] = (

@@ -37,7 +37,7 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
     Base of the operators of this provider.
 
     :param emqx_conn_id: the Airflow connection (templated).
-    :param rate_limit: requests per second at most, in place of the connection's (templated).
+    :param rate_limit: maximum requests per second, instead of the connection's (templated).
     """
 
     template_fields: Sequence[str] = ("emqx_conn_id", "rate_limit")
@@ -57,7 +57,7 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
 
     def check(self) -> None:
         """
-        Refuse arguments that cannot be right. Asks nobody, and reads nothing.
+        Refuse invalid arguments. Asks nobody, and reads nothing.
 
         :raises EmqxConfigError: naming the argument.
         """
@@ -69,7 +69,7 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
 
     def hook(self, **options: Any) -> EmqxHook:
         """
-        Give a hook; use it in a ``with`` statement.
+        Return a hook; use it in a ``with`` statement.
 
         :param options: further arguments of the hook.
         """
@@ -119,7 +119,7 @@ def told_on_failure(context: Context, result: Callable[[], Any]) -> Iterator[Non
 
 
 def excluded(name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a name is one of ``patterns``, in which ``*`` stands for any text."""
+    """Return whether a name is one of ``patterns``, in which ``*`` stands for any text."""
     return any(
         name == pattern or ("*" in pattern and _pattern(pattern).fullmatch(name) is not None)
         for pattern in patterns

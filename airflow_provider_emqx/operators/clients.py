@@ -36,7 +36,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
         ``{"conn_state": "connected", "like_clientid": "pump"}`` (templated); all must hold.
     :param fields: only these fields of each client, and ``clientid`` (templated); cheaper for the broker.
     :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"count", "rows", "output_path", "listing_moved"}``; the last says whether clients came or went between
         two pages, so that rows may be missing, and is ``None`` where that is not known.
@@ -81,8 +81,8 @@ class EmqxSubscribeOperator(BaseActingOperator):
 
     :param clientids: one client id or several (templated).
     :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh`` (templated).
-    :param report: path or URL of a JSON Lines file for what became of each (templated): the result lists 1,000.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param report: path or URL of a JSON Lines file with the outcome of each (templated): the result lists 1,000.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"subscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
         "report"}``; where nothing could be done for a client, its entry is ``{"clientid"}``.
@@ -145,8 +145,8 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
 
     :param clientids: one client id or several (templated).
     :param topics: topic filters, exactly as subscribed (templated).
-    :param report: path or URL of a JSON Lines file for what became of each (templated): the result lists 1,000.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param report: path or URL of a JSON Lines file with the outcome of each (templated): the result lists 1,000.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"unsubscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
         "report"}``; not subscribed counts as done.
@@ -176,16 +176,16 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     :param max_affected: how many clients may be kicked: a count, or a share of all the broker's clients such as
         ``"5%"`` (templated). If more are selected, the task fails and nobody is kicked.
     :param dry_run: select and report only (templated).
-    :param report: path or URL of a JSON Lines file for what became of each client (templated): the result lists 1,000
+    :param report: path or URL of a JSON Lines file with the outcome of each client (templated): the result lists 1,000
         of a kind.
-    :param rate_limit: requests per second at most, in place of the connection's; clients are then kicked one by one.
+    :param rate_limit: maximum requests per second, instead of the connection's; clients are then kicked one by one.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "unaddressable": […],
         "failed": […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``;
         ``changed`` are those that the filters no longer select, ``unaddressable`` those that filters select and this
         broker cannot be asked to kick (client ids ``.`` and ``..``, where it has no request for many), and with
         ``dry_run`` ``kicked`` are those that would be. It is stored also when the task fails or is stopped.
-    :raises EmqxConfigError: for arguments that cannot be right, and for more clients than ``max_affected``; nobody is
+    :raises EmqxConfigError: for invalid arguments, and for more clients than ``max_affected``; nobody is
         kicked.
     """
 

@@ -56,7 +56,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         (templated); ``None`` for all, ``[]`` for none.
     :param keep: how many backups stay in the directory, the newest ones (templated); ``None`` for all.
     :param keep_on_broker: how many backups stay on the broker's disks, the newest ones (templated); ``None`` for all.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker": [filename,
         …]}``.
@@ -161,7 +161,7 @@ class EmqxRestoreOperator(BaseEmqxOperator):
     :param path: path or URL of the backup (whatever Airflow's ObjectStoragePath opens): the ``.tar.gz`` of EMQX 5 and
         6, or the JSON of EMQX 4 (templated). The file is read into memory.
     :param dry_run: check the file and import nothing (templated).
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"path", "version", "edition", "tables": {name: records}, "configuration", "files", "node", "dry_run"}``.
     :raises EmqxConfigError: if the file is not a backup, is incomplete or damaged; nothing is sent.
@@ -208,7 +208,7 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
     :param deactivate: names of active alarms to end, ``"*"`` for all (templated). An alarm whose cause persists comes
         back.
     :param history: delete the history (templated).
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"deactivated": [name, …], "not_active": [name, …], "active": [name, …], "history_cleared"}``; ``active``
         are those that are active afterwards.
@@ -267,7 +267,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
     :param output_path: path or URL of a ``.jsonl`` or ``.csv`` file to append to (templated); ``None`` for none. One
         writer at a time. An object store cannot append: there the file is read and written again.
     :param node: of one node; ``None`` for the whole cluster (templated); not for ``topic_metrics``.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"time": …, figure: value, …}``.
     """
@@ -352,7 +352,7 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
     :param names: id of one or several (templated): rules as ``my_rule``, all others as ``http:my_hook``.
     :param state: ``"enabled"``, ``"disabled"``, or ``"restarted"``: connected anew, not for rules (templated).
     :param kind: ``"rule"``, ``"action"``, ``"source"`` or ``"connector"`` (templated).
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: per id ``{"enable", "status"}`` as the broker has it afterwards.
     :raises EmqxNotFoundError: if one is not there; those before it are done.
@@ -421,13 +421,13 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
         ``wait_health_check`` (as ``"60s"``; EMQX 5 and newer), ``redirect_to``, ``migrate_to`` (list of nodes)
         (templated).
-    :param poll_interval: seconds between two looks (templated).
+    :param poll_interval: seconds between two checks (templated).
     :param timeout: seconds, or a ``timedelta``, after which it is given up (templated).
     :param stop_when_empty: stop the evacuation at the end, so that clients may come back (templated).
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
-    :return: ``{"node", "state", "connected", "sessions", "seconds", "stopped"}``: what was left at the last look, the
+    :return: ``{"node", "state", "connected", "sessions", "seconds", "stopped"}``: what was left in the last check, the
         same as of :class:`~airflow_provider_emqx.sensors.cluster.EmqxNodeEvacuatedSensor`.
     :raises EmqxTimeoutError: if the node is not empty in time; the evacuation is stopped.
     """
@@ -613,7 +613,7 @@ class EmqxApiOperator(BaseEmqxOperator):
     :param json: body (templated). Airflow neither stores nor shows it.
     :param idempotent: whether sending it twice does no harm, so that it may be repeated after a lost answer; by default
         everything but POST (templated).
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: the answer's content, without EMQX 4's ``code``; ``{"data", "meta"}`` where it is a page. XCom keeps it in
         clear: set ``do_xcom_push=False`` if it holds secrets.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 class EmqxCommandOperator(BaseEmqxOperator):
     """
-    Give a command to devices over MQTT, and wait for their replies.
+    Return a command to devices over MQTT, and wait for their replies.
 
     It needs the extra ``mqtt`` of this package, and the connection's MQTT address. It subscribes before it publishes,
     with QoS 1. A device that knows MQTT 5 answers to the response topic with the correlation data of the command; with
@@ -65,7 +65,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
     :param emqx_conn_id: the Airflow connection.
     :return: a list of at most 1,000 client ids per outcome, ``counts``, ``selected``, ``left`` (devices that nothing
         was sent to), ``left_count``, ``waves``, ``reasons``, ``replies`` if they are kept, and ``report``.
-    :raises EmqxConfigError: for what cannot be right; nothing is sent.
+    :raises EmqxConfigError: for invalid arguments; nothing is sent.
     :raises EmqxError: if too few devices have replied; a retry goes on with those that nothing was sent to.
     """
 
@@ -135,7 +135,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
             self.check()
 
     def check(self) -> None:
-        """Refuse arguments that cannot be right."""
+        """Refuse invalid arguments."""
         from airflow_provider_emqx.commands.record import OUTCOMES
         from airflow_provider_emqx.conditions.clients import read_quorum
         from airflow_provider_emqx.conditions.ids import given

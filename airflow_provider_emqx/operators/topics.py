@@ -50,7 +50,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
     :param require_subscribers: fail if a message reached nobody (templated); EMQX 5 and newer, not with ``$delayed/…``.
     :param retry_unsafe: send a message again that the broker says it could not pass on at the moment; it may arrive
         twice (templated).
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"messages", "counts": {status: …}, "results": […]}``: how many, what became of how many, and of the
         first 1,000 each ``{"topic", "status", "id", "reason"}``, as
@@ -213,16 +213,16 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
     :param max_affected: how many messages may be deleted: a count, or a share of all retained messages such as
         ``"5%"`` (templated). If more are selected, the task fails and nothing is deleted.
     :param dry_run: select and report only (templated).
-    :param report: path or URL of a JSON Lines file for what became of each topic (templated): the result lists 1,000 of
-        a kind.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param report: path or URL of a JSON Lines file with the outcome of each topic (templated): the result lists 1,000
+        of a kind.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"deleted": […], "absent": […], "changed": […], "unaddressable": […], "failed": […], "unknown": […],
         "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``changed`` were replaced since
         the selection,
         ``unaddressable`` are topics that the filter selects and no request can name (``.``, ``..``), and with
         ``dry_run`` ``deleted`` are those that would be. It is stored also when the task fails or is stopped.
-    :raises EmqxConfigError: for arguments that cannot be right, and for more messages than ``max_affected``; nothing
+    :raises EmqxConfigError: for invalid arguments, and for more messages than ``max_affected``; nothing
         is deleted.
     """
 
@@ -341,7 +341,7 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
 
     :param action: ``"register"``, ``"read"``, ``"reset"`` or ``"unregister"`` (templated).
     :param topics: without wildcards (templated); ``None`` for all measured topics.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``register``, ``unregister``: per topic whether it is new, or was measured (``None`` on EMQX 4, which does
         not tell); ``read``: per topic its metrics, ``None`` where it is not measured; ``reset``: the topics.
@@ -404,7 +404,7 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
     :param filters: as of :meth:`~airflow_provider_emqx.hooks.topics.TopicMethods.list_subscriptions`, as
         ``{"receiving": "cmd/dev-1"}`` (templated); all must hold.
     :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
-    :param rate_limit: requests per second at most, in place of the connection's.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     :param emqx_conn_id: the Airflow connection.
     :return: ``{"count", "rows", "output_path", "listing_moved"}``; the last says whether subscriptions came or went
         between two pages, so that rows may be missing, and is ``None`` where that is not known.

@@ -56,7 +56,7 @@ class RulesFormat(Format):
     what: ClassVar[str] = "rules"
 
     def needs(self, name: str, header: Sequence[str]) -> bool:
-        """Tell whether a source with this header cannot do without a field."""
+        """Return whether a source with this header cannot do without a field."""
         return not self.ids_only and name in ("topic", "permission")
 
 
@@ -89,7 +89,7 @@ class Subject(NamedTuple):
     rules: list[dict[str, Any]]
 
     def outcomes(self, outcome: str, reason: str = "") -> list[Outcome]:
-        """Give the same outcome for each row."""
+        """Return the same outcome for each row."""
         return [Outcome(line, _named(self.name), outcome, reason, file) for line, file in self.places]
 
 
@@ -145,7 +145,7 @@ class Rows:
         return sorted(rejected)
 
     def count(self) -> int:
-        """Tell how many subjects there are."""
+        """Return how many subjects there are."""
         return int(
             self._database.execute("SELECT count(*) FROM (SELECT DISTINCT kind, name FROM rows)").fetchone()[
                 0
@@ -153,7 +153,7 @@ class Rows:
         )
 
     def subjects(self) -> Iterator[tuple[Subject, bool]]:
-        """Give each subject, and whether it must be left alone because of another row."""
+        """Return each subject, and whether it must be left alone because of another row."""
         with closing(self._database.execute(_LOOK)) as found:
             for name, group in groupby(found, itemgetter(0, 1)):
                 rows = list(group)

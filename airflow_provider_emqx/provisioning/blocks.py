@@ -178,7 +178,7 @@ class Format:
             ) from None
 
     def column(self, name: str) -> str:
-        """Tell what a field is called in the source."""
+        """Return what a field is called in the source."""
         return str(self.columns.get(name, name))
 
     def value(self, row: Mapping[Any, Any], column: str) -> Any:
@@ -191,7 +191,7 @@ class Format:
         return found
 
     def unknown(self, names: Iterable[Any]) -> str | None:
-        """Tell which name of a source means nothing, if that matters; misspelt it would go unseen."""
+        """Return which name of a source means nothing, if that matters; misspelt it would go unseen."""
         columns = {self.column(name) for name in self.fields}
         known = {*columns, *(column.partition(".")[0] for column in columns)} if self.strict else set(names)
         other = next((name for name in names if name not in known), None)
@@ -202,7 +202,7 @@ class Format:
         )
 
     def needs(self, name: str, header: Sequence[str]) -> bool:
-        """Tell whether a source with this header cannot do without a field."""
+        """Return whether a source with this header cannot do without a field."""
         if name == "password":
             return not self.ids_only and self.column("password_hash") not in header
         return name == "user_id"

@@ -70,7 +70,7 @@ class Checker:
         self.unreadable = 0
 
     def names(self, user_id: str) -> bool:
-        """Tell whether a row so far named a user, or may have meant to."""
+        """Return whether a row so far named a user, or may have meant to."""
         return user_id in self._seen or user_id in self._rejected
 
     def check(self, block: Block) -> Chunk:

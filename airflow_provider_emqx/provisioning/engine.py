@@ -196,7 +196,7 @@ class Run:
     # ------------------------------------------------------------------ pruning
 
     def withheld(self) -> str:
-        """Tell why a synchronisation may not delete anybody, empty if it may. Asked when all rows are done."""
+        """Return why a synchronisation may not delete anybody, empty if it may. Asked when all rows are done."""
         if not self.read:
             return "the source has no rows"
         if self._checker and self._checker.unreadable:

@@ -145,7 +145,7 @@ class _Lines:
 
     def take(self, count: int) -> list[str]:
         """
-        Give up to ``count`` lines, fewer of long ones, none at the end. A line that is cut comes last.
+        Return up to ``count`` lines, fewer of long ones, none at the end. A line that is cut comes last.
 
         When reading fails, what was read until then comes first.
         """
@@ -180,7 +180,7 @@ class _Lines:
         self, read: _Reader, delimiter: str, width: int | None = None
     ) -> Iterator[tuple[int, list[str] | Bad]]:
         """
-        Give each row's line number and values; of a broken row only the first line is lost.
+        Return each row's line number and values; of a broken row only the first line is lost.
 
         :param read: makes a reader of lines.
         :param delimiter: between fields.
@@ -559,7 +559,7 @@ class JsonText:
             self._more()
 
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
-        """Tell whether the item may only be read in part, as opposed to being wrong."""
+        """Return whether the item may only be read in part, as opposed to being wrong."""
         if len(self._buffer) - self._at > LONGEST:
             return False
         return error.msg.startswith("Unterminated string") or error.pos > len(self._buffer) - 16
@@ -692,7 +692,7 @@ def _column(items: list[Any], column: str, how: Format) -> list[Any]:
 
 
 def _lacking(items: list[Any], columns: tuple[list[Any], ...], how: Format) -> dict[int, str]:
-    """Tell which rows have nothing in a column that they need and that was mapped."""
+    """Return which rows have nothing in a column that they need and that was mapped."""
     wrong: dict[int, str] = {}
     for name, column in how.columns.items():
         for at, value in enumerate(columns[how.fields.index(name)]):
@@ -712,7 +712,7 @@ def _wrong(item: object, how: Format) -> str | None:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """Give all texts and numbers inside a JSON value."""
+    """Return all texts and numbers inside a JSON value."""
     found, waiting = [], [value]
     while waiting:
         one = waiting.pop()
@@ -726,7 +726,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _pieces(line: str) -> tuple[str, ...]:
-    """Give all texts that may have been meant in a line that is no JSON."""
+    """Return all texts that may have been meant in a line that is no JSON."""
     found = {*line.split('"'), *re.split(r'[\s"{}\[\],:]+', line)}
     for quoted in re.findall(r'"[^"\\]*(?:\\.[^"\\]*)*"', line):
         with suppress(ValueError):

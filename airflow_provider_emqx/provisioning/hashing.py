@@ -162,14 +162,14 @@ class Hasher:
                 ) from None
 
     def wrong(self, password: str) -> str | None:
-        """Tell why a password cannot be hashed."""
+        """Return why a password cannot be hashed."""
         if self.algorithm.name == "bcrypt" and (len(password.encode()) > _BCRYPT_BYTES or "\0" in password):
             return f"password has more than {_BCRYPT_BYTES} bytes or a NUL, which bcrypt cuts off"
         return None
 
     def hashed(self, user: dict[str, Any]) -> dict[str, Any]:
         """
-        Give a user with a hash in place of the password.
+        Return a user with a hash in place of the password.
 
         :param user: with ``user_id``, ``password`` and ``is_superuser``.
         """
@@ -193,7 +193,7 @@ class Hasher:
 
 def pepper_of(conn_id: str | None) -> str:
     """
-    Give the pepper, which is the password of an Airflow connection.
+    Return the pepper, which is the password of an Airflow connection.
 
     :param conn_id: of the connection; without one there is no pepper.
     :raises EmqxConfigError: if the connection has no password.

@@ -138,12 +138,12 @@ class Plan(Terms):
         return scope
 
     def in_scope(self) -> re.Pattern[str]:
-        """Give the pattern whose ``match`` tells whether the source speaks for a user."""
+        """Return the pattern whose ``match`` tells whether the source speaks for a user."""
         return re.compile("|".join(_glob(one) or re.escape(one) for one in self._scope()))
 
     def part_of_all(self) -> str | None:
         """
-        Return text that every id in scope has, the longest that is known; ``None`` where there is none.
+        Return text that every id in scope has, the longest that is known; ``None`` if it does not exist.
 
         Of letters and what no broker could take for a pattern.
         """
@@ -156,7 +156,7 @@ class Plan(Terms):
         return max(parts, key=len, default=None)
 
     def protected(self) -> re.Pattern[str]:
-        """Give the pattern whose ``match`` tells whether a user is never deleted."""
+        """Return the pattern whose ``match`` tells whether a user is never deleted."""
         never = r"(?!)"
         ids = (_glob(one) or re.escape(one) + r"\Z" for one in texts("protect", self.protect))
         return re.compile("|".join(ids) or never)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY = "emqx_provisioning"
-#: seconds between two looks into the store
+#: seconds between two checks into the store
 EVERY = 5.0
 #: outcomes other than "done" that are kept; with more of them the next attempt begins again
 OTHERS = 1_000
@@ -132,7 +132,7 @@ def fingerprint(hook: Session, files: Sequence[Location], how: Format, plan: Pla
 
 
 def _usable(found: Any, fingerprint: str) -> dict[str, Any]:
-    """Give what the store holds if it belongs to this work, and is whole; otherwise the work begins anew."""
+    """Return what the store holds if it belongs to this work, and is whole; otherwise the work begins anew."""
     if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
         return {}
     known = all(_is_count(found.get(name)) for name in ("users", "done"))

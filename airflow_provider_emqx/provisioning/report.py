@@ -198,7 +198,7 @@ class Tally:
         return self.total / max(self.seconds - self.listing - self.pruning, 0.001)
 
     def broker_words(self) -> str:
-        """Tell what the broker counted, if it did."""
+        """Return what the broker counted, if it did."""
         broker = self.broker
         if None in (broker.created, broker.updated) or not self.counts[WRITTEN]:
             return ""
@@ -207,7 +207,7 @@ class Tally:
 
     def summary(self, read: int) -> dict[str, Any]:
         """
-        Give the sums for XCom.
+        Return the sums for XCom.
 
         :param read: rows that the source gave.
         """
@@ -295,7 +295,7 @@ class Report:
 
 def row(outcome: Outcome) -> dict[str, Any]:
     """
-    Give an outcome under the names that reports and results have.
+    Return an outcome under the names that reports and results have.
 
     :param outcome: of a row.
     """
@@ -310,7 +310,7 @@ def row(outcome: Outcome) -> dict[str, Any]:
 
 def rejected_rows(tally: Tally, terms: Terms) -> list[dict[str, Any]]:
     """
-    Give the first rejected rows for a result; none where a report has them.
+    Return the first rejected rows for a result; none where a report has them.
 
     :param tally: of the run.
     :param terms: its ``report`` counts.
@@ -399,7 +399,7 @@ def judge(tally: Tally, read: int, terms: Terms) -> str | None:
 
 def failed(why: str, tally: Tally, terms: Terms) -> EmqxConfigError:
     """
-    Give the error of a run that its rejected rows made a failure.
+    Return the error of a run that its rejected rows made a failure.
 
     :param why: as :func:`judge` says it.
     :param tally: of the run.

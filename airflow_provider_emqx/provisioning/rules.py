@@ -104,7 +104,7 @@ def write(
 
 def put_back(hook: Session, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:
     """
-    Give users who could not be written the rules that they had before.
+    Return users who could not be written the rules that they had before.
 
     :param hook: of the broker.
     :param kind: as of :func:`write`.

@@ -74,7 +74,7 @@ class Source(NamedTuple):
     chosen: bool = False
 
     def withheld(self) -> str:
-        """Tell why nobody may be deleted for having no row here, empty if there is no reason."""
+        """Return why nobody may be deleted for having no row here, empty if there is no reason."""
         if self.chosen or not self.unread:
             return ""
         return (
@@ -232,7 +232,7 @@ def find(source: Location, how: Format) -> Found:
 
 def takes(directory: Location, pattern: str, how: Format, target: Location) -> bool:
     """
-    Tell whether a file would be among those that a directory or a pattern stands for.
+    Return whether a file would be among those that a directory or a pattern stands for.
 
     :param directory: its path or URL.
     :param pattern: shell pattern of the files below it, empty for all that stand right in it.
@@ -346,7 +346,7 @@ def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:
 
 
 def _same(location: Location) -> str:
-    """Give what tells a file from another: of a URL without the connection, of a local file the real path."""
+    """Return what tells a file from another: of a URL without the connection, of a local file the real path."""
     scheme, url, rest = str(location).partition("://")
     if not url or scheme in ("file", "local"):
         return os.path.realpath(rest if url else str(location))
@@ -365,7 +365,7 @@ def _matches(names: list[str], patterns: list[str]) -> bool:
 
 
 def _is_hidden(file: str) -> bool:
-    """Tell whether a name is that of a hidden file, or of one that Hadoop and Spark put beside theirs."""
+    """Return whether a name is that of a hidden file, or of one that Hadoop and Spark put beside theirs."""
     return os.path.basename(file.rstrip("/"))[:1] in (".", "_")
 
 

@@ -62,7 +62,7 @@ class State:
         return self._count
 
     def knows(self, user: User) -> bool:
-        """Tell whether just this was written for the user before."""
+        """Return whether just this was written for the user before."""
         digest, row = self._digests(user)
         return self._rows[self._slot(digest)] == row
 

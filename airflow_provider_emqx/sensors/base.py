@@ -1,4 +1,4 @@
-"""One way to wait, whatever is waited for: poke, reschedule or deferred."""
+"""Base classes of the sensors: waiting in poke mode, in reschedule mode or deferred."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
     """
-    Base of the sensors of this provider: waits until a condition is met; its details are the task's result.
+    Base class of the sensors: wait until a condition is met, and return its details.
 
-    All modes end alike: the same result, the same error, the same skip.
+    All modes end in the same way, with the same result, error or skip.
 
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
@@ -67,14 +67,14 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
     def condition(self) -> Condition:
         """
-        Make the condition of the rendered arguments.
+        Return the condition for the rendered arguments.
 
-        :raises EmqxConfigError: for what cannot be right.
+        :raises EmqxConfigError: for invalid arguments.
         """
         raise NotImplementedError
 
     def check_literals(self) -> None:
-        """Refuse arguments that cannot be right when the DAG is parsed, unless some are known only at run time."""
+        """Refuse invalid arguments when the DAG is parsed, unless some are known only at run time."""
         if all(is_literal(getattr(self, name)) for name in self.template_fields):
             self.condition()
 
@@ -123,7 +123,7 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """
-        Go on after the triggerer has waited.
+        Resume after the deferral.
 
         :param context: of the task.
         :param event: what :class:`~airflow_provider_emqx.triggers.emqx.EmqxConditionTrigger` has sent.
@@ -141,11 +141,13 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
                 from airflow_provider_emqx.triggers.emqx import error_of
 
                 raise error_of(event)
-            raise EmqxError(f"the triggerer sent an event that says nothing: {status!r}")
+            raise EmqxError(
+                f"the triggerer sent an unknown event: {status!r}; expected met, timeout or error"
+            )
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
-        Look once.
+        Check once.
 
         :param context: of the task.
         """
@@ -176,17 +178,17 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
     def _failed(self, error: EmqxError) -> None:
         """Raise the error unless the wait goes on."""
         self._failures += 1
-        # elsewhere the next look is another process's, which starts counting anew
+        # elsewhere the next check is in another process, which starts counting from 0
         counted = not (self.deferrable or self.reschedule)
         if not outlives(error, self._failures if counted else 0, self._most_failures):
             raise error
         self._last = str(error)
         if counted and not self.silent_fail:
             self.log.warning(
-                "Look failed, %d in a row of %s that may. %s", self._failures, self.max_failures, error
+                "Check failed, %d in a row; tolerating %s. %s", self._failures, self.max_failures, error
             )
         else:
-            self.log.warning("This look failed, the next one may not. %s", error)
+            self.log.warning("Check failed, will retry. %s", error)
 
     @property
     def _most_failures(self) -> int | None:
@@ -194,20 +196,20 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
     @contextmanager
     def _one_ending(self) -> Iterator[None]:
-        """Airflow applies soft_fail and never_fail to fewer errors in poke mode than after a deferral, or says less."""
+        """Apply soft_fail and never_fail to every error; Airflow itself does so only after a deferral."""
         try:
             yield
         except (EmqxError, AirflowSensorTimeout, AirflowSkipException) as ending:
             error: BaseException = ending
             if isinstance(ending, AirflowSkipException) and ending.__cause__:
-                # Airflow's own skip, which leaves the words of the error out
+                # Airflow's own skip, which omits the text of the error
                 error = ending.__cause__
             text = str(error)
             if self._last and isinstance(error, (AirflowSensorTimeout, AirflowSkipException)):
-                text += f" At the last look: {self._last}"
+                text += f" Last check: {self._last}"
             if self.soft_fail or self.never_fail:
                 flag = "soft_fail" if self.soft_fail else "never_fail"
-                raise AirflowSkipException(f"Skipped, as {flag} asks: {text}") from error
+                raise AirflowSkipException(f"Skipped because of {flag}: {text}") from error
             if isinstance(error, AirflowSensorTimeout):
                 raise AirflowSensorTimeout(text) from None
             raise
@@ -226,18 +228,18 @@ def _has_changed(hook: EmqxHook, anew: EmqxHook) -> bool:
     try:
         return anew.settings != hook.settings
     except Exception:
-        # what the look has failed with says more than that this look-up failed
+        # the error of the check says more than the error of this lookup
         return False
 
 
 class BaseThresholdSensor(BaseEmqxSensor):
     """
-    Base of the sensors that wait for a figure to pass a threshold.
+    Base class of the sensors that wait for a metric to pass a threshold.
 
-    :param metric: name of the figure (templated).
+    :param metric: name of the metric (templated).
     :param threshold: number to compare with (templated).
     :param comparison: ``">="`` or ``"<="`` (templated).
-    :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
+    :param baseline: an earlier value; the difference to it is compared instead of the value (templated).
     """
 
     template_fields: Sequence[str] = (

@@ -59,8 +59,8 @@ class EmqxClientOnlineSensor(_ClientSensor):
     :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``
         (templated).
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
@@ -93,8 +93,8 @@ class EmqxClientOfflineSensor(_ClientSensor):
     :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``
         (templated).
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 

@@ -16,14 +16,14 @@ class EmqxClusterHealthSensor(BaseEmqxSensor):
 
     ``GET /nodes``; v5 ``GET /alarms``, v4 ``GET /alarms/activated``.
 
-    The task's result: ``{"running", "not_running"}``, names of nodes, and ``"alarms"`` (empty) if these are looked at.
+    The task's result: ``{"running", "not_running"}``, names of nodes, and ``"alarms"`` (empty) if alarms are checked.
 
     :param nodes: ``"all"``, or how many must run (templated).
     :param no_alarms: names of alarms that must not be active, ``"*"`` for any alarm (templated). Default: alarms are
-        not looked at.
+        not checked.
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
@@ -55,11 +55,11 @@ class EmqxMetricSensor(BaseThresholdSensor):
     :param metric: name of the statistic or counter (templated).
     :param threshold: number to compare with (templated).
     :param comparison: ``">="`` or ``"<="`` (templated).
-    :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
+    :param baseline: an earlier value; the difference to it is compared instead of the value (templated).
     :param node: of this node only, as ``"emqx@10.0.0.1"`` (templated). Default: the whole cluster.
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
@@ -90,8 +90,8 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
     :param source_id: a source, as ``"mqtt:upstream"`` (templated).
     :param connector_id: a connector, as ``"http:my_server"``; on EMQX 4 a resource, as ``"resource:1234"`` (templated).
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
@@ -135,8 +135,8 @@ class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
 
     :param node: name of the node, as ``"emqx@10.0.0.1"`` (templated).
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 

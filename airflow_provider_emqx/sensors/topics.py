@@ -25,8 +25,8 @@ class EmqxSubscriptionSensor(BaseEmqxSensor):
     :param min_subscribers: how many clients must be subscribed (templated).
     :param wildcards: for a topic, count also clients whose filter has wildcards or is shared.
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
@@ -60,10 +60,10 @@ class EmqxTopicMetricSensor(BaseThresholdSensor):
     :param metric: as ``"messages.in.count"``, ``"messages.dropped.count"``, ``"messages.out.rate"`` (templated).
     :param threshold: number to compare with (templated).
     :param comparison: ``">="`` or ``"<="`` (templated).
-    :param baseline: an earlier value; the difference to it is compared in place of the value (templated).
+    :param baseline: an earlier value; the difference to it is compared instead of the value (templated).
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
@@ -96,8 +96,8 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
     :param json_field: a field of a JSON payload, as ``"state.battery"``, or ``"readings.0"`` in a list (templated).
     :param json_value: value that this field must have; numbers and booleans may be given as text (templated).
     :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy, before the wait fails.
-        In reschedule mode nothing is remembered between looks: there they count as "not met" until the timeout.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
+        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 

@@ -131,7 +131,7 @@ def _users(state: State) -> Iterator[Term]:
 
 
 def _scram_users(state: State) -> Iterator[Term]:
-    """Give the keys of SCRAM users as RFC 5802 makes them; an import leaves them out, since the double keeps none."""
+    """Return the keys of SCRAM users as RFC 5802 makes them; an import leaves them out, since the double keeps none."""
     for name, found in state.authenticators.items():
         if found.config.get("mechanism") != "scram":
             continue

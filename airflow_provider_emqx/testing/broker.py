@@ -470,7 +470,7 @@ class FakeEmqx:
 
         :param clientid: A device that is connected or has a session.
         :param topic: Topic filter, as it was subscribed.
-        :return: ``False`` when there was no such subscription.
+        :return: ``False`` if the subscription did not exist.
         """
         with self.state.lock:
             return self.state.mqtt.unsubscribe(self._device(clientid), topic)
@@ -585,7 +585,7 @@ class FakeEmqx:
             self.state.namespaces.add(name)
 
     def verify(self, user_id: str, password: str) -> bool:
-        """Tell whether a device with these credentials would get in.
+        """Return whether a device with these credentials would get in.
 
         :param user_id: Username or client id.
         :param password: Password.

@@ -51,7 +51,7 @@ class Order:
         self.after = after
 
     def matches(self, method: str, raw_path: str) -> bool:
-        """Tell whether a request is meant."""
+        """Return whether a request is meant."""
         if self.match is None:
             return True
         if isinstance(self.match, str):

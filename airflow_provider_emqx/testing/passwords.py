@@ -43,7 +43,7 @@ class User:
         return f"User(is_superuser={self.is_superuser})"
 
     def same_record(self, other: User) -> bool:
-        """Tell whether a hash import would leave the stored bytes as they are."""
+        """Return whether a hash import would leave the stored bytes as they are."""
         return (
             self.password_hash is not None
             and self.password_hash == other.password_hash

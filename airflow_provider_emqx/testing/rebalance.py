@@ -52,7 +52,7 @@ class Limits(NamedTuple):
     relative: float
 
     def within(self, donors: float, recipients: float) -> bool:
-        """Tell whether averages are close enough: by either measure."""
+        """Return whether averages are close enough: by either measure."""
         return donors <= recipients + self.absolute or donors <= recipients * self.relative
 
 
@@ -79,7 +79,7 @@ def count(state: State, node: str, connected: bool | None = None) -> int:
 
 
 def available(state: State, info: NodeInfo) -> bool:
-    """Tell whether a node is neither being emptied nor relieved."""
+    """Return whether a node is neither being emptied nor relieved."""
     return info.evacuation is None and all(info.name not in one.donors for one in state.rebalances.values())
 
 

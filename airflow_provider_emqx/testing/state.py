@@ -239,7 +239,7 @@ class State:
         return max(0.0, self._due[0][0] - self.now()) if self._due else None
 
     def tick(self) -> None:
-        """Do what has become due. Called before every request and every look of a test."""
+        """Do what has become due. Called before every request and every check of a test."""
         while self._due and self._due[0][0] <= self.now():
             heapq.heappop(self._due)[2]()
 
@@ -254,7 +254,7 @@ class State:
     # versions
 
     def at_least(self, *version: int) -> bool:
-        """Tell whether the broker is of this version or a later one."""
+        """Return whether the broker is of this version or a later one."""
         return self.version >= version
 
     # nodes
@@ -336,7 +336,7 @@ class State:
         return authenticator.users if authenticator else Table()
 
     def verify(self, user_id: str, password: str) -> bool:
-        """Tell whether a device with these credentials would get in."""
+        """Return whether a device with these credentials would get in."""
         user = self.users.get(user_id)
         return user is not None and user.accepts(password, self.algorithm)
 
@@ -355,7 +355,7 @@ class State:
             self.kick(ban.who)
 
     def banned(self, clientid: str, username: str | None, ip_address: str) -> bool:
-        """Tell whether a ban keeps a device out."""
+        """Return whether a ban keeps a device out."""
         import ipaddress
 
         for ban in self.bans_in_force():

@@ -59,7 +59,7 @@ def read_sql(conn_id: str, sql: str, parameters: Any, how: Format, size: int) ->
 
 
 def _unquoted(text: str) -> str:
-    """Give the first line of a driver's error, without what is quoted: it may be a password that cannot be decoded."""
+    """Return the first line of a driver's error, without quoted parts, which may be a password."""
     lines = text.strip().splitlines()
     return re.sub(r"""['"`].*['"`]""", "…", " ".join(lines[:1]))[:300]
 

@@ -71,7 +71,7 @@ class EmqxCommandTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and send the one event."""
+        """Wait, and send one event."""
         soonest = max(self.not_before, time.time() + _SOONEST)
         try:
             order = Order(**self.order)

@@ -1,4 +1,4 @@
-"""Wait in the triggerer: for a condition to be met, or for ever for events."""
+"""Triggers: wait for a condition, or watch for events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from airflow_provider_emqx.triggers.watches import SHORTEST_INTERVAL, Watch
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.aio import AsyncClient
 
-#: what can be watched for, and the arguments that belong to it
+#: events to watch for, and their arguments
 _EVENTS = {
     "client_online": ("clientid", "username"),
     "client_offline": ("clientid", "username"),
@@ -41,7 +41,7 @@ _LONGEST_PAUSE = 600.0
 _LONGEST_MEMORY = 60_000
 #: seconds after which Airflow has stored an event that was sent: the triggerer hands them over once a second
 _HANDED_OVER = 5.0
-#: seconds before a trigger that has to read a file of ids does so
+#: seconds before a trigger reads its file of ids
 _BEFORE_READING = 5.0
 
 
@@ -49,8 +49,8 @@ class EmqxConditionTrigger(BaseTrigger):
     """
     Wait until a condition is met, then send one event and end.
 
-    It only reads. All waits of one triggerer on one connection share their requests. Nothing is asked before half the
-    poll interval has passed: an event that is sent at once can overtake the task's own deferral in Airflow.
+    It only reads. All waits of one triggerer on one connection share their requests. The first check is not before half
+    the poll interval has passed, because an event sent at once could overtake the task's own deferral in Airflow.
 
     The event is ``{"status": "met", "text", "details"}``, ``{"status": "timeout", "text"}`` or
     ``{"status": "error", "error", "args", "text"}``.
@@ -58,11 +58,12 @@ class EmqxConditionTrigger(BaseTrigger):
     :param kind: kind of the condition, a name of :data:`airflow_provider_emqx.conditions.kinds.KINDS`.
     :param parameters: arguments of that kind, plain JSON.
     :param emqx_conn_id: the Airflow connection.
-    :param poll_interval: seconds between two looks; 0.1 at least.
-    :param backoff: whether the interval doubles from look to look.
-    :param max_interval: longest interval that it grows to, in seconds. Default: no limit.
-    :param max_failures: looks that may fail in a row because the broker is down, slow or busy; ``None``: any number.
-    :param deadline: seconds since 1970 at which the wait is given up. As a point in time it holds across restarts of
+    :param poll_interval: seconds between two checks, at least 0.1.
+    :param backoff: whether the interval doubles from check to check.
+    :param max_interval: longest interval in seconds. Default: no limit.
+    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy; ``None``: any
+        number.
+    :param deadline: seconds since 1970 at which the wait times out. As a point in time it holds across restarts of
         the triggerer. Default: never.
     :param missing_path: file for the missing ids if there are more than 1,000.
     """
@@ -92,7 +93,7 @@ class EmqxConditionTrigger(BaseTrigger):
         self.missing_path = missing_path
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give what the trigger is made of again after a restart: plain JSON, no credential."""
+        """Return the arguments from which a restart recreates the trigger: plain JSON without credentials."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "kind": self.kind,
             "parameters": self.parameters,
@@ -106,7 +107,7 @@ class EmqxConditionTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and send the one event."""
+        """Wait, and send one event."""
         try:
             event = await self._wait()
         except EmqxError as error:
@@ -139,10 +140,10 @@ class EmqxConditionTrigger(BaseTrigger):
 
     async def _read(self, condition: Condition) -> Condition | str:
         """
-        Read the file of ids in a thread; a storage that fails is tried again like a broker that fails.
+        Read the file of ids in a thread; retry if the storage fails, as for a failing broker.
 
         :param condition: that names a file.
-        :return: the condition with its ids; or, past the deadline, what the last try came to.
+        :return: the condition with its ids; or, past the deadline, the result of the last attempt.
         """
         failures, text = 0, ""
         pause = min(max(self.poll_interval, SHORTEST_INTERVAL), _BEFORE_READING)
@@ -156,7 +157,7 @@ class EmqxConditionTrigger(BaseTrigger):
                 failures += 1
                 if not outlives(error, failures, self.max_failures):
                     raise
-                text = f"Look failed, {failures} in a row. {error}"
+                text = f"Check failed, {failures} in a row. {error}"
                 self.log.warning("%s", text)
                 pause = min(2 * pause, 60.0)
         return text
@@ -164,30 +165,30 @@ class EmqxConditionTrigger(BaseTrigger):
 
 class EmqxEventTrigger(BaseEventTrigger):
     """
-    Watch a broker for an ``AssetWatcher``: an asset event for each change, not for each look that finds a state.
+    Watch a broker for an ``AssetWatcher``: an asset event for each change, not for each check that finds a state.
 
-    It looks for ever, at a fixed interval; after an error ever less often, up to every ten minutes. Changes that one
-    look finds come together, up to 1,000 in one event. The very first look only remembers what is there.
+    It checks forever at a fixed interval; after errors less often, down to every ten minutes. The changes found in one
+    check come together, up to 1,000 in one event. The very first check only records the current state.
 
-    On Airflow 3.3 and later, with one asset per trigger, what was seen is kept in the asset's state store: after a
-    restart of the triggerer the next look tells what has changed meanwhile, as far as the broker still shows it, and
-    what was told just before the restart may be told again. Elsewhere a restart begins anew. A client that comes and
-    goes between two looks is not seen.
+    On Airflow 3.3 and newer, with one asset per trigger, the state is kept in the asset's state store: after a
+    restart of the triggerer the next check reports the changes in the meantime, as far as the broker still shows them,
+    and events sent just before the restart may be sent again. Elsewhere a restart starts over. A client that connects
+    and disconnects between two checks is not seen.
 
     Payloads of the events: ``{"event": "client_online", "count", "clientids"}``, the same with ``"client_offline"``,
     ``{"event": "alarm_activated", "count", "alarms"}``, ``{"event": "condition_met", "kind", "text", "details"}``.
 
-    :param event: ``"client_online"``: a client has connected (also anew, after a break between two looks);
-        ``"client_offline"``: a client that was online is not any more; ``"alarm_activated"``; ``"condition_met"``: a
-        condition that did not hold at the last look holds now.
+    :param event: ``"client_online"``: a client has connected or reconnected since the last check;
+        ``"client_offline"``: a client that was online is offline; ``"alarm_activated"``; ``"condition_met"``: a
+        condition that was not met in the last check is met now.
     :param emqx_conn_id: the Airflow connection.
-    :param poll_interval: seconds between two looks; 0.1 at least.
+    :param poll_interval: seconds between two checks, at least 0.1.
     :param clientid: for clients: shell pattern (``*``, ``?``, ``[abc]``) of the client ids, case-sensitive.
     :param username: for clients: shell pattern of the usernames. Default: any.
     :param alarms: for alarms: their names. Default: any.
     :param kind: for conditions: a name of :data:`airflow_provider_emqx.conditions.kinds.KINDS`.
     :param parameters: for conditions: arguments of that kind, plain JSON.
-    :raises EmqxConfigError: for what cannot be right, when the DAG is parsed.
+    :raises EmqxConfigError: for invalid arguments, when the DAG is parsed.
     """
 
     def __init__(
@@ -230,7 +231,7 @@ class EmqxEventTrigger(BaseEventTrigger):
             self.parameters = condition.for_trigger()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give what the trigger is made of again: plain JSON, no credential."""
+        """Return what the trigger is made of again: plain JSON, no credential."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "event": self.event,
             "emqx_conn_id": self.emqx_conn_id,
@@ -239,7 +240,7 @@ class EmqxEventTrigger(BaseEventTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look for ever, and send what has changed."""
+        """Check forever, and send the changes."""
         memory: events.Memory | None = None
         recalled, failures = False, 0
         interval = max(self.poll_interval, SHORTEST_INTERVAL)
@@ -288,7 +289,7 @@ class EmqxEventTrigger(BaseEventTrigger):
     def _tell(self, error: Exception, failures: int, pause: float) -> None:
         known = isinstance(error, EmqxError)
         self.log.warning(
-            "Watching for %s on connection %s: look failed, %d in a row, next in %.0f s. %s",
+            "Watching for %s on connection %s: check failed, %d in a row, next in %.0f s. %s",
             self.event,
             self.emqx_conn_id,
             failures,
@@ -336,10 +337,10 @@ class EmqxEventTrigger(BaseEventTrigger):
 
 def pause_after(failures: int, interval: float) -> float:
     """
-    Give the seconds until a watcher looks again: ever longer, up to ten minutes.
+    Return the seconds until a watcher's next check: increasing, up to ten minutes.
 
-    :param failures: looks that have failed in a row.
-    :param interval: seconds between looks that succeed.
+    :param failures: consecutive failed checks.
+    :param interval: seconds between successful checks.
     """
     # no more than ten times twice as long: a float has no room for a week of failures
     return min(max(interval, 1.0) * 2.0 ** min(failures, 10), max(interval, _LONGEST_PAUSE))

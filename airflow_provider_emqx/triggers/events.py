@@ -1,5 +1,5 @@
 """
-What has changed since the last look: the edges that events are made of.
+What has changed since the last check: the edges that events are made of.
 
 Each kind of event is one operation: it takes what was remembered (JSON-able; ``None`` at the very first look, which
 only remembers) and gives a function that compares, to be called in a thread, since clients may be a hundred thousand.
@@ -36,10 +36,10 @@ _FEW = 100
 
 class Found(NamedTuple):
     """
-    What one look has found.
+    What one check has found.
 
     :param events: payloads, each small.
-    :param memory: to be given to the next look.
+    :param memory: to be given to the next check.
     """
 
     events: list[Memory]
@@ -62,13 +62,13 @@ class ClientPattern(NamedTuple):
     username: str | None
 
     def matches(self, row: ClientRow) -> bool:
-        """Tell whether a client is meant."""
+        """Return whether a client is meant."""
         if not fnmatchcase(row["clientid"], self.clientid):
             return False
         return self.username is None or fnmatchcase(row.get("username") or "", self.username)
 
     def filters(self) -> dict[str, Any]:
-        """Give the filters that let the broker send fewer rows; each row is checked all the same."""
+        """Return the filters that let the broker send fewer rows; each row is checked all the same."""
         filters: dict[str, Any] = {"conn_state": "connected"}
         for name, pattern in (("clientid", self.clientid), ("username", self.username or "*")):
             # a "]" that comes first belongs to the set
@@ -79,7 +79,7 @@ class ClientPattern(NamedTuple):
 
 def online(pattern: ClientPattern) -> Look:
     """
-    Find clients that have connected since the last look: ``GET /clients`` by ``gte_connected_at``.
+    Find clients that have connected since the last check: ``GET /clients`` by ``gte_connected_at``.
 
     :param pattern: which clients.
     """
@@ -91,7 +91,7 @@ def online(pattern: ClientPattern) -> Look:
         rows: list[ClientRow] = []
         pages = yield from _connected(api, pattern, filters, ("connected_at",), rows.append)
         if pages > 1 and memory is not None:
-            # clients that come and go shift the pages, and the next look goes on from the newest of this one
+            # clients that come and go shift the pages, and the next check goes on from the newest of this one
             yield from _connected(api, pattern, filters, ("connected_at",), rows.append)
         return partial(_came, rows, memory, now)
 
@@ -116,7 +116,7 @@ def _came(rows: Iterable[ClientRow], memory: Memory | None, now: float) -> Found
 
 def offline(pattern: ClientPattern) -> Look:
     """
-    Find clients that were online at the last look and are not now: ``GET /clients``.
+    Find clients that were online in the last check and are not now: ``GET /clients``.
 
     :param pattern: which clients.
     """
@@ -172,7 +172,7 @@ def _connected(
 
 def alarm(names: Sequence[str] | None) -> Look:
     """
-    Find alarms that have become active since the last look: v5 ``GET /alarms``, v4 ``GET /alarms/activated``.
+    Find alarms that have become active since the last check: v5 ``GET /alarms``, v4 ``GET /alarms/activated``.
 
     :param names: of the alarms; ``None`` for any.
     """
@@ -199,7 +199,7 @@ def alarm(names: Sequence[str] | None) -> Look:
 
 def met(condition: Condition) -> Look:
     """
-    Find that a condition has become true: it was not at the last look, and is now.
+    Find that a condition has become true: it was not in the last check, and is now.
 
     :param condition: with its ids loaded.
     """

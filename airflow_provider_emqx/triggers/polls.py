@@ -1,8 +1,8 @@
 """
-Waits on one broker share their questions.
+Let waits on one broker share their requests.
 
-In a triggerer process thousands of waits may go on at once. All that use one Airflow connection share one look-up of
-it, one session, and one question per client and round, whoever waits for that client.
+In a triggerer process thousands of waits may go on at once. All that use one Airflow connection share one check-up of
+it, one session, and one request per client and round.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 #: seconds that a wait is drawn forward at most, to be asked for together with others
 _MOMENT = 0.5
-#: seconds before the deadline at which a wait looks once more
+#: seconds before the deadline of the last check of a wait
 _LAST_LOOK = 2.0
 #: seconds that a round waits at most for its first answer before it asks the rest: a wrong key is tried once
 _HEAD_START = 1.0
@@ -106,7 +106,7 @@ class Poll:
             await asyncio.wait({self._task})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Tell whoever still waits that nobody looks any more; it should never come to this."""
+        """End the remaining waits with an error, because the rounds have ended; this should never happen."""
         error = None if task.cancelled() else task.exception()
         for watch in self._watches:
             watch.end(RuntimeError(f"the rounds of waits ended: {error!r}"))
@@ -322,7 +322,7 @@ _polls: dict[tuple[asyncio.AbstractEventLoop, str], Poll] = {}
 @asynccontextmanager
 async def shared(emqx_conn_id: str) -> AsyncIterator[Poll]:
     """
-    Give the poll of a connection in this event loop; it ends when nobody uses it any more.
+    Return the poll of a connection in this event loop; it ends when nobody uses it any more.
 
     :param emqx_conn_id: the Airflow connection.
     """
@@ -348,7 +348,7 @@ def _most_in_flight() -> int:
 
 
 async def _outcome(watch: Watch, states: States, now: float) -> Outcome:
-    """Judge, unless this look sees the same as the last one, as nearly all do."""
+    """Judge, unless this check sees the same as the last one, as nearly all do."""
     condition = _on_clients(watch)
     glance = condition.glance(states)
     if glance is not None and glance == watch.glance and watch.outcome is not None:

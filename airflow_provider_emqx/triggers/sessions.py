@@ -39,7 +39,7 @@ class Session:
 
     async def client(self) -> AsyncClient:
         """
-        Give the client, as the connection was when it was opened.
+        Return the client, as the connection was when it was opened.
 
         :raises EmqxError: as :func:`connected` and the broker say.
         """
@@ -48,17 +48,17 @@ class Session:
         return self._client
 
     def is_on(self, client: AsyncClient) -> bool:
-        """Tell whether this is still the client to ask over."""
+        """Return whether this is still the client to ask over."""
         return self._client is client
 
     async def reconsider(self, client: AsyncClient, asked: float, error: EmqxError) -> EmqxError:
         """
-        After a failure look whether the connection was changed meanwhile: then no error is final yet.
+        Check after a failure whether the connection has changed in the meantime: if so, the error is not final.
 
         :param client: that failed.
         :param asked: when, as :func:`clock` tells it.
         :param error: of the failure.
-        :return: the error, or another one that is worth another look.
+        :return: the error, or a transient one if it is worth another check.
         """
         async with self._reconsidering:
             # once, however many questions fail together

@@ -29,10 +29,10 @@ class Watch:
     One wait.
 
     :param condition: with its ids loaded.
-    :param interval: seconds between two looks.
-    :param backoff: whether the interval doubles from look to look.
+    :param interval: seconds between two checks.
+    :param backoff: whether the interval doubles from check to check.
     :param max_interval: longest interval that it grows to, in seconds.
-    :param max_failures: looks that may fail in a row, ``None`` for any number.
+    :param max_failures: consecutive failed checks to tolerate; ``None`` for any number.
     """
 
     __slots__ = (
@@ -68,16 +68,16 @@ class Watch:
         self.backoff = backoff
         self.max_interval = max_interval
         self.max_failures = max_failures
-        #: what the last look found, in one line
+        #: what the last check found, in one line
         self.text = ""
-        #: what it looked at and what that came to: as long as nothing has changed, neither has the outcome
+        #: what it checked and the result: as long as the input does not change, neither does the outcome
         self.glance: tuple[bool, ...] | None = None
         self.outcome: Outcome | None = None
         #: the outcome that was waited for, or the error that ended the wait; an error is no exception here, because
         #: raising one object in thousands of coroutines would make its traceback thousands of frames long
         self.found: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
         self.due = 0.0
-        #: time of the last look, just before the wait is given up
+        #: time of the last check, just before the wait is given up
         self.last = math.inf
         self._failures = 0
         # so that what is logged in the poll's task goes to this wait's log
@@ -85,7 +85,7 @@ class Watch:
 
     def schedule(self, now: float, phase: float = 0.0, asked: float | None = None) -> None:
         """
-        Set the time of the next look, at least half an interval away, on a grid that equal intervals share.
+        Set the time of the next check, at least half an interval away, on a grid that equal intervals share.
 
         :param now: seconds of the event loop's clock.
         :param phase: where the grid lies, as a part of the interval.
@@ -102,11 +102,11 @@ class Watch:
             self.due = self.last
 
     def seen(self, outcome: Outcome) -> None:
-        """Take what a look has found."""
+        """Process the outcome of a check."""
         self._failures = 0
         self.outcome = outcome
         if self.text and outcome.text != self.text:
-            # the first look repeats what the worker's first look has logged
+            # the first check repeats what the worker's check has logged
             self._note(logging.INFO, outcome.text)
         self.text = outcome.text
         if outcome.met:
@@ -115,10 +115,10 @@ class Watch:
             self.interval = min(self.interval * 2, self.max_interval or math.inf)
 
     def failed(self, error: EmqxError) -> None:
-        """Take that a look has failed: the wait goes on unless the error is final or one too many."""
+        """Process a failed check: the wait continues unless the error is final or one too many."""
         self._failures += 1
         if outlives(error, self._failures, self.max_failures):
-            self.text = f"Look failed, {self._failures} in a row. {error}"
+            self.text = f"Check failed, {self._failures} in a row. {error}"
             self._note(logging.WARNING, self.text)
         else:
             self.end(error)
@@ -137,7 +137,7 @@ class Question:
     What is asked in one go, for all waits that the answer is for.
 
     :param watches: the waits.
-    :param schedule: sets the time of a wait's next look.
+    :param schedule: sets the time of a wait's next check.
     """
 
     def __init__(self, watches: Sequence[Watch], schedule: Callable[[Watch, float | None], None]) -> None:
@@ -177,7 +177,7 @@ class Question:
 
 
 def clock() -> float:
-    """Give the seconds of the event loop's clock."""
+    """Return the seconds of the event loop's clock."""
     return asyncio.get_running_loop().time()
 
 

@@ -240,7 +240,7 @@ def test_no_trigger_shows_a_secret(
         assert told_of == {"client_online", "client_offline", "alarm_activated", "condition_met"}
     else:
         assert told_of == {"error"}
-        assert "look failed" in output
+        assert "check failed" in output
     assert shown(f"{events!r}") == []
     assert shown(output) == []
 

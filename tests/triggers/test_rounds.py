@@ -325,5 +325,5 @@ def test_what_a_wait_sees_is_logged_for_that_wait(broker: FakeEmqx) -> None:
         assert not any(other in text for _, text in mine)
         # what concerns several is in the triggerer's own log
         assert not any("Attempt 1" in text for _, text in mine)
-    assert any("Look failed, 1 in a row" in text and level == "WARNING" for _, level, text in lines)
+    assert any("Check failed, 1 in a row" in text and level == "WARNING" for _, level, text in lines)
     assert any(whose_line == "nobody's" and "Attempt 1" in text for whose_line, _, text in lines)

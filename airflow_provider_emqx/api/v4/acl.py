@@ -203,7 +203,7 @@ def _writable(kind: str, name: str, rules: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def _expressible(rules: Sequence[Row]) -> Rows:
-    """Give the rules as EMQX 4 can hold them: of each topic and action the first, which is the one that counts."""
+    """Return the rules as EMQX 4 can hold them: of each topic and action the first, which is the one that counts."""
     rows: Rows = []
     seen: set[tuple[str, str]] = set()
     if (rule := limited(rules)) is not None:

@@ -62,7 +62,7 @@ class Backups(v5.Backups):
 
         :param node: EMQX 4 looks on the node that answers only.
         :return: the file, a JSON document.
-        :raises EmqxNotFoundError: if there is no such file there.
+        :raises EmqxNotFoundError: if the file does not exist there.
         """
         request = Request("GET", path("data", "file", filename), accept=(200,), timeout=_LONG)
         try:

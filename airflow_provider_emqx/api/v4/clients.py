@@ -79,7 +79,7 @@ class Clients(v5.Clients):
         """
         Read one client: ``GET /clients/{clientid}``. A kept session of a disconnected client is found as well.
 
-        :return: the row under v5's field names, ``None`` where there is no such client.
+        :return: the row under v5's field names, ``None`` if the client does not exist.
         """
         reply = yield Request("GET", path("clients", clientid))
         # after a net split two nodes may know the client: the connected one is the live one
@@ -116,7 +116,7 @@ class Clients(v5.Clients):
 
         :param topics: topic filters without commas, or dicts of ``topic`` and ``qos``.
         :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         :raises EmqxUnsupportedError: for the options ``nl``, ``rap`` and ``rh``.
         """
         path("clients", clientid)
@@ -145,7 +145,7 @@ class Clients(v5.Clients):
 
         :param topics: topic filters without commas, exactly as subscribed.
         :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         """
         path("clients", clientid)
         names = [no_comma(topic_filter(topic)) for topic in ([topics] if isinstance(topics, str) else topics)]
@@ -200,7 +200,7 @@ def _codes(request: Request, reply: Reply, expected: int) -> list[int]:
 
 
 def _sent(wanted: Wanted) -> Row:
-    """Give the query for the filters that the broker knows, in v4's spelling and units."""
+    """Return the query for the filters that the broker knows, in v4's spelling and units."""
     params: Row = {}
     for name, value in wanted.items():
         if name == "node" or name in _OURS or (name == "ip_address" and ":" in value):

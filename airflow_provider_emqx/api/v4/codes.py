@@ -14,5 +14,5 @@ MEANINGS = {
 
 
 def reason(code: int) -> str | None:
-    """Give the meaning of a row's code; ``None`` for success."""
+    """Return the meaning of a row's code; ``None`` for success."""
     return None if code == 0 else MEANINGS.get(code, f"code {code}")

@@ -45,7 +45,7 @@ class Listeners(v5.Listeners):
 
         :param listener: id as ``mqtt:tcp:external``.
         :param node: on this node; ``None`` for all.
-        :raises EmqxNotFoundError: if there is no such listener.
+        :raises EmqxNotFoundError: if the listener does not exist.
         """
         path(listener)
         rows = yield from self.list()

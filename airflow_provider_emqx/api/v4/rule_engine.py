@@ -34,7 +34,7 @@ class RuleEngine(v5.RuleEngine):
         Enable or disable a rule: ``PUT /rules/{id}``.
 
         :return: the rule as it is now.
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         enabled = boolean("enabled", enabled)
         # a PUT to a rule that is not there is answered like any other mistake
@@ -49,7 +49,7 @@ class RuleEngine(v5.RuleEngine):
         Read a rule's counters, which are part of ``GET /rules/{id}``.
 
         :return: ``matched``, ``passed``, ``failed``, … under v5's names, summed over the cluster.
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         reply = yield Request("GET", path("rules", rule_id))
         metrics = summed(reply.data.get("metrics") or ())
@@ -59,7 +59,7 @@ class RuleEngine(v5.RuleEngine):
         """
         Set a rule's counters to 0: ``PUT /rules/{id}/reset_metrics``.
 
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         # done to a rule that is not there as well
         yield Request("GET", path("rules", rule_id))

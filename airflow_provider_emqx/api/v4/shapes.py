@@ -22,7 +22,7 @@ _TIMES = ("connected_at", "created_at", "disconnected_at")
 
 
 def v4_names(fields: Iterable[str]) -> dict[str, str]:
-    """Give EMQX 4's name for each field of a client."""
+    """Return EMQX 4's name for each field of a client."""
     return {field: _V4_NAMES.get(field, field) for field in fields}
 
 

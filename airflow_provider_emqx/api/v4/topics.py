@@ -162,7 +162,7 @@ class Topics(v5.Topics):
 
 
 def _sent(wanted: Wanted) -> Row:
-    """Give the query for the filters that the broker knows, in v4's spelling."""
+    """Return the query for the filters that the broker knows, in v4's spelling."""
     params = {_V4_FILTERS[name]: value for name, value in wanted.items() if name in _V4_FILTERS}
     if "topic" in wanted:
         # EMQX 4 decodes this one twice

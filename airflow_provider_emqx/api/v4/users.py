@@ -101,7 +101,7 @@ class Users(v5.Users):
         """
         Read one user: ``GET /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
 
-        :return: ``user_id``, ``is_superuser`` (``None``) and ``created_at``, ``None`` where there is no such user.
+        :return: ``user_id``, ``is_superuser`` (``None``) and ``created_at``, ``None`` if the user does not exist.
         """
         reply = yield Request("GET", self._users(user_id))
         return cast("UserRow", self._as_v5(reply.row) if reply.row else None)
@@ -130,7 +130,7 @@ class Users(v5.Users):
         """
         Set a user's password: ``PUT /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
 
-        :raises EmqxNotFoundError: if there is no such user.
+        :raises EmqxNotFoundError: if the user does not exist.
         :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
         """
         if boolean("is_superuser", is_superuser):
@@ -148,7 +148,7 @@ class Users(v5.Users):
         return None
 
     def no_superusers(self) -> str:
-        """Tell why no user can be a superuser."""
+        """Return why no user can be a superuser."""
         return _NO_SUPERUSER
 
     def has_bulk_upsert(self) -> bool:

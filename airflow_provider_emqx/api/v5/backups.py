@@ -60,7 +60,7 @@ class Backups(NodesArea):
 
         :param node: whose disk it is on.
         :return: the file, a ``.tar.gz``.
-        :raises EmqxNotFoundError: if there is no such file.
+        :raises EmqxNotFoundError: if the file does not exist.
         """
         self.broker.require("reading a backup", 5, 4)
         reply = yield Request(

@@ -97,7 +97,7 @@ class Clients(NodesArea):
         """
         Read one client: ``GET /clients/{clientid}``. A kept session of a disconnected client is found as well.
 
-        :return: the row, ``None`` where there is no such client.
+        :return: the row, ``None`` if the client does not exist.
         """
         try:
             reply = yield Request("GET", path("clients", clientid))
@@ -120,12 +120,12 @@ class Clients(NodesArea):
         return True
 
     def has_bulk_kick(self) -> bool:
-        """Tell whether many clients can be kicked in one request: EMQX 5.1 and newer, but not Serverless."""
+        """Return whether many clients can be kicked in one request: EMQX 5.1 and newer, but not Serverless."""
         return self.broker.at_least(5, 1) and not self.broker.serverless
 
     def can_kick(self, clientid: str) -> bool:
         """
-        Tell whether a client of this id can be kicked: one that no path can carry only by a request for many, which
+        Return whether a client of this id can be kicked: one that no path can carry only by a request for many, which
         has it in its body.
 
         :param clientid: as listed.
@@ -167,7 +167,7 @@ class Clients(NodesArea):
 
         :param topics: topic filters, or dicts of ``topic``, ``qos``, ``nl``, ``rap``, ``rh``.
         :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         """
         wanted = subscriptions(topics)
         request = Request(
@@ -206,7 +206,7 @@ class Clients(NodesArea):
 
         :param topics: topic filters, exactly as subscribed.
         :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         """
         names = [topic_filter(topic) for topic in ([topics] if isinstance(topics, str) else topics)]
         if names:
@@ -251,7 +251,7 @@ class Clients(NodesArea):
         Change a connected client's keepalive interval: ``PUT /clients/{clientid}/keepalive``.
 
         :param seconds: 0 (none) to 65,535.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         """
         body = {"interval": keepalive_seconds(seconds)}
         yield Request("PUT", path("clients", clientid, "keepalive"), json=body)
@@ -272,7 +272,7 @@ class Clients(NodesArea):
         :param payload: ``"none"``, ``"base64"`` or ``"plain"``.
         :param limit: messages per page.
         :param position: where the page starts, from the page before.
-        :raises EmqxNotFoundError: if there is no such client.
+        :raises EmqxNotFoundError: if the client does not exist.
         :raises EmqxUnsupportedError: for a durable session, and on brokers before EMQX 5.6.
         """
         self.broker.require("listing a client's messages", 5, 6)
@@ -303,7 +303,7 @@ class Clients(NodesArea):
         return int(reply.data)
 
     def _sent(self, wanted: Wanted) -> Row:
-        """Give the query for the filters that the broker knows."""
+        """Return the query for the filters that the broker knows."""
         params: Row = {}
         for name, value in wanted.items():
             if name in _OURS or (self.broker.serverless and name.startswith("like_")):

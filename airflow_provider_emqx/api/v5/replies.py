@@ -42,7 +42,7 @@ def read(request: Request, answer: Answer) -> Reply:
     """
     Read one answer.
 
-    :param request: what was asked.
+    :param request: method and path of the request.
     :param answer: what came back.
     :return: the content; for ``{"data": …}`` and ``{"data": …, "meta": …}`` what is in ``data``.
     :raises EmqxError: the one typed error that the answer means.

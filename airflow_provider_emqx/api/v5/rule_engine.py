@@ -37,7 +37,7 @@ class RuleEngine(Area):
         """
         Read one rule: ``GET /rules/{id}``.
 
-        :return: the rule, ``None`` where there is none.
+        :return: the rule, ``None`` if it does not exist.
         """
         try:
             reply = yield Request("GET", path("rules", rule_id))
@@ -62,7 +62,7 @@ class RuleEngine(Area):
         A change of the rule by somebody else between the two is lost.
 
         :return: the rule as it is now.
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         enabled = boolean("enabled", enabled)
         reply = yield Request("GET", path("rules", rule_id))
@@ -77,7 +77,7 @@ class RuleEngine(Area):
         Read a rule's counters: ``GET /rules/{id}/metrics``.
 
         :return: ``matched``, ``passed``, ``failed``, ``actions.success``, … summed over the cluster.
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         reply = yield Request("GET", path("rules", rule_id, "metrics"))
         return dict(reply.data.get("metrics", reply.data))
@@ -86,7 +86,7 @@ class RuleEngine(Area):
         """
         Set a rule's counters to 0: ``PUT /rules/{id}/metrics/reset``.
 
-        :raises EmqxNotFoundError: if there is no such rule.
+        :raises EmqxNotFoundError: if the rule does not exist.
         """
         yield Request("PUT", path("rules", rule_id, "metrics", "reset"))
 
@@ -122,7 +122,7 @@ class RuleEngine(Area):
         :param kind: ``"action"``, ``"source"`` or ``"connector"``.
         :param name: its id, as ``http:my_hook``.
         :return: with ``status`` (``"connected"``, ``"connecting"``, ``"disconnected"``, ``"inconsistent"``) and
-            ``status_reason``; ``None`` where there is none.
+            ``status_reason``; ``None`` if it does not exist.
         """
         try:
             reply = yield Request("GET", path(self._where(kind), name))

@@ -42,7 +42,7 @@ class Users(Area):
         """
         Read the authenticator that the connection names: ``GET /authentication/{id}``.
 
-        :return: its configuration with secrets masked by the broker, ``None`` where there is none of this id.
+        :return: its configuration with secrets masked by the broker, ``None`` if it does not exist of this id.
         """
         try:
             reply = yield Request("GET", path("authentication", self.broker.authenticator))
@@ -119,7 +119,7 @@ class Users(Area):
         """
         Read one user: ``GET /authentication/{id}/users/{user_id}``.
 
-        :return: ``user_id`` and ``is_superuser``, ``None`` where there is no such user.
+        :return: ``user_id`` and ``is_superuser``, ``None`` if the user does not exist.
         """
         try:
             reply = yield Request("GET", self._users(user_id), self._namespace())
@@ -159,7 +159,7 @@ class Users(Area):
 
         The flag is always sent, since EMQX takes a missing one as false.
 
-        :raises EmqxNotFoundError: if there is no such user.
+        :raises EmqxNotFoundError: if the user does not exist.
         """
         is_superuser = boolean("is_superuser", is_superuser)
         body = {"password": password, "is_superuser": is_superuser}
@@ -187,7 +187,7 @@ class Users(Area):
 
     def has_bulk_upsert(self) -> bool:
         """
-        Tell whether many users can be written in one request without a risk to those that exist.
+        Return whether many users can be written in one request without a risk to those that exist.
 
         EMQX 5.5 and 5.6 delete every user named in an import that fails; older ones import files of hashes only. SCRAM
         keys cannot be imported at all.
@@ -199,7 +199,7 @@ class Users(Area):
         return False
 
     def no_superusers(self) -> str:
-        """Tell why no user can be a superuser, empty if users can."""
+        """Return why no user can be a superuser, empty if users can."""
         return _NO_SUPERUSER if self.broker.namespace and self.broker.at_least(6, 1, 4) else ""
 
     def upsert(self, user: Row) -> Operation[bool]:

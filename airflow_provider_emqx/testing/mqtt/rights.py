@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def allowed(state: State, client: Client, action: str, topic: str, qos: int, retain: bool = False) -> bool:
-    """Tell whether a client may do something; the first rule that matches decides, without one it may.
+    """Return whether a client may do something; the first rule that matches decides, without one it may.
 
     :param state: The broker.
     :param client: Who wants to.

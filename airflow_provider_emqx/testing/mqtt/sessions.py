@@ -240,7 +240,7 @@ class Sessions:
                 self._hand_over(client, subscription, message, retain=True)
 
     def unsubscribe(self, client: Client, topic: str) -> bool:
-        """Unsubscribe; ``False`` when there was no such subscription."""
+        """Unsubscribe; ``False`` if the subscription did not exist."""
         if topic not in client.subscriptions:
             return False
         self._unroute(client, topic)

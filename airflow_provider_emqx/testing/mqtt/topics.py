@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def matches(topic: str, topic_filter: str) -> bool:
-    """Tell whether a topic (or, as EMQX's listings use it, a subscribed filter) is matched by a filter."""
+    """Return whether a topic (or, as EMQX's listings use it, a subscribed filter) is matched by a filter."""
     if topic == topic_filter:
         return True
     if topic.startswith("$") and topic_filter[:1] in {"+", "#"}:
@@ -19,19 +19,19 @@ def matches(topic: str, topic_filter: str) -> bool:
 
 
 def has_wildcard(topic: str) -> bool:
-    """Tell whether a text is a filter rather than a topic name."""
+    """Return whether a text is a filter rather than a topic name."""
     return any(word in {"+", "#"} for word in topic.split("/"))
 
 
 def valid_topic_name(topic: str) -> bool:
-    """Tell whether one can publish to this topic."""
+    """Return whether one can publish to this topic."""
     return 0 < len(topic.encode("utf-8", "surrogateescape")) <= 65535 and not (
         set(topic) & {"+", "#"} or "\x00" in topic
     )
 
 
 def valid_topic_filter(topic: str) -> bool:
-    """Tell whether one can subscribe to this filter."""
+    """Return whether one can subscribe to this filter."""
     _, topic = parse_filter(topic)
     words = topic.split("/")
     return (

@@ -298,7 +298,7 @@ def get_status(state: State, request: Request) -> Answer:
 
 
 def hides_version(state: State) -> bool:
-    """Tell whether the status no longer shows the version: 5.10.4, 6.0.3, 6.1.2 and 6.2.1 removed it."""
+    """Return whether the status no longer shows the version: 5.10.4, 6.0.3, 6.1.2 and 6.2.1 removed it."""
     version = state.version
     first: dict[tuple[int, ...], tuple[int, ...]] = {
         (5, 10): (5, 10, 4),
@@ -380,7 +380,7 @@ def get_license(state: State, request: Request) -> Answer:
 
 
 def has_enterprise(state: State) -> bool:
-    """Tell whether the routes of the Enterprise edition are there: all have them since 5.9."""
+    """Return whether the routes of the Enterprise edition are there: all have them since 5.9."""
     return state.edition == "Enterprise" or state.at_least(5, 9)
 
 

@@ -145,7 +145,7 @@ def _refused(code: int, message: str) -> Answer:
 
 
 def _has_encoding_alias(state: State) -> bool:
-    """Tell whether ``encoding``, as v4 spells it, is understood too: 5.10.4+, 6.0.3+."""
+    """Return whether ``encoding``, as v4 spells it, is understood too: 5.10.4+, 6.0.3+."""
     version = state.version
     return version >= (6, 0, 3) or (5, 10, 4) <= version < (6, 0, 0)
 
