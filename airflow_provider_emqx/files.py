@@ -81,11 +81,11 @@ def shown(location: Location) -> str:
 
 def locate(location: Location) -> str | ObjectStoragePath:
     """
-    Tell where a file is.
+    Resolve a location.
 
     :param location: local path, URL, or ObjectStoragePath.
     :return: a local path as text, everything else as an ObjectStoragePath.
-    :raises EmqxConfigError: if the path cannot be one, or the file system of the URL is not known here.
+    :raises EmqxConfigError: if the path is invalid, or the file system of the URL is unknown.
     """
     if "://" not in str(location):
         place = os.fspath(cast("str | os.PathLike[str]", location))
@@ -94,7 +94,9 @@ def locate(location: Location) -> str | ObjectStoragePath:
         except UnicodeEncodeError:
             possible = False
         if not possible:
-            raise EmqxConfigError(f"{place!r} is no path: it holds a character that no file name can have")
+            raise EmqxConfigError(
+                f"{place!r} is not a path: it contains a character that is invalid in file names"
+            )
         return place
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -118,10 +120,10 @@ def locate(location: Location) -> str | ObjectStoragePath:
 
 def exists(location: Location) -> bool:
     """
-    Return whether a file is there.
+    Return whether a file exists.
 
     :param location: local path, URL, or ObjectStoragePath.
-    :raises EmqxError: if that cannot be told.
+    :raises EmqxError: if the storage cannot be read.
     """
     place = locate(location)
     if isinstance(place, str):
@@ -135,10 +137,10 @@ def exists(location: Location) -> bool:
 
 def size_and_age(location: Location) -> tuple[int, float] | None:
     """
-    Tell how large a file is, and when it was changed.
+    Return the size of a file and its modification time.
 
     :param location: local path, URL, or ObjectStoragePath.
-    :return: bytes and time, ``None`` where that cannot be told.
+    :return: bytes and time, or ``None`` if they are unknown.
     """
     place = locate(location)
     try:
@@ -154,7 +156,7 @@ def is_directory(location: Location) -> bool:
     Return whether a place is a directory, or has files below it.
 
     :param location: local path, URL, or ObjectStoragePath.
-    :raises EmqxError: if that cannot be told.
+    :raises EmqxError: if the storage cannot be read.
     """
     place = locate(location)
     if isinstance(place, str):
@@ -195,7 +197,7 @@ def files_like(pattern: str, directory: Location) -> list[Location]:
     List the files whose path below a directory is like a shell pattern.
 
     :param pattern: of the part of the path below the directory; ``**`` is any number of directories.
-    :param directory: local path, URL, or ObjectStoragePath, whose own name is no pattern.
+    :param directory: local path, URL, or ObjectStoragePath, whose own name is not a pattern.
     :return: in the order of their names; none if the directory does not exist.
     :raises EmqxError: if it cannot be listed.
     """
@@ -327,7 +329,7 @@ def append(location: Location, data: bytes, what: str) -> bool:
 
 
 def _local(location: Location) -> str | ObjectStoragePath:
-    """Tell where a file is; a local one by its URL is no less private."""
+    """Resolve a location; a local file given by its URL is as private as others."""
     place = locate(location)
     return str(place.path) if not isinstance(place, str) and place.protocol in ("file", "local") else place
 
@@ -454,12 +456,12 @@ def _why(error: OSError) -> str:
     if error.strerror:
         return error.strerror
     if isinstance(error, FileNotFoundError):
-        return "there is no such bucket or directory"
+        return "bucket or directory not found"
     return "access is denied" if isinstance(error, PermissionError) else type(error).__name__
 
 
 def _access(location: Location) -> str:
-    """Say with which credentials a file was asked for; Airflow takes the part of the URL before @ as a connection."""
+    """Return the credentials used for a file; the part of the URL before @ is an Airflow connection."""
     scheme, _, rest = shown(location).partition("://")
     if not rest or scheme == "file":
         return ""

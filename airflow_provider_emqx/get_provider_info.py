@@ -1,8 +1,8 @@
 """
-What Airflow is told about this provider.
+Metadata about this provider for Airflow.
 
-Every Airflow component calls this at start, so this module imports nothing. Airflow ignores keys that it does not
-know, misspelt ones included: ``tests/test_provider_info.py`` holds the whole dictionary to Airflow's strict schema.
+Every Airflow component calls this at start, so this module imports nothing. Airflow ignores unknown keys,
+including misspelled ones: ``tests/test_provider_info.py`` checks the dictionary against Airflow's strict schema.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Airflow renders, and must neither store nor show: payloads, bodies, rows with passwords."""
+"""Values that Airflow renders but must neither store nor show: payloads, bodies, rows with passwords."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _reason(error: Exception) -> str:
 
     kind = type(error).__name__
     if isinstance(error, TemplateSyntaxError):
-        escape = "text with braces that is no template goes between {% raw %} and {% endraw %}"
+        escape = "put text with braces that is not a template between {% raw %} and {% endraw %}"
         return f"{kind} in line {error.lineno}; {escape}"
     # Airflow's own name what is missing, a variable or an XCom
     known = isinstance(error, (UndefinedError, KeyError)) or type(error).__module__.startswith("airflow.")

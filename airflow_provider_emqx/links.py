@@ -20,7 +20,7 @@ _DASHBOARD_PORT, _V4_API_PORT = 18083, 8081
 
 
 class EmqxDashboardLink(BaseOperatorLink):
-    """Link to the dashboard of a self-hosted broker; EMQX Cloud has its own console, to which there is no link."""
+    """Link to the dashboard of a self-hosted broker; not available for EMQX Cloud, which has its own console."""
 
     name = "EMQX dashboard"
 
@@ -30,7 +30,7 @@ class EmqxDashboardLink(BaseOperatorLink):
 
         :param operator: with ``emqx_conn_id``.
         :param ti_key: not needed.
-        :return: the address, empty where there is none.
+        :return: the address, or empty text.
         """
         try:
             return dashboard(BaseHook.get_connection(operator.emqx_conn_id))  # type: ignore[attr-defined]

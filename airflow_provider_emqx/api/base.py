@@ -1,4 +1,4 @@
-"""The vocabulary that operations are written in."""
+"""Building blocks of operations: requests, replies, pages and the broker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """
-    One exchange that an operation asks for.
+    A request that an operation yields.
 
     :param method: HTTP method in capitals.
     :param path: path below the API base, made by :func:`path`.
@@ -69,7 +69,7 @@ class Request:
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
     """
-    The broker's answer to one request, read as its generation means it.
+    The broker's response to one request, parsed by the reader of its generation.
 
     :param status: HTTP status.
     :param data: the answer's content, without v4's envelope and without the ``data``/``meta`` wrapping of lists.
@@ -147,7 +147,7 @@ def ahead(operation: Operation[T]) -> Operation[T]:
 @dataclass(frozen=True, slots=True)
 class Page(Generic[R]):
     """
-    One page of a listing. A page is a result, so leaving a listing early leaves no request half-way.
+    One page of a listing. A page is a result, so ending a listing early leaves no request unfinished.
 
     :param rows: the rows, checked against the filter.
     :param next: makes the operation that reads the next page, ``None`` after the last.
@@ -262,7 +262,7 @@ def _quoted(segment: str) -> str:
 
 def fits_path(name: str) -> bool:
     """
-    Return whether a name that the broker has told can stand in a path: ``""``, ``.``, ``..`` and very long ones cannot.
+    Return whether a name from the broker can be part of a path: ``""``, ``.``, ``..`` and very long ones cannot.
 
     :param name: as the broker has it.
     """
@@ -277,11 +277,11 @@ def path(*segments: str) -> str:
     """
     Join path segments, percent-encoding each one whole.
 
-    Refused are the segments that would reach something else: the broker drops empty ones and folds ``.`` and ``..``
+    Segments that would reach something else are refused: the broker drops empty ones and resolves ``.`` and ``..``
     after decoding, so that ``DELETE …/users/..`` would delete the authenticator with all its users.
 
     :param segments: plain text, unencoded.
-    :raises EmqxConfigError: for a segment that is no text, empty, ``.``, ``..``, not encodable, or too long.
+    :raises EmqxConfigError: for a segment that is not text, empty, ``.``, ``..``, not encodable, or too long.
     """
     parts = []
     for segment in segments:

@@ -20,7 +20,7 @@ def client_ids(clientids: str | Sequence[str]) -> list[str]:
     Validate client ids and remove duplicates.
 
     :param clientids: one id or several.
-    :raises EmqxConfigError: for one that is no text, empty, ``.``, ``..``, not valid UTF-8 or too long for a path.
+    :raises EmqxConfigError: for one that is not text, empty, ``.``, ``..``, not valid UTF-8 or too long for a path.
     """
     ids = [clientids] if isinstance(clientids, str) else list(clientids)
     for clientid in ids:

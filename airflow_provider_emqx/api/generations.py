@@ -1,4 +1,4 @@
-"""The one place that tells the two generations of the API apart."""
+"""The one place that chooses between the two generations of the API."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class AsyncClient:
 
     @property
     def broker(self) -> Broker:
-        """What is known of the broker, once :meth:`identify` has been awaited."""
+        """Facts about the broker, once :meth:`identify` has been awaited."""
         return self.api.broker
 
     def adopt(self, api: Api, base: str) -> None:

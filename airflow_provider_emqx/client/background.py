@@ -18,7 +18,7 @@ from airflow_provider_emqx.exceptions import EmqxError
 
 T = TypeVar("T")
 
-#: seconds after which results are told that have come
+#: seconds after which available results are yielded
 _SOON = 0.05
 #: seconds that requests under way get to be answered when the caller is interrupted
 _LAST = 3.0
@@ -69,7 +69,7 @@ class Background:
         except GeneratorExit:
             raise
         except BaseException as error:
-            # a timeout or signal of the caller: nothing more is sent, but what was sent is told
+            # a timeout or signal of the caller: nothing more is sent, but the results of what was sent are yielded
             batch.ended, interruption = True, error
             if running is not None:
                 wait([running], _LAST)

@@ -1,5 +1,5 @@
 """
-What both drivers share around one exchange: its bytes, and the one retry policy.
+The parts of one exchange that both drivers share: its bytes, and the retry policy.
 
 Keyed on what happened on the wire, the HTTP status, EMQX's result code, and whether the request may be repeated.
 """
@@ -51,7 +51,7 @@ _LONGEST_WAIT_FOR_START = 2.0
 _TRANSIENT_CODES = NODE_FAILURES | {"101"}
 #: what an operation raises over a reply of an unexpected shape (OSError: a time too far away for the system)
 _STUMBLES = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError)
-#: the request was not taken on: by the broker, or by a proxy that waited for it in vain
+#: the broker did not accept the request, or a proxy did not receive it in time
 _NOT_NOW_STATUSES = frozenset({408, 425, 503})
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -100,7 +100,7 @@ def _query(params: Params) -> str:
             safe="",
         )
     except UnicodeEncodeError:
-        raise EmqxConfigError("a query value holds a lone surrogate and is no valid UTF-8") from None
+        raise EmqxConfigError("a query value contains a lone surrogate, which is not valid UTF-8") from None
 
 
 def _many(value: Any) -> Sequence[Any]:
@@ -121,7 +121,7 @@ def body(request: Request) -> bytes | None:
         return _encode(request.json).encode()
     except UnicodeEncodeError:
         raise EmqxConfigError(
-            "the request holds a lone surrogate and is no valid UTF-8", str(request)
+            "the request contains a lone surrogate, which is not valid UTF-8", str(request)
         ) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise EmqxConfigError(
@@ -291,7 +291,7 @@ class Exchange:
         )
 
     def final(self, error: EmqxError) -> EmqxError:
-        """Make the error that the operation is told: with attempts and time, and "unknown" where that is the truth."""
+        """Return the error for the operation, with attempts and elapsed time, or "unknown" if the outcome is."""
         # the attempt that ended it counts as lost only for what the operation must not repeat
         if not self.request.may_repeat and _lost(error) and not isinstance(error, EmqxOutcomeUnknownError):
             unknown = EmqxOutcomeUnknownError(
@@ -371,7 +371,7 @@ def unreadable(asked: str, error: Exception) -> EmqxConnectionError:
 
 
 def tls_error(error: BaseException, settings: Settings, asked: str, sent: bool) -> EmqxConnectionError:
-    """Tell a certificate that does not verify from a handshake cut short, and from no TLS on that port."""
+    """Distinguish an invalid certificate from an interrupted handshake and from a port without TLS."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text or "doesn't match" in text:
         why = (

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 #: pages in a row that may bring nothing new before the listing is given up
 _PAGES_WITHOUT_PROGRESS = 3
-#: how often a listing is read, at most, before one that never stands still is told
+#: maximum number of passes over a listing that keeps changing
 PASSES = 5
 
 
@@ -124,7 +124,7 @@ class Walk(Generic[R]):
         self._make = make
         self._passes = passes
         self._met = IdSet()
-        #: whether rows came or went while it was read, so that some may be missing; ``None`` where that is not known
+        #: whether rows came or went while it was read, so that some may be missing; ``None`` if that is not known
         self.moved: bool | None = None
         #: whether what was not met was absent for certain: all came on one page, or two passes agreed
         self.is_settled = False

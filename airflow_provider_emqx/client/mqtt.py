@@ -269,7 +269,7 @@ class MqttClient:
 
     def acknowledge(self, message: Received) -> None:
         """
-        Tell the broker that a message need not be sent again.
+        Acknowledge a message, so that the broker does not send it again.
 
         :param message: as received.
         """
@@ -392,7 +392,7 @@ class MqttClient:
             self._socket = None
 
     def _close(self) -> None:
-        """Let go of everything; whoever still waits is told."""
+        """Release everything; pending calls fail."""
         self._beat.cancel()
         if self._socket is not None:
             sock = self._socket

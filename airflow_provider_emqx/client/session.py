@@ -1,4 +1,4 @@
-"""Runs operations for callers that wait for them, for event loops, and many at a time."""
+"""Run operations: for blocking callers, in event loops, and many at a time."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _BLOCK = 1_000
 
 class Session:
     """
-    Talks to one broker; made by the hook, which knows the connection.
+    A session with one broker. The hook is one; it reads the connection.
 
-    Everything below the hook that needs a broker takes one of these.
+    Everything below the hook that needs a broker takes a session.
     """
 
-    #: which users are meant where the broker keeps a table for each: ``"username"`` or ``"clientid"``
+    #: table of users if the broker has two: ``"username"`` or ``"clientid"``
     user_id_type: str | None
     #: maximum requests per second, instead of the connection's
     rate_limit: float | None
-    #: whether publishes are repeated that the broker could not carry out
+    #: whether to repeat publishes that the broker could not process
     retry_unsafe: bool
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Session:
     @property
     @abstractmethod
     def settings(self) -> Settings:
-        """The connection, read and checked."""
+        """The validated settings of the connection."""
 
     @abstractmethod
     async def async_settings(self) -> Settings:
@@ -73,7 +73,7 @@ class Session:
 
     def stop(self) -> None:
         """
-        Send nothing more: after the request under way every method raises
+        Send nothing more: after the request in progress every method raises
         :class:`~airflow_provider_emqx.exceptions.EmqxStoppedError`. May be called from a signal handler.
         """
         self.stopping.asked = True
@@ -101,7 +101,7 @@ class Session:
         self.close()
 
     def get_conn(self) -> SyncClient:
-        """Return the client that this hook's methods use."""
+        """Return the client that the hook's methods use."""
         if self._client is None:
             from airflow_provider_emqx.client.sync import SyncClient
 
@@ -110,15 +110,15 @@ class Session:
 
     @property
     def broker(self) -> Broker:
-        """What is known of the broker: generation, version, authenticator. Asked once."""
+        """Facts about the broker: generation, version, authenticator. Read once."""
         return self.api.broker
 
     @property
     def api(self) -> Api:
         """
-        The broker's operations, area by area: what they return is run by :meth:`run`, or awaited by :meth:`arun`.
+        The broker's operations by area. Run them with :meth:`run`, or await them with :meth:`arun`.
 
-        At first use the broker is asked which EMQX it is; within ``async with`` that has been done.
+        The first use detects the broker's version; ``async with`` has done so already.
         """
         client = self._async_client
         return client.api if client is not None and client.is_identified else self.get_conn().api
@@ -141,7 +141,7 @@ class Session:
             async with EmqxHook() as hook:
                 user = await hook.arun(hook.api.users.get("dev-1"))
 
-        Any number of coroutines may do so at the same time; 32 requests are in flight at most.
+        Any number of coroutines may do so at the same time; at most 32 requests are in flight.
 
         :param operation: as of :meth:`run`.
         :return: the operation's result.
@@ -162,12 +162,12 @@ class Session:
             yield row
 
     async def _opened(self) -> AsyncClient:
-        """Return the client of this event loop, which knows which EMQX it talks to."""
+        """Return the client of this event loop, with the broker's version detected."""
         if self._async_client is None:
             from airflow_provider_emqx.client.aio import AsyncClient
 
             settings = await self.async_settings()
-            # another coroutine may have been here meanwhile
+            # another coroutine may have been here in the meantime
             if self._async_client is None:
                 self._async_client = AsyncClient(settings)
         await self._async_client.identify()
@@ -184,8 +184,8 @@ class Session:
 
     def settled_rows(self, make: Callable[[], Operation[Page[R]]]) -> Iterator[R]:
         """
-        Walk a listing operation of :attr:`api` until two listings are the same, five times at most; one of a single
-        page is read once. For what decides by a listing whom to delete, kick or leave out: while others delete, rows
+        Walk a listing operation of :attr:`api` until two passes agree, at most five times; one of a single
+        page is read once. For operations that delete, kick or exclude by a listing: while others delete, rows
         move to pages that were read already.
 
         :param make: makes the operation that reads the first page.
@@ -196,15 +196,15 @@ class Session:
     @property
     def listing_moved(self) -> bool | None:
         """
-        Whether a listing that was read to its end changed meanwhile, so that rows may be missing from it. ``None``
-        where that is not known: filtered rows on several pages, which the broker does not count.
+        Whether a listing changed while it was read, so that rows may be missing from it. ``None``
+        if that is unknown: filtered rows on several pages, which the broker does not count.
         """
         return self.get_conn().listing_moved
 
     def run_many(self, operations: Iterable[Operation[T]]) -> Generator[T | EmqxError]:
         """
-        Run many operations, 32 at a time, over connections that the hook keeps. Works in a running event loop too,
-        which it holds up as every method of the hook does.
+        Run many operations, 32 at a time, over connections that the hook keeps. This also works in a running event
+        loop, which it blocks as every method of the hook does.
 
         :param operations: any number of operations; read as they are run.
         :return: results in the order of the operations; an error stands in its result's place. A generator: close it if
@@ -223,13 +223,13 @@ class Session:
 
     def run_each(self, operations: Iterable[tuple[K, Operation[T]]]) -> Generator[tuple[K, T | EmqxError]]:
         """
-        Run many operations as :meth:`run_many` does, and yield what became of each as soon as it has happened.
+        Run many operations as :meth:`run_many` does, and yield each result as soon as it is available.
 
         :param operations: any number of operations, each with a key to know it by; read as they are run.
         :return: an iterator over keys and results, in any order; an error stands in its result's place. A generator:
             close it if it is not read to its end.
-        :raises EmqxError: an error that says nothing of one operation alone, such as a broker that is away or a key
-            that is refused; after it none is begun, and it is raised when all that were under way are yielded.
+        :raises EmqxError: an error that affects all operations, such as an unavailable broker or a key
+            that is refused; no further operation starts, and it is raised after the running ones are yielded.
         :raises EmqxStoppedError: in the same way, if the hook was stopped.
         """
         waiting = iter(operations)
@@ -290,9 +290,9 @@ class Session:
 
 
 def _ends_all(result: object) -> TypeGuard[EmqxError]:
-    """Return whether a result is an error that the next operation would have as well."""
+    """Return whether a result is an error that would affect the next operation as well."""
     if isinstance(result, EmqxServerError):
-        # a 500 may come of what one operation asks for
+        # a 500 may be caused by a single operation
         return result.status in (502, 503, 504)
     return isinstance(
         result, (EmqxStoppedError, EmqxConnectionError, EmqxNotReadyError, EmqxRateLimitError, EmqxAuthError)

@@ -49,7 +49,7 @@ class Settings:
     One broker's address, credentials and limits. ``repr`` shows no secret.
 
     :param origin: scheme, host and port, as ``https://broker.example.com:8443``.
-    :param base: path of the API below the origin, as ``/api/v5``; ``None`` where the generation is to be found out.
+    :param base: path of the API below the origin, as ``/api/v5``; ``None`` if the generation is to be found out.
     :param prefix: path that a gateway puts before the API, mostly empty.
     :param generation: ``"v4"``, ``"v5"``, or ``None`` where it is to be found out.
     :param key: API key (v5) or AppID (v4).
@@ -95,7 +95,7 @@ class Settings:
 
     @property
     def secrets(self) -> frozenset[str]:
-        """What no error may repeat of the connection: key, secrets, what the header carries, the proxy's password."""
+        """Values that no error may repeat: key, secrets, the header's content, the proxy's password."""
         proxy = unquote(urlsplit(self.proxy or "").password or "")
         pair = self.authorization.removeprefix("Basic ")
         mqtt = self.mqtt.password if self.mqtt else None

@@ -1,4 +1,4 @@
-"""What both drivers need below HTTP: the TLS context, and connections for requests that keep a deadline."""
+"""TLS context and sockets for both drivers: connections for requests that enforce a deadline."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class SyncClient:
         self._last_used = 0.0
         self._rate = wire.RateLimit(settings.rate_limit)
         self._watch = Watch()
-        #: whether a listing changed while it was read, so that rows may be missing; ``None`` where that is not known
+        #: whether a listing changed while it was read, so that rows may be missing; ``None`` if that is not known
         self.listing_moved: bool | None = False
 
     @property
@@ -56,7 +56,7 @@ class SyncClient:
 
     @property
     def broker(self) -> Broker:
-        """What is known of the broker."""
+        """Facts about the broker."""
         return self.api.broker
 
     def set_base(self, base: str) -> None:
@@ -206,8 +206,8 @@ class SyncClient:
         """
         Return the pool of connections; those that were idle for that many seconds are dropped first.
 
-        The adapter is what a ``requests.Session`` sends with. Without the session there are no redirects, no ``.netrc``
-        (which would replace our Authorization header), no proxies of the environment and no cookies.
+        The adapter is what a ``requests.Session`` sends with. Without the session, requests handles no redirects, no
+        ``.netrc`` (which would replace our Authorization header), no proxies of the environment and no cookies.
         """
         if self._session is not None and time.monotonic() - self._last_used >= max_idle:
             self._session.close()

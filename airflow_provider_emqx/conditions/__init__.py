@@ -1,5 +1,5 @@
 """
-What can be waited for.
+Conditions to wait for.
 
-Each :class:`~airflow_provider_emqx.conditions.base.Condition` knows its arguments and how to ask whether it is met.
+Each :class:`~airflow_provider_emqx.conditions.base.Condition` holds its arguments and checks whether it is met.
 """

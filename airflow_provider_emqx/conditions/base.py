@@ -1,4 +1,4 @@
-"""What every kind of condition shares: its form, its outcome, and which errors waiting may outlive."""
+"""Base class of the conditions, their outcome, and which errors a wait tolerates."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _NAMED = 10
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What one check at the broker found.
+    The outcome of one check.
 
     :param met: whether the condition holds.
-    :param details: small and JSON-able: the task's result once the condition is met. ``missing`` may be long.
-    :param text: the same in one line, for the log and for the person who asks why the task still waits.
+    :param details: plain JSON: the task's result once the condition is met. ``missing`` may be long.
+    :param text: the same in one line, for the log.
     """
 
     met: bool
@@ -43,7 +43,7 @@ class Outcome:
 
 class Condition(ABC):
     """
-    Something to wait for. Sensors, triggers and the evacuation operator ask it, so "met" is the same everywhere.
+    A condition to wait for, used by sensors, triggers and the evacuation operator.
 
     :raises EmqxConfigError: for invalid arguments.
     """
@@ -53,7 +53,7 @@ class Condition(ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """Return the checked arguments as plain JSON, to make the same condition of."""
+        """Return the validated arguments as plain JSON, from which the same condition can be made."""
 
     def for_trigger(self) -> dict[str, Any]:
         """
@@ -70,21 +70,21 @@ class Condition(ABC):
 
         :param api: the broker's operations.
         :param now: seconds since 1970.
-        :raises EmqxUnsupportedError: if this broker cannot tell.
+        :raises EmqxUnsupportedError: if the broker does not support it.
         """
 
     def loaded(self) -> Self:
-        """Return the condition with everything read that lies in files. Blocks."""
+        """Return the condition with the content of its files. Blocks."""
         return self
 
     @property
     def question(self) -> str:
-        """What is asked: waits with the same question are answered together."""
+        """A key: waits with the same question share their requests."""
         return json.dumps([self.kind, self.parameters()], sort_keys=True)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether a wait may go on after this error: whether the next check may well succeed."""
+    """Return whether a wait may continue after this error, because the next check may succeed."""
     if isinstance(error, EmqxConnectionError):
         return error.transient
     return isinstance(error, (EmqxRateLimitError, EmqxServerError))
@@ -92,11 +92,11 @@ def is_transient(error: BaseException) -> bool:
 
 def outlives(error: BaseException, failures: int, most: int | None) -> bool:
     """
-    Return whether a wait goes on after a failed check.
+    Return whether a wait continues after a failed check.
 
     :param error: of the check.
     :param failures: consecutive failed checks, this one included.
-    :param most: how many may; ``None`` with ``silent_fail``, which goes on after all that Airflow does not call final.
+    :param most: how many to tolerate; ``None`` with ``silent_fail``, which tolerates all errors that are not final.
     """
     if most is None:
         return is_transient(error) or not isinstance(error, AirflowFailException)
@@ -105,7 +105,7 @@ def outlives(error: BaseException, failures: int, most: int | None) -> bool:
 
 def first_of(names: Sequence[str]) -> str:
     """
-    Write names down for one line of a log, which may be written in every check.
+    Return names for one line of a log, which may be written in every check.
 
     :param names: any number.
     """

@@ -78,7 +78,7 @@ class ClientsCondition(Condition):
 
     @property
     def goal(self) -> int:
-        """The number of clients that the quorum asks for."""
+        """The number of clients that the quorum requires."""
         return needed(self.quorum, len(self.clientids))
 
     @property
@@ -89,7 +89,7 @@ class ClientsCondition(Condition):
     @abstractmethod
     def holds_for(self, row: ClientRow | None, now: float) -> bool:
         """
-        Return whether a client is what it is to be.
+        Return whether a client meets the condition.
 
         :param row: the client, ``None`` for one that the broker does not know.
         :param now: seconds since 1970.
@@ -97,7 +97,7 @@ class ClientsCondition(Condition):
 
     def judge(self, states: States, now: float) -> Outcome:
         """
-        Decide whether the condition holds, given what is known of the clients. The one place that does.
+        Decide whether the condition is met, from the states of the clients.
 
         :param states: what the broker said.
         :param now: seconds since 1970.
@@ -122,7 +122,7 @@ class ClientsCondition(Condition):
         Return all that the outcome depends on, in short: the same again means the same outcome.
 
         :param states: what the broker said.
-        :return: for each id whether it is online; ``None`` where the outcome depends on the time as well.
+        :return: for each id whether it is online; ``None`` if the outcome depends on the time as well.
         """
         return None if self.is_timed else tuple([is_online(states.get(name)) for name in self.clientids])
 
@@ -313,7 +313,7 @@ def sweep_is_cheaper(api: Api, awaited: int, size: int | None) -> bool:
 
 
 def count_clients(api: Api) -> Operation[int | None]:
-    """Count the clients (connected ones and kept sessions) of a listing; ``None`` where the broker does not tell."""
+    """Count the clients (connected ones and kept sessions) of a listing; ``None`` if the broker does not tell."""
     try:
         stats = yield from api.nodes.get_stats()
     except (EmqxForbiddenError, EmqxNotFoundError, EmqxUnsupportedError):

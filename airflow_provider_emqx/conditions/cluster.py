@@ -148,7 +148,7 @@ class RuleHealthy(Condition):
         """
         Read the rule and the state of what it uses, or of what is named.
 
-        :raises EmqxUnsupportedError: if this broker has no such part.
+        :raises EmqxUnsupportedError: if the broker does not support it.
         """
         parts = [(part, self._ids[f"{part}_id"]) for part in _PARTS if f"{part}_id" in self._ids]
         states: dict[str, str] = {}

@@ -12,7 +12,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionErro
 from airflow_provider_emqx.files import open_to_write
 from airflow_provider_emqx.outcomes import MOST_LISTED
 
-#: how names of files end that hold rows, and how a row is told from an id
+#: extensions of files that contain rows, and a pattern that distinguishes a row from an id
 _ROWS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 _ROW = re.compile(r"""[\[{"]|.*[,;\t]""")
 
@@ -24,7 +24,7 @@ def given(clientids: Any, path: Any) -> tuple[list[str], str]:
     :param clientids: one id, several, or the file's path as ``ObjectStoragePath``.
     :param path: the file's path as text, in place of ``clientids``.
     :return: the ids without duplicates, or the path; the other one is empty.
-    :raises EmqxConfigError: if there are none, or they are no texts.
+    :raises EmqxConfigError: if the list is empty, or contains anything but text.
     """
     if hasattr(clientids, "open"):
         clientids, path = None, clientids
@@ -36,7 +36,7 @@ def given(clientids: Any, path: Any) -> tuple[list[str], str]:
 def _checked(clientids: Any) -> list[str]:
     ids = texts("clientids", clientids)
     if not ids:
-        raise EmqxConfigError("clientids is empty: there is no client to wait for")
+        raise EmqxConfigError("clientids is empty; pass at least one client id")
     for clientid in ids:
         if clientid in ("", ".", ".."):
             raise EmqxConfigError(f"{clientid!r} cannot be asked for as a client id in EMQX's HTTP API")
@@ -48,7 +48,7 @@ def read_file(path: str) -> list[str]:
     Read client ids, one per line; blank lines and repeated ids are passed over. Blocks.
 
     :param path: anything ``ObjectStoragePath`` can open: a local path, ``s3://bucket/fleet.txt``.
-    :raises EmqxConfigError: if the file does not exist, it may not be read, is no UTF-8 text, holds no id, or holds
+    :raises EmqxConfigError: if the file does not exist, it cannot be read, is not UTF-8 text, holds no id, or holds
         rows.
     :raises EmqxConnectionError: if the storage failed otherwise.
     """
@@ -65,7 +65,7 @@ def read_file(path: str) -> list[str]:
             "as s3://bucket/fleet.txt or a shared mount"
         ) from None
     except (UnicodeDecodeError, ValueError, ImportError) as error:
-        why = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         raise EmqxConfigError(f"the file of client ids {path} cannot be read: {why}") from None
     except TypeError as error:
         # of a universal_pathlib that this Airflow was not made for: it refuses every path
@@ -78,7 +78,9 @@ def read_file(path: str) -> list[str]:
             f"the file of client ids {path} could not be read: {type(error).__name__}"
         ) from error
     if not ids:
-        raise EmqxConfigError(f"the file of client ids {path} is empty: there is no client to wait for")
+        raise EmqxConfigError(
+            f"the file of client ids {path} is empty; it must contain at least one client id"
+        )
     if path.lower().removesuffix(".gz").endswith(_ROWS) or any(map(_ROW.match, ids)):
         # no line is shown: a row may hold a password
         raise EmqxConfigError(

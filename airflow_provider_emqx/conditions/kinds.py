@@ -20,11 +20,11 @@ KINDS = {condition.kind: condition for condition in _CLASSES}
 
 def load(kind: str, parameters: Mapping[str, Any]) -> Condition:
     """
-    Make a condition of a trigger's arguments.
+    Return the condition for a trigger's arguments.
 
     :param kind: a name of :data:`KINDS`.
     :param parameters: arguments of that kind.
-    :raises EmqxConfigError: if the kind is unknown or the arguments cannot be right.
+    :raises EmqxConfigError: if the kind is unknown or the arguments are invalid.
     """
     if kind not in KINDS:
         raise EmqxConfigError(f"unknown condition {kind!r}; expected one of {', '.join(KINDS)}")

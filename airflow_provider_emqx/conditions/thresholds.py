@@ -13,11 +13,11 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 
 class Threshold:
     """
-    What a figure is compared with.
+    A threshold for a metric.
 
     :param threshold: a number or its text.
     :param comparison: ``">="`` or ``"<="``.
-    :param baseline: a number or its text, to compare the difference to; ``None`` to compare the figure itself.
+    :param baseline: a number or its text, to compare the difference to; ``None`` to compare the value itself.
     :raises EmqxConfigError: for anything else.
     """
 
@@ -58,7 +58,7 @@ def figure_named(name: str, figures: Mapping[str, Any], what: str) -> float:
     :param name: as the broker calls it.
     :param figures: what the broker reported.
     :param what: the kind of figure, for the error.
-    :raises EmqxConfigError: if the broker has no such figure, with similar names.
+    :raises EmqxConfigError: if the metric is unknown, with similar names.
     """
     value = figures.get(name)
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -94,7 +94,7 @@ class TopicMetric(Condition):
         """
         Read the topic's metrics.
 
-        :raises EmqxConfigError: if the topic is not measured, or has no such metric.
+        :raises EmqxConfigError: if the topic is not measured, or the metric is unknown.
         """
         row = yield from api.topics.get_metrics(self.topic)
         if row is None:

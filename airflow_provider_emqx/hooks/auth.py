@@ -27,7 +27,7 @@ class AuthMethods(Session):
         """
         Read the authenticator that the connection names: v5 ``GET /authentication/{id}``; on EMQX 4 its plugin.
 
-        :return: with ``user_id_type``, ``password_hash_algorithm``, …, secrets masked by the broker; ``None`` where
+        :return: with ``user_id_type``, ``password_hash_algorithm``, …, secrets masked by the broker; ``None`` if
             there is none of this id.
         """
         return self.run(self.api.users.get_authenticator())

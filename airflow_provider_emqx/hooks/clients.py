@@ -28,7 +28,7 @@ class ClientMethods(Session):
 
         :param fields: only these fields of each row (and ``clientid``), as ``["connected"]``: since EMQX 5.6 this
             saves the broker most of the work.
-        :param filters: all must hold; ``None`` is no filter. ``clientid`` and ``username`` (one or a list),
+        :param filters: all must match; ``None`` is ignored. ``clientid`` and ``username`` (one or a list),
             ``like_clientid`` and ``like_username`` (a part of it), ``node``, ``ip_address``, ``conn_state``
             (``connected``, ``idle``, ``disconnected``), ``clean_start``, ``proto_name``, ``proto_ver``, ``zone`` (EMQX
             4), ``gte_``/``lte_`` with ``created_at``, ``connected_at``, ``disconnected_at`` (RFC 3339 or an aware
@@ -80,11 +80,11 @@ class ClientMethods(Session):
         self, clientids: str | Sequence[str], filters: Mapping[str, Any] | None = None
     ) -> Iterator[dict[str, list[str]]]:
         """
-        Do what :meth:`kick_clients` does, and yield what became of each part of at most 1,000 clients as soon as it is
-        done, so that what was done before a failure is known.
+        Do the same as :meth:`kick_clients`, and yield the outcomes of each part of at most 1,000 clients as soon as it
+        is done, so that what was done before a failure is known.
 
         :param clientids: as of :meth:`kick_clients`. With ``filters`` they are taken as selected from the broker: who
-            cannot be addressed is told as ``"unaddressable"``; without, such an id is refused.
+            cannot be addressed is reported as ``"unaddressable"``; without filters, such an id is refused.
         :param filters: as of :meth:`kick_clients`.
         :return: an iterator over results as of :meth:`kick_clients`, of outcomes that were met; clients are kicked only
             as it is advanced. Before an error of the broker is raised, the clients of its part are yielded: those that
@@ -127,7 +127,7 @@ class ClientMethods(Session):
                     failure = failure or error
             back = self._still_connected({clientid: found[clientid] for clientid in kicked})
         except BaseException as error:
-            # raised when it is told who was kicked
+            # raised after the kicked clients are yielded
             failure = failure or error
         outcomes["kicked"] = [clientid for clientid in kicked if clientid not in back]
         outcomes["still_connected"] = [clientid for clientid in kicked if clientid in back]
@@ -226,12 +226,12 @@ class ClientMethods(Session):
 
     def get_authorization_cache(self, clientid: str) -> list[Row] | None:
         """
-        Read what the broker remembers of a client's rights: v5 ``GET /clients/{clientid}/authorization/cache``, v4
+        Read a client's authorization cache: v5 ``GET /clients/{clientid}/authorization/cache``, v4
         ``GET /clients/{clientid}/acl_cache``.
 
         :param clientid: the MQTT client id.
-        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such
-            client.
+        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` for an
+            unknown client.
         """
         return self.run(self.api.clients.get_authorization_cache(clientid))
 

@@ -198,8 +198,8 @@ class ClusterMethods(Session):
 
         :param kind: ``"action"``, ``"source"``, ``"connector"``; on EMQX 4 ``"connector"`` only.
         :param name: id, as ``http:my_hook`` (v5) or ``resource:1234`` (v4).
-        :return: with ``status`` (``connected``, ``connecting``, ``disconnected``, ``inconsistent``); ``None`` where
-            there is none.
+        :return: with ``status`` (``connected``, ``connecting``, ``disconnected``, ``inconsistent``); ``None`` if
+            it does not exist.
         """
         return self.run(self.api.rule_engine.get_integration(kind, name))
 
@@ -211,7 +211,7 @@ class ClusterMethods(Session):
         :param kind: ``"action"``, ``"source"`` or ``"connector"``.
         :param name: id, as ``http:my_hook``.
         :param enabled: the state that it is to have.
-        :raises EmqxNotFoundError: if there is none.
+        :raises EmqxNotFoundError: if it does not exist.
         """
         self.run(self.api.rule_engine.set_integration_enabled(kind, name, enabled))
 
@@ -222,7 +222,7 @@ class ClusterMethods(Session):
 
         :param kind: ``"action"``, ``"source"``, ``"connector"``; on EMQX 4 ``"connector"`` only.
         :param name: id, as ``http:my_hook`` (v5) or ``resource:1234`` (v4). It must be enabled.
-        :raises EmqxNotFoundError: if there is none.
+        :raises EmqxNotFoundError: if it does not exist.
         """
         self.run(self.api.rule_engine.restart_integration(kind, name))
 

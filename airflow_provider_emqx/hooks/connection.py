@@ -130,7 +130,7 @@ def _read(conn: Connection, extras: Mapping[str, Any]) -> Settings:
 
 
 def _mqtt(extras: Mapping[str, Any], allow_plain: bool) -> MqttSettings | None:
-    """Read the address and credentials of the MQTT listener; ``None`` where there is no address."""
+    """Read the address and credentials of the MQTT listener; ``None`` without an address."""
     label = _label("mqtt_url")
     url, username, password = _text(extras, "mqtt_url"), _text(extras, "mqtt_username"), _password(extras)
     if url is None:
@@ -141,14 +141,16 @@ def _mqtt(extras: Mapping[str, Any], allow_plain: bool) -> MqttSettings | None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise EmqxConfigError(f"{label} is no address; it should be as mqtts://host:8883") from None
+        raise EmqxConfigError(
+            f"{label} is not an address; expected something like mqtts://host:8883"
+        ) from None
     if parts.scheme not in _MQTT_SCHEMES:
         raise EmqxConfigError(
-            f"{label} must begin with mqtts://, wss://, mqtt:// or ws://, as mqtts://host:8883"
+            f"{label} must begin with mqtts://, wss://, mqtt:// or ws://, such as mqtts://host:8883"
         )
     if parts.username is not None or parts.password is not None:
         raise EmqxConfigError(
-            f"{label} holds a user or password: they belong into {_label('mqtt_username')} and "
+            f"{label} contains a user or password: put them into {_label('mqtt_username')} and "
             f"{_label('mqtt_password')}"
         )
     if parts.query or parts.fragment:
@@ -158,7 +160,7 @@ def _mqtt(extras: Mapping[str, Any], allow_plain: bool) -> MqttSettings | None:
         raise EmqxConfigError(f"{label} has no host name; it should be as mqtts://host:8883")
     default, tls, websocket = _MQTT_SCHEMES[parts.scheme]
     if port == 0:
-        raise EmqxConfigError(f"{label}: 0 is no port number")
+        raise EmqxConfigError(f"{label}: 0 is not a port number")
     if not websocket and parts.path.strip("/"):
         raise EmqxConfigError(f"{label} has a path, which only ws:// and wss:// have")
     if not tls and not allow_plain and not _is_loopback(name):
@@ -217,11 +219,11 @@ def _split(host: str) -> SplitResult:
         parts.port  # noqa: B018  reading it is what checks it
     except ValueError:
         raise EmqxConfigError(
-            f"{_label('host')} is no address; it should be as https://host:8443/api/v5"
+            f"{_label('host')} is not an address; expected something like https://host:8443/api/v5"
         ) from None
     if parts.username is not None or parts.password is not None:
         raise EmqxConfigError(
-            f"{_label('host')} holds a user or password: they belong into API key and API secret"
+            f"{_label('host')} contains a user or password: put them into API key and API secret"
         )
     if parts.query or parts.fragment:
         raise EmqxConfigError(
@@ -259,7 +261,7 @@ def _port(written: int | None, field: int | str | None) -> int | None:
             "(EMQX 5 and 6: 18083, EMQX 4: 8081, EMQX Cloud: 8443)"
         )
     if port is not None and not 0 < port < 65536:
-        raise EmqxConfigError(f"{_label('port')} {port} is no port number")
+        raise EmqxConfigError(f"{_label('port')} {port} is not a port number")
     return port
 
 
@@ -291,7 +293,7 @@ def _is_loopback(name: str) -> bool:
 
 
 def _readable(conn: Connection, extras: Any) -> None:
-    """Refuse extras that are no JSON object, which Airflow takes for none: ``read_only`` among them would be lost."""
+    """Refuse extras other than a JSON object: Airflow ignores them, so that ``read_only`` would be lost."""
     if extras or not conn.extra:
         is_object = isinstance(extras or {}, Mapping)
     else:
@@ -300,20 +302,18 @@ def _readable(conn: Connection, extras: Any) -> None:
         except (ValueError, RecursionError):
             is_object = False
     if not is_object:
-        raise EmqxConfigError("its extra is no JSON object, so that no setting in it can be read")
+        raise EmqxConfigError("its extra is not a JSON object, so its settings cannot be read")
 
 
 def _known(extras: Mapping[str, Any]) -> None:
-    """Refuse what looks like a typo: a misspelt ``read_only`` that is ignored does harm."""
+    """Refuse probable typos: ignoring a misspelled ``read_only`` would do harm."""
     fields = _fields()
     for name in extras:
         if name in fields:
             continue
         close = difflib.get_close_matches(str(name).lower().replace("-", "_"), fields, n=1, cutoff=0.8)
         if close:
-            raise EmqxConfigError(
-                f"there is no extra {name!r}; {close[0]!r} ({_label(close[0])}) may be meant"
-            )
+            raise EmqxConfigError(f"unknown extra {name!r}; did you mean {close[0]!r} ({_label(close[0])})?")
         log.warning("Extra %r of the EMQX connection is unknown and ignored", name)
 
 
@@ -371,7 +371,7 @@ def _password(extras: Mapping[str, Any]) -> str | None:
 
 def _utf8(what: str, text: str) -> None:
     if not is_utf8(text):
-        raise EmqxConfigError(f"{what} holds a lone surrogate and is no valid UTF-8")
+        raise EmqxConfigError(f"{what} contains a lone surrogate, which is not valid UTF-8")
 
 
 def _boolean(extras: Mapping[str, Any], name: str, default: bool) -> bool:
@@ -425,7 +425,7 @@ def _verify(extras: Mapping[str, Any]) -> bool | str:
             f"{_label('verify')} must be true, false or the path of a CA file, not {value!r}"
         )
     if not os.path.isfile(value):
-        raise EmqxConfigError(f"{_label('verify')}: there is no CA file {value!r} on this machine")
+        raise EmqxConfigError(f"{_label('verify')}: CA file {value!r} not found on this machine")
     return value
 
 

@@ -210,7 +210,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             try:
                 lines.append(look(self.settings))
             except AirflowException as error:
-                # Airflow's own too: that there is no such connection
+                # Airflow's own error too: connection not found
                 works = False
                 lines.append(str(error))
         return works, "\n".join(dict.fromkeys(filter(None, lines)))

@@ -44,7 +44,7 @@ class TopicMethods(Session):
 
         Every row is checked against the filters once more, since brokers ignore some of them.
 
-        :param filters: all must hold; ``None`` is no filter. ``clientid``, ``topic`` (exactly as subscribed), ``qos``,
+        :param filters: all must match; ``None`` is ignored. ``clientid``, ``topic`` (exactly as subscribed), ``qos``,
             ``node``, ``share_group``, ``durable`` (EMQX 5.7); ``match_topic``: subscribed filters that lie within this
             filter (``a/#`` finds ``a/b`` and ``a/+/c``); ``receiving``: subscriptions that a message to this topic
             reaches, found out here from the complete listing.
@@ -195,7 +195,7 @@ class TopicMethods(Session):
         Read one topic's metrics: v5 ``GET /mqtt/topic_metrics/{topic}``, v4 ``GET /topic-metrics/{topic}``.
 
         :param topic: without wildcards.
-        :return: as of :meth:`list_topic_metrics`; ``None`` where the topic is not measured.
+        :return: as of :meth:`list_topic_metrics`; ``None`` if the topic is not measured.
         """
         return self.run(self.api.topics.get_metrics(topic))
 
@@ -254,7 +254,7 @@ class TopicMethods(Session):
         Serverless by an empty retained message to it, which subscribers receive.
 
         :param topic: without wildcards: the broker would delete every match.
-        :return: whether there was one; ``None`` where the broker does not tell.
+        :return: whether there was one; ``None`` if the broker does not tell.
         """
         return self.run(self.api.messages.delete_retained(topic))
 

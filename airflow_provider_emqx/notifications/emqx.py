@@ -1,4 +1,4 @@
-"""Tells devices and dashboards about tasks and DAG runs: a message to a topic."""
+"""A notifier that publishes a message about a task or DAG run."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class EmqxClientOnlineSensor(_ClientSensor):
     """
     Wait until MQTT clients are online: known to the broker **and** connected (a kept session alone is not).
 
-    A few clients are asked for one by one (v4 and v5 ``GET /clients/{clientid}``), many by one listing
-    (``GET /clients``, on EMQX 5.6 and later with ``fields``), whichever costs the broker less.
+    A few clients are read one by one (v4 and v5 ``GET /clients/{clientid}``), many by one listing
+    (``GET /clients``, on EMQX 5.6 and newer with ``fields``), whichever is cheaper for the broker.
 
     The task's result: ``{"awaited", "needed", "online", "missing_count", "missing"}``, the last one a list of at most
     1,000 ids, and ``missing_path`` if there are more and a file for them was named.
@@ -55,7 +55,7 @@ class EmqxClientOnlineSensor(_ClientSensor):
     :param quorum: how many of them must be online at the same time (templated): ``"all"``, ``"any"``, a count, or a
         share such as ``"95%"``.
     :param stable_for: seconds (or a ``timedelta``) for which each must have been connected without a break, by the
-        broker's clock against the worker's or triggerer's (templated). Default: no such demand.
+        broker's clock against the worker's or triggerer's (templated). Default: any.
     :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``
         (templated).
     :param emqx_conn_id: the Airflow connection (templated).

@@ -26,7 +26,7 @@ def parse_pace(text: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Serve until the process is told to end."""
+    """Serve until the process receives a signal to end."""
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_emqx.testing", description=__doc__)
     parser.add_argument("--version", default="5.8.9", help='EMQX version, or "serverless"')
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1; 0 takes a free one")

@@ -262,10 +262,10 @@ _EXPORTED: dict[
 
 
 def check(state: State, filename: str, content: bytes) -> None:
-    """Look at an archive as an upload does.
+    """Validate an archive as an upload does.
 
     :param filename: The one directory in the archive must be called as the file is.
-    :raises Refused: If it is none, or of a broker that this one does not take archives of.
+    :raises Refused: If it is not an archive, or of a broker whose archives this one does not import.
     """
     meta: Meta | None = None
     if _root(content) != filename.removesuffix(".tar.gz"):

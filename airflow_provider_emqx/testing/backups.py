@@ -39,9 +39,9 @@ def newest_first(state: State) -> list[Backup]:
 
 
 def restore(state: State, backup: Backup) -> None:
-    """Import a file: what it holds is added to what there is.
+    """Import a file: add its contents to the broker's.
 
-    :raises archives.Refused: If it is none that this broker takes.
+    :raises archives.Refused: If this broker does not import it.
     """
     if state.generation == "v4":
         exports.restore(state, backup.content)
@@ -51,9 +51,9 @@ def restore(state: State, backup: Backup) -> None:
 
 
 def check(state: State, filename: str, content: bytes) -> None:
-    """Look at a file as an upload does.
+    """Validate a file as an upload does.
 
-    :raises archives.Refused: If it is none that this broker takes.
+    :raises archives.Refused: If this broker does not import it.
     """
     if state.generation != "v4":
         archives.check(state, filename, content)

@@ -215,12 +215,12 @@ class FakeEmqx:
 
     @property
     def requests(self) -> list[Served]:
-        """What arrived, in order: tuples of method, raw path with query, status, body, done, fault, headers."""
+        """The received requests in order: tuples of method, raw path with query, status, body, done, fault, headers."""
         return self._server.requests
 
     @property
     def request_count(self) -> int:
-        """How many requests arrived, also when they are not logged."""
+        """The number of received requests, also those that are not logged."""
         return self._server.request_count
 
     @property
@@ -248,7 +248,7 @@ class FakeEmqx:
         :param allow: Tells by method and route pattern what this key may call, as keys of EMQX Cloud Dedicated.
         """
         if role not in ROLES:
-            raise ValueError(f"there is no role {role!r}; there are {', '.join(ROLES)}")
+            raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
         with self.state.lock:
             self.state.keys[key] = ApiKey(key, secret, role, expired, allow)
             self._dispatcher.forget_keys()
@@ -276,7 +276,7 @@ class FakeEmqx:
         headers: Mapping[str, str] | None = None,
         seconds: float = 1.0,
     ) -> None:
-        """Let coming requests go wrong. Orders are used up in the order they were given.
+        """Make the next requests fail. Orders are used up in the order of the calls.
 
         :param kind: ``status``: answer ``status``, ``body``, ``headers`` and do nothing; ``redirect``: the same
             with ``Location`` in ``headers``; ``reset``: reset the connection before the work; ``reset_after``:
@@ -294,9 +294,9 @@ class FakeEmqx:
         :param seconds: Duration of ``stall`` and ``slow``.
         """
         if kind not in KINDS:
-            raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
+            raise ValueError(f"unknown fault {kind!r}; expected one of {', '.join(KINDS)}")
         if times < 1 or after < 0 or seconds < 0:
-            raise ValueError("times is 1 or more, after and seconds are 0 or more")
+            raise ValueError("times must be 1 or more, after and seconds 0 or more")
         if kind == "redirect" and not any(name.lower() == "location" for name in headers or ()):
             raise ValueError('a redirect needs headers={"Location": …}')
         status = status or {"status": 503, "redirect": 302}.get(kind, 0)
@@ -307,7 +307,7 @@ class FakeEmqx:
 
     @property
     def pending_faults(self) -> int:
-        """How many orders have not been used up yet."""
+        """The number of orders that are not used up yet."""
         return len(self._server.faults.orders)
 
     def clear_faults(self) -> None:
@@ -457,7 +457,7 @@ class FakeEmqx:
         :param rh: Retain handling.
         """
         if not valid_topic_filter(topic):
-            raise ValueError(f"{topic!r} is no topic filter")
+            raise ValueError(f"{topic!r} is not a topic filter")
         with self.state.lock:
             client = self._device(clientid)
             self.state.mqtt.subscribe(client, Subscription(topic, qos, nl, rap, rh))
@@ -642,7 +642,7 @@ class FakeEmqx:
         :param per_second: Messages in one second of the broker's clock; ``None`` for no limit.
         """
         if self.state.generation == "v4":
-            raise ValueError("EMQX 4 has no such limit")
+            raise ValueError("EMQX 4 does not have this limit")
         with self.state.lock:
             self.state.mqtt.retained_per_second = per_second
 
@@ -716,7 +716,7 @@ class FakeEmqx:
         :param name: ``tcp:default``, ``ssl:default``, ``ws:default`` or ``wss:default``.
         """
         if name not in {f"{kind}:default" for kind in LISTENERS}:
-            raise ValueError(f"there is no listener {name!r}")
+            raise ValueError(f"unknown listener {name!r}")
         with self.state.lock:
             self.state.closed_listeners.add(name)
 
@@ -806,14 +806,14 @@ class FakeEmqx:
 
     def _add(self, kind: str, resource_id: str, config: dict[str, Any], status: str) -> None:
         if kind in {"actions", "connectors", "sources"} and ":" not in resource_id:
-            raise ValueError(f'{resource_id!r} is no id: it must look like "type:name"')
+            raise ValueError(f'{resource_id!r} is not an id; expected "type:name"')
         with self.state.lock:
             resource = Resource(kind, resource_id, config, status, self.state.now())
             self.state.resources[kind][resource_id] = resource
 
     @property
     def restarts(self) -> Mapping[str, int]:
-        """How often each listener, action, connector or resource was restarted over the API."""
+        """The number of restarts over the API, by listener, action, connector or resource."""
         return self.state.restarts
 
     def refuse_dispatch(self, topic: str) -> None:

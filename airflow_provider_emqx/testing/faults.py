@@ -25,7 +25,7 @@ Match = str | Callable[[str, str], bool]
 
 
 class Fault(NamedTuple):
-    """What an order came to: see :meth:`FakeEmqx.order_fault`."""
+    """The state of an order: see :meth:`FakeEmqx.order_fault`."""
 
     kind: str
     status: int

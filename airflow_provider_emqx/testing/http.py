@@ -1,4 +1,4 @@
-"""What passes between the socket and the routes: requests, answers, and the helpers that both generations use."""
+"""Requests and responses between the socket and the routes, and helpers for both generations."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Crash(Exception):
 
 def _no_constant(name: str) -> None:
     """Refuse ``NaN`` and ``Infinity``, which Python reads and writes and no broker knows."""
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 class Request:

@@ -1,6 +1,6 @@
-"""How long a real broker would have taken: one server that works through its requests one after another.
+"""The time that a real broker would take: one server that processes its requests one after another.
 
-The figures are measured ones of EMQX 5.8.9 and 4.4.19 on two cores, scaled to the pace that was asked for.
+The speeds were measured with EMQX 5.8.9 and 4.4.19 on two cores, and are scaled to the requested pace.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ SHA256_SUFFIX = {"name": "sha256", "salt_position": "suffix"}
 class User:
     """One user of the built-in database.
 
-    :param password: The last plain password that the broker was sent, or ``None`` after a hash import.
+    :param password: The last plain password, or ``None`` after a hash import.
     :param is_superuser: Superuser flag (API v5).
     :param created_at: Milliseconds since the epoch (API v4).
     :param password_hash: Imported hash, or ``None``.

@@ -45,7 +45,7 @@ class Eviction:
 
 
 class Limits(NamedTuple):
-    """How fast clients go, and by how much donors may stay above recipients."""
+    """Speed of moving clients, and by how much donors may stay above recipients."""
 
     rate: int
     absolute: int
@@ -118,7 +118,7 @@ def finish_evacuation(state: State, info: NodeInfo) -> None:
         raise ValueError(f"{info.name} is not being evacuated")
     recipients = _recipients(state, info, eviction)
     if not recipients:
-        raise ValueError(f"there is no node that the sessions of {info.name} could go to")
+        raise ValueError(f"no other node is running that could take the sessions of {info.name}")
     _move(state, info.name, recipients, len(state.mqtt.clients), None)
     eviction.state = "prohibiting"
 
@@ -157,7 +157,7 @@ def _evict(state: State, info: NodeInfo, eviction: Eviction) -> None:
 
 
 def _move(state: State, node: str, recipients: list[str], rate: int, connected: bool | None) -> None:
-    """Let clients of a node go to others; where there are none, they just lose their connection."""
+    """Move the clients of a node to others; without another node they only lose their connection."""
     moving = [
         client
         for client in state.mqtt.clients.values()

@@ -1,4 +1,4 @@
-"""What the broker knows. Routes read and change it; :class:`FakeEmqx` lets tests do the same."""
+"""The broker's state. Routes read and change it; :class:`FakeEmqx` lets tests do the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse_version(text: str) -> Version:
         raise ValueError(f'version must look like "5.8.9" or be "serverless", not {text!r}')
     numbers = tuple(int(part) for part in parts)
     if numbers[0] not in {4, 5, 6}:
-        raise ValueError(f"there is no EMQX {text}")
+        raise ValueError(f"unknown version of EMQX: {text}")
     return numbers + (0,) * (3 - len(numbers))
 
 
@@ -168,7 +168,9 @@ class State:
         self.offset = 0.0  # by how much a test has moved the clock
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._dues = 0
-        self.on_schedule: Callable[[], object] | None = None  # what watches the clock is told of a new date
+        self.on_schedule: Callable[[], object] | None = (
+            None  # called with a new due date, for the thread that watches the clock
+        )
 
         self.routes_at = -math.inf  # when a restarted broker serves its paths
         self.databases_at = -math.inf  # when it serves its users and rules
@@ -267,7 +269,7 @@ class State:
     def known_node(self, name: str) -> NodeInfo:
         """Return a node that a test named."""
         if name not in self.nodes:
-            raise ValueError(f"there is no node {name!r}; there are {', '.join(self.nodes)}")
+            raise ValueError(f"unknown node {name!r}; expected one of {', '.join(self.nodes)}")
         return self.nodes[name]
 
     def running(self) -> list[NodeInfo]:
@@ -323,7 +325,7 @@ class State:
 
     @property
     def algorithm(self) -> dict[str, Any]:
-        """How the built-in database hashes passwords."""
+        """The hash algorithm of the built-in database."""
         algorithm: dict[str, Any] = self._built_in_now()["password_hash_algorithm"]
         return algorithm
 

@@ -216,7 +216,7 @@ class EmqxEventTrigger(BaseEventTrigger):
 
     def _check(self) -> None:
         if self.event not in _EVENTS:
-            raise EmqxConfigError(f"there is no event {self.event!r}; there are {', '.join(_EVENTS)}")
+            raise EmqxConfigError(f"unknown event {self.event!r}; expected one of {', '.join(_EVENTS)}")
         for name, default in (
             ("clientid", "*"),
             ("username", None),
@@ -271,7 +271,7 @@ class EmqxEventTrigger(BaseEventTrigger):
                     yield TriggerEvent({**payload, "emqx_conn_id": self.emqx_conn_id})
                 if found.memory != memory and self._store is not None:
                     if found.events:
-                        # only what was told for sure is remembered: told twice is better than never
+                        # remember only what was sent for certain: sent twice is better than never
                         await asyncio.sleep(_HANDED_OVER)
                         pause = max(0.0, interval - _HANDED_OVER)
                     await self._remember(found.memory)

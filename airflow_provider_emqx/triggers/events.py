@@ -1,9 +1,9 @@
 """
-What has changed since the last check: the edges that events are made of.
+Changes since the last check, from which events are made.
 
-Each kind of event is one operation: it takes what was remembered (JSON-able; ``None`` at the very first look, which
-only remembers) and gives a function that compares, to be called in a thread, since clients may be a hundred thousand.
-That one gives the events, and what to remember now.
+Each kind of event is one operation. It takes the memory (plain JSON; ``None`` in the very first check, which
+only records the state) and returns a function that compares, called in a thread because there may be many clients.
+That function returns the events and the new memory.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _FEW = 100
 
 class Found(NamedTuple):
     """
-    What one check has found.
+    The result of one check.
 
     :param events: payloads, each small.
-    :param memory: to be given to the next check.
+    :param memory: for the next check.
     """
 
     events: list[Memory]
@@ -106,7 +106,7 @@ def _came(rows: Iterable[ClientRow], memory: Memory | None, now: float) -> Found
         [*connected.values(), *filter(None, [(memory or {}).get("newest")])], key=_time, default=None
     )
     if newest is not None:
-        # a node whose clock is fast must not make the next looks pass over what connects to the others
+        # a node with a fast clock must not make later checks miss connections to the others
         newest = min(newest, datetime.fromtimestamp(now, UTC).isoformat(), key=_time)
         since = _time(newest) - OVERLAP
         seen = {name: at for name, at in {**seen, **connected}.items() if _time(at) >= since}

@@ -156,7 +156,7 @@ class Poll:
         now = clock()
         due = [w for w in self._watches if w.due <= now + min(_MOMENT, w.interval / 10)]
         for watch in due:
-            # not again before it was told something
+            # not again before it has a result
             watch.due = math.inf
         return due
 
@@ -208,7 +208,7 @@ class Poll:
         return None
 
     def _broke(self, question: Question, error: Exception) -> None:
-        # a fault of ours: whoever waits is told, rather than left waiting for ever
+        # a bug of ours: fail the waits instead of leaving them waiting forever
         log.error("The round of waits on connection %s broke", self._session.emqx_conn_id, exc_info=error)
         question.broke(error)
 
@@ -256,9 +256,9 @@ class Poll:
         states: States,
     ) -> None:
         """
-        Ask for clients one by one, several at a time; a wait is told as soon as all its clients are known.
+        Read clients one by one, several at a time; a wait gets its result as soon as all its clients are known.
 
-        :param asking: which waits are to know of which client.
+        :param asking: the waits that need each client.
         :param left: of how many each wait does not know yet.
         :param states: what is known, and what comes to be known.
         :raises EmqxError: if the key is refused, or the broker fails for too many of them.

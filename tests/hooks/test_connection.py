@@ -127,12 +127,12 @@ def test_the_port_of_the_form_is_not_the_only_thing_checked_for_mqtt() -> None:
         ("https://", "has no host name"),
         ("https:/broker.example.com", "has no host name"),
         ("https://https://broker.example.com", "has no host name"),
-        ("https://key:secret@broker.example.com", "belong into API key and API secret"),
+        ("https://key:secret@broker.example.com", "put them into API key and API secret"),
         ("https://broker.example.com/api/v5?x=1", "query or fragment"),
         ("https://broker.example.com/api/v3", "is not where an EMQX API ends"),
-        ("https://broker.example.com:99999", "is no address"),
+        ("https://broker.example.com:99999", "is not an address"),
         ("http://broker.example.com", "use https://, or set “Allow plain HTTP”"),
-        ("https://[::1", "is no address"),
+        ("https://[::1", "is not an address"),
     ],
 )
 def test_an_address_that_cannot_be_right_is_refused_with_the_fields_label(host: str, said: str) -> None:
@@ -201,13 +201,13 @@ def test_extras_are_taken_as_json_types_and_as_strings(extra: dict[str, Any], fi
         ({"read_timeout": 0}, "“Read timeout (seconds)” must be a number above 0"),
         ({"deadline": "inf"}, "“Deadline (seconds)” must be a number above 0"),
         ({"verify": 3}, "“Verify TLS certificate” must be true, false or the path of a CA file"),
-        ({"verify": "no-such-file.pem"}, "there is no CA file 'no-such-file.pem'"),
+        ({"verify": "no-such-file.pem"}, "CA file 'no-such-file.pem' not found"),
         ({"read_only": "maybe"}, "“Read only” must be true or false, not 'maybe'"),
         ({"api_version": "v3"}, "“API version” must be one of auto, v4, v5"),
         ({"emqx_version": "newest"}, "“EMQX version” must be as 5.8.9"),
         ({"authenticator": []}, "“Authenticator” must be text"),
         ({"emqx_version": 5.1}, "“EMQX version” must be text, not the number 5.1"),
-        ({"readonly": True}, "there is no extra 'readonly'; 'read_only' (“Read only”) may be meant"),
+        ({"readonly": True}, "unknown extra 'readonly'; did you mean 'read_only' (“Read only”)?"),
     ],
 )
 def test_nonsense_in_an_extra_is_refused_with_the_fields_label(extra: dict[str, Any], said: str) -> None:
@@ -220,7 +220,7 @@ def test_extras_that_airflow_cannot_read_are_no_extras_to_ignore(extra: str) -> 
         conn_id, host, port, schema, login, password = "emqx_default", "localhost", None, "", "key", "secret"
 
     Stored.extra = extra  # type: ignore[attr-defined]
-    with pytest.raises(EmqxConfigError, match="'emqx_default': its extra is no JSON object"):
+    with pytest.raises(EmqxConfigError, match="'emqx_default': its extra is not a JSON object"):
         # what Airflow's extra_dejson makes of it, with an error in the log
         read_connection(Stored(), {})  # type: ignore[arg-type]
     Stored.extra = "{}"  # type: ignore[attr-defined]
@@ -345,11 +345,11 @@ def test_plain_mqtt_to_another_machine_needs_the_same_leave_as_plain_http() -> N
     [
         ({"mqtt_url": "broker.example.com:8883"}, "must begin with mqtts://"),
         ({"mqtt_url": "https://broker.example.com"}, "must begin with mqtts://"),
-        ({"mqtt_url": "mqtts://me:hush-1@broker.example.com"}, "holds a user or password"),
+        ({"mqtt_url": "mqtts://me:hush-1@broker.example.com"}, "contains a user or password"),
         ({"mqtt_url": "mqtts://broker.example.com?password=hush-1"}, "has a query"),
         ({"mqtt_url": "mqtts://broker.example.com/mqtt"}, "has a path"),
-        ({"mqtt_url": "mqtts://broker.example.com:99999"}, "is no address"),
-        ({"mqtt_url": "mqtts://broker.example.com:0"}, "no port number"),
+        ({"mqtt_url": "mqtts://broker.example.com:99999"}, "is not an address"),
+        ({"mqtt_url": "mqtts://broker.example.com:0"}, "not a port number"),
         ({"mqtt_url": "mqtts://"}, "no host name"),
         ({"mqtt_url": "mqtts://a b"}, "no host name"),
         ({"mqtt_url": 1883}, "must begin with mqtts://"),

@@ -305,7 +305,7 @@ def test_credentials_that_are_refused(broker: Any, bucket: Bucket, place: str) -
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        ("s3://aws@nobucket/r.jsonl", "with the connection 'aws': there is no such bucket"),
+        ("s3://aws@nobucket/r.jsonl", "with the connection 'aws': bucket or directory not found"),
         ("s3://nowhere@fleet/r.jsonl", "EndpointConnectionError"),
     ],
 )
@@ -318,10 +318,14 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
 
 
 def test_an_export_and_a_state_that_cannot_be_written(broker: Any, bucket: Bucket) -> None:
-    with pytest.raises(EmqxConfigError, match="the export .* cannot be written .*there is no such bucket"):
+    with pytest.raises(
+        EmqxConfigError, match="the export .* cannot be written .*bucket or directory not found"
+    ):
         EmqxExportUsersOperator(task_id="x", path="s3://aws@nobucket/x.csv.gz").execute({})
     state = {"state": "s3://aws@nobucket/a.state", "pepper_conn_id": "pepper"}
-    with pytest.raises(EmqxConfigError, match="the state .* cannot be written .*there is no such bucket"):
+    with pytest.raises(
+        EmqxConfigError, match="the state .* cannot be written .*bucket or directory not found"
+    ):
         execute([{"user_id": "a", "password": "p"}], **state)
     assert all(request.method == "GET" for request in broker.requests)
 

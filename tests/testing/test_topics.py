@@ -274,5 +274,5 @@ def test_no_limit_of_retained_messages_on_emqx_4() -> None:
         for number in range(1_100):
             broker.publish(f"state/{number}", "x", retain=True)
         assert len(broker.retained) == 1_100
-        with pytest.raises(ValueError, match="no such limit"):
+        with pytest.raises(ValueError, match="does not have this limit"):
             broker.limit_retained(10)

@@ -37,7 +37,7 @@ class Clients(v5.Clients):
 
     @property
     def rows_per_get(self) -> float:
-        """What asking for one client costs the broker, in rows of a listing, as measured."""
+        """The measured cost of reading one client, in rows of a listing."""
         return 11.0
 
     def list(
@@ -161,10 +161,10 @@ class Clients(v5.Clients):
 
     def get_authorization_cache(self, clientid: str) -> Operation[Rows | None]:
         """
-        Read what the broker remembers of a client's rights: ``GET /clients/{clientid}/acl_cache``.
+        Read a client's authorization cache: ``GET /clients/{clientid}/acl_cache``.
 
-        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such
-            client.
+        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` for an
+            unknown client.
         """
         try:
             reply = yield Request("GET", path("clients", clientid, "acl_cache"))

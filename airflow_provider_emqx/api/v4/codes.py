@@ -1,4 +1,4 @@
-"""What EMQX 4's result codes mean, where its message does not say it."""
+"""Meanings of EMQX 4's result codes, for responses whose message does not explain them."""
 
 from __future__ import annotations
 

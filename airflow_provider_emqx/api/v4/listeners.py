@@ -50,7 +50,7 @@ class Listeners(v5.Listeners):
         path(listener)
         rows = yield from self.list()
         if listener not in [row["id"] for row in rows]:
-            raise EmqxNotFoundError(200, "", f"there is no listener {listener!r}")
+            raise EmqxNotFoundError(200, "", f"listener {listener!r} not found")
         if node is None:
             where = path("listeners", listener, "restart")
         else:

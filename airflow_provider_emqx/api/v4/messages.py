@@ -70,11 +70,13 @@ class Messages(v5.Messages):
         """
         rows = [_as_v4(self.check(message, number)) for number, message in enumerate(messages, 1)]
         if not rows:
-            raise EmqxConfigError("there are no messages to publish")
+            raise EmqxConfigError("messages is empty; pass at least one message")
         request = Request("POST", "/mqtt/publish_batch", json=rows)
         reply = yield request
         if not isinstance(reply.data, list) or len(reply.data) != len(rows):
-            raise EmqxOutcomeUnknownError("the answer does not say what became of each message", str(request))
+            raise EmqxOutcomeUnknownError(
+                "the response does not contain the outcome of each message", str(request)
+            )
         return cast(
             "list[PublishedRow]",
             [_result(row, outcome) for row, outcome in zip(rows, reply.data, strict=True)],

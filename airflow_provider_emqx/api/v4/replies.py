@@ -102,7 +102,7 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
         return EmqxForbiddenError(status, "", words, asked, "Give the application the right to this call.")
     if status == 404:
         return EmqxUnsupportedError(
-            "no such endpoint at this address (HTTP 404): a plugin or module may not be loaded, a node name may be "
+            "unknown endpoint at this address (HTTP 404): a plugin or module may not be loaded, a node name may be "
             "unknown, or the address is not that of an EMQX 4 API",
             asked,
         )

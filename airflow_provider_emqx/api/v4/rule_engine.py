@@ -76,7 +76,7 @@ class RuleEngine(v5.RuleEngine):
         """
         Connect a resource anew: ``POST /resources/{id}``.
 
-        :raises EmqxNotFoundError: if there is none.
+        :raises EmqxNotFoundError: if it does not exist.
         """
         self._where(kind)
         # a start of one that is not there is answered like any other mistake

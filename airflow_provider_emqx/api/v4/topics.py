@@ -103,7 +103,7 @@ class Topics(v5.Topics):
         """
         Read one topic's metrics: ``GET /topic-metrics/{topic}``.
 
-        :return: as of :func:`list_topic_metrics`; ``None`` where the topic is not measured.
+        :return: as of :func:`list_topic_metrics`; ``None`` if the topic is not measured.
         """
         try:
             reply = yield Request("GET", path("topic-metrics", topic_name(topic)))
@@ -113,7 +113,7 @@ class Topics(v5.Topics):
 
     def register_metrics(self, topic: str) -> Operation[bool]:
         """
-        Begin to measure a topic: ``POST /topic-metrics``, with a look before and after, since EMQX 4 does not tell.
+        Start to measure a topic: ``POST /topic-metrics``, with a check before and after, since EMQX 4 reports nothing.
 
         :param topic: without wildcards.
         :return: ``True`` if it is new, ``False`` if it was measured already.

@@ -78,7 +78,7 @@ class AclRules(Area):
         Put ACL rules before or after those that a subject has: read, merge, replace
         (``PUT …/built_in_database/rules/users/{username}`` and so on), read again.
 
-        EMQX has no such request: a change by somebody else at the same moment is lost. Adding what is there moves it.
+        This takes several requests: a concurrent change by another program is lost. Adding an existing rule moves it.
 
         :param position: ``"first"`` or ``"last"``.
         :return: all rules of the subject afterwards.

@@ -88,7 +88,7 @@ class Backups(NodesArea):
         :param filename: its name there, ending in ``.tar.gz``.
             An archive's one directory has to be called so too.
         :param content: the file.
-        :raises EmqxBadRequestError: if there is a file of this name, or the content is no backup.
+        :raises EmqxBadRequestError: if the file exists already, or the content is not a backup.
         """
         self.broker.require("uploading a backup", 5, 4)
         path(filename)

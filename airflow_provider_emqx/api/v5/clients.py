@@ -58,7 +58,7 @@ class Clients(NodesArea):
 
     @property
     def rows_per_get(self) -> float:
-        """What asking for one client costs the broker, in rows of a listing, as measured."""
+        """The measured cost of reading one client, in rows of a listing."""
         return 7.0 if self.sends_fields else 0.67
 
     def list(
@@ -218,10 +218,10 @@ class Clients(NodesArea):
 
     def get_authorization_cache(self, clientid: str) -> Operation[Rows | None]:
         """
-        Read what the broker remembers of a client's rights: ``GET /clients/{clientid}/authorization/cache``.
+        Read a client's authorization cache: ``GET /clients/{clientid}/authorization/cache``.
 
-        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` where there is no such
-            client.
+        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` for an
+            unknown client.
         """
         try:
             reply = yield Request("GET", path("clients", clientid, "authorization", "cache"))

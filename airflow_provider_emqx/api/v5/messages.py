@@ -38,7 +38,7 @@ class Messages(Area):
         :param pattern: topic filter, wildcards allowed. ``#`` does not match topics that begin with ``$``.
         :return: rows of ``topic``, ``msgid``, ``qos``, ``publish_at``, ``from_clientid``, ``from_username``, no
             payloads.
-        :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which has no such endpoint.
+        :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which does not support it.
         """
         topic_filter(pattern)
         self.broker.require("listing retained messages", 5, instead="Name the topics explicitly")
@@ -61,9 +61,9 @@ class Messages(Area):
         Read the message retained for one topic: ``GET /mqtt/retainer/message/{topic}``.
 
         :param topic: without wildcards.
-        :return: as of :func:`list_retained`, with ``payload`` in base64 (missing above 1 MB); ``None`` where there is
+        :return: as of :func:`list_retained`, with ``payload`` in base64 (missing above 1 MB); ``None`` if there is
             none.
-        :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which has no such endpoint.
+        :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which does not support it.
         """
         topic_name(topic)
         self.broker.require("reading retained messages over the API", 5)
@@ -79,7 +79,7 @@ class Messages(Area):
         retained message to that topic (``POST /publish``), which subscribers receive.
 
         :param topic: without wildcards.
-        :return: whether there was one; ``None`` where the broker does not tell.
+        :return: whether there was one; ``None`` if the broker does not tell.
         """
         try:
             yield Request("DELETE", path("mqtt", "retainer", "message", topic_name(topic)))
@@ -107,7 +107,7 @@ class Messages(Area):
         """
         Read one delayed message: ``GET /mqtt/delayed/messages/{node}/{msgid}``.
 
-        :return: as of :func:`list_delayed`, with ``payload`` in base64 (missing above 2 kB); ``None`` where there is
+        :return: as of :func:`list_delayed`, with ``payload`` in base64 (missing above 2 kB); ``None`` if there is
             none.
         """
         self.broker.require("reading delayed messages", 5)
@@ -170,7 +170,7 @@ class Messages(Area):
         """
         rows = [self.check(message, number) for number, message in enumerate(messages, 1)]
         if not rows:
-            raise EmqxConfigError("there are no messages to publish")
+            raise EmqxConfigError("messages is empty; pass at least one message")
         return cast("list[PublishedRow]", (yield from _batch(rows)))
 
     def retained_rate(self) -> Operation[float | None]:
@@ -178,11 +178,11 @@ class Messages(Area):
         Read how many retained messages a node stores, or clears, per second: ``GET /mqtt/retainer``, EMQX 5.8.5 and
         newer.
 
-        What is beyond is delivered, but not stored, and no answer tells.
+        The broker delivers further messages without storing them, and does not report it.
 
         :return: messages per second; ``None`` for no limit, as on older ones.
         :raises EmqxForbiddenError: if the key may not see it.
-        :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which has no such endpoint, and for what is not a rate.
+        :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which does not support it, and for an unknown value.
         """
         if self.broker.is_v4 or (self.broker.version is not None and not self.broker.at_least(5, 8, 5)):
             return None
@@ -208,7 +208,9 @@ def _outcomes(request: Request, reply: Reply, rows: list[Row]) -> list[Any]:
     if isinstance(outcomes, dict) and len(rows) == 1 and "code" not in outcomes:
         outcomes = [outcomes]
     if not isinstance(outcomes, list) or len(outcomes) != len(rows):
-        raise EmqxOutcomeUnknownError("the answer does not say what became of each message", str(request))
+        raise EmqxOutcomeUnknownError(
+            "the response does not contain the outcome of each message", str(request)
+        )
     return outcomes
 
 
@@ -217,7 +219,7 @@ def _result(row: Row, outcome: Row) -> Row:
     waits = is_delayed(row["topic"])
     if "id" in outcome:
         return published(row["topic"], "delayed" if waits else "delivered", outcome["id"])
-    # without it this is no answer of EMQX, and "failed" would invite to publish again what may have been published
+    # without it this is not EMQX's response, and "failed" would invite to publish again
     if outcome["reason_code"] == _NO_SUBSCRIBERS:
         return published(row["topic"], "delayed" if waits else "no_subscribers")
     return published(row["topic"], "failed", reason=str(outcome.get("message", "refused"))[:200])

@@ -58,7 +58,7 @@ def read(request: Request, answer: Answer) -> Reply:
 
 
 def _is_answer(answer: Answer) -> bool:
-    """Tell an accepted failure, which has results, from the usual kind and from that of a proxy."""
+    """Distinguish an accepted failure, which has results, from the usual kind and from that of a proxy."""
     try:
         body = json.loads(answer.body)
     except (ValueError, RecursionError):
@@ -99,9 +99,9 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     code = code if isinstance(code, str) and not repeats_any(code, answer.secrets) else ""
     message = body.get("message", "")
     if status == 404 and (not code or message == "Request Path Not Found"):
-        # without a code it is no EMQX that answers, and asking again does not help
+        # without a code it is not EMQX that responds, and a retry does not help
         return (PathNotFound if code else EmqxUnsupportedError)(
-            "no such endpoint at this address (HTTP 404). The broker's version or edition may lack it, a gateway "
+            "unknown endpoint at this address (HTTP 404). The broker's version or edition may lack it, a gateway "
             "before it may hide it, or it is an EMQX 4, whose API is /api/v4",
             asked,
         )
@@ -126,7 +126,7 @@ def _failure(request: Request, answer: Answer) -> EmqxError:
     if status >= 500 or status in (408, 425) or code in NODE_FAILURES:
         # 408 and 425 come from proxies, and mean "send it again"
         return EmqxServerError(status, code, reason, asked, retry_after=answer.retry_after)
-    hint = "EMQX knows no such value there." if "unable_to_convert_to_enum_symbol" in reason else ""
+    hint = "EMQX does not support this value." if "unable_to_convert_to_enum_symbol" in reason else ""
     return EmqxBadRequestError(status, code, reason, asked, hint)
 
 

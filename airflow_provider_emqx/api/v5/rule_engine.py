@@ -134,7 +134,7 @@ class RuleEngine(Area):
         """
         Enable or disable an action, source or connector, EMQX 5.4 and newer: ``PUT /{kind}s/{id}/enable/{true|false}``.
 
-        :raises EmqxNotFoundError: if there is none.
+        :raises EmqxNotFoundError: if it does not exist.
         """
         state = "true" if boolean("enabled", enabled) else "false"
         yield Request("PUT", path(self._where(kind), name, "enable", state))
@@ -144,7 +144,7 @@ class RuleEngine(Area):
         Connect an action, source or connector anew, EMQX 5.4 and newer: ``POST /{kind}s/{id}/start``. It must be
         enabled.
 
-        :raises EmqxNotFoundError: if there is none.
+        :raises EmqxNotFoundError: if it does not exist.
         """
         yield Request("POST", path(self._where(kind), name, "start"), repeatable=True)
 

@@ -21,7 +21,7 @@ from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
 from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxNotFoundError
 
-#: applied to the rows only; the broker knows no such filter
+#: applied to the rows only; the broker does not have this filter
 _OURS = frozenset({"receiving"})
 
 
@@ -96,7 +96,7 @@ class Topics(NodesArea):
         """
         Read one topic's metrics: ``GET /mqtt/topic_metrics/{topic}``.
 
-        :return: as of :func:`list_topic_metrics`; ``None`` where the topic is not measured.
+        :return: as of :func:`list_topic_metrics`; ``None`` if the topic is not measured.
         """
         try:
             reply = yield Request("GET", path("mqtt", "topic_metrics", topic_name(topic)))

@@ -1,4 +1,4 @@
-"""Users of the built-in database, and the authenticators that ask it, EMQX 5 and 6."""
+"""Users of the built-in database, and its authenticators, EMQX 5 and 6."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ class Users(Area):
         return BulkResult(len(indexes) - failed, created, updated, unchanged, found)
 
     def _packed(self, users: Rows) -> tuple[bytes, str]:
-        """Write users as JSON; those whose salts are not text as a CSV file, in which EMQX knows no quotes."""
+        """Write users as JSON; those with salts other than text as a CSV file, which EMQX reads without quotes."""
         namespace = self.broker.namespace
         if not isinstance(users[0].get("salt"), bytes):
             if namespace:

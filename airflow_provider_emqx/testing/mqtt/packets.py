@@ -100,9 +100,9 @@ Properties = dict[str, Any]
 
 
 class MalformedError(Exception):
-    """Bytes are no MQTT, or MQTT that the standard forbids.
+    """Bytes are not MQTT, or MQTT that the standard forbids.
 
-    :param reason: What DISCONNECT says of it.
+    :param reason: Reason code of the DISCONNECT.
     """
 
     def __init__(self, reason: Reason = Reason.MALFORMED_PACKET) -> None:

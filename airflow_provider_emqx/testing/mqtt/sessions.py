@@ -372,7 +372,7 @@ class Sessions:
             self.metrics["delivery.dropped.queue_full"] += 1
 
     def count_sent(self, client: Client, message: Message) -> None:
-        """Count a message that goes out to a client, and keep it for a look."""
+        """Count a message that is sent to a client, and keep it for inspection."""
         self.inboxes.setdefault(client.clientid, []).append(message)
         client.received += 1
         self.metrics["messages.delivered"] += 1

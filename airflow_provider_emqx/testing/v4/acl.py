@@ -36,7 +36,7 @@ def list_rules(subject: str, state: State, request: Request) -> Answer:
 
 
 def get_rules(subject: str, state: State, request: Request, login: str) -> Answer:
-    """``GET /acl/username/{username}`` and ``/acl/clientid/{clientid}``: an empty array if there are none."""
+    """``GET /acl/username/{username}`` and ``/acl/clientid/{clientid}``: an empty array without rules."""
     return data([_row(rule) for rule in _newest_first(state, subject) if rule.login == login])
 
 

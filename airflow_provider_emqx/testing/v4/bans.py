@@ -67,7 +67,7 @@ def create_ban(state: State, request: Request) -> Answer:
 
 
 def delete_ban(state: State, request: Request, kind: str, who: str) -> Answer:
-    """``DELETE /banned/{as}/{who}``: code 0 also when there is no such ban."""
+    """``DELETE /banned/{as}/{who}``: code 0 also for an unknown ban."""
     _check_kind(kind)
     state.bans.pop((kind, who), None)
     return done()

@@ -175,7 +175,7 @@ def list_node_clients(state: State, request: Request, node: str) -> Answer:
 
 
 def get_client(state: State, request: Request, clientid: str) -> Answer:
-    """``GET /clients/{clientid}``: an array, empty when there is no such client."""
+    """``GET /clients/{clientid}``: an array, empty for an unknown client."""
     client = state.mqtt.clients.get(clientid)
     answer = data([client_row(state, client)] if client else [])
     answer.cost = ONE_CLIENT_COST

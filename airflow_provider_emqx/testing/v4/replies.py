@@ -79,7 +79,7 @@ def read_array(request: Request) -> list[dict[str, Any]]:
 
 
 def page_args(request: Request, default: int = 10000) -> tuple[int, int]:
-    """Read ``_page`` and ``_limit``; what is no number crashes the handler."""
+    """Read ``_page`` and ``_limit``; anything but a number crashes the handler."""
     try:
         page, limit = int(request.arg("_page") or 1), int(request.arg("_limit") or default)
     except ValueError:

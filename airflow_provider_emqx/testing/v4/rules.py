@@ -112,7 +112,7 @@ def delete_rule(state: State, request: Request, rule_id: str) -> Answer:
 
 
 def reset_rule_metrics(state: State, request: Request, rule_id: str) -> Answer:
-    """``PUT /rules/{id}/reset_metrics``: code 0 also when there is no such rule."""
+    """``PUT /rules/{id}/reset_metrics``: code 0 also for an unknown rule."""
     rule = state.resources["rules"].get(rule_id)
     if rule is not None:
         rule.metrics.clear()

@@ -239,7 +239,7 @@ def subscribe_batch(state: State, request: Request) -> Answer:
 
 
 def unsubscribe(state: State, request: Request) -> Answer:
-    """``POST /mqtt/unsubscribe``: code 0 also when there is no such subscription."""
+    """``POST /mqtt/unsubscribe``: code 0 also for an unknown subscription."""
     _unsubscribe(state, read_object(request))
     return done()
 

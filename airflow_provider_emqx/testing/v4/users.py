@@ -53,7 +53,7 @@ def list_users(kind: str, state: State, request: Request) -> Answer:
 
 
 def get_user(kind: str, state: State, request: Request, user_id: str) -> Answer:
-    """``GET /auth_…/{id}``: an empty object when there is no such user."""
+    """``GET /auth_…/{id}``: an empty object for an unknown user."""
     user = state.v4_users[kind].get(user_id)
     return data(_row(kind, user_id, user) if user else {})
 
@@ -120,7 +120,7 @@ def update_user(kind: str, state: State, request: Request, user_id: str) -> Answ
 
 
 def delete_user(kind: str, state: State, request: Request, user_id: str) -> Answer:
-    """``DELETE /auth_…/{id}``: code 0 also when there is no such user."""
+    """``DELETE /auth_…/{id}``: code 0 also for an unknown user."""
     state.v4_users[kind].pop(user_id, None)
     return done()
 

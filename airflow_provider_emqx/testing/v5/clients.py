@@ -390,7 +390,7 @@ def subscribe_bulk(state: State, request: Request, clientid: str) -> Answer:
 
 
 def unsubscribe(state: State, request: Request, clientid: str) -> Answer:
-    """``POST /clients/{clientid}/unsubscribe``: 204 also when there is no such subscription."""
+    """``POST /clients/{clientid}/unsubscribe``: 204 also for an unknown subscription."""
     topic = read_object(request, "topic")["topic"]
     state.mqtt.unsubscribe(_client(state, clientid), topic)
     return no_content()
@@ -426,7 +426,7 @@ def list_inflight(state: State, request: Request, clientid: str) -> Answer:
 
 
 def _inserted_at(message: Message) -> int:
-    """Return a time in nanoseconds that is no other message's."""
+    """Return a time in nanoseconds that is unique among the messages."""
     return int(message.at * 1_000_000) * 1000 + int(message.msgid[-12:], 16) % 1000
 
 

@@ -198,7 +198,7 @@ def listing(
 
     :param keys: What is listed, complete and in order.
     :param row: Makes a row of a key.
-    :param fuzzy: A fuzzy filter was used: there is no ``count``, and the end shows one page later if the last
+    :param fuzzy: A fuzzy filter was used: ``count`` is missing, and the end shows one page later if the last
         page happens to be full.
     :param hasnext: ``meta`` has ``hasnext``.
     """

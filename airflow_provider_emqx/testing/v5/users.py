@@ -243,7 +243,7 @@ def import_users(state: State, request: Request, name: str) -> Answer:
 
 
 def _import(state: State, found: Authenticator, rows: list[dict[str, Any]], plain: bool) -> Counter[str]:
-    """Import the rows of each namespace by themselves; before 6.1 there are none."""
+    """Import the rows of each namespace separately; before 6.1 namespaces do not exist."""
     by_namespace: dict[str | None, list[dict[str, Any]]] = {None: rows}
     if state.at_least(6, 1) and any(row.get("namespace") for row in rows):
         by_namespace = {}
