@@ -302,7 +302,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param shard: ``(number, of)``: do this part of the rows only.
         :param acl_rules: rules that all clients are to have.
         :return: an iterator over ``(line, user_id, outcome, reason, file)``; the work is done as it is advanced.
-        :raises EmqxConfigError: for arguments that cannot be right, before anything is sent; if ``max_deletes`` is
+        :raises EmqxConfigError: for invalid arguments, before anything is sent; if ``max_deletes`` is
             exceeded; and as ``on_rejected`` and ``max_rejected`` say.
         :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
         """

@@ -130,7 +130,7 @@ class Format:
         :param source_options: the rest; an option that is ``None`` is as if it were not given.
         :param ids_only: as above.
         :param target: as above.
-        :raises EmqxConfigError: for what cannot be right.
+        :raises EmqxConfigError: for invalid arguments.
         """
         given = mapping("source_options", source_options or None)
         if unknown := sorted(set(given) - set(SourceOptions.__annotations__)):

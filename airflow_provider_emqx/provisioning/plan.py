@@ -86,7 +86,7 @@ class Plan(Terms):
         """
         Read what a person or a template says of a run.
 
-        :raises EmqxConfigError: for what cannot be right.
+        :raises EmqxConfigError: for invalid arguments.
         """
         return cls(
             dry_run=boolean("dry_run", dry_run),
