@@ -131,7 +131,7 @@ def take(
         content = hook.download_backup(made["filename"], made["node"])
         written = store.write(made["filename"], content, made["size"])
     except BaseException as error:
-        left = discard(hook, made["filename"], made["node"])
+        _, left = discard(hook, made["filename"], made["node"])
         if not isinstance(error, EmqxNotFoundError):
             log.warning("The backup failed. %s", left)
             raise

@@ -19,9 +19,9 @@ from airflow_provider_emqx.archives.archive import (
     write_archive,
 )
 from airflow_provider_emqx.archives.tables import TableError, read_items
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location, open_to_read, shown
-from airflow_provider_emqx.provisioning.exports import discard
+from airflow_provider_emqx.provisioning.exports import take_away
 from airflow_provider_emqx.provisioning.formats import JsonText, Where
 
 if TYPE_CHECKING:
@@ -124,10 +124,7 @@ def restore(hook: EmqxHook, content: bytes) -> str | None:
     try:
         hook.import_backup(filename, node)
     finally:
-        try:
-            log.info("%s", discard(hook, filename, node))
-        except EmqxError as error:
-            log.warning("The backup %s stays on the broker's disk: %s", filename, error)
+        take_away(hook, filename, node)
     return node
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.session import Session
@@ -24,33 +24,53 @@ def exported(hook: Session) -> Iterator[bytes]:
 
     :param hook: of the broker.
     :return: a context manager that gives the export.
+    :raises EmqxError: if the broker fails, or does not find what it has exported, as some builds of EMQX 4.
     """
     backups = hook.api.backups
     # EMQX 4 exports everything, API secrets in clear too
     made = hook.run(backups.export() if hook.broker.is_v4 else backups.export(["builtin_authn"], []))
     try:
-        yield hook.run(backups.download(made["filename"], made["node"]))
+        try:
+            content = hook.run(backups.download(made["filename"], made["node"]))
+        except EmqxNotFoundError as error:
+            raise EmqxError(
+                f"the broker exported {made['filename']} on node {made['node']} and cannot find it there. Run "
+                "'emqx_ctl data export' on that node, and use the file in its data directory as a source"
+            ) from error
+        yield content
     finally:
-        log.info("%s", discard(hook, made["filename"], made["node"]))
+        take_away(hook, made["filename"], made["node"])
 
 
-def discard(hook: Session, filename: str, node: str | None) -> str:
+def take_away(hook: Session, filename: str, node: str | None) -> None:
     """
-    Delete an export that is of no more use, and say whether it is gone.
+    Delete an export that is of no more use, and log whether it is gone: it holds secrets.
 
     :param hook: of the broker.
     :param filename: of the export.
     :param node: on whose disk it is.
-    :return: a sentence.
+    """
+    gone, text = discard(hook, filename, node)
+    log.log(logging.INFO if gone else logging.WARNING, "%s", text)
+
+
+def discard(hook: Session, filename: str, node: str | None) -> tuple[bool, str]:
+    """
+    Delete an export that is of no more use.
+
+    :param hook: of the broker.
+    :param filename: of the export.
+    :param node: on whose disk it is.
+    :return: whether it is gone, and a sentence about it.
     """
     try:
         if hook.run(hook.api.backups.delete(filename, node)):
-            return f"The export {filename} was deleted again from the broker's disk"
+            return True, f"The export {filename} was deleted again from the broker's disk"
         if all(
             (row["filename"], row["node"]) != (filename, node) for row in hook.rows(hook.api.backups.list())
         ):
-            return f"The export {filename} is no longer on the broker's disk"
+            return True, f"The export {filename} is no longer on the broker's disk"
         why = "EMQX does not find it to delete it"
     except EmqxError as error:
         why = str(error)
-    return f"The export {filename} stays on the disk of node {node} until it is deleted there: {why}"
+    return False, f"The export {filename} stays on the disk of node {node} until it is deleted there: {why}"

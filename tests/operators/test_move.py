@@ -461,3 +461,26 @@ def test_an_export_that_fails_leaves_nothing_behind(broker: FakeEmqx, tmp_path: 
     assert path.read_text() == "of the last time"
     assert os.listdir(tmp_path) == ["users.csv"]
     assert not broker.state.backups
+
+
+@pytest.mark.parametrize("version", ["4.4.19"])
+def test_a_build_that_does_not_find_its_exports_is_told_what_to_do(broker: FakeEmqx, tmp_path: Path) -> None:
+    broker.add_user("alice", "pw")
+    broker.state.backups_found["GET"] = False
+    path = tmp_path / "users.csv"
+    with pytest.raises(EmqxError, match="Run 'emqx_ctl data export' on that node"):
+        execute(EmqxExportUsersOperator, path=str(path), with_hashes=True)
+    assert not path.exists()
+    assert not broker.state.backups
+
+
+@pytest.mark.parametrize("version", ["5.8.9"])
+def test_an_export_that_cannot_be_deleted_is_warned_about(
+    broker: FakeEmqx, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.add_user("alice", "pw")
+    broker.order_fault("status", match="DELETE /api/v5/data/files/", status=403, body="{}", times=9)
+    execute(EmqxExportUsersOperator, path=str(tmp_path / "users.csv"), with_hashes=True)
+    (name,) = broker.state.backups
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any(f"The export {name} stays on the disk of node" in message for message in warned)
