@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "arguments": {"exceptions"},
     "hidden": {"exceptions"},
     "files": {"exceptions"},
+    "row_files": {"exceptions", "files"},
     "get_provider_info": set(),
     "archives": {"exceptions"},
     # a double that shared code with what it doubles would share its mistakes; archives are held to recorded ones
@@ -30,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"api", "arguments", "exceptions", "outcomes", ""},
 }
 MAY_IMPORT["conditions"] = {"client", "files", *MAY_IMPORT["client"]}
-MAY_IMPORT["provisioning"] = {"archives", "client", "files", *MAY_IMPORT["client"]}
+MAY_IMPORT["provisioning"] = {"archives", "client", "files", "row_files", *MAY_IMPORT["client"]}
 MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["commands"] = {"files", "hooks", *MAY_IMPORT["hooks"]}

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_emqx.arguments import texts
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
-from airflow_provider_emqx.files import open_to_write
+from airflow_provider_emqx.files import replacing
 from airflow_provider_emqx.outcomes import MOST_LISTED
 
 #: extensions of files that contain rows, and a pattern that distinguishes a row from an id
@@ -114,7 +114,7 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     details = {**outcome.details, "missing": missing[:MOST_LISTED]}
     if missing_path:
         try:
-            with open_to_write(missing_path, "file of missing client ids") as file:
+            with replacing(missing_path, "file of missing client ids") as file:
                 file.write("".join(f"{clientid}\n" for clientid in missing).encode(errors="backslashreplace"))
         except EmqxError as error:
             raise EmqxError(f"the condition is met, but {error}") from error

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_emqx.arguments import limit, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.files import open_report
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     excluded,
     keep_result,
 )
 from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNKNOWN, told_as
+from airflow_provider_emqx.row_files import RowFile, written_at_once
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -129,7 +129,8 @@ class Affected:
         self._found: dict[str, list[Any]] = {outcome: [] for outcome in (*outcomes, FAILED, UNKNOWN)}
         self._counts = dict.fromkeys(self._found, 0)
         self._report = report or None
-        self._file: IO[bytes] | None = None
+        self._opened = ExitStack()
+        self._file: RowFile | None = None
         #: how many are to be acted on
         self.selected = 0
         #: what else the result tells
@@ -140,12 +141,11 @@ class Affected:
     def __enter__(self) -> Affected:
         # a place that cannot be written to is found out before anything is touched
         if self._report is not None:
-            self._file = open_report(self._report)
+            self._file = self._opened.enter_context(written_at_once(self._report))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._opened.close()
         if error is not None and self.total:
             log.error("Ended early: of %s %s", f"{self.selected:,}", self.words())
             keep_result(self._context, self.result())
@@ -175,18 +175,16 @@ class Affected:
         if isinstance(outcome, EmqxError):
             self.failure = self.failure or outcome
             outcome, reason = told_as(outcome), str(outcome)
+        told = list(names)
+        self._counts[outcome] += len(told)
         listed = self._found[outcome]
-        for name in names:
-            self._counts[outcome] += 1
-            if len(listed) < MOST_LISTED:
-                listed.append(name)
-            if self._file is not None:
-                row = dict(name) if isinstance(name, Mapping) else {self._name: name}
-                row |= {"outcome": outcome} | ({"reason": reason[:300]} if reason else {})
-                self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        listed += told[: MOST_LISTED - len(listed)]
         if self._file is not None:
-            # a task that is killed leaves what it has told
-            self._file.flush()
+            why = {"reason": reason[:300]} if reason else {}
+            self._file.write(
+                {**(name if isinstance(name, Mapping) else {self._name: name}), "outcome": outcome, **why}
+                for name in told
+            )
 
     def raise_failure(self) -> None:
         """

@@ -297,9 +297,9 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
 
     def check(self) -> None:
         """Refuse a file of another form."""
-        from airflow_provider_emqx.provisioning.export import check_name
+        from airflow_provider_emqx.row_files import form_of
 
-        check_name(self.path)
+        form_of("path", self.path, packed=True)
         optional(boolean, "is_superuser", self.is_superuser)
         boolean("with_hashes", self.with_hashes)
 

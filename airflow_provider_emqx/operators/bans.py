@@ -17,7 +17,7 @@ from airflow_provider_emqx.operators.affected import (
     BaseSelectingOperator,
     check_limit,
 )
-from airflow_provider_emqx.outcomes import UNADDRESSABLE
+from airflow_provider_emqx.outcomes import ABSENT, REJECTED, UNADDRESSABLE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -140,12 +140,12 @@ class EmqxBanOperator(BaseActingOperator):
         """Ban, then kick."""
         self.check()
         kick, dry_run = boolean("kick", self.kick), boolean("dry_run", self.plan_only)
-        outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, "rejected")
+        outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, REJECTED)
         with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
             bans, rejected, over = self._bans(hook)
             affected.select(len(bans) + len(rejected), over=over, dry_run=dry_run)
             for row in rejected:
-                affected.add("rejected", [row._asdict()])
+                affected.add(REJECTED, [row._asdict()])
             if rejected and not bans:
                 raise EmqxConfigError(
                     f"none of {len(rejected):,} rows is a ban, the first: {rejected[0].reason}"
@@ -214,7 +214,7 @@ class EmqxBanOperator(BaseActingOperator):
             return
         for part in parts:
             for outcome, clientids in part.items():
-                if outcome == "absent":
+                if outcome == ABSENT:
                     affected.add("kicked", [clientid for clientid in clientids if clientid in there])
                 elif outcome != "changed":
                     affected.add(outcome, clientids)

@@ -18,7 +18,7 @@ from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
 )
 from airflow_provider_emqx.operators.listing import write_rows
-from airflow_provider_emqx.outcomes import FAILED, UNADDRESSABLE
+from airflow_provider_emqx.outcomes import ABSENT, FAILED, UNADDRESSABLE
 
 if TYPE_CHECKING:
     import os
@@ -227,7 +227,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         filters = self._filters()
         given = None if self.clientids is None else texts("clientids", self.clientids)
         dry_run = boolean("dry_run", self.plan_only)
-        outcomes = ("kicked", "absent", "still_connected", "changed", UNADDRESSABLE)
+        outcomes = ("kicked", ABSENT, "still_connected", "changed", UNADDRESSABLE)
         with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
             ids = self._select(hook, given, filters)
             chosen = self.without_excluded(ids)

@@ -298,7 +298,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
     def check(self) -> None:
         """Refuse sections that no broker has, and a file of another form."""
-        from airflow_provider_emqx.operators.metrics_history import check_name
+        from airflow_provider_emqx.row_files import form_of
 
         sections = texts("sections", self.sections)
         known = ("stats", "metrics", "rates", "topic_metrics")
@@ -307,7 +307,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
             raise EmqxConfigError(f"sections must be any of {', '.join(known)}, not {unknown or sections!r}")
         optional(texts, "names", self.names)
         if self.output_path:
-            check_name(self.output_path)
+            form_of("output_path", self.output_path)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, append."""

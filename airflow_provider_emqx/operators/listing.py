@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import Operation, Page, R, Row
-from airflow_provider_emqx.files import replacing
 from airflow_provider_emqx.outcomes import MOST_LISTED
+from airflow_provider_emqx.row_files import written_whole
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -32,13 +31,13 @@ def write_rows(
     """
     first: list[R] = []
     count = 0
-    with replacing(output_path, "output file") if output_path else nullcontext() as file:
+    with written_whole(output_path, "output file") if output_path else nullcontext() as file:
         for row in hook.rows(listing):
             count += 1
             if len(first) < MOST_LISTED:
                 first.append(row)
             if file is not None:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                file.write([row])
     if count > len(first) and not output_path:
         log.warning(
             "The result holds the first %d of %d rows; name an output_path for all", len(first), count

@@ -11,20 +11,9 @@ from typing import Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location, exists, locate, open_to_read, open_to_write
+from airflow_provider_emqx.row_files import form_of
 
 log = logging.getLogger(__name__)
-
-
-def check_name(output: Location) -> str:
-    """
-    Refuse a file of another form.
-
-    :return: the name's suffix in lower case.
-    """
-    suffix = os.path.splitext(str(output).lower())[1]
-    if suffix not in (".jsonl", ".ndjson", ".csv"):
-        raise EmqxConfigError(f"output_path must end in .jsonl or .csv, not as {str(output)!r}")
-    return suffix
 
 
 class History:
@@ -36,7 +25,7 @@ class History:
 
     def __init__(self, output: Location) -> None:
         self.output = output
-        self._csv = check_name(output) == ".csv"
+        self._csv = form_of("output_path", output) == "csv"
         self._place = locate(output)
 
     def append(self, row: dict[str, Any]) -> None:

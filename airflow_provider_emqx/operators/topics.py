@@ -15,7 +15,7 @@ from airflow_provider_emqx.operators.base import (
     told_on_failure,
 )
 from airflow_provider_emqx.operators.listing import write_rows
-from airflow_provider_emqx.outcomes import MOST_LISTED, UNADDRESSABLE
+from airflow_provider_emqx.outcomes import ABSENT, DELETED, FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
 
 if TYPE_CHECKING:
     import os
@@ -114,7 +114,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
         demanding = boolean("require_subscribers", self.require_subscribers)
         results: list[PublishedRow] = []
         counts: dict[str, int] = {}
-        bad = ["failed", "unknown", "not_sent", *(["no_subscribers"] if demanding else [])]
+        bad = [FAILED, UNKNOWN, "not_sent", *(["no_subscribers"] if demanding else [])]
         first_bad: PublishedRow | None = None
 
         def summary() -> dict[str, Any]:
@@ -264,7 +264,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         self.check()
         age = seconds("older_than", self.older_than)
         dry_run = boolean("dry_run", self.plan_only)
-        outcomes = ("deleted", "absent", "changed", UNADDRESSABLE)
+        outcomes = (DELETED, ABSENT, "changed", UNADDRESSABLE)
         with self.hook() as hook, Affected(context, "topic", outcomes, self.report) as affected:
             if self.topics is not None:
                 found: dict[str, Any] = {topic_name(topic): None for topic in texts("topics", self.topics)}
@@ -285,7 +285,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             )
             affected.add(UNADDRESSABLE, left)
             if dry_run:
-                affected.add("deleted", chosen)
+                affected.add(DELETED, chosen)
             else:
                 self._delete(hook, chosen, affected)
             prefix = "Dry run. " if dry_run else ""
@@ -321,12 +321,12 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             if msgid is not None:
                 message = yield from messages.get_retained(topic)
                 if message is None:
-                    return "absent"
+                    return ABSENT
                 if message.get("msgid") != msgid:
                     return "changed"
             deleted = yield from messages.delete_retained(topic)
             # where the broker does not tell, nothing is retained there afterwards
-            return "absent" if deleted is False else "deleted"
+            return ABSENT if deleted is False else DELETED
 
         for topic, outcome in hook.run_each((topic, delete(topic, chosen[topic])) for topic in chosen):
             affected.add(outcome, [topic])

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.files import Location, replacing
+from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.provisioning.blocks import ARCHIVE, EXPORT, Format
 from airflow_provider_emqx.provisioning.exports import exported
 from airflow_provider_emqx.provisioning.formats import Where
 from airflow_provider_emqx.provisioning.moving import read_moved
 from airflow_provider_emqx.provisioning.target import Target, hashing_of
+from airflow_provider_emqx.row_files import form_of, written_whole
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.client.session import Session
@@ -29,18 +26,6 @@ log = logging.getLogger(__name__)
 _NAMES = ("user_id", "is_superuser")
 _WITH_HASHES = ("user_id", "password_hash", "salt_base64", "is_superuser")
 _BLOCK = 1_000
-
-
-def check_name(target: Location) -> str:
-    """
-    Refuse a file of another form.
-
-    :return: the name in lower case, without ``.gz``.
-    """
-    name = str(target).lower().removesuffix(".gz")
-    if not name.endswith((".csv", ".jsonl", ".ndjson")):
-        raise EmqxConfigError(f"path must end in .csv or .jsonl, each also with .gz, not as {str(target)!r}")
-    return name
 
 
 def export_users(
@@ -57,7 +42,7 @@ def export_users(
     :raises EmqxConfigError: if the file cannot be written, or what the broker exported is damaged.
     :raises EmqxError: if the broker fails.
     """
-    check_name(target)
+    form_of("path", target, packed=True)
     if not with_hashes:
         summary = _write(hook, target, _NAMES, hook.rows(hook.api.users.list(is_superuser=is_superuser)))
         return {
@@ -100,36 +85,17 @@ def _with_hashes(
 
 
 def _write(hook: Session, target: Location, names: Sequence[str], users: Iterator[Any]) -> dict[str, Any]:
-    name = check_name(target)
+    form = form_of("path", target, packed=True)
     # a broker that cannot be asked leaves the file of the last time alone
-    first = list(islice(users, _BLOCK))
+    block = list(islice(users, _BLOCK))
     count, superusers = 0, 0
-    with (
-        replacing(target, "export") as raw,
-        _text(raw, zipped=str(target).lower().endswith(".gz")) as file,
-    ):
-        if name.endswith(".csv"):
-            csv.writer(file).writerow(names)
-        for block in _blocks(first, users):
-            rows = [[user.get(one) for one in names] for user in block]
-            count += len(rows)
-            superusers += sum(row[-1] is True for row in rows)
-            if name.endswith(".csv"):
-                csv.writer(file).writerows([*row[:-1], str(row[-1] or False).lower()] for row in rows)
-            else:
-                file.writelines(
-                    json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
-                )
+    with written_whole(target, "export", names, form) as file:
+        while block:
+            count += len(block)
+            superusers += sum(user.get("is_superuser") is True for user in block)
+            if form == "csv":
+                # whoever reads it knows no third value
+                block = [{**user, "is_superuser": user.get("is_superuser") or False} for user in block]
+            file.write(block)
+            block = list(islice(users, _BLOCK))
     return {"users": count, "superusers": None if hook.broker.is_v4 else superusers, "path": str(target)}
-
-
-def _blocks(first: list[Any], rest: Iterator[Any]) -> Iterable[list[Any]]:
-    block = first
-    while block:
-        yield block
-        block = list(islice(rest, _BLOCK))
-
-
-def _text(raw: IO[bytes], zipped: bool) -> io.TextIOWrapper:
-    plain = gzip.GzipFile(fileobj=raw, mode="wb") if zipped else raw
-    return io.TextIOWrapper(cast("IO[bytes]", plain), encoding="utf-8", newline="")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.api.salts import NOT_CARRIED
 from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.files import Location, open_report
+from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.outcomes import (
     DELETED,
     PRUNED,
@@ -31,6 +26,7 @@ from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.progress import Progress
+from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
 
 log = logging.getLogger(__name__)
 
@@ -223,13 +219,16 @@ class Tally:
         }
 
 
+#: what a report has of each row
+_COLUMNS = ("id", "line", "outcome", "reason", "file")
+
+
 class Report:
     """
     File with one line per row that was not written or deleted: id, line, outcome, reason. Never a password.
 
     Users that a synchronisation deleted are in it too, as ``pruned``, and as ``unaddressable`` those that it could not
-    name; so are files and directories that stand beside
-    those of the source, as ``unread``.
+    name; so are files and directories that stand beside those of the source, as ``unread``.
 
     Where the source is several files, each line tells its ``file`` as well.
 
@@ -239,26 +238,16 @@ class Report:
     """
 
     def __init__(self, target: Location, several: bool = False) -> None:
-        self._names = ("id", "line", "outcome", "reason", "file")[: 5 if several else 4]
-        self.target = str(target)
-        suffix = os.path.splitext(self.target.lower())[1]
-        if suffix not in (".jsonl", ".ndjson", ".csv"):
-            raise EmqxConfigError(f"report must end in .jsonl or .csv, not as {self.target!r}")
-        self._csv = suffix == ".csv"
-        self._target = target
-        self._file: IO[str] | None = None
+        columns = _COLUMNS if several else _COLUMNS[:-1]
+        self._opened = written_at_once(target, columns, form_of("report", target))
+        self._file: RowFile | None = None
 
     def __enter__(self) -> Report:
-        self._file = io.TextIOWrapper(open_report(self._target), encoding="utf-8", newline="")
-        if self._csv:
-            csv.writer(self._file).writerow(self._names)
+        self._file = self._opened.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
+    def __exit__(self, *raised: Any) -> None:
+        self._opened.__exit__(*raised)
 
     def add(self, outcomes: list[Outcome]) -> None:
         """
@@ -275,22 +264,11 @@ class Report:
         :param files: their names.
         """
         reason = "not read: a directory, or a name that tells no format"
-        self._write(
-            [{"id": None, "line": None, "outcome": UNREAD, "reason": reason, "file": file} for file in files]
-        )
+        self._write([{"outcome": UNREAD, "reason": reason, "file": file} for file in files])
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        if self._file is None or not rows:
-            return
-        if self._csv:
-            csv.DictWriter(self._file, self._names, extrasaction="ignore").writerows(rows)
-        else:
-            self._file.writelines(
-                json.dumps({name: told[name] for name in self._names}, ensure_ascii=False) + "\n"
-                for told in rows
-            )
-        # a task that is killed leaves what it has told
-        self._file.flush()
+        if self._file is not None and rows:
+            self._file.write(rows)
 
 
 def row(outcome: Outcome) -> dict[str, Any]:
