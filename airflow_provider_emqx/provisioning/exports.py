@@ -29,29 +29,35 @@ def exported(hook: Session) -> Iterator[bytes]:
     backups = hook.api.backups
     # EMQX 4 exports everything, API secrets in clear too
     made = hook.run(backups.export() if hook.broker.is_v4 else backups.export(["builtin_authn"], []))
+    lost: EmqxNotFoundError | None = None
     try:
         try:
             content = hook.run(backups.download(made["filename"], made["node"]))
         except EmqxNotFoundError as error:
-            raise EmqxError(
-                f"the broker exported {made['filename']} on node {made['node']} and cannot find it there. Run "
-                "'emqx_ctl data export' on that node, and use the file in its data directory as a source"
-            ) from error
-        yield content
+            lost = error
+        else:
+            yield content
     finally:
-        take_away(hook, made["filename"], made["node"])
+        left = take_away(hook, made["filename"], made["node"])
+    if lost is not None:
+        raise EmqxError(
+            f"the broker exported {made['filename']} on node {made['node']} and cannot find it there. {left}. Run "
+            "'emqx_ctl data export' on that node, and use the file in its data directory as a source"
+        ) from lost
 
 
-def take_away(hook: Session, filename: str, node: str | None) -> None:
+def take_away(hook: Session, filename: str, node: str | None) -> str:
     """
     Delete an export that is of no more use, and log whether it is gone: it holds secrets.
 
     :param hook: of the broker.
     :param filename: of the export.
     :param node: on whose disk it is.
+    :return: the sentence that was logged.
     """
     gone, text = discard(hook, filename, node)
     log.log(logging.INFO if gone else logging.WARNING, "%s", text)
+    return text
 
 
 def discard(hook: Session, filename: str, node: str | None) -> tuple[bool, str]:

@@ -464,14 +464,18 @@ def test_an_export_that_fails_leaves_nothing_behind(broker: FakeEmqx, tmp_path: 
 
 
 @pytest.mark.parametrize("version", ["4.4.19"])
-def test_a_build_that_does_not_find_its_exports_is_told_what_to_do(broker: FakeEmqx, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deletable", [False, True])
+def test_a_build_that_does_not_find_its_exports_is_told_what_to_do(
+    broker: FakeEmqx, tmp_path: Path, deletable: bool
+) -> None:
     broker.add_user("alice", "pw")
-    broker.state.backups_found["GET"] = False
+    broker.lose_backups(deletable=deletable)
     path = tmp_path / "users.csv"
-    with pytest.raises(EmqxError, match="Run 'emqx_ctl data export' on that node"):
+    left = "was deleted again" if deletable else "stays on the disk of node emqx@127.0.0.1"
+    with pytest.raises(EmqxError, match=f"{left}.*Run 'emqx_ctl data export' on that node"):
         execute(EmqxExportUsersOperator, path=str(path), with_hashes=True)
     assert not path.exists()
-    assert not broker.state.backups
+    assert bool(broker.state.backups) is not deletable
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])
