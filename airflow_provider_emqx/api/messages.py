@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_emqx.api.base import Row, is_utf8
+from airflow_provider_emqx.api.bulk import MAX_BODY
 from airflow_provider_emqx.api.names import topic_name
 from airflow_provider_emqx.arguments import boolean, choice, wrong
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
@@ -17,8 +18,6 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedErr
 #: rows and bytes of one request: the broker publishes them one after another
 MAX_ROWS = 1_000
 MAX_BYTES = 4_000_000
-#: one request can hold no more than this
-MAX_BODY = 7_900_000
 
 _NUMBERS = ("payload_format_indicator", "message_expiry_interval")
 #: of the longest interval

@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_emqx.commands.order import REPLIED
 from airflow_provider_emqx.files import Location, append, exists, open_to_read, replacing, shown
-from airflow_provider_emqx.outcomes import FAILED, UNADDRESSABLE, UNKNOWN
+from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
 
 #: on its way, acknowledged by the broker: a reply is awaited
 SENDING, SENT = "sending", "sent"
@@ -24,8 +24,6 @@ LEFT = "left"
 JUDGED = "judged"
 #: what may become of a device
 OUTCOMES = (REPLIED, FAILED, NO_REPLY, NOT_DELIVERED, UNKNOWN, UNADDRESSABLE)
-#: devices in a list of the result
-_LISTED = 1_000
 #: characters of a reply that are kept, if replies are
 _REPLY = 1_000
 
@@ -200,15 +198,15 @@ class Record:
         lists: dict[str, list[str]] = {outcome: [] for outcome in OUTCOMES}
         replies: dict[str, str] = {}
         for row in self.rows.values():
-            if row.outcome in lists and len(lists[row.outcome]) < _LISTED:
+            if row.outcome in lists and len(lists[row.outcome]) < MOST_LISTED:
                 lists[row.outcome].append(row.clientid)
-            if row.reply is not None and len(replies) < _LISTED:
+            if row.reply is not None and len(replies) < MOST_LISTED:
                 replies[row.clientid] = row.reply
         return {
             **lists,
             "counts": self._counts(),
             "selected": len(self.rows) + len(left),
-            "left": list(left[:_LISTED]),
+            "left": list(left[:MOST_LISTED]),
             "left_count": len(left),
             "waves": self.wave,
             "reasons": [{"reason": reason, "count": count} for reason, count in reasons.most_common(10)],

@@ -504,3 +504,22 @@ def test_names_of_columns_may_come_from_a_template(broker: Any) -> None:
     assert execute(rows, columns='{"user_id": "device", "password": "key"}')["written"] == 1
     assert execute(rows, columns="{'user_id': 'device', 'password': 'key'}")["written"] == 1
     assert execute([{"user_id": "d-2", "password": "p"}], columns="")["written"] == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"delimiter": ";", "strip": True, "rows": None},
+        {"delimiter": ";", "strip": "true"},
+        '{"delimiter": ";", "strip": true}',
+        "{'delimiter': ';', 'strip': 'True'}",
+    ],
+)
+def test_source_options_may_come_from_a_template(broker: Any, tmp_path: Path, given: Any) -> None:
+    source = tmp_path / "x.csv"
+    source.write_text("user_id;password\nd-1; p\n")
+    assert execute(source, source_options=given)["written"] == 1
+    assert broker.verify("d-1", "p")
+    for literal in ("{{ params.how }}", {"delimiter": "{{ params.mark }}"}):
+        operator = EmqxProvisionUsersOperator(task_id="x", source=source, source_options=literal)
+        assert "source_options" in operator.template_fields

@@ -134,7 +134,7 @@ def test_no_messages_at_all_is_well(broker: Any) -> None:
         ({"topic": "a", "payload": "%%%", "payload_encoding": "base64"}, "said to be base64"),
         ({"topic": "a", "payload": "x", "payload_encoding": "rot13"}, "payload_encoding"),
         ({"topic": "a", "payload": "x", "colour": "red"}, "no field 'colour'"),
-        ({"topic": "a", "payload": "x", "properties": {"colour": 1}}, "no property 'colour'"),
+        ({"topic": "a", "payload": "x", "properties": {"colour": 1}}, "unknown property 'colour'"),
         ({"topic": "a", "payload": "x", "properties": {"message_expiry_interval": -1}}, "whole seconds"),
         ({"topic": "a", "payload": "x" * 8_000_000}, "larger than a request"),
         ("a", "must be a dict"),
