@@ -8,9 +8,9 @@ from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
 WRITTEN, DELETED = "written", "deleted"
 #: deleted because no row names it
 PRUNED = "pruned"
-#: left alone, for a reason that is told
+#: left alone; a reason says why
 SKIPPED = "skipped"
-#: refused, for a reason that is told: by this package or by the broker
+#: refused, by this package or by the broker; a reason says why
 REJECTED = "rejected"
 #: an error says why it was not done
 FAILED = "failed"

@@ -22,7 +22,7 @@ FORMATS = ("csv", "json", "jsonl", "parquet", EXPORT, ARCHIVE)
 
 class SourceOptions(TypedDict, total=False):
     """
-    How a source is read, besides its format and the names of its columns.
+    Options that say how to read a source, besides its format and the names of its columns.
 
     :param delimiter: of CSV, one character. Default: ``","``.
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or ``"none"``,

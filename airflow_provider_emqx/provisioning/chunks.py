@@ -15,7 +15,7 @@ from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
 
 User = dict[str, Any]
 
-#: rejected rows that a chunk has about at most, since what becomes of them is told when it is done
+#: rejected rows that a chunk has about at most, since they are reported when it is done
 _MOST_BAD = 1_000
 #: why users that no row names were deleted, or were not
 _UNNAMED = {

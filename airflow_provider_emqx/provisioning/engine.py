@@ -347,7 +347,7 @@ class Run:
 
 
 def _without(checked: Iterator[Chunk], count: int) -> Iterator[Chunk]:
-    """Leave out the first users; what was rejected among them is told again."""
+    """Leave out the first users; rows that were rejected among them are reported again."""
     for chunk in checked:
         here = min(count, len(chunk.users))
         count -= here

@@ -1,4 +1,4 @@
-"""What became of one row."""
+"""The outcome of one row."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 class Outcome(NamedTuple):
     """
-    What became of one row, or of one user that no row names.
+    The outcome of one row, or of one user that no row names.
 
-    :param line: where the row starts in its file, or its position in a list, from 1; 0 where there is no row.
+    :param line: where the row starts in its file, or its position in a list, from 1; 0 for a user that no row names.
     :param user_id: its id, ``None`` where the row has none that may be shown.
-    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``; where there is no row
-        ``"pruned"``, or ``"unaddressable"`` for a user that was to be pruned and that no request can name.
+    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``; of a user that no row
+        names ``"pruned"``, or ``"unaddressable"`` for a user that was to be pruned and that no request can name.
     :param reason: why it was skipped, rejected or pruned, else empty.
     :param file: which file it is from, where there are several.
     """

@@ -131,7 +131,7 @@ class Provisioning:
         # the report of a dry run is the plan: it has every row
         if chunk.verb in (PRUNED, UNADDRESSABLE) or (self._plan.dry_run and self._plan.mode != "prune"):
             return chunk.outcomes()
-        # that a row's user stays is no news
+        # a report of what is deleted does not list who stays
         return [row for row in chunk.not_done() if row.reason != KEPT]
 
     def summary(self) -> dict[str, Any]:
