@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_emqx.api.rows import BanRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
-    from airflow_provider_emqx.provisioning.bans import Ban, Rejected
-    from airflow_provider_emqx.provisioning.blocks import SourceOptions
+    from airflow_provider_emqx.provisioning.bans import Ban
+    from airflow_provider_emqx.provisioning.blocks import Bad, SourceOptions
 
 #: bans that are ended before a look whether they are
 _PART = 1_000
@@ -138,14 +138,18 @@ class EmqxBanOperator(BaseActingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ban, then kick."""
+        from airflow_provider_emqx.provisioning.outcomes import shown
+
         self.check()
         kick, dry_run = boolean("kick", self.kick), boolean("dry_run", self.plan_only)
         outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, REJECTED)
         with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
             bans, rejected, over = self._bans(hook)
             affected.select(len(bans) + len(rejected), over=over, dry_run=dry_run)
-            for row in rejected:
-                affected.add(REJECTED, [row._asdict()])
+            affected.add(
+                REJECTED,
+                [{"line": bad.line, "who": shown(bad.user_id), "reason": bad.reason} for bad in rejected],
+            )
             if rejected and not bans:
                 raise EmqxConfigError(
                     f"none of {len(rejected):,} rows is a ban, the first: {rejected[0].reason}"
@@ -166,7 +170,7 @@ class EmqxBanOperator(BaseActingOperator):
             self.log.info("%sBans: %s", "Dry run. " if dry_run else "", affected.words())
         return affected.result()
 
-    def _bans(self, hook: EmqxHook) -> tuple[list[Ban], list[Rejected], int]:
+    def _bans(self, hook: EmqxHook) -> tuple[list[Ban], list[Bad], int]:
         """Read who is to be banned."""
         from airflow_provider_emqx.api.bans import read_kind, read_until
         from airflow_provider_emqx.provisioning.bans import Ban, BansFormat, Defaults, read

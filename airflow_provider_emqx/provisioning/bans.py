@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 
 from airflow_provider_emqx.api.bans import read_kind, read_until, remarks
 from airflow_provider_emqx.api.filters import read_time
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning.blocks import Block, Format
-from airflow_provider_emqx.provisioning.outcomes import shown
+from airflow_provider_emqx.provisioning.blocks import Bad, Block, Format
 from airflow_provider_emqx.provisioning.sources import Source
 
 
@@ -63,21 +63,7 @@ class Defaults:
     by: str
 
 
-class Rejected(NamedTuple):
-    """
-    A row that becomes no ban.
-
-    :param line: where it stands.
-    :param who: it names, ``None`` if unknown.
-    :param reason: what is wrong with it.
-    """
-
-    line: int
-    who: str | None
-    reason: str
-
-
-def read(source: Source, defaults: Defaults, now: datetime) -> tuple[list[Ban], list[Rejected], int]:
+def read(source: Source, defaults: Defaults, now: datetime) -> tuple[list[Ban], list[Bad], int]:
     """
     Read all rows of a source.
 
@@ -88,24 +74,24 @@ def read(source: Source, defaults: Defaults, now: datetime) -> tuple[list[Ban], 
     :raises EmqxConfigError: if the source breaks off.
     """
     bans: dict[tuple[str, str], Ban] = {}
-    rejected: list[Rejected] = []
+    rejected: list[Bad] = []
     over = 0
     with closing(source):
         for block in source.blocks:
-            rejected += [Rejected(bad.line, shown(bad.user_id), bad.reason) for bad in block.bad]
+            rejected += block.bad
             for line, row in _rows(block):
                 try:
                     ban = _ban(row, defaults, now)
                 except EmqxConfigError as error:
-                    rejected.append(Rejected(line, shown(row["who"]), error.message))
+                    rejected.append(Bad(line, row["who"], error.message))
                     continue
                 if ban is None:
                     over += 1
                 elif (ban.kind, ban.who) in bans:
-                    rejected.append(Rejected(line, shown(ban.who), "duplicate: an earlier row bans the same"))
+                    rejected.append(Bad(line, ban.who, "duplicate: an earlier row bans the same"))
                 else:
                     bans[ban.kind, ban.who] = ban
-    return list(bans.values()), sorted(rejected), over
+    return list(bans.values()), sorted(rejected, key=attrgetter("line")), over
 
 
 def _rows(block: Block) -> list[tuple[int, dict[str, Any]]]:
