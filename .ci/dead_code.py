@@ -17,8 +17,10 @@ PACKAGE = Path("airflow_provider_emqx")
 USERS = ["tests", ".ci", "example_dags"]
 PUBLIC = (
     "api/rows.py",
+    "choices.py",
     "exceptions.py",
     "hooks",
+    "keywords.py",
     "links.py",
     "notifications",
     "operators",

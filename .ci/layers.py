@@ -18,6 +18,8 @@ from pathlib import Path
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "exceptions": set(),
+    "choices": set(),
+    "keywords": {"choices"},
     "arguments": {"exceptions"},
     "hidden": {"exceptions"},
     "files": {"exceptions"},
@@ -26,18 +28,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "archives": {"exceptions"},
     # a double that shared code with what it doubles would share its mistakes; archives are held to recorded ones
     "testing": {"archives"},
-    "api": {"arguments", "exceptions", "outcomes"},
+    "api": {"arguments", "choices", "exceptions", "outcomes"},
     "outcomes": {"exceptions"},
-    "client": {"api", "arguments", "exceptions", "outcomes", ""},
+    "client": {"api", "arguments", "choices", "exceptions", "outcomes", ""},
 }
 MAY_IMPORT["conditions"] = {"client", "files", *MAY_IMPORT["client"]}
-MAY_IMPORT["provisioning"] = {"archives", "client", "files", "row_files", *MAY_IMPORT["client"]}
+MAY_IMPORT["provisioning"] = {"archives", "client", "files", "keywords", "row_files", *MAY_IMPORT["client"]}
 MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["commands"] = {"files", "hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["triggers"] = {"commands", "conditions", "hooks", *MAY_IMPORT["hooks"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
-    MAY_IMPORT[_top] = {"hidden", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
+    MAY_IMPORT[_top] = {"hidden", "keywords", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
 # a transfer is an operator with a source of another kind
 MAY_IMPORT["transfers"].add("operators")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_emqx.choices import Template
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 
 with DAG(
@@ -27,7 +28,7 @@ with DAG(
     provision = EmqxProvisionUsersOperator(
         task_id="provision_users",
         source="{{ params.source }}",
-        mode="{{ params.mode }}",
+        mode=Template("{{ params.mode }}"),
         report="{{ params.report }}",
         # a few bad rows are in the report; more of them, and something is wrong with the file
         max_rejected="5%",

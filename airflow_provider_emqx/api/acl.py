@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.rows import AclRuleRow
 from airflow_provider_emqx.arguments import choice, text, truth, wrong
+from airflow_provider_emqx.choices import Position
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
 Subject = str | Mapping[str, str] | tuple[str, str]
@@ -116,7 +117,7 @@ def merged(
 
     :param position: ``"first"`` or ``"last"``.
     """
-    choice("position", position, ("first", "last"))
+    choice("position", position, get_args(Position))
     others = [rule for rule in existing if rule not in added]
     rules = [*added, *others] if position == "first" else [*others, *added]
     return cast("list[AclRuleRow]", rules)

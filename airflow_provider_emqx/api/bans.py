@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from airflow_provider_emqx.api.base import Row, path
 from airflow_provider_emqx.api.filters import read_time
 from airflow_provider_emqx.arguments import choice
+from airflow_provider_emqx.choices import BanKind
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
-KINDS = ("clientid", "username", "peerhost")
 #: by regular expression, and by network: EMQX 5.6 and newer
 NEWER_KINDS = ("clientid_re", "username_re", "peerhost_net")
 #: replaces "infinity" on brokers that do not support it: 2100-01-01
@@ -20,7 +20,7 @@ FOREVER = 4_102_444_800
 
 def check_kind(kind: Any) -> None:
     """Refuse an unknown kind of ban."""
-    choice("a ban's kind", kind, (*KINDS, *NEWER_KINDS))
+    choice("a ban's kind", kind, get_args(BanKind))
 
 
 def remarks(reason: Any, by: Any) -> Row:

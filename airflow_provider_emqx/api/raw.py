@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 from airflow_provider_emqx.api.base import Operation, Request
 from airflow_provider_emqx.arguments import choice
+from airflow_provider_emqx.choices import Method
 from airflow_provider_emqx.exceptions import EmqxConfigError
-
-_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 
 def exchange(request: Request) -> Operation[Any]:
@@ -33,7 +32,7 @@ def check_method(method: str) -> None:
 
     :param method: in capitals.
     """
-    choice("method", method, _METHODS)
+    choice("method", method, get_args(Method))
 
 
 def check_path(path: Any) -> None:

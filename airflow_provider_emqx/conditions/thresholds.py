@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from airflow_provider_emqx.arguments import choice, number
+from airflow_provider_emqx.choices import Comparison
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError
 
@@ -22,7 +23,7 @@ class Threshold:
     """
 
     def __init__(self, threshold: Any, comparison: Any = ">=", baseline: Any = None) -> None:
-        choice("comparison", comparison, (">=", "<="))
+        choice("comparison", comparison, get_args(Comparison))
         self.threshold = number("threshold", threshold)
         self.comparison = comparison
         self.baseline = None if baseline is None else number("baseline", baseline)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.rows import AclRuleRow, AclSubjectRow, AuthenticatorRow, BanRow, UserRow
 from airflow_provider_emqx.client.session import Session
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.choices import BanKind, Position, UserIdType
+
 
 Subject = str | Mapping[str, str] | tuple[str, str]
 
@@ -97,7 +101,7 @@ class AuthMethods(Session):
         """
         return self.run(self.api.acl.list(subject))
 
-    def list_acl_subjects(self, kind: str) -> Iterator[AclSubjectRow]:
+    def list_acl_subjects(self, kind: UserIdType) -> Iterator[AclSubjectRow]:
         """
         List whoever has ACL rules, with the rules: v5 ``GET …/rules/users`` or ``…/rules/clients``, v4
         ``GET /acl/username`` or ``/acl/clientid``.
@@ -127,7 +131,7 @@ class AuthMethods(Session):
         self.run(self.api.acl.replace(subject, rules))
 
     def add_acl_rules(
-        self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: str = "first"
+        self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: Position = "first"
     ) -> list[AclRuleRow]:
         """
         Put ACL rules before or after those that a subject has. One writer at a time: they are read, merged, written
@@ -159,7 +163,7 @@ class AuthMethods(Session):
         return self.rows(self.api.bans.list())
 
     def ban(
-        self, kind: str, who: str, until: str | datetime, reason: str = "", by: str = "airflow"
+        self, kind: BanKind, who: str, until: str | datetime, reason: str = "", by: str = "airflow"
     ) -> BanRow:
         """
         Ban a client, or change the ban that there is: v4 and v5 ``POST /banned``.
@@ -181,7 +185,7 @@ class AuthMethods(Session):
         end = read_until(until, datetime.now(UTC))
         return self.run(self.api.bans.create(kind, who, end, reason, by))
 
-    def unban(self, kind: str, who: str) -> bool | None:
+    def unban(self, kind: BanKind, who: str) -> bool | None:
         """
         End a ban: v4 and v5 ``DELETE /banned/{kind}/{who}``.
 

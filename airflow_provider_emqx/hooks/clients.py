@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.base import Row, fits_path
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow
 from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import EmqxError, EmqxStoppedError
 from airflow_provider_emqx.outcomes import UNADDRESSABLE, told_as
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.choices import PayloadEncoding, QueueKind
+
 
 #: clients in one bulk request; the broker asks every node for each of them
 _KICK_CHUNK = 1_000
@@ -257,7 +261,7 @@ class ClientMethods(Session):
         self.run(self.api.clients.set_keepalive(clientid, seconds))
 
     def list_queued_messages(
-        self, clientid: str, kind: str = "mqueue", payload: str = "none"
+        self, clientid: str, kind: QueueKind = "mqueue", payload: PayloadEncoding = "none"
     ) -> Iterator[Row]:
         """
         List messages on their way to a client, EMQX 5.6 and newer: ``GET /clients/{clientid}/mqueue_messages``, or

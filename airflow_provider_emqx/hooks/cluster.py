@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.base import Row
 from airflow_provider_emqx.api.rows import AlarmRow, BackupRow, ListenerRow, NodeRow
 from airflow_provider_emqx.client.session import Session
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.choices import IntegrationKind
 
 
 class ClusterMethods(Session):
@@ -191,7 +194,7 @@ class ClusterMethods(Session):
         """
         yield from self.run(self.api.rule_engine.list_connectors())
 
-    def get_integration(self, kind: str, name: str) -> Row | None:
+    def get_integration(self, kind: IntegrationKind, name: str) -> Row | None:
         """
         Read one action, source or connector with its health: v5 ``GET /actions/{id}`` and so on, v4
         ``GET /resources/{id}``.
@@ -203,7 +206,7 @@ class ClusterMethods(Session):
         """
         return self.run(self.api.rule_engine.get_integration(kind, name))
 
-    def set_integration_enabled(self, kind: str, name: str, enabled: bool) -> None:
+    def set_integration_enabled(self, kind: IntegrationKind, name: str, enabled: bool) -> None:
         """
         Enable or disable an action, source or connector, EMQX 5.4 and newer:
         ``PUT /actions/{id}/enable/{true|false}`` and so on.
@@ -215,7 +218,7 @@ class ClusterMethods(Session):
         """
         self.run(self.api.rule_engine.set_integration_enabled(kind, name, enabled))
 
-    def restart_integration(self, kind: str, name: str) -> None:
+    def restart_integration(self, kind: IntegrationKind, name: str) -> None:
         """
         Connect an action, source or connector anew: v5 ``POST /actions/{id}/start`` and so on, v4
         ``POST /resources/{id}``.

@@ -6,11 +6,12 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
+from airflow_provider_emqx.choices import UserIdType
 from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
@@ -23,10 +24,11 @@ from airflow_provider_emqx.hooks.topics import TopicMethods
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_provider_emqx.choices import OnRejected, SourceFormat, UsersMode
     from airflow_provider_emqx.client.aio import AsyncClient
     from airflow_provider_emqx.client.mqtt import MqttClient
     from airflow_provider_emqx.client.settings import Settings
-    from airflow_provider_emqx.provisioning.blocks import SourceOptions
+    from airflow_provider_emqx.keywords import SourceOptions
     from airflow_provider_emqx.provisioning.outcomes import Outcome
 
 
@@ -65,7 +67,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         self,
         emqx_conn_id: str = default_conn_name,
         *,
-        user_id_type: str | None = None,
+        user_id_type: UserIdType | None = None,
         rate_limit: float | None = None,
         retry_unsafe: bool = False,
     ) -> None:
@@ -105,7 +107,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         from airflow_provider_emqx.hooks.connection import read_connection
 
         if self.user_id_type is not None:
-            choice("user_id_type", self.user_id_type, ("username", "clientid"))
+            choice("user_id_type", self.user_id_type, get_args(UserIdType))
         settings = read_connection(
             conn,
             extras,
@@ -250,13 +252,13 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     def provision_users(
         self,
         source: Iterable[Mapping[str, Any]] | str | os.PathLike[str],
-        mode: str = "upsert",
+        mode: UsersMode = "upsert",
         *,
         report: str | os.PathLike[str] | None = None,
-        format: str | None = None,
+        format: SourceFormat | None = None,
         columns: Mapping[str, str] | None = None,
         source_options: SourceOptions | None = None,
-        on_rejected: str = "report",
+        on_rejected: OnRejected = "report",
         max_rejected: float | str | None = None,
         dry_run: bool = False,
         scope: str | Sequence[str] | None = None,

@@ -13,6 +13,8 @@ from airflow_provider_emqx.hidden import HiddenField, RendersHidden, plain
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_emqx.choices import Qos
+
 
 class EmqxPublishNotifier(RendersHidden, BaseNotifier):
     """
@@ -40,7 +42,7 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
         *,
         topic: str,
         payload: Any,
-        qos: int = 0,
+        qos: Qos = 0,
         retain: bool = False,
         properties: Mapping[str, Any] | None = None,
         emqx_conn_id: str = "emqx_default",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.hidden import is_literal, plain
@@ -13,8 +13,9 @@ from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_emqx.choices import AclMode, OnRejected, Rendered, SourceFormat
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, SourceOptions
     from airflow_provider_emqx.provisioning.acl import RulesFormat
-    from airflow_provider_emqx.provisioning.blocks import SourceOptions
     from airflow_provider_emqx.provisioning.target import Target
 
 
@@ -86,25 +87,25 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self,
         *,
         source: str | os.PathLike[str] | Iterable[dict[str, Any]] | XComArg,
-        mode: str = "set",
-        report: str | os.PathLike[str] | None = None,
-        format: str | None = None,
-        columns: dict[str, str] | None = None,
-        source_options: SourceOptions | None = None,
-        on_rejected: str = "report",
-        max_rejected: float | str | None = None,
-        dry_run: bool | str = False,
-        **kwargs: Any,
+        mode: AclMode | Rendered = "set",
+        report: str | os.PathLike[str] | XComArg | None = None,
+        format: SourceFormat | Rendered | None = None,
+        columns: dict[str, str] | str | XComArg | None = None,
+        source_options: SourceOptions | str | XComArg | None = None,
+        on_rejected: OnRejected | Rendered = "report",
+        max_rejected: float | str | XComArg | None = None,
+        dry_run: bool | str | XComArg = False,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
-        self.mode = mode
-        self.report = report
-        self.format = format
-        self.columns = columns
-        self.source_options = source_options
-        self.on_rejected = on_rejected
-        self.max_rejected = max_rejected
+        self.mode: Any = mode
+        self.report: Any = report
+        self.format: Any = format
+        self.columns: Any = columns
+        self.source_options: Any = source_options
+        self.on_rejected: Any = on_rejected
+        self.max_rejected: Any = max_rejected
         self.plan_only = dry_run
         self.check_literals()
 

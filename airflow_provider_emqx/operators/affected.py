@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from airflow_provider_emqx.arguments import limit, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -19,7 +19,9 @@ from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNKNOWN, told_as
 from airflow_provider_emqx.row_files import RowFile, written_at_once
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_emqx.keywords import ActingKeywords, EmqxOperatorKeywords
 
 T = TypeVar("T")
 
@@ -35,9 +37,14 @@ class BaseActingOperator(BaseEmqxOperator):
 
     template_fields: Sequence[str] = ("report", *BaseEmqxOperator.template_fields)
 
-    def __init__(self, *, report: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        report: str | os.PathLike[str] | XComArg | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
+    ) -> None:
         super().__init__(**kwargs)
-        self.report = report
+        self.report: Any = report
 
 
 class BaseSelectingOperator(BaseActingOperator):
@@ -61,14 +68,14 @@ class BaseSelectingOperator(BaseActingOperator):
     def __init__(
         self,
         *,
-        exclude: str | Sequence[str] | None = None,
-        max_affected: float | str | None = None,
-        dry_run: bool | str = False,
-        **kwargs: Any,
+        exclude: str | Sequence[str] | XComArg | None = None,
+        max_affected: float | str | XComArg | None = None,
+        dry_run: bool | str | XComArg = False,
+        **kwargs: Unpack[ActingKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.exclude = exclude
-        self.max_affected = max_affected
+        self.max_affected: Any = max_affected
         self.plan_only = dry_run
 
     def without_excluded(self, found: Sequence[T], name: Callable[[T], str] = str) -> list[T]:

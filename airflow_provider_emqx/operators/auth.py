@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.arguments import boolean, optional
 from airflow_provider_emqx.hidden import is_literal, plain
@@ -16,7 +16,9 @@ from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_emqx.provisioning.blocks import Format, SourceOptions
+    from airflow_provider_emqx.choices import OnRejected, Rendered, SourceFormat, UserIdType, UsersMode
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, SourceOptions
+    from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
     from airflow_provider_emqx.provisioning.target import Target
 
@@ -127,44 +129,44 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self,
         *,
         source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | XComArg,
-        mode: str = "upsert",
-        report: str | os.PathLike[str] | None = None,
-        format: str | None = None,
-        columns: dict[str, str] | None = None,
-        source_options: SourceOptions | None = None,
-        on_rejected: str = "report",
-        max_rejected: float | str | None = None,
-        dry_run: bool | str = False,
-        scope: str | list[str] | None = None,
-        protect: str | list[str] | None = None,
-        max_deletes: float | str | None = None,
-        hash_passwords: bool | str = False,
-        pepper_conn_id: str | None = None,
-        state: str | os.PathLike[str] | None = None,
-        shard: tuple[int, int] | list[int] | str | None = None,
-        acl_rules: list[dict[str, Any]] | None = None,
-        user_id_type: str | None = None,
-        **kwargs: Any,
+        mode: UsersMode | Rendered = "upsert",
+        report: str | os.PathLike[str] | XComArg | None = None,
+        format: SourceFormat | Rendered | None = None,
+        columns: dict[str, str] | str | XComArg | None = None,
+        source_options: SourceOptions | str | XComArg | None = None,
+        on_rejected: OnRejected | Rendered = "report",
+        max_rejected: float | str | XComArg | None = None,
+        dry_run: bool | str | XComArg = False,
+        scope: str | list[str] | XComArg | None = None,
+        protect: str | list[str] | XComArg | None = None,
+        max_deletes: float | str | XComArg | None = None,
+        hash_passwords: bool | str | XComArg = False,
+        pepper_conn_id: str | XComArg | None = None,
+        state: str | os.PathLike[str] | XComArg | None = None,
+        shard: tuple[int, int] | list[int] | str | XComArg | None = None,
+        acl_rules: list[dict[str, Any]] | XComArg | None = None,
+        user_id_type: UserIdType | Rendered | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
-        self.mode = mode
-        self.report = report
-        self.format = format
-        self.columns = columns
-        self.source_options = source_options
-        self.on_rejected = on_rejected
-        self.max_rejected = max_rejected
+        self.mode: Any = mode
+        self.report: Any = report
+        self.format: Any = format
+        self.columns: Any = columns
+        self.source_options: Any = source_options
+        self.on_rejected: Any = on_rejected
+        self.max_rejected: Any = max_rejected
         self.plan_only = dry_run
         self.scope = scope
         self.protect = protect
         self.max_deletes = max_deletes
         self.hash_passwords = hash_passwords
-        self.pepper_conn_id = pepper_conn_id
+        self.pepper_conn_id: Any = pepper_conn_id
         self.state = state
         self.shard = shard
         self.acl_rules = acl_rules
-        self.user_id_type = user_id_type
+        self.user_id_type: Any = user_id_type
         self.check_literals()
 
     def check_literals(self) -> None:
@@ -282,17 +284,17 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        path: str | os.PathLike[str],
-        is_superuser: bool | str | None = None,
-        with_hashes: bool | str = False,
-        user_id_type: str | None = None,
-        **kwargs: Any,
+        path: str | os.PathLike[str] | XComArg,
+        is_superuser: bool | str | XComArg | None = None,
+        with_hashes: bool | str | XComArg = False,
+        user_id_type: UserIdType | Rendered | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.path = path
+        self.path: Any = path
         self.is_superuser = is_superuser
         self.with_hashes = with_hashes
-        self.user_id_type = user_id_type
+        self.user_id_type: Any = user_id_type
         self.check_literals()
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.arguments import boolean, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -20,12 +20,14 @@ from airflow_provider_emqx.operators.affected import (
 from airflow_provider_emqx.outcomes import ABSENT, REJECTED, UNADDRESSABLE
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.api.rows import BanRow
+    from airflow_provider_emqx.choices import BanKind, Rendered, SourceFormat
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.keywords import ActingKeywords, SelectingKeywords, SourceOptions
     from airflow_provider_emqx.provisioning.bans import Ban
-    from airflow_provider_emqx.provisioning.blocks import Bad, SourceOptions
+    from airflow_provider_emqx.provisioning.blocks import Bad
 
 #: bans that are ended before a look whether they are
 _PART = 1_000
@@ -89,32 +91,32 @@ class EmqxBanOperator(BaseActingOperator):
     def __init__(
         self,
         *,
-        kind: str = "clientid",
-        who: str | Sequence[str] | None = None,
-        source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | None = None,
-        format: str | None = None,
-        columns: dict[str, str] | None = None,
-        source_options: SourceOptions | None = None,
-        dry_run: bool | str = False,
-        until: str | datetime | None = None,
-        duration: float | str | timedelta | None = None,
-        reason: str = "",
-        by: str = "airflow",
-        kick: bool | str = False,
-        **kwargs: Any,
+        kind: BanKind | Rendered = "clientid",
+        who: str | Sequence[str] | XComArg | None = None,
+        source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | XComArg | None = None,
+        format: SourceFormat | Rendered | None = None,
+        columns: dict[str, str] | str | XComArg | None = None,
+        source_options: SourceOptions | str | XComArg | None = None,
+        dry_run: bool | str | XComArg = False,
+        until: str | datetime | XComArg | None = None,
+        duration: float | str | timedelta | XComArg | None = None,
+        reason: str | XComArg = "",
+        by: str | XComArg = "airflow",
+        kick: bool | str | XComArg = False,
+        **kwargs: Unpack[ActingKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.kind = kind
+        self.kind: Any = kind
         self.who = who
         self.source = source
-        self.format = format
-        self.columns = columns
-        self.source_options = source_options
+        self.format: Any = format
+        self.columns: Any = columns
+        self.source_options: Any = source_options
         self.plan_only = dry_run
         self.until = until
         self.duration = duration
-        self.reason = reason
-        self.by = by
+        self.reason: Any = reason
+        self.by: Any = by
         self.kick = kick
         self.check_literals()
 
@@ -259,18 +261,18 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     def __init__(
         self,
         *,
-        kind: str | None = None,
-        who: str | Sequence[str] | None = None,
-        reason: str | None = None,
-        by: str | None = None,
-        older_than: float | str | timedelta | None = None,
-        **kwargs: Any,
+        kind: BanKind | Rendered | None = None,
+        who: str | Sequence[str] | XComArg | None = None,
+        reason: str | XComArg | None = None,
+        by: str | XComArg | None = None,
+        older_than: float | str | timedelta | XComArg | None = None,
+        **kwargs: Unpack[SelectingKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.kind = kind
+        self.kind: Any = kind
         self.who = who
-        self.reason = reason
-        self.by = by
+        self.reason: Any = reason
+        self.by: Any = by
         self.older_than = older_than
         self.check_literals()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -15,9 +15,10 @@ from airflow_provider_emqx.hidden import HiddenField, RendersHidden, is_literal,
 from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.keywords import OperatorKeywords
 
 
 class SourceField(HiddenField):
@@ -45,10 +46,14 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
     ui_color = "#d5f0e3"
 
     def __init__(
-        self, *, emqx_conn_id: str = "emqx_default", rate_limit: float | str | None = None, **kwargs: Any
+        self,
+        *,
+        emqx_conn_id: str | XComArg = "emqx_default",
+        rate_limit: float | str | XComArg | None = None,
+        **kwargs: Unpack[OperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.emqx_conn_id = emqx_conn_id
+        self.emqx_conn_id: Any = emqx_conn_id
         self.rate_limit = rate_limit
         if is_literal(rate_limit):
             optional(positive, "rate_limit", rate_limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.keywords import ActingKeywords, EmqxOperatorKeywords, SelectingKeywords
 
 
 class EmqxListClientsOperator(BaseEmqxOperator):
@@ -47,15 +48,15 @@ class EmqxListClientsOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        filters: Mapping[str, Any] | str | None = None,
-        fields: str | Sequence[str] | None = None,
-        output_path: str | os.PathLike[str] | None = None,
-        **kwargs: Any,
+        filters: Mapping[str, Any] | str | XComArg | None = None,
+        fields: str | Sequence[str] | XComArg | None = None,
+        output_path: str | os.PathLike[str] | XComArg | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.fields = fields
-        self.output_path = output_path
+        self.output_path: Any = output_path
         self.check_literals()
 
     def check(self) -> None:
@@ -92,9 +93,11 @@ class EmqxSubscribeOperator(BaseActingOperator):
     template_fields: Sequence[str] = ("clientids", "topics", *BaseActingOperator.template_fields)
     _verb = "subscribe"
 
-    def __init__(self, *, clientids: str | Sequence[str], topics: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *, clientids: str | Sequence[str] | XComArg, topics: Any, **kwargs: Unpack[ActingKeywords]
+    ) -> None:
         super().__init__(**kwargs)
-        self.clientids = clientids
+        self.clientids: Any = clientids
         self.topics = topics
         self.check_literals()
 
@@ -202,14 +205,14 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         self,
         *,
         clientids: str | Sequence[str] | XComArg | None = None,
-        filters: Mapping[str, Any] | str | None = None,
-        clientid_like: str | None = None,
-        username_like: str | None = None,
-        disconnected_for: float | str | timedelta | None = None,
-        **kwargs: Any,
+        filters: Mapping[str, Any] | str | XComArg | None = None,
+        clientid_like: str | XComArg | None = None,
+        username_like: str | XComArg | None = None,
+        disconnected_for: float | str | timedelta | XComArg | None = None,
+        **kwargs: Unpack[SelectingKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.clientids = clientids
+        self.clientids: Any = clientids
         self.filters = filters
         self.clientid_like = clientid_like
         self.username_like = username_like

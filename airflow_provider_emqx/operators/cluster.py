@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, get_args
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
@@ -19,6 +19,7 @@ from airflow_provider_emqx.arguments import (
     texts,
     whole,
 )
+from airflow_provider_emqx.choices import RuleKind, RuleState, Section
 from airflow_provider_emqx.conditions.cluster import NodeEvacuated
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
 from airflow_provider_emqx.hidden import HiddenField, plain
@@ -30,10 +31,12 @@ from airflow_provider_emqx.operators.base import (
 if TYPE_CHECKING:
     import os
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_emqx.choices import Method, Rendered, RuleKind, RuleState, Section
     from airflow_provider_emqx.conditions.base import Outcome
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords
 
 
 class EmqxBackupOperator(BaseEmqxOperator):
@@ -76,15 +79,15 @@ class EmqxBackupOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        target: str | os.PathLike[str],
-        table_sets: Sequence[str] | str | None = None,
-        root_keys: Sequence[str] | str | None = None,
-        keep: int | str | None = None,
-        keep_on_broker: int | str | None = None,
-        **kwargs: Any,
+        target: str | os.PathLike[str] | XComArg,
+        table_sets: Sequence[str] | str | XComArg | None = None,
+        root_keys: Sequence[str] | str | XComArg | None = None,
+        keep: int | str | XComArg | None = None,
+        keep_on_broker: int | str | XComArg | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.target = target
+        self.target: Any = target
         self.table_sets = table_sets
         self.root_keys = root_keys
         self.keep = keep
@@ -171,9 +174,15 @@ class EmqxRestoreOperator(BaseEmqxOperator):
 
     template_fields: Sequence[str] = ("path", "plan_only", *BaseEmqxOperator.template_fields)
 
-    def __init__(self, *, path: str | os.PathLike[str], dry_run: bool | str = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str] | XComArg,
+        dry_run: bool | str | XComArg = False,
+        **kwargs: Unpack[EmqxOperatorKeywords],
+    ) -> None:
         super().__init__(**kwargs)
-        self.path = path
+        self.path: Any = path
         self.plan_only = dry_run
         self.check_literals()
 
@@ -217,7 +226,11 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
     template_fields: Sequence[str] = ("deactivate", "history", *BaseEmqxOperator.template_fields)
 
     def __init__(
-        self, *, deactivate: str | Sequence[str] | None = None, history: bool | str = True, **kwargs: Any
+        self,
+        *,
+        deactivate: str | Sequence[str] | XComArg | None = None,
+        history: bool | str | XComArg = True,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.deactivate = deactivate
@@ -283,17 +296,17 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        sections: str | Sequence[str] = ("stats", "metrics"),
-        names: str | Sequence[str] | None = None,
-        output_path: str | os.PathLike[str] | None = None,
-        node: str | None = None,
-        **kwargs: Any,
+        sections: Section | Sequence[Section] | Rendered = ("stats", "metrics"),
+        names: str | Sequence[str] | XComArg | None = None,
+        output_path: str | os.PathLike[str] | XComArg | None = None,
+        node: str | XComArg | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.sections = sections
         self.names = names
-        self.output_path = output_path
-        self.node = node
+        self.output_path: Any = output_path
+        self.node: Any = node
         self.check_literals()
 
     def check(self) -> None:
@@ -301,7 +314,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         from airflow_provider_emqx.row_files import form_of
 
         sections = texts("sections", self.sections)
-        known = ("stats", "metrics", "rates", "topic_metrics")
+        known = get_args(Section)
         unknown = [section for section in sections if section not in known]
         if unknown or not sections:
             raise EmqxConfigError(f"sections must be any of {', '.join(known)}, not {unknown or sections!r}")
@@ -362,19 +375,23 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
     template_fields: Sequence[str] = ("names", "state", "kind", *BaseEmqxOperator.template_fields)
 
     def __init__(
-        self, *, names: str | Sequence[str], state: str = "enabled", kind: str = "rule", **kwargs: Any
+        self,
+        *,
+        names: str | Sequence[str] | XComArg,
+        state: RuleState | Rendered = "enabled",
+        kind: RuleKind | Rendered = "rule",
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.names = names
         self.state = state
-        self.kind = kind
+        self.kind: Any = kind
         self.check_literals()
 
     def check(self) -> None:
         """Refuse what is no state, and what the kind has no such state of."""
-        states, kinds = ("enabled", "disabled", "restarted"), ("rule", "action", "source", "connector")
-        choice("state", self.state, states)
-        choice("kind", self.kind, kinds)
+        choice("state", self.state, get_args(RuleState))
+        choice("kind", self.kind, get_args(RuleKind))
         if self.kind == "rule" and self.state == "restarted":
             raise EmqxConfigError("a rule cannot be restarted; restart its action or connector")
 
@@ -444,19 +461,19 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        node: str,
-        settings: Mapping[str, Any] | str | None = None,
-        poll_interval: float | str = 10.0,
-        timeout: float | str | timedelta = 3_600.0,
-        stop_when_empty: bool | str = False,
+        node: str | XComArg,
+        settings: Mapping[str, Any] | str | XComArg | None = None,
+        poll_interval: float | str | XComArg = 10.0,
+        timeout: float | str | timedelta | XComArg = 3_600.0,
+        stop_when_empty: bool | str | XComArg = False,
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self.node = node
+        self.node: Any = node
         self.settings = settings
         self.poll_interval = poll_interval
         self.timeout = timeout
@@ -636,16 +653,16 @@ class EmqxApiOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        method: str = "GET",
-        path: str,
-        query: Mapping[str, Any] | str | None = None,
+        method: Method | Rendered = "GET",
+        path: str | XComArg,
+        query: Mapping[str, Any] | str | XComArg | None = None,
         json: Any = None,
-        idempotent: bool | str | None = None,
-        **kwargs: Any,
+        idempotent: bool | str | XComArg | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.method = method
-        self.path = path
+        self.method: Any = method
+        self.path: Any = path
         self.query = query
         self.json = json
         self.idempotent = idempotent

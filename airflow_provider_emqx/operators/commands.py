@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_emqx.commands.order import Order
     from airflow_provider_emqx.commands.record import Record
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords
 
 
 class EmqxCommandOperator(BaseEmqxOperator):
@@ -96,38 +97,38 @@ class EmqxCommandOperator(BaseEmqxOperator):
         *,
         payload: Any,
         clientids: str | Sequence[str] | ObjectStoragePath | XComArg | None = None,
-        clientids_path: str | None = None,
-        topic: str = "devices/{clientid}/command",
-        reply_topic: str = "devices/{clientid}/reply",
-        reply_field: str | None = None,
-        success: Mapping[str, Any] | str | None = None,
-        quorum: str | int = "all",
-        timeout: float | str | timedelta = 300.0,
-        wave_size: int | str | None = None,
-        pause: float | str | timedelta | None = None,
-        max_failed: float | str | None = None,
-        keep_replies: bool | str = False,
-        report: str | os.PathLike[str] | None = None,
-        resend: str | Sequence[str] | None = None,
+        clientids_path: str | XComArg | None = None,
+        topic: str | XComArg = "devices/{clientid}/command",
+        reply_topic: str | XComArg = "devices/{clientid}/reply",
+        reply_field: str | XComArg | None = None,
+        success: Mapping[str, Any] | str | XComArg | None = None,
+        quorum: str | int | XComArg = "all",
+        timeout: float | str | timedelta | XComArg = 300.0,
+        wave_size: int | str | XComArg | None = None,
+        pause: float | str | timedelta | XComArg | None = None,
+        max_failed: float | str | XComArg | None = None,
+        keep_replies: bool | str | XComArg = False,
+        report: str | os.PathLike[str] | XComArg | None = None,
+        resend: str | Sequence[str] | XComArg | None = None,
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.payload = payload
-        self.clientids = clientids
-        self.clientids_path = clientids_path
-        self.topic = topic
-        self.reply_topic = reply_topic
-        self.reply_field = reply_field
+        self.clientids: Any = clientids
+        self.clientids_path: Any = clientids_path
+        self.topic: Any = topic
+        self.reply_topic: Any = reply_topic
+        self.reply_field: Any = reply_field
         self.success = success
-        self.quorum = quorum
+        self.quorum: Any = quorum
         self.timeout = timeout
         self.wave_size = wave_size
         self.pause = pause
-        self.max_failed = max_failed
+        self.max_failed: Any = max_failed
         self.keep_replies = keep_replies
-        self.report = report
-        self.resend = resend
+        self.report: Any = report
+        self.resend: Any = resend
         if deferrable is None:
             deferrable = bool(report) and conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 from airflow_provider_emqx.arguments import boolean, choice, mapping, seconds, texts
+from airflow_provider_emqx.choices import TopicMetricsAction
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.api.rows import PublishedRow
+    from airflow_provider_emqx.choices import Qos, Rendered, TopicMetricsAction
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, SelectingKeywords
 
 
 class EmqxPublishOperator(BaseEmqxOperator):
@@ -80,16 +83,16 @@ class EmqxPublishOperator(BaseEmqxOperator):
         *,
         topic: str | XComArg | None = None,
         payload: Any = None,
-        qos: int | str = 0,
-        retain: bool | str = False,
-        properties: Mapping[str, Any] | None = None,
+        qos: Qos | XComArg = 0,
+        retain: bool | str | XComArg = False,
+        properties: Mapping[str, Any] | XComArg | None = None,
         messages: Sequence[Mapping[str, Any]] | XComArg | None = None,
-        require_subscribers: bool | str = False,
-        retry_unsafe: bool | str = False,
-        **kwargs: Any,
+        require_subscribers: bool | str | XComArg = False,
+        retry_unsafe: bool | str | XComArg = False,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.topic = topic
+        self.topic: Any = topic
         self.payload = payload
         self.qos = qos
         self.retain = retain
@@ -236,13 +239,13 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
     def __init__(
         self,
         *,
-        topic_filter: str | None = None,
+        topic_filter: str | XComArg | None = None,
         topics: str | Sequence[str] | XComArg | None = None,
-        older_than: float | str | timedelta | None = None,
-        **kwargs: Any,
+        older_than: float | str | timedelta | XComArg | None = None,
+        **kwargs: Unpack[SelectingKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.topic_filter = topic_filter
+        self.topic_filter: Any = topic_filter
         self.topics = topics
         self.older_than = older_than
         self.check_literals()
@@ -351,7 +354,11 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
     template_fields: Sequence[str] = ("action", "topics", *BaseEmqxOperator.template_fields)
 
     def __init__(
-        self, *, action: str = "read", topics: str | Sequence[str] | None = None, **kwargs: Any
+        self,
+        *,
+        action: TopicMetricsAction | Rendered = "read",
+        topics: str | Sequence[str] | XComArg | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.action = action
@@ -360,8 +367,7 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
 
     def check(self) -> None:
         """Refuse an unknown action, and one that needs topics without any."""
-        actions = ("register", "read", "reset", "unregister")
-        choice("action", self.action, actions)
+        choice("action", self.action, get_args(TopicMetricsAction))
         if self.topics is None and self.action == "register":
             raise EmqxConfigError("register needs topics")
 
@@ -415,13 +421,13 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        filters: Mapping[str, Any] | str | None = None,
-        output_path: str | os.PathLike[str] | None = None,
-        **kwargs: Any,
+        filters: Mapping[str, Any] | str | XComArg | None = None,
+        output_path: str | os.PathLike[str] | XComArg | None = None,
+        **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
-        self.output_path = output_path
+        self.output_path: Any = output_path
         self.check_literals()
 
     def check(self) -> None:

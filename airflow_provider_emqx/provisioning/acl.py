@@ -10,12 +10,13 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args
 
 from airflow_provider_emqx.api.acl import FIELDS, read_rule, read_subject
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.arguments import boolean, choice, optional, truth
+from airflow_provider_emqx.choices import AclMode
 from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
@@ -72,7 +73,7 @@ class AclPlan(Terms):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("mode", self.mode, ("set", "delete"))
+        choice("mode", self.mode, get_args(AclMode))
 
 
 class Subject(NamedTuple):

@@ -20,7 +20,7 @@ class Ban(NamedTuple):
     """
     A ban that is to be.
 
-    :param kind: as :data:`~airflow_provider_emqx.api.bans.KINDS` has them.
+    :param kind: as :data:`~airflow_provider_emqx.choices.BanKind` has them.
     :param who: is banned.
     :param until: when it ends, ``None`` for never.
     :param reason: for the listing.

@@ -4,40 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_args
 
 from airflow_provider_emqx.arguments import boolean, choice, mapping, optional
+from airflow_provider_emqx.choices import Quoting, SourceFormat
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.keywords import SourceOptions
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.target import Target
 
 #: fields that a row may have, in the order in which rows of every source give them
 FIELDS = ("user_id", "password", "is_superuser", "password_hash", "salt", "salt_base64", "acl")
-QUOTINGS = ("standard", "none")
 #: what brokers export: the JSON of EMQX 4, the archives of 5 and 6
 EXPORT, ARCHIVE = "emqx4-export", "emqx-archive"
-FORMATS = ("csv", "json", "jsonl", "parquet", EXPORT, ARCHIVE)
-
-
-class SourceOptions(TypedDict, total=False):
-    """
-    Options that say how to read a source, besides its format and the names of its columns.
-
-    :param delimiter: of CSV, one character. Default: ``","``.
-    :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or ``"none"``,
-        of a writer that quotes nothing: ``"`` is a character as any other. Default: ``"standard"``.
-    :param encoding: of text; a byte order mark is accepted in UTF-8. Default: ``"utf-8"``.
-    :param rows: of JSON: dotted name of the array in an object, as ``"data.items"``.
-    :param strip: ``True`` takes white space off around all texts, ``False`` keeps it. By default rows with white space
-        around a name or a password are rejected, since nobody can tell which is meant.
-    """
-
-    delimiter: str
-    quoting: Literal["standard", "none"]
-    encoding: str
-    rows: str
-    strip: bool | str | None
 
 
 class Bad(NamedTuple):
@@ -153,7 +133,7 @@ class Format:
 
     def __post_init__(self) -> None:
         if self.name is not None:
-            choice("format", self.name, FORMATS)
+            choice("format", self.name, get_args(SourceFormat))
         unknown = sorted(set(self.columns) - set(self.fields))
         if unknown:
             raise EmqxConfigError(
@@ -168,7 +148,7 @@ class Format:
             )
         if self.rows and not all(self.rows.split(".")):
             raise EmqxConfigError(f"rows must be the name of an array, as 'data.items', not {self.rows!r}")
-        choice("quoting", self.quoting, QUOTINGS)
+        choice("quoting", self.quoting, get_args(Quoting))
         try:
             # base64 is an encoding too, but of no text
             " ".encode(self.encoding)

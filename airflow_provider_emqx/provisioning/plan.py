@@ -6,15 +6,15 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from airflow_provider_emqx.api.acl import read_rules
 from airflow_provider_emqx.arguments import boolean, choice, limit, optional, texts
+from airflow_provider_emqx.choices import OnRejected, UsersMode
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.provisioning.shards import Shard
 
-MODES = ("upsert", "create", "delete", "sync", "prune")
 #: those that delete users that no row names
 PRUNING = ("sync", "prune")
 #: those whose rows need no password
@@ -41,7 +41,7 @@ class Terms:
     max_rejected: float | str | None = None
 
     def __post_init__(self) -> None:
-        choice("on_rejected", self.on_rejected, ("report", "fail"))
+        choice("on_rejected", self.on_rejected, get_args(OnRejected))
         limit(self.max_rejected, 1, "max_rejected")
 
 
@@ -50,7 +50,7 @@ class Plan(Terms):
     """
     What is to be done with users.
 
-    :param mode: one of :data:`MODES`.
+    :param mode: one of :data:`~airflow_provider_emqx.choices.UsersMode`.
     :param scope: of ``sync`` and ``prune``: prefixes or patterns of the users that the source speaks for.
     :param protect: of these: ids or patterns of users that are never deleted. ``[""]`` is the user of the empty id.
     :param max_deletes: of these: count, or share of the users in scope, that may be deleted.
@@ -100,7 +100,7 @@ class Plan(Terms):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("mode", self.mode, MODES)
+        choice("mode", self.mode, get_args(UsersMode))
         limit(self.max_deletes, 1, "max_deletes")
         scope = self._scope()
         if self.mode in PRUNING and not scope:

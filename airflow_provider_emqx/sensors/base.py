@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -25,7 +25,10 @@ from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_emqx.choices import Comparison, Rendered
+    from airflow_provider_emqx.keywords import EmqxSensorKeywords, SensorKeywords
 
 
 class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
@@ -46,18 +49,18 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
     def __init__(
         self,
         *,
-        emqx_conn_id: str = EmqxHook.default_conn_name,
+        emqx_conn_id: str | XComArg = EmqxHook.default_conn_name,
         max_failures: int = 20,
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SensorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.emqx_conn_id = emqx_conn_id
+        self.emqx_conn_id: Any = emqx_conn_id
         self.max_failures = max_failures
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self.missing_path: str | None = None
+        self.missing_path: Any = None
         self._hook: EmqxHook | None = None
         self._condition: Condition | None = None
         #: the same with what it has to read from files
@@ -253,11 +256,11 @@ class BaseThresholdSensor(BaseEmqxSensor):
     def __init__(
         self,
         *,
-        metric: str,
-        threshold: float | str,
-        comparison: str = ">=",
-        baseline: float | str | None = None,
-        **kwargs: Any,
+        metric: str | XComArg,
+        threshold: float | str | XComArg,
+        comparison: Comparison | Rendered = ">=",
+        baseline: float | str | XComArg | None = None,
+        **kwargs: Unpack[EmqxSensorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.metric = metric

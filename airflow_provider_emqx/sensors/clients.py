@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.conditions.base import Condition
 from airflow_provider_emqx.conditions.clients import ClientsOffline, ClientsOnline
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.providers.common.compat.sdk import ObjectStoragePath, XComArg
+
+    from airflow_provider_emqx.keywords import ClientsKeywords, EmqxSensorKeywords
 
 
 class _ClientSensor(BaseEmqxSensor):
@@ -26,17 +28,17 @@ class _ClientSensor(BaseEmqxSensor):
     def __init__(
         self,
         *,
-        clientids: str | Sequence[str] | ObjectStoragePath | None = None,
-        clientids_path: str | None = None,
-        quorum: str | int = "all",
-        missing_path: str | None = None,
-        **kwargs: Any,
+        clientids: str | Sequence[str] | ObjectStoragePath | XComArg | None = None,
+        clientids_path: str | XComArg | None = None,
+        quorum: str | int | XComArg = "all",
+        missing_path: str | XComArg | None = None,
+        **kwargs: Unpack[EmqxSensorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.clientids = clientids
-        self.clientids_path = clientids_path
-        self.quorum = quorum
-        self.missing_path = missing_path
+        self.clientids: Any = clientids
+        self.clientids_path: Any = clientids_path
+        self.quorum: Any = quorum
+        self.missing_path: Any = missing_path
 
 
 class EmqxClientOnlineSensor(_ClientSensor):
@@ -66,7 +68,12 @@ class EmqxClientOnlineSensor(_ClientSensor):
 
     template_fields: Sequence[str] = (*_ClientSensor.template_fields, "stable_for")
 
-    def __init__(self, *, stable_for: float | str | timedelta | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        stable_for: float | str | timedelta | XComArg | None = None,
+        **kwargs: Unpack[ClientsKeywords],
+    ) -> None:
         super().__init__(**kwargs)
         self.stable_for = stable_for
         self.check_literals()
@@ -98,7 +105,7 @@ class EmqxClientOfflineSensor(_ClientSensor):
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Unpack[ClientsKeywords]) -> None:
         super().__init__(**kwargs)
         self.check_literals()
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.conditions.base import Condition
 from airflow_provider_emqx.conditions.cluster import ClusterHealthy, ClusterMetric, NodeEvacuated, RuleHealthy
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
+    from airflow_provider_emqx.keywords import EmqxSensorKeywords, ThresholdKeywords
 
 
 class EmqxClusterHealthSensor(BaseEmqxSensor):
@@ -30,7 +35,11 @@ class EmqxClusterHealthSensor(BaseEmqxSensor):
     template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "nodes", "no_alarms")
 
     def __init__(
-        self, *, nodes: str | int = "all", no_alarms: str | Sequence[str] | None = None, **kwargs: Any
+        self,
+        *,
+        nodes: str | int | XComArg = "all",
+        no_alarms: str | Sequence[str] | XComArg | None = None,
+        **kwargs: Unpack[EmqxSensorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.nodes = nodes
@@ -65,9 +74,11 @@ class EmqxMetricSensor(BaseThresholdSensor):
 
     template_fields: Sequence[str] = (*BaseThresholdSensor.template_fields, "node")
 
-    def __init__(self, *, node: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.node = node
+    def __init__(
+        self, *, metric: str | XComArg, node: str | XComArg | None = None, **kwargs: Unpack[ThresholdKeywords]
+    ) -> None:
+        super().__init__(metric=metric, **kwargs)
+        self.node: Any = node
         self.check_literals()
 
     def condition(self) -> Condition:
@@ -106,11 +117,11 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
     def __init__(
         self,
         *,
-        rule_id: str | None = None,
-        action_id: str | None = None,
-        source_id: str | None = None,
-        connector_id: str | None = None,
-        **kwargs: Any,
+        rule_id: str | XComArg | None = None,
+        action_id: str | XComArg | None = None,
+        source_id: str | XComArg | None = None,
+        connector_id: str | XComArg | None = None,
+        **kwargs: Unpack[EmqxSensorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.rule_id = rule_id
@@ -142,9 +153,9 @@ class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
 
     template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "node")
 
-    def __init__(self, *, node: str, **kwargs: Any) -> None:
+    def __init__(self, *, node: str | XComArg, **kwargs: Unpack[EmqxSensorKeywords]) -> None:
         super().__init__(**kwargs)
-        self.node = node
+        self.node: Any = node
         self.check_literals()
 
     def condition(self) -> Condition:

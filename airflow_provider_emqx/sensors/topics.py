@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.conditions.base import Condition
 from airflow_provider_emqx.conditions.topics import MessageRetained, TopicMetric, TopicSubscribed
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
+    from airflow_provider_emqx.keywords import EmqxSensorKeywords, ThresholdKeywords
 
 
 class EmqxSubscriptionSensor(BaseEmqxSensor):
@@ -33,10 +38,15 @@ class EmqxSubscriptionSensor(BaseEmqxSensor):
     template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "topic", "min_subscribers")
 
     def __init__(
-        self, *, topic: str, min_subscribers: int | str = 1, wildcards: bool = True, **kwargs: Any
+        self,
+        *,
+        topic: str | XComArg,
+        min_subscribers: int | str | XComArg = 1,
+        wildcards: bool = True,
+        **kwargs: Unpack[EmqxSensorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.topic = topic
+        self.topic: Any = topic
         self.min_subscribers = min_subscribers
         self.wildcards = wildcards
         self.check_literals()
@@ -69,9 +79,15 @@ class EmqxTopicMetricSensor(BaseThresholdSensor):
 
     template_fields: Sequence[str] = (*BaseThresholdSensor.template_fields, "topic")
 
-    def __init__(self, *, topic: str, metric: str = "messages.in.count", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        topic: str | XComArg,
+        metric: str | XComArg = "messages.in.count",
+        **kwargs: Unpack[ThresholdKeywords],
+    ) -> None:
         super().__init__(metric=metric, **kwargs)
-        self.topic = topic
+        self.topic: Any = topic
         self.check_literals()
 
     def condition(self) -> Condition:
@@ -115,14 +131,14 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
     def __init__(
         self,
         *,
-        topic: str,
-        payload: str | bytes | None = None,
-        json_field: str | None = None,
+        topic: str | XComArg,
+        payload: str | bytes | XComArg | None = None,
+        json_field: str | XComArg | None = None,
         json_value: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[EmqxSensorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.topic = topic
+        self.topic: Any = topic
         self.payload = payload
         self.json_field = json_field
         self.json_value = json_value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_emqx.arguments import mapping, whole
 from airflow_provider_emqx.exceptions import EmqxConfigError
@@ -11,6 +11,9 @@ from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
+    from airflow_provider_emqx.keywords import UsersKeywords
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
     from airflow_provider_emqx.provisioning.target import Target
@@ -54,15 +57,15 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
     def __init__(
         self,
         *,
-        sql: str,
-        sql_conn_id: str,
-        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        sql: str | XComArg,
+        sql_conn_id: str | XComArg,
+        parameters: Sequence[Any] | Mapping[str, Any] | XComArg | None = None,
         fetch_size: int = 1_000,
-        **kwargs: Any,
+        **kwargs: Unpack[UsersKeywords],
     ) -> None:
-        super().__init__(**{**kwargs, "source": ""})
-        self.sql = sql
-        self.sql_conn_id = sql_conn_id
+        super().__init__(source="", **kwargs)
+        self.sql: Any = sql
+        self.sql_conn_id: Any = sql_conn_id
         self.parameters = parameters
         self.fetch_size = fetch_size
 

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_emqx import exceptions
-from airflow_provider_emqx.arguments import number
+from airflow_provider_emqx.arguments import choice, number
 from airflow_provider_emqx.conditions.base import Condition, Outcome, outlives
 from airflow_provider_emqx.conditions.clients import ClientsCondition
 from airflow_provider_emqx.conditions.ids import finish
@@ -26,10 +26,11 @@ from airflow_provider_emqx.triggers.sessions import connected
 from airflow_provider_emqx.triggers.watches import SHORTEST_INTERVAL, Watch
 
 if TYPE_CHECKING:
+    from airflow_provider_emqx.choices import ConditionKind, Event
     from airflow_provider_emqx.client.aio import AsyncClient
 
 #: events to watch for, and their arguments
-_EVENTS = {
+_EVENTS: dict[Event, tuple[str, ...]] = {
     "client_online": ("clientid", "username"),
     "client_offline": ("clientid", "username"),
     "alarm_activated": ("alarms",),
@@ -194,13 +195,13 @@ class EmqxEventTrigger(BaseEventTrigger):
     def __init__(
         self,
         *,
-        event: str,
+        event: Event,
         emqx_conn_id: str = EmqxHook.default_conn_name,
         poll_interval: float = 60.0,
         clientid: str = "*",
         username: str | None = None,
         alarms: Sequence[str] | None = None,
-        kind: str | None = None,
+        kind: ConditionKind | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -215,8 +216,7 @@ class EmqxEventTrigger(BaseEventTrigger):
         self._check()
 
     def _check(self) -> None:
-        if self.event not in _EVENTS:
-            raise EmqxConfigError(f"unknown event {self.event!r}; expected one of {', '.join(_EVENTS)}")
+        choice("event", self.event, _EVENTS)
         for name, default in (
             ("clientid", "*"),
             ("username", None),

@@ -9,7 +9,7 @@ looks at them. So a list of rules is written from its end. Its placeholders ``%c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from airflow_provider_emqx.api.acl import Subject, limited, merged, read_rules, read_subject
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, path
@@ -17,6 +17,7 @@ from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import AclRuleRow, AclRuleRows, AclSubjectRow
 from airflow_provider_emqx.api.v5 import acl as v5
 from airflow_provider_emqx.arguments import choice
+from airflow_provider_emqx.choices import UserIdType
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 
 _ACTIONS = {"pub": "publish", "sub": "subscribe"}
@@ -52,7 +53,7 @@ class AclRules(v5.AclRules):
         :param page: there is one only.
         :return: rows of ``username`` or ``clientid``, and ``rules``.
         """
-        choice("kind", kind, ("username", "clientid"))
+        choice("kind", kind, get_args(UserIdType))
         found: dict[str, Rows] = {}
         for row in (yield from self._all_rows(kind)):
             found.setdefault(row[kind], []).append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from airflow_provider_emqx.api.acl import CONDITIONS, Subject, limited, merged, read_rules, read_subject
 from airflow_provider_emqx.api.area import Area
@@ -12,6 +12,7 @@ from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, 
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import AclRuleRow, AclRuleRows, AclSubjectRow
 from airflow_provider_emqx.arguments import choice
+from airflow_provider_emqx.choices import UserIdType
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
@@ -50,7 +51,7 @@ class AclRules(Area):
         :param kind: ``"username"`` or ``"clientid"``.
         :return: rows of ``username`` or ``clientid``, and ``rules``.
         """
-        choice("kind", kind, ("username", "clientid"))
+        choice("kind", kind, get_args(UserIdType))
         limit = limit or self.page_limit
         params = {**self.query(page, limit), **(self._namespace() or {})}
         try:

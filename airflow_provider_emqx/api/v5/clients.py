@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from airflow_provider_emqx.api.base import Operation, Page, Request, Row, Rows, fits_path, path
 from airflow_provider_emqx.api.clientids import NEWER_FIELDS, client_ids, keepalive_seconds, subscriptions
@@ -22,6 +22,7 @@ from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow, SubscriptionRows
 from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.arguments import choice
+from airflow_provider_emqx.choices import QueueKind
 from airflow_provider_emqx.exceptions import (
     EmqxNotFoundError,
     EmqxServerError,
@@ -276,7 +277,7 @@ class Clients(NodesArea):
         :raises EmqxUnsupportedError: for a durable session, and on brokers before EMQX 5.6.
         """
         self.broker.require("listing a client's messages", 5, 6)
-        choice("kind", kind, ("mqueue", "inflight"))
+        choice("kind", kind, get_args(QueueKind))
         params = {"payload": payload, "limit": limit, "position": position}
         reply = yield Request("GET", path("clients", clientid, f"{kind}_messages"), params)
         last = reply.meta.get("position")
