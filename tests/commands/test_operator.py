@@ -315,6 +315,7 @@ def test_a_fleet_from_a_file(broker: FakeEmqx, fleet: Fleet, tmp_path: Path) -> 
 def test_a_broker_that_comes_up_late_is_waited_for(broker: FakeEmqx, fleet: Fleet) -> None:
     clientids = fleet(1)
     broker.stop()
+    # the first connect must find nobody
     starting = threading.Timer(0.3, broker.start)
     starting.start()
     assert operator(clientids).execute({})["replied"] == clientids
