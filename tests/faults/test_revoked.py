@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_emqx.client.session import _BLOCK
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxError
-from airflow_provider_emqx.hooks.emqx import _BLOCK, EmqxHook
+from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import read_source
