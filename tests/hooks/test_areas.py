@@ -507,7 +507,7 @@ def test_nodes_are_evacuated_and_the_cluster_rebalanced(cluster: Any) -> None:
 def test_emqx_4_begins_an_evacuation_at_once(cluster: Any) -> None:
     with EmqxHook() as hook:
         before = len(cluster.requests)
-        with pytest.raises(EmqxConfigError, match="no setting 'wait_health_check'"):
+        with pytest.raises(EmqxConfigError, match="unknown setting 'wait_health_check'"):
             hook.start_evacuation("emqx@n1", wait_health_check="60s")
         assert not any(request.method == "POST" for request in cluster.requests[before:])
 
