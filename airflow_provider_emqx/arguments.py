@@ -133,9 +133,10 @@ def whole(name: str, value: Any, at_least: int = 1, at_most: int | None = None) 
 
 def _number(value: Any) -> int | float | None:
     """Return a finite number, as ``int`` where it is whole, or ``None``."""
-    if isinstance(value, int):
-        return None if isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return None
     try:
+        # also of a whole one, which may be too large to be compared with others
         found = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
