@@ -200,18 +200,8 @@ def test_hashes_and_plain_passwords_go_in_separate_imports() -> None:
 
 @pytest.mark.parametrize("broker", [OLD, Broker("v5", (5, 5, 0)), Broker("v5", (5, 0, 0)), Broker("v5")])
 def test_brokers_that_could_lose_users_by_an_import_never_see_one(broker: Broker) -> None:
-    result, requests = play(
-        api_of(broker).users.upsert_many([user("new"), user("old")]),
-        Reply(201, {"user_id": "new"}),
-        EXISTS,
-        Reply(200, {"user_id": "old"}),
-    )
-    assert result == BulkResult(2, 1, 1, None)
-    assert [(request.method, request.path) for request in requests] == [
-        ("POST", USERS),
-        ("POST", USERS),
-        ("PUT", USERS + "/old"),
-    ]
+    with pytest.raises(errors.EmqxUnsupportedError, match="one by one"):
+        play(api_of(broker).users.upsert_many([user("new"), user("old")]))
 
 
 def test_a_namespace_goes_with_every_request() -> None:
@@ -231,17 +221,6 @@ def test_v4_creation_is_an_array_that_leaves_alone_who_exists() -> None:
     assert result.others[1] == ("skipped", "exists")
     assert result.others[2][0] == "rejected"
     assert sent(request) == [{"username": name, "password": "pw"} for name in "abc"]
-
-
-def test_v4_upsert_is_one_by_one_and_refuses_superusers() -> None:
-    result, requests = play(
-        api_of(V4).users.upsert_many([user("a"), user("s", is_superuser=True), user("b")]),
-        Reply(200),
-        EXISTS,
-        Reply(200),
-    )
-    assert (result.created, result.updated, list(result.others)) == (1, 1, [1])
-    assert [request.method for request in requests] == ["POST", "POST", "PUT"]
 
 
 def test_v4_rows_that_its_api_cannot_take_are_refused_and_no_empty_array_is_sent() -> None:
@@ -272,15 +251,10 @@ def test_the_same_id_twice_in_one_bulk_write_is_refused(broker: Broker) -> None:
             play(write([user("a"), user("a")]))
 
 
-def test_scram_users_are_written_one_by_one_since_their_keys_cannot_be_imported() -> None:
+def test_scram_users_are_not_imported_since_their_keys_cannot_be() -> None:
     scram = Broker("v5", (5, 8, 9), authenticator="scram:built_in_database")
-    users = [user("a"), user("b"), {"user_id": "c", "password_hash": "0" * 64}]
-    made = Reply(201, {"user_id": "x", "is_superuser": False})
-    result, requests = play(api_of(scram).users.upsert_many(users), made, EXISTS, Reply(200, {}))
-    assert [request.method for request in requests] == ["POST", "POST", "PUT"]
-    assert {request.path.split("/")[2] for request in requests} == {"scram%3Abuilt_in_database"}
-    assert (result.created, result.updated, list(result.others)) == (1, 1, [2])
-    assert "other than SCRAM" in result.others[2][1]
+    with pytest.raises(errors.EmqxUnsupportedError, match="one by one"):
+        play(api_of(scram).users.upsert_many([user("a"), user("b")]))
 
 
 @pytest.mark.parametrize("authenticator", ["password_based:mysql", "jwt", "scram:http"])

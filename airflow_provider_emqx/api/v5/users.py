@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -21,6 +21,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxNotFoundError,
     EmqxOutcomeUnknownError,
+    EmqxUnsupportedError,
 )
 from airflow_provider_emqx.outcomes import REJECTED
 
@@ -224,16 +225,17 @@ class Users(Area):
         """
         Write many users, new and existing ones: ``POST /authentication/{id}/import_users`` on EMQX 5.7 and newer.
 
-        On older or unknown versions each user is one POST and, if it exists, one PUT. A refused import is cut until
-        the refused rows are found; the others are written.
+        A refused import is cut until the refused rows are found; the others are written.
 
         :param users: rows of ``user_id``, ``is_superuser`` and ``password``, or ``password_hash`` and ``salt``. A salt
             that is not text is given as bytes, and travels in a CSV file, which does not carry all of them: see
             :func:`~airflow_provider_emqx.api.salts.not_carried`.
+        :raises EmqxUnsupportedError: where :meth:`has_bulk_upsert` is false.
         """
         one_each(users)
+        self._authenticator()
         if not self.has_bulk_upsert():
-            return (yield from self._one_by_one(users, self.upsert))
+            raise EmqxUnsupportedError(f"{self.broker} cannot safely import users; write them one by one")
         refused: dict[int, tuple[str, str]] = {}
         if reason := self.no_superusers():
             refused = {
@@ -256,43 +258,14 @@ class Users(Area):
 
     def create_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
         """
-        Create many users and leave existing ones as they are: one ``POST …/users`` each.
+        Create many users and leave existing ones as they are: EMQX 5 and 6 have no such request.
 
-        EMQX has no bulk request that spares existing users.
+        :raises EmqxUnsupportedError: always; see :meth:`has_bulk_create`.
         """
-
-        def create(user: Row) -> Operation[bool]:
-            yield from self.create(user["user_id"], user["password"], bool(user.get("is_superuser")))
-            return True
-
         one_each(users)
-        return (yield from self._one_by_one(users, create))
-
-    def _one_by_one(
-        self, users: Sequence[Row], write: Callable[[Row], Operation[bool]]
-    ) -> Operation[BulkResult]:
-        result = BulkResult(unchanged=None)
-        no_superusers = self.no_superusers()
-        for index, user in enumerate(users):
-            if no_superusers and user.get("is_superuser"):
-                result.others[index] = REJECTED, no_superusers
-                continue
-            if "password" not in user:
-                needs = (
-                    "an authenticator other than SCRAM"
-                    if self.broker.is_scram
-                    else f"EMQX 5.7 or newer; this is {self.broker}"
-                )
-                result.others[index] = REJECTED, f"a ready-made hash needs {needs}"
-                continue
-            try:
-                answer: object = yield from write(user)
-            except EmqxError as error:
-                if not result.note(index, error):
-                    raise
-            else:
-                result.note(index, answer)
-        return result
+        raise EmqxUnsupportedError(
+            f"{self.broker} has no bulk request that leaves existing users as they are"
+        )
 
     def _import(self, users: Sequence[Row], indexes: Sequence[int], kind: str) -> Operation[BulkResult]:
         body, content_type = self._packed([users[index] for index in indexes])
