@@ -14,7 +14,9 @@ HERE = Path(__file__).parent
 # Airflow writes a configuration file at its first import.
 os.environ.setdefault("AIRFLOW_HOME", str(HERE / "_build" / "airflow"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+from parameters import complete_parameters  # noqa: E402
 
 from airflow_provider_emqx import __version__  # noqa: E402
 from airflow_provider_emqx.get_provider_info import get_provider_info  # noqa: E402
@@ -130,6 +132,7 @@ def setup(app: Any) -> None:
         return True if what == "module" and inspect.isfunction(value) else None
 
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-docstring", complete_parameters)
 
     def read(_app: Any, docname: str, source: list[str]) -> None:
         if not docname.startswith("reference/"):

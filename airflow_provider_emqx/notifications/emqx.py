@@ -24,12 +24,12 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
 
     Use it as ``on_failure_callback=EmqxPublishNotifier(topic="airflow/failed", payload={"run": "{{ run_id }}"})``.
 
-    :param topic: without wildcards (templated). On EMQX 4 without commas.
-    :param payload: text, bytes, or anything that can be written as JSON (templated).
+    :param topic: without wildcards. On EMQX 4 without commas.
+    :param payload: text, bytes, or anything that can be written as JSON.
     :param qos: 0, 1 or 2.
     :param retain: keep it for later subscribers, as for a topic that holds the state of the last run.
     :param properties: MQTT 5 properties.
-    :param emqx_conn_id: the Airflow connection (templated).
+    :param emqx_conn_id: the Airflow connection.
     """
 
     template_fields: Sequence[str] = ("topic", "payload", "properties", "emqx_conn_id")

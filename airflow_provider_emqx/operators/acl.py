@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.hidden import is_literal, plain
@@ -31,35 +31,31 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     are deleted and the rules written one by one, so that for a moment only a part of them is in force.
 
     :param source: path or URL of a file (whatever Airflow's ObjectStoragePath opens), of a directory, or with shell
-        patterns in it: then all those files are read, in the order of their names; or a list of dicts (templated).
+        patterns in it: then all those files are read, in the order of their names; or a list of dicts.
         Columns: ``username`` or ``clientid``, or ``all`` with ``true`` for all clients, ``topic``, ``permission``
         (``allow``, ``deny``), and optionally ``action`` (``publish``, ``subscribe``, ``all``), and on EMQX 5 ``qos``
         (as ``0,1``) and ``retain``, on 5.9 and newer what limits a rule to some clients (``username_re``,
         ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener``, ``listener_re``). A row that says nobody is
         rejected, and so is any other column.
-    :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules
-        (templated).
+    :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules.
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
-        rejected: id (as ``username:alice``), line, outcome, reason (templated). Of a dry run it has every row. A local
+        rejected: id (as ``username:alice``), line, outcome, reason. Of a dry run it has every row. A local
         file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
         dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``, by
         default told by the source's suffix; or an export of another broker, detected from its content:
         ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, or ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the
         rules of the connection's namespace). Files packed with gzip, bz2, xz or Zstandard are
-        recognised by their content (templated).
+        recognised by their content.
     :param columns: the source's own names, where they differ: ``{"clientid": "device"}``, of JSON also dotted:
-        ``"device.id"`` (templated).
+        ``"device.id"``.
     :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
-        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.provisioning.blocks.SourceOptions`
-        (templated).
+        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
     :param on_rejected: ``"report"`` ends the task well with a warning, ``"fail"`` ends it as failed after the good
-        subjects are done (templated). If no row could be done, it always fails.
+        subjects are done. If no row could be done, it always fails.
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good subjects are
-        done: a count (``5``) or a share (``0.05``, ``"5%"``) (templated).
-    :param dry_run: read and check everything, write nothing (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+        done: a count (``5``) or a share (``0.05``, ``"5%"``).
+    :param dry_run: read and check everything, write nothing.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "reasons",
         "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or
         deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed where there
@@ -68,6 +64,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {"columns": "json", "source_options": "json"}
     template_fields: Sequence[str] = (
         "source",
         "mode",

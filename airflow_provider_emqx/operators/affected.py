@@ -32,7 +32,7 @@ class BaseActingOperator(BaseEmqxOperator):
     """
     Base of the operators that act on many.
 
-    :param report: path or URL of a JSON Lines file with the outcome of each one (templated): the result lists 1,000.
+    :param report: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
     """
 
     template_fields: Sequence[str] = ("report", *BaseEmqxOperator.template_fields)
@@ -51,11 +51,11 @@ class BaseSelectingOperator(BaseActingOperator):
     """
     Base of the operators that delete or kick what is named, or selected by a filter.
 
-    :param exclude: names that are never touched; ``*`` stands for any text (templated).
-    :param max_affected: how many may be touched: a count, or a share of all that there are such as ``"5%"``
-        (templated). If more are selected, the task fails and nothing is touched.
-    :param dry_run: select and report only (templated).
-    :param report: path or URL of a JSON Lines file with the outcome of each one (templated): the result lists 1,000.
+    :param exclude: names that are never touched; ``*`` stands for any text.
+    :param max_affected: how many may be touched: a count, or a share of all that there are such as ``"5%"``. If
+        more are selected, the task fails and nothing is touched.
+    :param dry_run: select and report only.
+    :param report: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
     """
 
     template_fields: Sequence[str] = (

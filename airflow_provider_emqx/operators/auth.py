@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_emqx.arguments import boolean, optional
 from airflow_provider_emqx.hidden import is_literal, plain
@@ -56,7 +56,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``; of
         JSON also dotted, as ``"auth.secret"``, for what stands inside of an object.
     :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
-        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.provisioning.blocks.SourceOptions`.
+        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
     :param on_rejected: ``"report"`` ends the task well with a warning; ``"fail"`` ends it as failed after the good rows
         are done. A source of which every row was rejected always fails.
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good rows are
@@ -87,8 +87,6 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         leaves their rules.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
         "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "chunks", "acl_changed",
         "listing_moved", "dry_run", "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users in
@@ -101,6 +99,11 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :raises EmqxError: if the broker fails; rows before that are done, and running again converges.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "acl_rules": "json",
+        "columns": "json",
+        "source_options": "json",
+    }
     template_fields: Sequence[str] = (
         "source",
         "mode",
@@ -254,16 +257,14 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
     ``POST /data/export``, the export is downloaded into memory, and deleted from that disk whatever happens.
 
     :param path: path or URL of the file (whatever Airflow's ObjectStoragePath opens), ending in ``.csv`` or ``.jsonl``,
-        each also with ``.gz`` (templated). A local file may be read by its owner only. It can be the ``source`` of
+        each also with ``.gz``. A local file may be read by its owner only. It can be the ``source`` of
         ``mode="delete"`` and ``"prune"``, and with hashes of every mode.
     :param is_superuser: only superusers, or only the others; EMQX 4 has no superusers.
-    :param with_hashes: write ``user_id``, ``password_hash``, ``salt_base64`` and ``is_superuser`` (templated): another
+    :param with_hashes: write ``user_id``, ``password_hash``, ``salt_base64`` and ``is_superuser``: another
         broker whose authenticator hashes in the same way takes them, and devices keep their passwords. EMQX 5.4 and
         newer, with a key that may export; and EMQX 4, whose export holds API secrets too: they are not kept. Who has
         the file can try out passwords: keep it as safe as these.
-    :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant.
     :return: ``{"users", "superusers", "path", "listing_moved", "left_out", "password_hash_algorithm"}``;
         ``superusers`` is ``None`` on EMQX 4, and ``listing_moved`` says whether users came or went between two pages,
         so that some may be missing. With hashes, ``left_out`` counts users that have none that could move, as SCRAM

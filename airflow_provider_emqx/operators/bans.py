@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_emqx.arguments import boolean, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -38,30 +38,27 @@ class EmqxBanOperator(BaseActingOperator):
     Keep clients out, or change the bans that there are: v4 and v5 ``POST /banned``.
 
     :param kind: ``clientid``, ``username``, ``peerhost``; since EMQX 5.6 also ``clientid_re``, ``username_re``,
-        ``peerhost_net`` (templated).
-    :param who: one id, name, IP address, regular expression or network, or several (templated).
+        ``peerhost_net``.
+    :param who: one id, name, IP address, regular expression or network, or several.
     :param source: in place of ``who``: path or URL of a file, of a directory, or with shell patterns in it, or a list
-        of dicts (templated). Columns: ``who``, and optionally ``kind``, ``until``, ``reason``, ``by``, for which the
+        of dicts. Columns: ``who``, and optionally ``kind``, ``until``, ``reason``, ``by``, for which the
         arguments hold where a row has none. An export of EMQX 4 and an archive of EMQX 5 and 6 are sources too. All
         rows are read before anybody is banned; rows that cannot be bans are ``rejected``, and bans that are over are
         left out.
     :param format: of the source: ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"emqx4-export"`` or
-        ``"emqx-archive"``; by default inferred from its suffix or its content (templated).
-    :param columns: the source's own names, where they differ: ``{"who": "device"}``, of JSON also dotted (templated).
+        ``"emqx-archive"``; by default inferred from its suffix or its content.
+    :param columns: the source's own names, where they differ: ``{"who": "device"}``, of JSON also dotted.
     :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
-        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.provisioning.blocks.SourceOptions`
-        (templated).
-    :param dry_run: read and check only (templated).
-    :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"`` (templated).
-    :param duration: in place of ``until``, seconds from now, or a ``timedelta`` (templated).
-    :param reason: shown in the broker's listing (templated).
-    :param by: shown in the broker's listing (templated).
-    :param kick: also end the sessions of those banned by username, and tell whose sessions ended (templated). A ban of
+        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
+    :param dry_run: read and check only.
+    :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"``.
+    :param duration: in place of ``until``, seconds from now, or a ``timedelta``.
+    :param reason: shown in the broker's listing.
+    :param by: shown in the broker's listing.
+    :param kick: also end the sessions of those banned by username, and tell whose sessions ended. A ban of
         a client id ends its session by itself; one of any other kind leaves them open. Goes with ``clientid`` and
         ``username``, and not with ``source``.
-    :param report: path or URL of a JSON Lines file with the outcome of each (templated): the result lists 1,000.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param report: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …], "still_connected": […],
         "unaddressable": […], "rejected": [{"line", "who", "reason"}, …], "failed": […], "unknown": […], "counts": {…},
         "selected", "over", "dry_run", "report"}``, of each list 1,000 at most; ``over`` counts bans that are over. With
@@ -72,6 +69,7 @@ class EmqxBanOperator(BaseActingOperator):
     :raises EmqxError: if a ban was not made, after all others are done and their clients are kicked.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {"columns": "json", "source_options": "json"}
     template_fields: Sequence[str] = (
         "kind",
         "who",
@@ -230,18 +228,16 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     """
     End bans: those named, or those that a filter selects: v4 and v5 ``GET /banned``, ``DELETE /banned/{kind}/{who}``.
 
-    :param kind: of the bans meant (templated); ``None`` for all kinds.
-    :param who: those banned, one or several (templated); needs ``kind``.
-    :param reason: filter: exactly this reason (templated).
-    :param by: filter: banned by exactly this author (templated).
-    :param older_than: filter: in force for at least so many seconds, or a ``timedelta`` (templated).
-    :param exclude: whose bans never end; ``*`` stands for any text (templated).
-    :param max_affected: how many bans may end: a count, or a share of all bans such as ``"5%"`` (templated). If more
+    :param kind: of the bans meant; ``None`` for all kinds.
+    :param who: those banned, one or several; needs ``kind``.
+    :param reason: filter: exactly this reason.
+    :param by: filter: banned by exactly this author.
+    :param older_than: filter: in force for at least so many seconds, or a ``timedelta``.
+    :param exclude: whose bans never end; ``*`` stands for any text.
+    :param max_affected: how many bans may end: a count, or a share of all bans such as ``"5%"``. If more
         are selected, the task fails and no ban ends.
-    :param dry_run: select and report only (templated).
-    :param report: path or URL of a JSON Lines file with the outcome of each ban (templated): the result lists 1,000.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param dry_run: select and report only.
+    :param report: path or URL of a JSON Lines file with the outcome of each ban: the result lists 1,000.
     :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "unaddressable": […], "failed": […], "unknown":
         […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``unaddressable`` are those
         that filters select and no request can name (``.``, ``..``), with ``dry_run`` ``unbanned`` are those that would

@@ -37,8 +37,8 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
     """
     Base of the operators of this provider.
 
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's (templated).
+    :param emqx_conn_id: the Airflow connection.
+    :param rate_limit: maximum requests per second, instead of the connection's.
     """
 
     template_fields: Sequence[str] = ("emqx_conn_id", "rate_limit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -34,15 +34,14 @@ class EmqxListClientsOperator(BaseEmqxOperator):
     List MQTT clients, connected ones and kept sessions: v4 and v5 ``GET /clients``.
 
     :param filters: as of :meth:`~airflow_provider_emqx.hooks.clients.ClientMethods.list_clients`, as
-        ``{"conn_state": "connected", "like_clientid": "pump"}`` (templated); all must hold.
-    :param fields: only these fields of each client, and ``clientid`` (templated); cheaper for the broker.
-    :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+        ``{"conn_state": "connected", "like_clientid": "pump"}``; all must hold.
+    :param fields: only these fields of each client, and ``clientid``; cheaper for the broker.
+    :param output_path: path or URL of a JSON Lines file for all rows: the result holds 1,000.
     :return: ``{"count", "rows", "output_path", "listing_moved"}``; the last says whether clients came or went between
         two pages, so that rows may be missing, and is ``None`` where that is not known.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json"}
     template_fields: Sequence[str] = ("filters", "fields", "output_path", *BaseEmqxOperator.template_fields)
 
     def __init__(
@@ -80,11 +79,9 @@ class EmqxSubscribeOperator(BaseActingOperator):
     v5 ``POST /clients/{clientid}/subscribe/bulk``, v4 ``POST /mqtt/subscribe_batch``. The broker does not check whether
     the clients may; it takes effect a moment later.
 
-    :param clientids: one client id or several (templated).
-    :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh`` (templated).
-    :param report: path or URL of a JSON Lines file with the outcome of each (templated): the result lists 1,000.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param clientids: one client id or several.
+    :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh``.
+    :param report: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"subscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
         "report"}``; where nothing could be done for a client, its entry is ``{"clientid"}``.
     :raises EmqxError: if a client is not there or a subscription was not made, after all others are done.
@@ -146,11 +143,9 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
 
     v5 ``POST /clients/{clientid}/unsubscribe/bulk``, v4 ``POST /mqtt/unsubscribe_batch``.
 
-    :param clientids: one client id or several (templated).
-    :param topics: topic filters, exactly as subscribed (templated).
-    :param report: path or URL of a JSON Lines file with the outcome of each (templated): the result lists 1,000.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param clientids: one client id or several.
+    :param topics: topic filters, exactly as subscribed.
+    :param report: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"unsubscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
         "report"}``; not subscribed counts as done.
     :raises EmqxError: if a client is not there, after all others are done.
@@ -167,22 +162,20 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     looked at right before: one that a filter no longer selects is left alone. Afterwards it is looked at again. A
     kicked client may connect again at once; ban it first to keep it out.
 
-    :param clientids: one client id or several (templated).
+    :param clientids: one client id or several.
     :param filters: in place of ``clientids``, filters as of
-        :meth:`~airflow_provider_emqx.hooks.clients.ClientMethods.list_clients`, as ``{"username": "pump"}``
-        (templated).
-    :param clientid_like: filter: a part of the client id (templated).
-    :param username_like: filter: a part of the username (templated).
-    :param disconnected_for: filter: no connection for so many seconds, or a ``timedelta`` (templated): sessions that
+        :meth:`~airflow_provider_emqx.hooks.clients.ClientMethods.list_clients`, as ``{"username": "pump"}``.
+    :param clientid_like: filter: a part of the client id.
+    :param username_like: filter: a part of the username.
+    :param disconnected_for: filter: no connection for so many seconds, or a ``timedelta``: sessions that
         the broker keeps for clients that stay away. By the broker's clock against the worker's.
-    :param exclude: client ids that are never kicked; ``*`` stands for any text (templated).
+    :param exclude: client ids that are never kicked; ``*`` stands for any text.
     :param max_affected: how many clients may be kicked: a count, or a share of all the broker's clients such as
-        ``"5%"`` (templated). If more are selected, the task fails and nobody is kicked.
-    :param dry_run: select and report only (templated).
-    :param report: path or URL of a JSON Lines file with the outcome of each client (templated): the result lists 1,000
+        ``"5%"``. If more are selected, the task fails and nobody is kicked.
+    :param dry_run: select and report only.
+    :param report: path or URL of a JSON Lines file with the outcome of each client: the result lists 1,000
         of a kind.
     :param rate_limit: maximum requests per second, instead of the connection's; clients are then kicked one by one.
-    :param emqx_conn_id: the Airflow connection.
     :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "unaddressable": […],
         "failed": […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``;
         ``changed`` are those that the filters no longer select, ``unaddressable`` those that filters select and this
@@ -192,6 +185,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         kicked.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json"}
     template_fields: Sequence[str] = (
         "clientids",
         "filters",

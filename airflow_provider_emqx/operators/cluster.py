@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, Unpack, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack, get_args
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
@@ -51,16 +51,14 @@ class EmqxBackupOperator(BaseEmqxOperator):
     A backup holds password hashes and, as the configuration does, secrets in clear: the place must be safe. A local
     file is for its owner only.
 
-    :param target: directory: path or URL that Airflow's ObjectStoragePath knows, as ``s3://aws_default@bucket/emqx``
-        (templated). One directory per broker: ``keep`` counts what lies in it.
-    :param table_sets: of EMQX 5 and newer: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``
-        (templated); ``None`` for all, ``[]`` for none.
-    :param root_keys: of EMQX 5 and newer: which parts of the configuration, as ``["authentication", "rule_engine"]``
-        (templated); ``None`` for all, ``[]`` for none.
-    :param keep: how many backups stay in the directory, the newest ones (templated); ``None`` for all.
-    :param keep_on_broker: how many backups stay on the broker's disks, the newest ones (templated); ``None`` for all.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param target: directory: path or URL that Airflow's ObjectStoragePath knows, as
+        ``s3://aws_default@bucket/emqx``. One directory per broker: ``keep`` counts what lies in it.
+    :param table_sets: of EMQX 5 and newer: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``;
+        ``None`` for all, ``[]`` for none.
+    :param root_keys: of EMQX 5 and newer: which parts of the configuration, as ``["authentication",
+        "rule_engine"]``; ``None`` for all, ``[]`` for none.
+    :param keep: how many backups stay in the directory, the newest ones; ``None`` for all.
+    :param keep_on_broker: how many backups stay on the broker's disks, the newest ones; ``None`` for all.
     :return: ``{"path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker": [filename,
         …]}``.
     :raises EmqxError: if what was downloaded is not what the broker exported, or the broker does not find what it
@@ -162,10 +160,8 @@ class EmqxRestoreOperator(BaseEmqxOperator):
     or API keys cannot be imported with an API key.
 
     :param path: path or URL of the backup (whatever Airflow's ObjectStoragePath opens): the ``.tar.gz`` of EMQX 5 and
-        6, or the JSON of EMQX 4 (templated). The file is read into memory.
-    :param dry_run: check the file and import nothing (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+        6, or the JSON of EMQX 4. The file is read into memory.
+    :param dry_run: check the file and import nothing.
     :return: ``{"path", "version", "edition", "tables": {name: records}, "configuration", "files", "node", "dry_run"}``.
     :raises EmqxConfigError: if the file is not a backup, is incomplete or damaged; nothing is sent.
     :raises EmqxBadRequestError: if the broker refuses the backup or a part of it; other parts may be in force.
@@ -214,11 +210,9 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
     v5 ``POST /alarms/force_deactivate`` (EMQX 5.8.8 and newer), ``DELETE /alarms``; v4 ``POST`` and
     ``DELETE /alarms/deactivated``.
 
-    :param deactivate: names of active alarms to end, ``"*"`` for all (templated). An alarm whose cause persists comes
+    :param deactivate: names of active alarms to end, ``"*"`` for all. An alarm whose cause persists comes
         back.
-    :param history: delete the history (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param history: delete the history.
     :return: ``{"deactivated": [name, …], "not_active": [name, …], "active": [name, …], "history_cleared"}``; ``active``
         are those that are active afterwards.
     """
@@ -272,16 +266,13 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
     v4 and v5 ``GET /stats``, ``GET /metrics``; v5 ``GET /monitor_current``, ``GET /mqtt/topic_metrics``; v4
     ``GET /topic-metrics``.
 
-    :param sections: which figures: any of ``"stats"``, ``"metrics"``, ``"rates"`` (EMQX 5), ``"topic_metrics"``
-        (templated).
-    :param names: only these figures (templated), written as they come out: ``stats.live_connections.count``,
+    :param sections: which figures: any of ``"stats"``, ``"metrics"``, ``"rates"`` (EMQX 5), ``"topic_metrics"``.
+    :param names: only these figures, written as they come out: ``stats.live_connections.count``,
         ``metrics.messages.received``, ``rates.received_msg_rate``, ``topic_metrics.<topic>.messages.in.count``. One
         that the broker does not have is ``None``.
-    :param output_path: path or URL of a ``.jsonl`` or ``.csv`` file to append to (templated); ``None`` for none. One
+    :param output_path: path or URL of a ``.jsonl`` or ``.csv`` file to append to; ``None`` for none. One
         writer at a time. An object store cannot append: there the file is read and written again.
-    :param node: of one node; ``None`` for the whole cluster (templated); not for ``topic_metrics``.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param node: of one node; ``None`` for the whole cluster; not for ``topic_metrics``.
     :return: ``{"time": …, figure: value, …}``.
     """
 
@@ -362,11 +353,9 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
     v4 and v5 ``PUT /rules/{id}``; EMQX 5.4 and newer ``PUT /actions/{id}/enable/{true|false}``,
     ``POST /actions/{id}/start``, the same for sources and connectors; v4 ``POST /resources/{id}`` (restart only).
 
-    :param names: id of one or several (templated): rules as ``my_rule``, all others as ``http:my_hook``.
-    :param state: ``"enabled"``, ``"disabled"``, or ``"restarted"``: connected anew, not for rules (templated).
-    :param kind: ``"rule"``, ``"action"``, ``"source"`` or ``"connector"`` (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param names: id of one or several: rules as ``my_rule``, all others as ``http:my_hook``.
+    :param state: ``"enabled"``, ``"disabled"``, or ``"restarted"``: connected anew, not for rules.
+    :param kind: ``"rule"``, ``"action"``, ``"source"`` or ``"connector"``.
     :return: per id ``{"enable", "status"}`` as the broker has it afterwards.
     :raises EmqxNotFoundError: if one is not there; those before it are done.
     :raises EmqxError: if one is not in the state afterwards.
@@ -434,21 +423,19 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
     times out or is stopped in Airflow, the evacuation is stopped; a worker that dies cannot do that, and a deferred
     task that is marked failed or cleared has no worker. A retry waits for the evacuation that is under way.
 
-    :param node: the node, as ``emqx@10.0.0.1`` (templated).
+    :param node: the node, as ``emqx@10.0.0.1``.
     :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``wait_takeover``,
-        ``wait_health_check`` (as ``"60s"``; EMQX 5 and newer), ``redirect_to``, ``migrate_to`` (list of nodes)
-        (templated).
-    :param poll_interval: seconds between two checks (templated).
-    :param timeout: seconds, or a ``timedelta``, after which it is given up (templated).
-    :param stop_when_empty: stop the evacuation at the end, so that clients may come back (templated).
+        ``wait_health_check`` (as ``"60s"``; EMQX 5 and newer), ``redirect_to``, ``migrate_to`` (list of nodes).
+    :param poll_interval: seconds between two checks.
+    :param timeout: seconds, or a ``timedelta``, after which it is given up.
+    :param stop_when_empty: stop the evacuation at the end, so that clients may come back.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
     :return: ``{"node", "state", "connected", "sessions", "seconds", "stopped"}``: what was left in the last check, the
         same as of :class:`~airflow_provider_emqx.sensors.cluster.EmqxNodeEvacuatedSensor`.
     :raises EmqxTimeoutError: if the node is not empty in time; the evacuation is stopped.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {"settings": "json"}
     template_fields: Sequence[str] = (
         "node",
         "settings",
@@ -624,14 +611,12 @@ class EmqxApiOperator(BaseEmqxOperator):
 
     For what has no operator of its own: gateways, EMQX Cloud v4's shadow service, …
 
-    :param method: HTTP method (templated).
-    :param path: below the API's base path, as ``/gateways``; ids in it percent-encoded (templated).
-    :param query: query parameters (templated). Airflow neither stores nor shows them.
-    :param json: body (templated). Airflow neither stores nor shows it.
+    :param method: HTTP method.
+    :param path: below the API's base path, as ``/gateways``; ids in it percent-encoded.
+    :param query: query parameters. Airflow neither stores nor shows them.
+    :param json: body. Airflow neither stores nor shows it.
     :param idempotent: whether sending it twice does no harm, so that it may be repeated after a lost answer; by default
-        everything but POST (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+        everything but POST.
     :return: the answer's content, without EMQX 4's ``code``; ``{"data", "meta"}`` where it is a page. XCom keeps it in
         clear: set ``do_xcom_push=False`` if it holds secrets.
     :raises EmqxConfigError: for a path with empty or dot segments, which the broker would take for another one.

@@ -39,31 +39,30 @@ class EmqxCommandOperator(BaseEmqxOperator):
     A command is never sent twice unasked. The report is the memory of the task: a retry, or a triggerer that takes
     over, goes on from it. Without a report a retry of the task is refused, because nothing is known of what was sent.
 
-    :param clientids: one client id, or several (templated). An ``ObjectStoragePath`` is taken as ``clientids_path``.
-    :param clientids_path: in place of ``clientids``, a file with one id per line (templated).
-    :param payload: text, bytes, or anything that can be written as JSON (templated). Airflow neither stores nor shows
+    :param clientids: one client id, or several. An ``ObjectStoragePath`` is taken as ``clientids_path``.
+    :param clientids_path: in place of ``clientids``, a file with one id per line.
+    :param payload: text, bytes, or anything that can be written as JSON. Airflow neither stores nor shows
         it.
-    :param topic: of the command; ``{clientid}`` stands for the client id, and is a level of its own (templated).
-    :param reply_topic: of the reply, the same way (templated).
-    :param reply_field: for devices without MQTT 5, the field of the JSON payload that the reply repeats (templated).
-    :param success: fields that the JSON object of a reply must have, with these values (templated). Default: every
+    :param topic: of the command; ``{clientid}`` stands for the client id, and is a level of its own.
+    :param reply_topic: of the reply, the same way.
+    :param reply_field: for devices without MQTT 5, the field of the JSON payload that the reply repeats.
+    :param success: fields that the JSON object of a reply must have, with these values. Default: every
         reply is a success.
-    :param quorum: how many devices of a wave must reply (templated): ``"all"``, ``"any"``, a count, or a share such as
+    :param quorum: how many devices of a wave must reply: ``"all"``, ``"any"``, a count, or a share such as
         ``"95%"``. The wait for a wave ends when they have.
-    :param timeout: seconds (or a ``timedelta``) for which replies to a wave are awaited (templated).
-    :param wave_size: devices in a wave, a count or a share such as ``"10%"`` (templated). Default: all in one wave.
-    :param pause: seconds (or a ``timedelta``) between two waves (templated).
+    :param timeout: seconds (or a ``timedelta``) for which replies to a wave are awaited.
+    :param wave_size: devices in a wave, a count or a share such as ``"10%"``. Default: all in one wave.
+    :param pause: seconds (or a ``timedelta``) between two waves.
     :param max_failed: how many of the devices that got the command may have another outcome than ``replied``, a count
-        or a share such as ``"5%"`` (templated). With more, no further wave begins and the task fails. Default: it does
+        or a share such as ``"5%"``. With more, no further wave begins and the task fails. Default: it does
         so when a wave misses its quorum.
-    :param keep_replies: keep the first 1,000 characters of each reply in report and result (templated).
-    :param report: path or URL of a JSON Lines file with a line for each device (templated), written as it happens. With
+    :param keep_replies: keep the first 1,000 characters of each reply in report and result.
+    :param report: path or URL of a JSON Lines file with a line for each device, written as it happens. With
         ``deferrable`` the triggerer must reach it as well.
     :param resend: when the task is tried again, give the command again to the devices with these outcomes, as
-        ``["no_reply"]``; ``"all"``: to all (templated). Default: only to those that it was never sent to.
+        ``["no_reply"]``; ``"all"``: to all. Default: only to those that it was never sent to.
     :param deferrable: wait in the triggerer, without a worker slot; needs ``report``. Default: ``[operators]
         default_deferrable``, where there is a report.
-    :param emqx_conn_id: the Airflow connection.
     :return: a list of at most 1,000 client ids per outcome, ``counts``, ``selected``, ``left`` (devices that nothing
         was sent to), ``left_count``, ``waves``, ``reasons``, ``replies`` if they are kept, and ``report``.
     :raises EmqxConfigError: for invalid arguments; nothing is sent.

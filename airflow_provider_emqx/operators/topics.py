@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Unpack, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, get_args
 
 from airflow_provider_emqx.arguments import boolean, choice, mapping, seconds, texts
 from airflow_provider_emqx.choices import TopicMetricsAction
@@ -41,20 +41,18 @@ class EmqxPublishOperator(BaseEmqxOperator):
     No message is sent twice: if an answer is lost, the task fails and says which messages may have arrived; a retry of
     the task publishes them again. Airflow neither stores nor shows the payloads.
 
-    :param topic: of one message, without wildcards (templated). On EMQX 4 without commas.
-    :param payload: of one message (templated): text, bytes, or anything that can be written as JSON; ``""`` is an empty
+    :param topic: of one message, without wildcards. On EMQX 4 without commas.
+    :param payload: of one message: text, bytes, or anything that can be written as JSON; ``""`` is an empty
         one, which deletes the retained message if ``retain``.
-    :param qos: of one message: 0, 1 or 2 (templated).
-    :param retain: of one message: keep it for later subscribers (templated).
+    :param qos: of one message: 0, 1 or 2.
+    :param retain: of one message: keep it for later subscribers.
     :param properties: of one message, MQTT 5: ``payload_format_indicator``, ``message_expiry_interval`` (s),
-        ``response_topic``, ``correlation_data``, ``content_type``, ``user_properties`` (templated).
+        ``response_topic``, ``correlation_data``, ``content_type``, ``user_properties``.
     :param messages: in place of all these, a list of dicts of the same names, and ``payload_encoding`` (``"base64"``
-        if a text payload is base64 of the real one) (templated).
-    :param require_subscribers: fail if a message reached nobody (templated); EMQX 5 and newer, not with ``$delayed/…``.
+        if a text payload is base64 of the real one).
+    :param require_subscribers: fail if a message reached nobody; EMQX 5 and newer, not with ``$delayed/…``.
     :param retry_unsafe: send a message again that the broker says it could not pass on at the moment; it may arrive
-        twice (templated).
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+        twice.
     :return: ``{"messages", "counts": {status: …}, "results": […]}``: how many, what became of how many, and of the
         first 1,000 each ``{"topic", "status", "id", "reason"}``, as
         :meth:`~airflow_provider_emqx.hooks.topics.TopicMethods.publish` gives it.
@@ -207,19 +205,17 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
 
     With a filter each message is looked at right before: one that was replaced since is left alone.
 
-    :param topic_filter: wildcards allowed, as ``state/#`` (templated); ``#`` does not match topics that begin with
+    :param topic_filter: wildcards allowed, as ``state/#``; ``#`` does not match topics that begin with
         ``$``. EMQX 5 and newer.
-    :param topics: in place of a filter, topics without wildcards (templated).
-    :param older_than: filter: published at least so many seconds ago, or a ``timedelta`` (templated). By the broker's
+    :param topics: in place of a filter, topics without wildcards.
+    :param older_than: filter: published at least so many seconds ago, or a ``timedelta``. By the broker's
         clock against the worker's.
-    :param exclude: topics that are never cleared; ``*`` stands for any text (templated).
+    :param exclude: topics that are never cleared; ``*`` stands for any text.
     :param max_affected: how many messages may be deleted: a count, or a share of all retained messages such as
-        ``"5%"`` (templated). If more are selected, the task fails and nothing is deleted.
-    :param dry_run: select and report only (templated).
-    :param report: path or URL of a JSON Lines file with the outcome of each topic (templated): the result lists 1,000
+        ``"5%"``. If more are selected, the task fails and nothing is deleted.
+    :param dry_run: select and report only.
+    :param report: path or URL of a JSON Lines file with the outcome of each topic: the result lists 1,000
         of a kind.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
     :return: ``{"deleted": […], "absent": […], "changed": […], "unaddressable": […], "failed": […], "unknown": […],
         "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``changed`` were replaced since
         the selection,
@@ -342,10 +338,8 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
 
     v5 ``/mqtt/topic_metrics``, v4 ``/topic-metrics`` (its module must be loaded). A broker measures 512 topics at most.
 
-    :param action: ``"register"``, ``"read"``, ``"reset"`` or ``"unregister"`` (templated).
-    :param topics: without wildcards (templated); ``None`` for all measured topics.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+    :param action: ``"register"``, ``"read"``, ``"reset"`` or ``"unregister"``.
+    :param topics: without wildcards; ``None`` for all measured topics.
     :return: ``register``, ``unregister``: per topic whether it is new, or was measured (``None`` on EMQX 4, which does
         not tell); ``read``: per topic its metrics, ``None`` where it is not measured; ``reset``: the topics.
     :raises EmqxNotFoundError: if a topic to reset is not measured.
@@ -408,14 +402,13 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
     List subscriptions: v4 and v5 ``GET /subscriptions``.
 
     :param filters: as of :meth:`~airflow_provider_emqx.hooks.topics.TopicMethods.list_subscriptions`, as
-        ``{"receiving": "cmd/dev-1"}`` (templated); all must hold.
-    :param output_path: path or URL of a JSON Lines file for all rows (templated): the result holds 1,000.
-    :param rate_limit: maximum requests per second, instead of the connection's.
-    :param emqx_conn_id: the Airflow connection.
+        ``{"receiving": "cmd/dev-1"}``; all must hold.
+    :param output_path: path or URL of a JSON Lines file for all rows: the result holds 1,000.
     :return: ``{"count", "rows", "output_path", "listing_moved"}``; the last says whether subscriptions came or went
         between two pages, so that rows may be missing, and is ``None`` where that is not known.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json"}
     template_fields: Sequence[str] = ("filters", "output_path", *BaseEmqxOperator.template_fields)
 
     def __init__(

@@ -37,7 +37,7 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
 
     All modes end in the same way, with the same result, error or skip.
 
-    :param emqx_conn_id: the Airflow connection (templated).
+    :param emqx_conn_id: the Airflow connection.
     :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
         In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
     :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
@@ -239,10 +239,10 @@ class BaseThresholdSensor(BaseEmqxSensor):
     """
     Base class of the sensors that wait for a metric to pass a threshold.
 
-    :param metric: name of the metric (templated).
-    :param threshold: number to compare with (templated).
-    :param comparison: ``">="`` or ``"<="`` (templated).
-    :param baseline: an earlier value; the difference to it is compared instead of the value (templated).
+    :param metric: name of the metric.
+    :param threshold: number to compare with.
+    :param comparison: ``">="`` or ``"<="``.
+    :param baseline: an earlier value; the difference to it is compared instead of the value.
     """
 
     template_fields: Sequence[str] = (

@@ -23,13 +23,9 @@ class EmqxClusterHealthSensor(BaseEmqxSensor):
 
     The task's result: ``{"running", "not_running"}``, names of nodes, and ``"alarms"`` (empty) if alarms are checked.
 
-    :param nodes: ``"all"``, or how many must run (templated).
-    :param no_alarms: names of alarms that must not be active, ``"*"`` for any alarm (templated). Default: alarms are
+    :param nodes: ``"all"``, or how many must run.
+    :param no_alarms: names of alarms that must not be active, ``"*"`` for any alarm. Default: alarms are
         not checked.
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
-        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
-    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "nodes", "no_alarms")
@@ -61,15 +57,11 @@ class EmqxMetricSensor(BaseThresholdSensor):
 
     The task's result: ``{"value", "threshold", "comparison"}``, and ``{"baseline", "change"}`` with a baseline.
 
-    :param metric: name of the statistic or counter (templated).
-    :param threshold: number to compare with (templated).
-    :param comparison: ``">="`` or ``"<="`` (templated).
-    :param baseline: an earlier value; the difference to it is compared instead of the value (templated).
-    :param node: of this node only, as ``"emqx@10.0.0.1"`` (templated). Default: the whole cluster.
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
-        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
-    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    :param metric: name of the statistic or counter.
+    :param threshold: number to compare with.
+    :param comparison: ``">="`` or ``"<="``.
+    :param baseline: an earlier value; the difference to it is compared instead of the value.
+    :param node: of this node only, as ``"emqx@10.0.0.1"``. Default: the whole cluster.
     """
 
     template_fields: Sequence[str] = (*BaseThresholdSensor.template_fields, "node")
@@ -96,14 +88,10 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
 
     The task's result: ``{"states"}``, a dict of part and state.
 
-    :param rule_id: a rule (templated).
-    :param action_id: an action, as ``"http:my_hook"`` (templated).
-    :param source_id: a source, as ``"mqtt:upstream"`` (templated).
-    :param connector_id: a connector, as ``"http:my_server"``; on EMQX 4 a resource, as ``"resource:1234"`` (templated).
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
-        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
-    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    :param rule_id: a rule.
+    :param action_id: an action, as ``"http:my_hook"``.
+    :param source_id: a source, as ``"mqtt:upstream"``.
+    :param connector_id: a connector, as ``"http:my_server"``; on EMQX 4 a resource, as ``"resource:1234"``.
     """
 
     template_fields: Sequence[str] = (
@@ -144,11 +132,7 @@ class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
 
     The task's result: ``{"node", "state", "connected", "sessions"}``.
 
-    :param node: name of the node, as ``"emqx@10.0.0.1"`` (templated).
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
-        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
-    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    :param node: name of the node, as ``"emqx@10.0.0.1"``.
     """
 
     template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "node")

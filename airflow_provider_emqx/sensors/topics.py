@@ -26,13 +26,9 @@ class EmqxSubscriptionSensor(BaseEmqxSensor):
 
     The task's result: ``{"topic", "needed", "subscribers"}``.
 
-    :param topic: a topic, or a filter exactly as it was subscribed (templated).
-    :param min_subscribers: how many clients must be subscribed (templated).
+    :param topic: a topic, or a filter exactly as it was subscribed.
+    :param min_subscribers: how many clients must be subscribed.
     :param wildcards: for a topic, count also clients whose filter has wildcards or is shared.
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
-        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
-    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = (*BaseEmqxSensor.template_fields, "topic", "min_subscribers")
@@ -66,15 +62,11 @@ class EmqxTopicMetricSensor(BaseThresholdSensor):
 
     The task's result: ``{"value", "threshold", "comparison"}``, and ``{"baseline", "change"}`` with a baseline.
 
-    :param topic: a topic that the broker measures (templated).
-    :param metric: as ``"messages.in.count"``, ``"messages.dropped.count"``, ``"messages.out.rate"`` (templated).
-    :param threshold: number to compare with (templated).
-    :param comparison: ``">="`` or ``"<="`` (templated).
-    :param baseline: an earlier value; the difference to it is compared instead of the value (templated).
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
-        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
-    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    :param topic: a topic that the broker measures.
+    :param metric: as ``"messages.in.count"``, ``"messages.dropped.count"``, ``"messages.out.rate"``.
+    :param threshold: number to compare with.
+    :param comparison: ``">="`` or ``"<="``.
+    :param baseline: an earlier value; the difference to it is compared instead of the value.
     """
 
     template_fields: Sequence[str] = (*BaseThresholdSensor.template_fields, "topic")
@@ -107,14 +99,10 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
     What is expected is rendered, but shown neither among the rendered fields nor in the trigger's arguments, which hold
     a digest of it.
 
-    :param topic: without wildcards (templated).
-    :param payload: the whole payload, exactly (templated). Default: any.
-    :param json_field: a field of a JSON payload, as ``"state.battery"``, or ``"readings.0"`` in a list (templated).
-    :param json_value: value that this field must have; numbers and booleans may be given as text (templated).
-    :param emqx_conn_id: the Airflow connection (templated).
-    :param max_failures: consecutive failed checks to tolerate while the broker is down, slow or busy.
-        In reschedule mode failures are not counted across checks: they count as "not met" until the timeout.
-    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    :param topic: without wildcards.
+    :param payload: the whole payload, exactly. Default: any.
+    :param json_field: a field of a JSON payload, as ``"state.battery"``, or ``"readings.0"`` in a list.
+    :param json_value: value that this field must have; numbers and booleans may be given as text.
     """
 
     template_fields: Sequence[str] = (

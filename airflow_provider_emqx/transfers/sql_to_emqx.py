@@ -32,10 +32,10 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         ``CAST``; columns of type ``CHAR`` are padded with spaces: use ``TRIM``, or
         ``source_options={"strip": True}``. Templated; a name
         ending in ``.sql`` is a file.
-    :param sql_conn_id: Airflow connection of the database (templated).
-    :param parameters: of the query, as the database's driver wants them (templated).
+    :param sql_conn_id: Airflow connection of the database.
+    :param parameters: of the query, as the database's driver wants them.
     :param fetch_size: rows fetched at a time.
-    :param columns: the query's own names, where they differ (templated).
+    :param columns: the query's own names, where they differ.
     :return: as of the other operator; ``line`` is a row's place in the result.
     :raises EmqxConfigError: if the query lacks a column, the connection is none of a database, or too many rows are
         rejected.
@@ -49,7 +49,10 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         *(name for name in EmqxProvisionUsersOperator.template_fields if name not in ("source", "format")),
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **EmqxProvisionUsersOperator.template_fields_renderers,
+        "sql": "sql",
+    }
 
     # it may hold the key with which the query decrypts passwords
     parameters = HiddenField()
