@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-check: lint types layers dead-code docstrings docs ## every static check
+check: lint types layers dead-code docstrings words docs ## every static check
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ PHRASES = [
         "say what is missing: 'X has no …', 'X not found', 'unknown X'",
     ),
     (r"\b(is|are|was|were) none\b(?! of\b)", "say what it is instead: 'rows without X create …'"),
-    (r"\bno such\b", "write 'unknown X' or 'X not found'"),
+    (r"\bno such\b(?! file\b)", "write 'unknown X' or 'X not found'"),
     (rf"(?<!there )\b(is|are|was|were) no (?!{GOOD})[a-z]", "write 'is not a …'"),
     (r"\b(is|are|was|were|be) told\b", "write 'is reported', 'is inferred from' or 'is passed'"),
     (r"\btold (apart|by)\b", "write 'distinguished' or 'inferred from'"),

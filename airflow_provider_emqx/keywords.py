@@ -146,7 +146,7 @@ class SourceOptions(TypedDict, total=False):
 
     :param delimiter: of CSV, one character. Default: ``","``.
     :param quoting: of CSV: ``"standard"``, where a field in ``"`` may hold delimiters and line breaks, or ``"none"``,
-        of a writer that quotes nothing: ``"`` is a character as any other. Default: ``"standard"``.
+        for writers that do not quote: ``"`` is an ordinary character. Default: ``"standard"``.
     :param encoding: of text; a byte order mark is accepted in UTF-8. Default: ``"utf-8"``.
     :param rows: of JSON: dotted name of the array in an object, as ``"data.items"``.
     :param strip: ``True`` takes white space off around all texts, ``False`` keeps it. By default rows with white space

@@ -1,12 +1,12 @@
-"""The outcomes that everything which acts on many has in common."""
+"""Outcomes, shared by everything that acts on many objects."""
 
 from __future__ import annotations
 
 from airflow_provider_emqx.exceptions import EmqxError, EmqxOutcomeUnknownError
 
-#: what became of one thing: done, in one of these ways
+#: done, in one of these ways
 WRITTEN, DELETED = "written", "deleted"
-#: deleted because no row names it
+#: deleted because it is not in the source
 PRUNED = "pruned"
 #: left alone; a reason says why
 SKIPPED = "skipped"
@@ -14,9 +14,9 @@ SKIPPED = "skipped"
 REJECTED = "rejected"
 #: an error says why it was not done
 FAILED = "failed"
-#: perhaps done, perhaps not: the answer was lost, or the task was interrupted
+#: may have been done: the response was lost, or the task was interrupted
 UNKNOWN = "unknown"
-#: left alone: it is in the broker under a name that no request can carry
+#: left unchanged: its name cannot be part of a request
 UNADDRESSABLE = "unaddressable"
 #: a file or directory beside those of a source
 UNREAD = "unread"
@@ -27,12 +27,12 @@ MOST_LISTED = 1_000
 
 #: why something was skipped
 EXISTS, ABSENT, KEPT = "exists", "absent", "kept"
-MAYBE_OURS = "exists, perhaps made by an attempt of this run whose answer was lost"
+MAYBE_OURS = "exists, perhaps created by an attempt of this run whose response was lost"
 
 
 def told_as(error: BaseException) -> str:
     """
-    Return the outcome of what an operation was to do when it ended with an error.
+    Return the outcome of an operation that ended with an error.
 
     :param error: one of ours, or the interruption of a task.
     """

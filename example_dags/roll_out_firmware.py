@@ -1,14 +1,14 @@
 """
-Roll out a firmware to a fleet in waves of a tenth, and hear from each device how it went.
+Roll out a firmware to a fleet in waves of a tenth, and collect a reply from each device.
 
-Purpose: when enough devices are online, a tenth of them is told to update over MQTT. Each answers when it is done, and
-says whether it worked. When 95 % of the wave have updated themselves, the next one begins; when more than 5 % of all
-that were told have not, the roll-out stops, the devices that come later are untouched, and a retry of the task goes on
+Purpose: when enough devices are online, a tenth of them receives the command to update over MQTT. Each device replies
+when it is done, with success or failure. When 95 % of the wave have updated, the next wave starts; when more than 5 %
+of all that received the command have not, the roll-out stops before the later waves, and a retry of the task continues
 with those. The report has a line for each device. In the end the fleet must stay connected for five minutes.
 
 Needs: the extra ``mqtt``; the Airflow connection ``emqx_default`` with an MQTT address, whose account may publish to
 ``devices/+/command`` and subscribe to ``devices/+/reply``. Devices that subscribe to ``devices/<client id>/command``
-and answer with MQTT 5, as in ``{"updated": true}``. A directory for reports that workers and triggerer share.
+and reply with MQTT 5, as in ``{"updated": true}``. A directory for reports that workers and triggerer share.
 
 Run: ``airflow dags test emqx_roll_out_firmware --conf '{"version": "2.1.0",
 "devices": ["example-device-1", "example-device-2", "example-device-3"]}'``.

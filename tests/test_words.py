@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,11 @@ def check(tmp_path: Path, name: str, text: str) -> list[str]:
     file = tmp_path / name
     file.write_text(text, encoding="utf-8")
     return [line.removeprefix(f"{file}:") for line in words.findings(file)]
+
+
+def test_the_texts_pass() -> None:
+    run = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def read_subject(subject: Subject) -> tuple[str, str]:
         return "all", ""
     if kind not in ("username", "clientid"):
         raise EmqxConfigError(
-            f"{str(subject)[:80]!r} names nobody whose ACL rules could be meant: give {{'username': …}}, "
+            f"{str(subject)[:80]!r} is not a subject of ACL rules; expected {{'username': …}}, "
             "{'clientid': …} or 'all'"
         )
     path(name)

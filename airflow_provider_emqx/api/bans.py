@@ -50,7 +50,7 @@ def read_kind(kind: Any, who: Any) -> tuple[str, str]:
             who = str(ipaddress.ip_network(who, strict=False))
     except ValueError:
         what = "IP address" if kind == "peerhost" else "network (as 10.0.0.0/8)"
-        raise EmqxConfigError(f"{who[:80]!r} is no {what}") from None
+        raise EmqxConfigError(f"{who[:80]!r} is not a valid {what}") from None
     return kind, who
 
 
@@ -60,7 +60,7 @@ def read_until(until: Any, now: datetime) -> datetime | None:
 
     :param until: RFC 3339 text or an aware ``datetime`` in the future, or ``"infinity"``.
     :param now: the present time.
-    :return: the time, ``None`` for ever.
+    :return: the time, ``None`` for no end.
     :raises EmqxConfigError: for anything else; EMQX 4 would accept the past without a word.
     """
     if until == "infinity":

@@ -50,7 +50,7 @@ def _subscription(topic: Any) -> Row:
         allowed = _OPTIONS.get(name)
         if allowed is None:
             raise EmqxConfigError(
-                f"a subscription has no option {name!r}; it has topic, {', '.join(_OPTIONS)}"
+                f"unknown option {name!r} of a subscription; expected topic, {', '.join(_OPTIONS)}"
             )
         # templates render to text
         number = int(value) if value in ("0", "1", "2") else value

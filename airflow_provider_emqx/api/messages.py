@@ -108,14 +108,14 @@ def _row(message: Any) -> Row:
         )
     unknown = [name for name in message if name not in _KEYS]
     if unknown:
-        raise EmqxConfigError(f"a message has no field {unknown[0]!r}; it has {', '.join(_KEYS)}")
+        raise EmqxConfigError(f"unknown field {unknown[0]!r} of a message; expected {', '.join(_KEYS)}")
     if message.get("payload") is None:
         raise EmqxConfigError("a message needs a payload; '' is an empty one")
     payload, encoding = _payload(message["payload"], message.get("payload_encoding") or "plain")
     topic = topic_name(message.get("topic"))
     if is_delayed(topic) and not re.fullmatch(r"\$delayed/[0-9]+/.+", topic, re.DOTALL):
         raise EmqxConfigError(
-            f"topic {topic[:100]!r} names no delay; expected $delayed/{{seconds}}/{{topic}}. EMQX "
+            f"topic {topic[:100]!r} has no delay; expected $delayed/{{seconds}}/{{topic}}. EMQX "
             "drops such a message without a word"
         )
     row: Row = {

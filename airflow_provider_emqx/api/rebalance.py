@@ -26,7 +26,7 @@ def options(given: Mapping[str, Any] | None, known: frozenset[str]) -> Row:
     Validate the settings of an evacuation or a rebalancing.
 
     :return: what was given, rates as numbers, also where they were text, as templates give it.
-    :raises EmqxConfigError: for one that does not exist, and for rates that are no whole numbers above 0.
+    :raises EmqxConfigError: for one that does not exist, and for rates that are not whole numbers above 0.
     """
     settings = {name: value for name, value in (given or {}).items() if value is not None}
     for name, value in settings.items():

@@ -19,7 +19,7 @@ def summed(nodes: Iterable[Mapping[str, Any]]) -> Row:
     """
     Sum up the metrics of nodes, as v5 does for ``aggregate=true``.
 
-    :param nodes: figures by name, one mapping per node; what is no number is left out.
+    :param nodes: metrics by name, one mapping per node; values other than numbers are left out.
     """
     total: Row = {}
     for figures in nodes:

@@ -58,15 +58,15 @@ _LONGEST_PAUSE = 30.0
 
 class Exchange:
     """
-    The sending of a command, and the wait for its replies.
+    Sends a command and waits for its replies.
 
-    What has become known is in the record before the broker is told that a message has arrived. A connection that
+    The record is written before a message is acknowledged to the broker. A connection that
     breaks is replaced, and nothing is sent twice.
 
     :param hook: of the broker.
-    :param order: what is said.
-    :param record: what is known of the devices.
-    :param keep_replies: whether the record keeps what devices answer.
+    :param order: the command.
+    :param record: the states of the devices.
+    :param keep_replies: whether to keep replies in the record.
     """
 
     def __init__(self, hook: EmqxHook, order: Order, record: Record, keep_replies: bool = False) -> None:

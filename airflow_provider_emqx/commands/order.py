@@ -1,4 +1,4 @@
-"""What is said to devices, and which of the messages that come back are their replies."""
+"""Commands to devices, and how to recognize their replies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST_REPLY = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Order:
     """
-    How a command is given and answered; without the payload, so that it may be stored.
+    Options for sending a command and recognizing its reply, without the payload, so that they may be stored.
 
     Each device gets a mark of its own, the correlation data of MQTT 5 or a field of JSON, which its reply carries back.
 
@@ -43,7 +43,7 @@ class Order:
 
     def check(self) -> None:
         """
-        Refuse topics that cannot be right.
+        Refuse invalid topics.
 
         :raises EmqxConfigError: naming the argument.
         """
@@ -105,7 +105,7 @@ class Order:
 
     def sender(self, message: Received) -> str | None:
         """
-        Tell by its topic which device a message is of, as far as the topic tells.
+        Return the device that a message is from, as far as its topic identifies it.
 
         :param message: as received.
         """
@@ -131,7 +131,7 @@ class Order:
 
     def judge(self, message: Received) -> tuple[str, str]:
         """
-        Tell the outcome of a reply, and the reason where it is a failure. What the reply says is not repeated.
+        Return the outcome of a reply, and the reason of a failure, without the content of the reply.
 
         :param message: the reply.
         """
@@ -144,7 +144,7 @@ class Order:
             )
         fields = _small_object(message.payload)
         if fields is None:
-            return FAILED, "the reply is no JSON object"
+            return FAILED, "the reply is not a JSON object"
         wrong = [name for name, value in self.success.items() if name not in fields or fields[name] != value]
         return (FAILED, f"the reply differs from success in {wrong[0]!r}") if wrong else (REPLIED, "")
 

@@ -1,4 +1,4 @@
-"""What is known of each device that gets a command, in memory and in the task's report."""
+"""The record of a command's devices, in memory and in the task's report."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _REPLY = 1_000
 @dataclass(slots=True)
 class Row:
     """
-    What is known of one device.
+    The state of one device.
 
     :param clientid: client id.
     :param outcome: one of :data:`OUTCOMES`, or ``sending``, ``sent``.
     :param wave: number of its wave, from 1.
-    :param at: since when that is known, seconds since 1970.
-    :param reason: why, where it is no success.
-    :param reply: what it answered, if replies are kept.
+    :param at: time of the outcome, seconds since 1970.
+    :param reason: why it is not a success.
+    :param reply: its reply, if replies are kept.
     """
 
     clientid: str
@@ -70,9 +70,9 @@ class Row:
 
 class Record:
     """
-    All devices of a command that something is known of.
+    The devices of a command and their states.
 
-    With a report it is a file, from which another attempt, or the triggerer, goes on: what is told is on its way to the
+    With a report it is a file, from which another attempt, or the triggerer, continues: an entry is on its way to the
     disk when :meth:`tell` returns. A line may be followed by a newer one of the same device until :meth:`settle`
     leaves one for each. An object store cannot append: there each :meth:`tell` writes the whole object.
 

@@ -194,7 +194,7 @@ class NodeEvacuated(Condition):
         status = yield from api.rebalance.get_status()
         rows = [row for row in status["evacuations"] if row.get("node") == self.node]
         if not rows and self.started:
-            raise EmqxError(f"node {self.node} is no longer being evacuated: somebody has stopped it")
+            raise EmqxError(f"node {self.node} is no longer being evacuated: another program has stopped it")
         if not rows:
             return Outcome(False, {"node": self.node, "state": None}, f"{self.node} is not being evacuated")
         stats = rows[0].get("stats") or {}

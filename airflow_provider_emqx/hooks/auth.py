@@ -125,7 +125,7 @@ class AuthMethods(Session):
             ``subscribe``, ``all``), and on EMQX 5 ``qos`` (list) and ``retain``. On EMQX 5.9 and newer
             ``username_re``, ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener`` and ``listener_re`` limit
             a rule to some clients. None at all deletes.
-        :raises EmqxConfigError: for a rule that cannot be right; nothing is changed.
+        :raises EmqxConfigError: for an invalid rule; nothing is changed.
         :raises EmqxUnsupportedError: for a rule that this broker cannot hold.
         """
         self.run(self.api.acl.replace(subject, rules))
@@ -134,7 +134,7 @@ class AuthMethods(Session):
         self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: Position = "first"
     ) -> list[AclRuleRow]:
         """
-        Put ACL rules before or after those that a subject has. One writer at a time: they are read, merged, written
+        Insert ACL rules before or after those of a subject. Use one writer at a time: they are read, merged, written
         and read again.
 
         :param subject: as of :meth:`list_acl_rules`.
@@ -166,7 +166,7 @@ class AuthMethods(Session):
         self, kind: BanKind, who: str, until: str | datetime, reason: str = "", by: str = "airflow"
     ) -> BanRow:
         """
-        Ban a client, or change the ban that there is: v4 and v5 ``POST /banned``.
+        Ban a client, or change an existing ban: v4 and v5 ``POST /banned``.
 
         A ban of a client id ends its session at once, also a connected one. Bans of other kinds leave sessions and
         connections as they are; :meth:`kick_clients` ends them.

@@ -57,7 +57,7 @@ class ClientMethods(Session):
         self, clientids: str | Sequence[str], filters: Mapping[str, Any] | None = None
     ) -> dict[str, list[str]]:
         """
-        End the connections and sessions of clients, and look who is really gone.
+        End the connections and sessions of clients, and verify that they are disconnected.
 
         v5 ``POST /clients/kickout/bulk`` since EMQX 5.1, otherwise ``DELETE /clients/{clientid}`` each; each client
         is read before and after. With a rate limit they are kicked one by one, so many requests per second.
@@ -140,7 +140,7 @@ class ClientMethods(Session):
             raise failure
 
     def _kicked(self, ids: list[str]) -> Iterator[tuple[str, BaseException | None]]:
-        """Kick clients, and yield each with what went wrong."""
+        """Kick clients, and yield each with its error."""
         operations = self.api.clients
         in_bulk: list[str] = []
         if operations.has_bulk_kick():
@@ -165,7 +165,7 @@ class ClientMethods(Session):
             yield clientid, result if isinstance(result, EmqxError) else None
 
     def _clients(self, ids: Sequence[str]) -> dict[str, ClientRow | None]:
-        """Look at clients, also at those whose id no path can carry."""
+        """Read clients, also those whose id cannot be part of a path."""
         operations = self.api.clients
         plain = [clientid for clientid in ids if fits_path(clientid)]
         found: dict[str, ClientRow | None] = dict.fromkeys(ids)
@@ -178,7 +178,7 @@ class ClientMethods(Session):
         return found
 
     def _still_connected(self, before: dict[str, ClientRow]) -> set[str]:
-        """Look until everybody is gone or has come back with a new connection, for 3 s at most."""
+        """Check for up to 3 s until all clients are disconnected or have reconnected."""
         connected: dict[str, bool] = {}
         waiting = list(before)
         for pause in _LOOKS:
@@ -241,7 +241,7 @@ class ClientMethods(Session):
 
     def clean_authorization_cache(self, clientid: str | None = None) -> bool | None:
         """
-        Make the broker look up rights anew, as after a change of ACL rules: v5
+        Clear a client's authorization cache, as after a change of ACL rules: v5
         ``DELETE /clients/{clientid}/authorization/cache`` or ``DELETE /authorization/cache``, v4
         ``DELETE /clients/{clientid}/acl_cache`` or ``DELETE /acl-cache``.
 

@@ -1,4 +1,4 @@
-"""The hook's methods for nodes, figures, alarms, listeners, rules, backups and evacuation."""
+"""The hook's methods for nodes, metrics, alarms, listeners, rules, backups and evacuation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ClusterMethods(Session):
-    """Nodes, figures, alarms, listeners, rules, backups, evacuation."""
+    """Nodes, metrics, alarms, listeners, rules, backups, evacuation."""
 
     def list_nodes(self) -> Iterator[NodeRow]:
         """
@@ -220,7 +220,7 @@ class ClusterMethods(Session):
 
     def restart_integration(self, kind: IntegrationKind, name: str) -> None:
         """
-        Connect an action, source or connector anew: v5 ``POST /actions/{id}/start`` and so on, v4
+        Reconnect an action, source or connector: v5 ``POST /actions/{id}/start`` and so on, v4
         ``POST /resources/{id}``.
 
         :param kind: ``"action"``, ``"source"``, ``"connector"``; on EMQX 4 ``"connector"`` only.
@@ -233,7 +233,7 @@ class ClusterMethods(Session):
         self, table_sets: Sequence[str] | None = None, root_keys: Sequence[str] | None = None
     ) -> BackupRow:
         """
-        Write a backup to the disk of the node that answers: v4 and v5 (EMQX 5.4 and newer) ``POST /data/export``.
+        Write a backup to the disk of the node that responds: v4 and v5 (EMQX 5.4 and newer) ``POST /data/export``.
 
         :param table_sets: EMQX 5 and newer: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``; ``None``
             for all.
@@ -274,7 +274,7 @@ class ClusterMethods(Session):
 
     def upload_backup(self, filename: str, content: bytes) -> None:
         """
-        Put a backup on the disk of the node that answers: v5 ``POST /data/files``, v4 ``POST /data/file``. It stays
+        Upload a backup to the disk of the node that responds: v5 ``POST /data/files``, v4 ``POST /data/file``. It stays
         there until :meth:`delete_backup`, whatever becomes of its import.
 
         :param filename: its name there; ``.tar.gz`` on v5, ``.json`` on v4.
@@ -285,7 +285,7 @@ class ClusterMethods(Session):
 
     def import_backup(self, filename: str, node: str | None = None) -> None:
         """
-        Put a backup that lies on a node's disk into force; it overwrites configuration and users: v4 and v5
+        Import a backup from a node's disk; it overwrites configuration and users: v4 and v5
         ``POST /data/import``.
 
         :param filename: as :meth:`list_backups` gives it.

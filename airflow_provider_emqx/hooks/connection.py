@@ -1,4 +1,4 @@
-"""Reads an Airflow connection of type ``emqx``: every way to write the address, every extra, nonsense refused."""
+"""Parse and validate an Airflow connection of type ``emqx``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_connection(
     retry_unsafe: bool = False,
 ) -> Settings:
     """
-    Turn a connection into a driver's settings.
+    Return the settings of a connection.
 
     :param conn: the connection.
     :param extras: its decoded ``extra``: JSON types from the form, strings from URIs and secret backends.
@@ -154,10 +154,10 @@ def _mqtt(extras: Mapping[str, Any], allow_plain: bool) -> MqttSettings | None:
             f"{_label('mqtt_password')}"
         )
     if parts.query or parts.fragment:
-        raise EmqxConfigError(f"{label} has a query or fragment; it should be as mqtts://host:8883")
+        raise EmqxConfigError(f"{label} has a query or fragment; expected something like mqtts://host:8883")
     name = (parts.hostname or "").lower()
     if not re.fullmatch(r"[^\s/\\@%]+", name) or not _is_host_name(name):
-        raise EmqxConfigError(f"{label} has no host name; it should be as mqtts://host:8883")
+        raise EmqxConfigError(f"{label} has no host name; expected something like mqtts://host:8883")
     default, tls, websocket = _MQTT_SCHEMES[parts.scheme]
     if port == 0:
         raise EmqxConfigError(f"{label}: 0 is not a port number")
@@ -207,7 +207,7 @@ def _address(
 
 
 def _split(host: str) -> SplitResult:
-    """Take the address apart; without a scheme it begins with the host name."""
+    """Parse the address; without a scheme it begins with the host name."""
     scheme = host.partition("://")[0].lower() if "://" in host else ""
     if scheme not in ("", "http", "https"):
         raise EmqxConfigError(
@@ -232,7 +232,9 @@ def _split(host: str) -> SplitResult:
     # "https:/host" has the host "https"
     name = parts.hostname or ""
     if not re.fullmatch(r"[^\s/\\@%]+", name) or name in ("http", "https") or not _is_host_name(name):
-        raise EmqxConfigError(f"{_label('host')} has no host name; it should be as https://host:8443/api/v5")
+        raise EmqxConfigError(
+            f"{_label('host')} has no host name; expected something like https://host:8443/api/v5"
+        )
     return parts
 
 
@@ -409,7 +411,7 @@ def _version(extras: Mapping[str, Any]) -> tuple[int, ...] | None:
         return None
     version = parse_version(text)
     if version is None:
-        raise EmqxConfigError(f"{_label('emqx_version')} must be as 5.8.9, not {text!r}")
+        raise EmqxConfigError(f"{_label('emqx_version')} must look like 5.8.9, not {text!r}")
     return version
 
 

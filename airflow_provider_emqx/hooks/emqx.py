@@ -1,4 +1,4 @@
-"""The hook: an Airflow connection becomes a client, and the API's operations become methods."""
+"""The hook: a client for an Airflow connection, with the API's operations as methods."""
 
 from __future__ import annotations
 
@@ -36,26 +36,27 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     """
     Talk to the management API of an EMQX broker, version 4.4, 5 or 6, self-hosted or in EMQX Cloud.
 
-    The generation of the API is found out at the first call and is the same to the caller: results carry the field
-    names of EMQX 5, times are RFC 3339, what is absent is ``None``. What a broker lacks raises
+    The generation of the API is detected at the first call and makes no difference to the caller: results have the
+    field names of EMQX 5, times are RFC 3339, absent values are ``None``. A call that the broker does not support
+    raises
     :class:`~airflow_provider_emqx.exceptions.EmqxUnsupportedError`.
 
-    ``get_…`` gives a dict, or ``None`` for what is not there; ``list_…`` gives a lazy iterator that reads page after
-    page (only :meth:`list_acl_rules` a list); a WARNING and :attr:`listing_moved` say if rows came or went meanwhile,
-    so that some may be missing. Make a list of it before you delete what it gives: what is gone moves the later pages
-    up, and rows would be passed over. Removing what is absent gives ``False`` (``None`` on EMQX 4, which
-    does not tell). Every method raises :class:`~airflow_provider_emqx.exceptions.EmqxError`.
+    ``get_…`` returns a dict, or ``None``; ``list_…`` returns a lazy iterator that reads page after
+    page (only :meth:`list_acl_rules` a list). A WARNING and :attr:`listing_moved` say if rows changed in the meantime,
+    so that some may be missing. Make a list of it before you delete its rows, because deletions shift the later pages
+    and rows would be missed. Removing an absent object returns ``False`` (``None`` on EMQX 4, which
+    does not report it). Every method raises :class:`~airflow_provider_emqx.exceptions.EmqxError`.
 
     The hook keeps one session; close it with :meth:`close` or use it in a ``with`` statement. One hook is for one
     thread. In ``async`` tasks and triggers, use it in an ``async with`` statement and await operations of :attr:`api`
     with :meth:`arun`.
 
     :param emqx_conn_id: the Airflow connection.
-    :param user_id_type: which users are meant, ``"username"`` or ``"clientid"``. EMQX 4 keeps a table for each, and
-        ``"username"`` is taken by default. On EMQX 5 and 6 the authenticator decides.
+    :param user_id_type: the table of users, ``"username"`` or ``"clientid"``. EMQX 4 has a table for each, and
+        ``"username"`` is the default. On EMQX 5 and 6 the authenticator decides.
     :param rate_limit: maximum requests per second, instead of the connection's.
-    :param retry_unsafe: repeat a publish (or a POST of :meth:`request`) that the broker says it could not carry out
-        at the moment. Messages may arrive twice.
+    :param retry_unsafe: repeat a publish (or a POST of :meth:`request`) that the broker says it could not process
+        at the moment. Messages may be published twice.
     """
 
     conn_name_attr = "emqx_conn_id"
@@ -96,7 +97,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     @cached_property
     def settings(self) -> Settings:
-        """The connection, read and checked."""
+        """The validated settings of the connection."""
         conn = self.get_connection(self.emqx_conn_id)
         return self._settings(conn, conn.extra_dejson)
 
@@ -125,7 +126,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         return settings
 
     async def async_settings(self) -> Settings:
-        """Look up the connection without blocking the event loop, once: :attr:`settings` has it from then on."""
+        """Read the connection once without blocking the event loop; :attr:`settings` has it from then on."""
         import asyncio
 
         from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
@@ -193,14 +194,14 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     @property
     def emqx_version(self) -> str | None:
-        """Version of the broker, as ``"5.8.9"``, or ``None`` where the API key may not see it."""
+        """Version of the broker, such as ``"5.8.9"``, or ``None`` if the API key cannot read it."""
         return self.broker.version_text or None
 
     # ------------------------------------------------------------------ connection test and raw requests
 
     def test_connection(self) -> tuple[bool, str]:
         """
-        Say in one line which broker answers, or what is wrong, and the same of its MQTT listener if the connection
+        Return one line with the broker's version or the error, and the same for its MQTT listener if the connection
         names one. Takes 10 s at most for each and never retries.
 
         :return: whether the connection works, and the lines.
@@ -271,7 +272,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         acl_rules: Sequence[Mapping[str, Any]] | None = None,
     ) -> Iterator[Outcome]:
         """
-        Provision users in bulk and return the outcome of every row: what
+        Provision users in bulk and yield the outcome of every row: what
         :class:`~airflow_provider_emqx.operators.auth.EmqxProvisionUsersOperator` does, for tasks of your own.
 
         .. code-block:: python
@@ -284,10 +285,11 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param source: dicts with ``user_id``, ``password`` and, if wanted, ``is_superuser``; read as they are needed.
             Or path or URL of a file, of a directory, or with shell patterns in it.
         :param mode: ``"upsert"``, ``"create"`` (existing users stay as they are), ``"delete"``, ``"sync"`` or
-            ``"prune"``; with the last two, users in ``scope`` that no row names follow after the rows, with the outcome
-            ``"pruned"`` and the line 0, or ``"unaddressable"`` if no request can name them (``""``, ``.``, ``..``).
+            ``"prune"``; with the last two, users in ``scope`` that are not in the source follow after the rows, with
+            the outcome ``"pruned"`` and the line 0, or ``"unaddressable"`` if no request can name them (``""``, ``.``,
+            ``..``).
         :param report: path or URL of a file for the rows that were not done.
-        :param format: of a file; by default told by its suffix or its content.
+        :param format: of a file; inferred from its extension or its content by default.
         :param columns: the source's own names, where they differ.
         :param source_options: how the source is read otherwise.
         :param on_rejected: ``"fail"`` raises when all rows have their outcome and any was rejected.

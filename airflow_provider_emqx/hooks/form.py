@@ -1,4 +1,4 @@
-"""The connection form for Airflow before 3.2, which asks the hook's class for it; later ones read the metadata."""
+"""The connection form for Airflow before 3.2, which gets it from the hook's class; later ones read the metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_emqx.get_provider_info import get_provider_info
 
 
 def form_widgets() -> dict[str, Any]:
-    """Make the fields of the form of what the metadata says. Needs Flask-AppBuilder, which has the form."""
+    """Return the fields of the form from the metadata. Needs Flask-AppBuilder."""
     from flask_appbuilder.fieldwidgets import (  # type: ignore[import-not-found]
         BS3PasswordFieldWidget,
         BS3TextFieldWidget,

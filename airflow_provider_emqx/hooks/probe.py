@@ -1,4 +1,4 @@
-"""The connection test: one line about the broker that answers, within ten seconds."""
+"""The connection test: one line about the broker, within ten seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READ = 4.0
 
 def probe(settings: Settings) -> str:
     """
-    Ask the broker who it is and whether it takes the key.
+    Read the broker's version and test the key.
 
     :param settings: the connection, read.
     :return: one line for the person who pressed Test.

@@ -67,7 +67,7 @@ class RetainedPace:
 
     def sent(self, count: int) -> None:
         """
-        Take note of a request that was sent and answered.
+        Record a request that was sent and answered.
 
         :param count: how many messages it had to retain.
         """

@@ -85,7 +85,7 @@ class TopicMethods(Session):
             same, as far as the retainer's limits allow), ``delayed`` (``$delayed/…``: it waits for its time),
             ``accepted`` (EMQX 4 does not tell), ``failed``, ``unknown`` (the answer was lost) or ``not_sent`` (an
             earlier request failed).
-        :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+        :raises EmqxConfigError: for an invalid message; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer to the only request was lost.
         """
         return [row for part in self.publish_in_parts(messages) for row in part]
@@ -94,8 +94,8 @@ class TopicMethods(Session):
         self, messages: Mapping[str, Any] | Iterable[Mapping[str, Any]]
     ) -> Iterator[list[PublishedRow]]:
         """
-        Do what :meth:`publish` does, and yield the results of each request's messages as soon as they are there, so
-        that what was sent before a failure is known.
+        Do the same as :meth:`publish`, and yield the results of each request's messages as soon as they are available,
+        so that what was sent before a failure is known.
 
         :param messages: as of :meth:`publish`.
         :return: an iterator over parts of the results of :meth:`publish`; messages are sent only as it is advanced. An
@@ -201,7 +201,7 @@ class TopicMethods(Session):
 
     def register_topic_metrics(self, topic: str) -> bool:
         """
-        Begin to measure a topic: v5 ``POST /mqtt/topic_metrics``, v4 ``POST /topic-metrics``.
+        Start to measure a topic: v5 ``POST /mqtt/topic_metrics``, v4 ``POST /topic-metrics``.
 
         :param topic: without wildcards. A broker measures 512 topics at most.
         :return: ``True`` if it is new, ``False`` if it was measured already.
@@ -219,7 +219,7 @@ class TopicMethods(Session):
 
     def unregister_topic_metrics(self, topic: str) -> bool | None:
         """
-        End the measuring of a topic: v5 ``DELETE /mqtt/topic_metrics/{topic}``, v4 ``DELETE /topic-metrics/{topic}``.
+        Stop measuring a topic: v5 ``DELETE /mqtt/topic_metrics/{topic}``, v4 ``DELETE /topic-metrics/{topic}``.
 
         :param topic: without wildcards.
         :return: whether it was measured; ``None`` on EMQX 4, which does not tell.

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 class EmqxProvisionAclOperator(BaseEmqxOperator):
     """
-    Make the rows of a file, or of a list, the ACL rules of users and clients.
+    Set the ACL rules of users and clients from a file or a list.
 
     Rows of one username or client id, in their order, become all its rules; the first that matches decides. Rules of
-    others are left alone. A subject with a row that cannot be right is left as it is, because a part of its rules could
+    others stay unchanged. A subject with an invalid row stays unchanged, because a part of its rules could
     allow more than all of them; the others are done.
 
     Uses v5 ``PUT /authorization/sources/built_in_database/rules/users/{username}`` and so on; on EMQX 4 stale topics
@@ -43,13 +43,13 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
         dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``, by
-        default told by the source's suffix; or an export of another broker, detected from its content:
+        default inferred from the file extension; or an export of another broker, detected from its content:
         ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, or ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the
         rules of the connection's namespace). Files packed with gzip, bz2, xz or Zstandard are
         recognised by their content.
     :param columns: the source's own names, where they differ: ``{"clientid": "device"}``, of JSON also dotted:
         ``"device.id"``.
-    :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
+    :param source_options: further options for reading the source, a dict with any of ``delimiter``, ``quoting``,
         ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
     :param on_rejected: ``"report"`` ends the task well with a warning, ``"fail"`` ends it as failed after the good
         subjects are done. If no row could be done, it always fails.
@@ -58,8 +58,8 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param dry_run: read and check everything, write nothing.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "reasons",
         "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or
-        deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed where there
-        is no report; subjects done; in ``unread`` the first 100 directories and files beside those of a directory
+        deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed without a
+        report; subjects done; in ``unread`` the first 100 directories and files beside those of a directory
         that are not read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
@@ -107,7 +107,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check_literals(self) -> None:
-        """Refuse what cannot be right; what is known only when the task runs is not looked at."""
+        """Refuse invalid arguments, except those that are known only when the task runs."""
         from airflow_provider_emqx.provisioning.acl import AclPlan
 
         names = ("mode", "report", "on_rejected", "max_rejected")

@@ -1,4 +1,4 @@
-"""What operators share that act on many: the limit before, and the account of what became of each."""
+"""Shared by operators that act on many objects: the limit, and the record of outcomes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 class BaseActingOperator(BaseEmqxOperator):
     """
-    Base of the operators that act on many.
+    Base class of the operators that act on many objects.
 
     :param report: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
     """
@@ -49,10 +49,10 @@ class BaseActingOperator(BaseEmqxOperator):
 
 class BaseSelectingOperator(BaseActingOperator):
     """
-    Base of the operators that delete or kick what is named, or selected by a filter.
+    Base class of the operators that delete or kick objects by name or by a filter.
 
     :param exclude: names that are never touched; ``*`` stands for any text.
-    :param max_affected: how many may be touched: a count, or a share of all that there are such as ``"5%"``. If
+    :param max_affected: the maximum number to act on: a count, or a share of all such as ``"5%"``. If
         more are selected, the task fails and nothing is touched.
     :param dry_run: select and report only.
     :param report: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
@@ -80,10 +80,10 @@ class BaseSelectingOperator(BaseActingOperator):
 
     def without_excluded(self, found: Sequence[T], name: Callable[[T], str] = str) -> list[T]:
         """
-        Leave out what is never touched.
+        Return the objects that are not excluded.
 
-        :param found: all that was selected.
-        :param name: tells what ``exclude`` is compared with.
+        :param found: the selected objects.
+        :param name: returns the name to compare with ``exclude``.
         """
         keep = texts("exclude", self.exclude)
         return [one for one in found if not excluded(name(one), keep)]
@@ -113,8 +113,8 @@ def check_limit(most: float | str | None, selected: int, what: str, count: Calla
 
 class Affected:
     """
-    What became of everything that an operator acts on: lists of at most 1,000, counts, and a file with a line for each,
-    written as it happens. Where the ``with`` statement ends with an error, all of it is logged and stored as the task's
+    The outcomes of everything that an operator acts on: lists of at most 1,000, counts, and a file with a line for
+    each, written as it happens. If the ``with`` statement ends with an error, they are logged and stored as the task's
     result.
 
     :param context: of the task.
@@ -159,12 +159,12 @@ class Affected:
 
     @property
     def total(self) -> int:
-        """How many have an outcome."""
+        """The number of objects with an outcome."""
         return sum(self._counts.values())
 
     def select(self, chosen: int, **about: Any) -> None:
         """
-        Note what is to be acted on.
+        Record the selection.
 
         :param chosen: how many.
         :param about: what else the result is to tell.
@@ -173,7 +173,7 @@ class Affected:
 
     def add(self, outcome: str | EmqxError, names: Iterable[Any], reason: str = "") -> None:
         """
-        Account for some.
+        Record outcomes.
 
         :param outcome: what became of them, or the error with which the broker or the connection failed over them.
         :param names: who or what they are.
@@ -195,7 +195,7 @@ class Affected:
 
     def raise_failure(self) -> None:
         """
-        Raise the first error that was accounted for, when everything else is.
+        Raise the first recorded error, after everything else is recorded.
 
         :raises EmqxError: that error.
         """
@@ -203,7 +203,7 @@ class Affected:
             raise self.failure
 
     def words(self) -> str:
-        """Say what became of them in a few words."""
+        """Return a summary of the outcomes."""
         told = [f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in self._counts.items() if count]
         if self.total < self.selected:
             told.append(f"{self.selected - self.total:,} not begun")

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 class EmqxProvisionUsersOperator(BaseEmqxOperator):
     """
-    Make the rows of a file, or of a list, users of the broker's built-in database.
+    Create or update users in the broker's built-in database from a file or a list.
 
-    Every row gets one outcome: ``written``, ``deleted``, ``skipped`` or ``rejected``; the sum is checked. A bad row is
-    rejected with a reason, and the rows beside it are done. Running it again over the same source converges: nothing is
-    lost and nothing doubled.
+    Every row gets one outcome: ``written``, ``deleted``, ``skipped`` or ``rejected``; the totals are verified. An
+    invalid row is rejected with a reason, and the others are processed. Running it again over the same source
+    converges, without lost or duplicated users.
 
     Uses v5 ``POST /authentication/{id}/import_users`` on EMQX 5.7 and newer, single ``POST`` and ``PUT`` before; v4
     ``POST /auth_username`` or ``/auth_clientid`` with an array, then one ``PUT`` for each user that existed.
@@ -37,64 +37,64 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param source: path or URL of a file (whatever Airflow's ObjectStoragePath opens), of a directory, or with shell
         patterns in it: then all those files are read, in the order of their names; or a list of dicts
         ``{"user_id", "password", "is_superuser"}``, also from XCom. XCom keeps passwords in clear in Airflow's
-        database: prefer a file. A user whose row has no ``is_superuser`` is none.
-    :param mode: ``"upsert"`` writes every row, new or not; ``"create"`` leaves existing users as they are
+        database: prefer a file. Rows without ``is_superuser`` create regular users.
+    :param mode: ``"upsert"`` creates or updates users; ``"create"`` leaves existing users unchanged
         (``skipped``); ``"delete"`` deletes the users named by ``user_id`` and needs no password; ``"sync"`` is
-        ``upsert``, and then deletes the users in ``scope`` that no row names (``pruned``); ``"prune"`` does only the
-        latter, after shards have done the former. A user who appears between the look and the write of ``create`` is
-        overwritten on EMQX 5.7 and newer.
+        ``upsert``, and then deletes the users in ``scope`` that are not in the source (``pruned``); ``"prune"`` does
+        only the latter, after shards have done the former. A user created between the listing and the write of
+        ``create`` is overwritten on EMQX 5.7 and newer.
     :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
         rejected, and per user that was pruned or could not be (``unaddressable``): id, line, outcome, reason. Never a
         password. A local file may be read by its owner only. Without it the first 100 rejected rows are in the log and
         in the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
-        the extra ``parquet``), by default told by the source's suffix; or an export of another broker, detected from
-        its content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4 (the users of ``user_id_type``), or
+        the extra ``parquet``), by default inferred from the file extension; or an export of another broker, detected
+        from its content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4 (the users of ``user_id_type``), or
         ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the users of the connection's namespace). These contain
         password hashes; the task fails before its first write if the authenticator cannot produce them. Files
-        packed with gzip, bz2, xz, or Zstandard (needs the extra ``parquet``), are recognised by their content.
-    :param columns: the source's own names, where they differ: ``{"user_id": "device", "password": "key"}``; of
-        JSON also dotted, as ``"auth.secret"``, for what stands inside of an object.
-    :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
+        compressed with gzip, bz2, xz, or Zstandard (needs the extra ``parquet``) are detected from their content.
+    :param columns: names of the source's columns, if they differ: ``{"user_id": "device", "password": "key"}``; for
+        JSON also dotted, such as ``"auth.secret"``, for nested objects.
+    :param source_options: further options for reading the source, a dict with any of ``delimiter``, ``quoting``,
         ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
-    :param on_rejected: ``"report"`` ends the task well with a warning; ``"fail"`` ends it as failed after the good rows
-        are done. A source of which every row was rejected always fails.
-    :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good rows are
+    :param on_rejected: with ``"report"`` the task succeeds with a warning; with ``"fail"`` it fails after the valid
+        rows are done. It always fails if every row was rejected.
+    :param max_rejected: number of rejected rows above which the task fails, after the valid rows are
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
-    :param dry_run: read and check everything, write nothing. The returned counts, and the report with a line for
+    :param dry_run: read and validate everything, write nothing. The returned counts, and the report with a line for
         every row, are the plan.
     :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them, of the user
-        ids that the source speaks for; ``"*"`` for all. No other user is ever deleted.
+        ids to synchronize; ``"*"`` for all. Other users are never deleted.
     :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted. Superusers
         never are. In a list, ``""`` is the user of the empty id.
     :param max_deletes: of these modes: how many users may be deleted, a count or a share of the users that were in
-        scope; if they are more, none is, and the task fails. By default a tenth of them, or 100 if that is more.
+        scope; if more would be, none is deleted and the task fails. Default: a tenth of them, or 100 if that is more.
     :param hash_passwords: hash plain passwords in the task instead of in the broker, with the algorithm that the
-        authenticator has and a salt that is the same at every run: then EMQX 5.8.2 and newer leaves unchanged users
+        authenticator uses and a salt that is the same in every run: then EMQX 5.8.2 and newer leaves unchanged users
         alone (``unchanged``). EMQX 5.7 and newer.
     :param pepper_conn_id: Airflow connection whose password is the pepper, from which salts and the digests of
         ``state`` are derived: a long secret that stays the same.
-    :param state: path or URL of a file that remembers, as digests, what was written. Rows that it knows, and whose
-        users the broker still has, are not sent again (``unchanged``). For brokers that hash themselves, EMQX 4 above
-        all. It belongs to one broker and is made by the first run. What others change in the broker it does not see.
-        After a run that was killed it is empty: the next run sends all rows.
-    :param shard: ``(number, of)``, as ``(0, 4)`` to ``(3, 4)``: do this part of the rows only. With
+    :param state: path or URL of a file with digests of what was written. Rows that it contains, and whose
+        users the broker still has, are not sent again (``unchanged``). For brokers that hash themselves, such as
+        EMQX 4. It belongs to one broker and is created by the first run. It does not notice changes by other programs.
+        After a killed run it is empty: the next run sends all rows.
+    :param shard: ``(number, of)``, as ``(0, 4)`` to ``(3, 4)``: process this share of the rows only. With
         ``.partial().expand(shard=[(0, 4), (1, 4), (2, 4), (3, 4)])`` several workers share reading and hashing. Each
         needs a ``report`` and a ``state`` of its own.
     :param acl_rules: rules for all clients, as ``[{"topic": "devices/${username}/#", "permission": "allow"}]``: they
-        are put before the rules that all have, unless they stand there. A column ``acl`` of the source, a list of rules
-        or the same as JSON text, replaces the rules of that user alone, before the user is written; deleting users
-        leaves their rules.
-    :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant. On EMQX 5 and newer the
+        are inserted before the existing rules for all clients, unless they are there. A column ``acl`` of the source, a
+        list of rules or the same as JSON text, replaces the rules of that user alone, before the user is written;
+        deleting users leaves their rules.
+    :param user_id_type: ``"username"`` or ``"clientid"``: the table of users on EMQX 4. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
         "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "chunks", "acl_changed",
         "listing_moved", "dry_run", "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users in
-        scope that no row names and that stay, since no request can name them; ``not_carried`` rejected rows whose salt
-        an import of users cannot carry. ``unread`` names the first 100 directories and files beside those of a
-        directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` where the broker does not
-        tell. It is pushed to XCom
-        also when the task fails because of rejected rows or a source that breaks off.
+        scope that are not in the source but stay, since their id cannot be part of a request; ``not_carried`` rejected
+        rows whose salt an import of users cannot carry. ``unread`` names the first 100 directories and files beside
+        those of a directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` if the broker
+        does not report it. It is pushed to XCom
+        also if the task fails because of rejected rows or a truncated source.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.
     :raises EmqxError: if the broker fails; rows before that are done, and running again converges.
     """
@@ -173,7 +173,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check_literals(self) -> None:
-        """Refuse what cannot be right; what is known only when the task runs is taken for what fits best."""
+        """Refuse invalid arguments; assume the best of those that are known only when the task runs."""
         from airflow_provider_emqx.provisioning.plan import Plan
 
         deleting = any((self.scope, self.protect, self.max_deletes))

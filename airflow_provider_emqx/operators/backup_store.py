@@ -1,4 +1,4 @@
-"""Takes backups, and keeps them in a directory or an object store."""
+"""Backups in a directory or an object store."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Store:
 
     def _at(self, name: str) -> str:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise EmqxError(f"{name!r} is no name of a backup")
+            raise EmqxError(f"{name!r} is not a name of a backup")
         if isinstance(self.target, str):
             return os.path.join(self.target, name)
         return posixpath.join(str(self.target), name)
@@ -173,7 +173,7 @@ def _moment(name: str) -> list[Any]:
 
 
 def _check(filename: str, content: bytes) -> None:
-    """Make sure that a backup is complete."""
+    """Verify that a backup is complete."""
     try:
         if filename.endswith(".gz"):
             with tarfile.open(fileobj=io.BytesIO(gzip.decompress(content))) as archive:
@@ -184,5 +184,5 @@ def _check(filename: str, content: bytes) -> None:
         complete = False
     if not complete:
         raise EmqxError(
-            f"backup {filename} is damaged: it is no complete {'archive' if '.gz' in filename else 'document'}"
+            f"backup {filename} is damaged: the {'archive' if '.gz' in filename else 'document'} is incomplete"
         )

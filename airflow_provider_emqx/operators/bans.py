@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.bans import Ban
     from airflow_provider_emqx.provisioning.blocks import Bad
 
-#: bans that are ended before a look whether they are
+#: bans that are ended before verifying that they are
 _PART = 1_000
 
 
 class EmqxBanOperator(BaseActingOperator):
     """
-    Keep clients out, or change the bans that there are: v4 and v5 ``POST /banned``.
+    Ban clients, or change existing bans: v4 and v5 ``POST /banned``.
 
     :param kind: ``clientid``, ``username``, ``peerhost``; since EMQX 5.6 also ``clientid_re``, ``username_re``,
         ``peerhost_net``.
@@ -48,7 +48,7 @@ class EmqxBanOperator(BaseActingOperator):
     :param format: of the source: ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"emqx4-export"`` or
         ``"emqx-archive"``; by default inferred from its suffix or its content.
     :param columns: the source's own names, where they differ: ``{"who": "device"}``, of JSON also dotted.
-    :param source_options: how the source is read otherwise, a dict with any of ``delimiter``, ``quoting``,
+    :param source_options: further options for reading the source, a dict with any of ``delimiter``, ``quoting``,
         ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
     :param dry_run: read and check only.
     :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"``.
@@ -226,7 +226,7 @@ class EmqxBanOperator(BaseActingOperator):
 
 class EmqxUnbanOperator(BaseSelectingOperator):
     """
-    End bans: those named, or those that a filter selects: v4 and v5 ``GET /banned``, ``DELETE /banned/{kind}/{who}``.
+    End bans by name or by a filter: v4 and v5 ``GET /banned``, ``DELETE /banned/{kind}/{who}``.
 
     :param kind: of the bans meant; ``None`` for all kinds.
     :param who: those banned, one or several; needs ``kind``.
@@ -292,7 +292,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             )
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Select, check, unban, look again."""
+        """Select, check, unban, verify."""
         from airflow_provider_emqx.api.bans import read_kind
         from airflow_provider_emqx.api.base import fits_path
 
@@ -327,7 +327,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
 
     @staticmethod
     def _end(hook: EmqxHook, bans: list[BanRow], affected: Affected) -> None:
-        """End some bans, and look which are in force all the same: somebody set them anew."""
+        """End some bans, and return those that are in force again because another program set them."""
         delete = hook.api.bans.delete
         ended: list[dict[str, str]] = []
         left: list[dict[str, str]] = []

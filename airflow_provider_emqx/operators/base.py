@@ -1,4 +1,4 @@
-"""What the operators share: the connection, and what a task leaves that fails."""
+"""Base class of the operators: the connection, and the result of a failed task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SourceField(HiddenField):
-    """Attribute for a template field that holds rows, or the path or URL of a file of them: only those are shown."""
+    """Attribute for a template field with rows, or with the path or URL of a file: only the latter is shown."""
 
     def __set__(self, instance: Any, value: Any) -> None:
         # decided again after rendering: a template may turn into rows
@@ -35,7 +35,7 @@ class SourceField(HiddenField):
 
 class BaseEmqxOperator(RendersHidden, BaseOperator):
     """
-    Base of the operators of this provider.
+    Base class of the operators.
 
     :param emqx_conn_id: the Airflow connection.
     :param rate_limit: maximum requests per second, instead of the connection's.
@@ -88,7 +88,7 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
         return self._hook
 
     def on_kill(self) -> None:
-        """Stop after the request under way; what was done is in log, report and result."""
+        """Stop after the request in progress; log, report and result say what was done."""
         self._stopped = True
         self.log.warning("Stopped by Airflow: nothing is sent after the request under way")
         if self._hook is not None:
@@ -97,7 +97,7 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
 
 def keep_result(context: Context, result: Any) -> None:
     """
-    Store the result of a task that fails all the same, for tasks that run all the same.
+    Store the result of a failing task, for downstream tasks that run nevertheless.
 
     :param context: of the task; one without a task instance, as of a test, stores nothing.
     :param result: as the task would have returned it.

@@ -59,7 +59,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check(self) -> None:
-        """Refuse filters that are no dict, and fields that are no names."""
+        """Refuse filters other than a dict, and fields other than names."""
         mapping("filters", self.filters)
         optional(texts, "fields", self.fields)
 
@@ -156,11 +156,11 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
 
 class EmqxKickClientsOperator(BaseSelectingOperator):
     """
-    End the connections and sessions of MQTT clients: those named, or those that a filter selects.
+    End the connections and sessions of MQTT clients, by client id or by a filter.
 
-    v5 ``POST /clients/kickout/bulk`` since EMQX 5.1, otherwise ``DELETE /clients/{clientid}`` each. Every client is
-    looked at right before: one that a filter no longer selects is left alone. Afterwards it is looked at again. A
-    kicked client may connect again at once; ban it first to keep it out.
+    v5 ``POST /clients/kickout/bulk`` since EMQX 5.1, otherwise ``DELETE /clients/{clientid}`` for each. Every client is
+    read right before: one that no longer matches the filters is left alone. Afterwards it is read again. A
+    kicked client may reconnect at once; ban it first to keep it out.
 
     :param clientids: one client id or several.
     :param filters: in place of ``clientids``, filters as of
@@ -219,7 +219,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
             raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Select, check, kick, look again."""
+        """Select, check, kick, verify."""
         self.check()
         filters = self._filters()
         given = None if self.clientids is None else texts("clientids", self.clientids)

@@ -1,4 +1,4 @@
-"""Operators for the cluster: backups, alarms, figures, rules, evacuation, and any other request."""
+"""Operators for the cluster: backups, alarms, metrics, rules, evacuation, and any other request."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check(self) -> None:
-        """Refuse no directory, and counts that are none."""
+        """Refuse a missing directory and invalid counts."""
         if not str(self.target):
             raise EmqxConfigError(
                 "target is empty; give a directory or a URL as s3://aws_default@bucket/emqx"
@@ -103,7 +103,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         self._parts()
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Export, download, check, write, and delete what is too old."""
+        """Export, download, check and write a backup, and delete old ones."""
         from airflow_provider_emqx.operators.backup_store import Store, take
 
         self.check()
@@ -146,7 +146,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
 
 class EmqxRestoreOperator(BaseEmqxOperator):
     """
-    Import a backup into the broker it was taken from, or into another one.
+    Import a backup into the same broker or another one.
 
     The operator reads the whole file first, because EMQX imports incomplete tables without an error, and logs and
     returns what the file contains. Then it uploads the file under a unique name, imports it, and deletes it from the
@@ -189,7 +189,7 @@ class EmqxRestoreOperator(BaseEmqxOperator):
         boolean("dry_run", self.plan_only)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Look, upload, import, delete."""
+        """Check, upload, import, delete."""
         from airflow_provider_emqx.operators.restoring import look, restore
 
         self.check()
@@ -205,7 +205,7 @@ class EmqxRestoreOperator(BaseEmqxOperator):
 
 class EmqxClearAlarmsOperator(BaseEmqxOperator):
     """
-    Tidy up alarms: end active ones by hand, and delete the history of those that are over.
+    Deactivate active alarms, and delete the history of past ones.
 
     v5 ``POST /alarms/force_deactivate`` (EMQX 5.8.8 and newer), ``DELETE /alarms``; v4 ``POST`` and
     ``DELETE /alarms/deactivated``.
@@ -232,7 +232,7 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check(self) -> None:
-        """Refuse names that are no texts, and what is neither true nor false."""
+        """Refuse names other than text, and flags that are neither true nor false."""
         optional(texts, "deactivate", self.deactivate)
         boolean("history", self.history)
 
@@ -326,7 +326,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
             for section in sections:
                 row.update(self._figures(hook, section))
         if absent := [name for name in names if name not in row]:
-            self.log.warning("The broker has no such figures: %s", ", ".join(absent))
+            self.log.warning("Metrics unknown to the broker: %s", ", ".join(absent))
         if names:
             row = {"time": row["time"], **{name: row.get(name) for name in names}}
         if history is not None:
@@ -348,7 +348,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
 class EmqxSetRuleStateOperator(BaseEmqxOperator):
     """
-    Enable, disable or restart rules, or what they are connected to.
+    Enable, disable or restart rules, actions, sources or connectors.
 
     v4 and v5 ``PUT /rules/{id}``; EMQX 5.4 and newer ``PUT /actions/{id}/enable/{true|false}``,
     ``POST /actions/{id}/start``, the same for sources and connectors; v4 ``POST /resources/{id}`` (restart only).
@@ -378,7 +378,7 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check(self) -> None:
-        """Refuse what is no state, and what the kind has no such state of."""
+        """Refuse an unknown state, and one that the kind does not support."""
         choice("state", self.state, get_args(RuleState))
         choice("kind", self.kind, get_args(RuleKind))
         if self.kind == "rule" and self.state == "restarted":
@@ -409,7 +409,9 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
             hook.set_integration_enabled(self.kind, name, wanted)
             found = hook.get_integration(self.kind, name) or {}
         if self.state != "restarted" and found.get("enable") is not wanted:
-            raise EmqxError(f"{self.kind} {name!r} is not {self.state} afterwards: somebody else changed it")
+            raise EmqxError(
+                f"{self.kind} {name!r} is not {self.state} afterwards: another program changed it"
+            )
         self.log.info("%s %r: %s, status %s", self.kind, name, self.state, found.get("status"))
         return {"enable": found.get("enable"), "status": found.get("status")}
 
@@ -469,7 +471,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check(self) -> None:
-        """Refuse what no node is called, settings that no evacuation has, and times that are none."""
+        """Refuse invalid names of nodes, unknown settings and invalid times."""
         from airflow_provider_emqx.api.base import path
         from airflow_provider_emqx.api.rebalance import EVACUATION, options
 
@@ -480,7 +482,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         boolean("stop_when_empty", self.stop_when_empty)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start, wait, and stop if it does not end well."""
+        """Start, wait, and stop the evacuation after a failure."""
         self.check()
         limit = span("timeout", self.timeout)
         begun = time.time()
@@ -583,7 +585,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         self._started = True
 
     def _look(self, hook: EmqxHook) -> Outcome:
-        """Ask as the sensor does."""
+        """Check as the sensor does."""
         outcome = hook.run(NodeEvacuated(self.node, started=True).ask(hook.api, time.time()))
         self.log.info("Node %s", outcome.text)
         return outcome

@@ -181,7 +181,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """
-        Go on after the triggerer has waited.
+        Resume after the deferral.
 
         :param context: of the task.
         :param event: what :class:`~airflow_provider_emqx.triggers.commands.EmqxCommandTrigger` has sent.
@@ -194,7 +194,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
 
             raise error_of(event)
         if status != "done":
-            raise EmqxError(f"the triggerer sent an event that says nothing: {status!r}")
+            raise EmqxError(f"the triggerer sent an unknown event: {status!r}")
         return self._go_on(context, Record(self._command(context.get("ti")), self.report))
 
     def _go_on(self, context: Context, record: Record) -> dict[str, Any]:

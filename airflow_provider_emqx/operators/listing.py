@@ -21,7 +21,7 @@ def write_rows(
     hook: EmqxHook, listing: Operation[Page[R]], output_path: str | os.PathLike[str] | None
 ) -> Row:
     """
-    Take a listing of any length: the first 1,000 rows for XCom, all of them for a file.
+    Process a listing of any length: the first 1,000 rows for XCom, all of them for a file.
 
     :param hook: of the broker.
     :param listing: reads the first page.

@@ -1,4 +1,4 @@
-"""A file that grows by one row of figures at a time."""
+"""A file to which rows of metrics are appended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 class History:
     """
-    A JSON Lines or CSV file of figures.
+    A JSON Lines or CSV file of metrics.
 
     :param output: path, URL or ObjectStoragePath, ending in ``.jsonl`` or ``.csv``.
     """

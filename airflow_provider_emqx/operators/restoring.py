@@ -1,4 +1,4 @@
-"""Puts a backup back into a broker: looked through first, brought under a name of its own, taken away again."""
+"""Restore a backup: check it, upload it under a unique name, import it, and delete it again."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _renamed(content: bytes, root: str) -> bytes:
 
 
 def _words(contents: dict[str, Any]) -> str:
-    """Say in a line what a backup holds."""
+    """Return the contents of a backup in one line."""
     tables = {name: count for name, count in contents["tables"].items() if count}
     told = json.dumps(tables) if tables else "no records"
     return (

@@ -34,9 +34,9 @@ class EmqxPublishOperator(BaseEmqxOperator):
     Publish one message, or several.
 
     v5 ``POST /publish`` and ``/publish/bulk``, v4 ``POST /mqtt/publish`` and ``/mqtt/publish_batch``, in requests of at
-    most 1,000 messages and 4 MB. All messages are checked before the first one is sent. That nobody has subscribed is
-    no failure, unless ``require_subscribers``. Retained messages are sent no faster than the broker stores them, by
-    default 1,000 per second on EMQX 5.8.5 and newer.
+    most 1,000 messages and 4 MB. All messages are validated before the first one is sent. A message without subscribers
+    is not a failure, unless ``require_subscribers``. Retained messages are sent no faster than the broker stores them,
+    by default 1,000 per second on EMQX 5.8.5 and newer.
 
     No message is sent twice: if an answer is lost, the task fails and says which messages may have arrived; a retry of
     the task publishes them again. Airflow neither stores nor shows the payloads.
@@ -56,7 +56,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
     :return: ``{"messages", "counts": {status: …}, "results": […]}``: how many, what became of how many, and of the
         first 1,000 each ``{"topic", "status", "id", "reason"}``, as
         :meth:`~airflow_provider_emqx.hooks.topics.TopicMethods.publish` gives it.
-    :raises EmqxConfigError: for messages that cannot be right; nothing is sent.
+    :raises EmqxConfigError: for invalid messages; nothing is sent.
     :raises EmqxError: if a message was not published, or may not have been.
     """
 
@@ -101,7 +101,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check(self) -> None:
-        """Refuse messages that cannot be right."""
+        """Refuse invalid messages."""
         from airflow_provider_emqx.api.messages import message_row
 
         boolean("retry_unsafe", self.retry_unsafe)
@@ -334,7 +334,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
 
 class EmqxTopicMetricsOperator(BaseEmqxOperator):
     """
-    Measure topics: begin, read, set to 0, or end.
+    Measure topics: start, read, reset, or stop.
 
     v5 ``/mqtt/topic_metrics``, v4 ``/topic-metrics`` (its module must be loaded). A broker measures 512 topics at most.
 
@@ -366,7 +366,7 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
             raise EmqxConfigError("register needs topics")
 
     def execute(self, context: Context) -> Any:
-        """Do it."""
+        """Measure the topics."""
         from airflow_provider_emqx.api.names import topic_name
 
         self.check()
@@ -424,7 +424,7 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
         self.check_literals()
 
     def check(self) -> None:
-        """Refuse filters that are no dict."""
+        """Refuse filters other than a dict."""
         mapping("filters", self.filters)
 
     def execute(self, context: Context) -> dict[str, Any]:

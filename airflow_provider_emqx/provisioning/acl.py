@@ -49,7 +49,7 @@ _LOOK = "SELECT kind, name, line, file, rule FROM rows ORDER BY kind, name, rowi
 
 
 class RulesFormat(Format):
-    """How a file of rules is to be read; without the topic (``ids_only``) a row says only whose rules are meant."""
+    """The format of a file of rules; without the topic (``ids_only``) a row only identifies a subject."""
 
     fields: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "all", *FIELDS)
     exact: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "topic")
@@ -64,7 +64,7 @@ class RulesFormat(Format):
 @dataclass(frozen=True)
 class AclPlan(Terms):
     """
-    What is to be done with rules.
+    A plan for ACL rules.
 
     :param mode: ``"set"`` or ``"delete"``.
     """

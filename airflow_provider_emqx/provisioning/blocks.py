@@ -41,7 +41,7 @@ class Block(NamedTuple):
     Some rows of a source.
 
     :param lines: where each row starts.
-    :param columns: for each of the format's fields its values, as many as lines; ``None`` where a row has none.
+    :param columns: for each of the format's fields its values, as many as lines; ``None`` if a row has none.
     :param bad: rows that could not be read.
     :param file: which of several files they are from.
     """
@@ -55,11 +55,11 @@ class Block(NamedTuple):
 @dataclass(frozen=True)
 class Format:
     """
-    How a file is to be read.
+    The format of a source.
 
     :param name: ``"csv"``, ``"json"`` (an array of objects, or objects one after the other), ``"jsonl"``
-        (objects in lines), ``"parquet"``, ``"emqx4-export"``, ``"emqx-archive"``, or ``None`` to tell: what brokers
-        have exported by its content, others by the file's suffix. Whether it is compressed is told by its content.
+        (objects in lines), ``"parquet"``, ``"emqx4-export"``, ``"emqx-archive"``, or ``None`` to detect exports of
+        brokers from their content and others from the extension. Compression is detected from the content.
     :param columns: name of the source's column for each field that is called otherwise there; of objects also dotted,
         as ``"auth.secret"``, for what stands inside of another.
     :param rows: of JSON: dotted name of the array in an object, as ``"data.items"``.
@@ -154,11 +154,11 @@ class Format:
             " ".encode(self.encoding)
         except (LookupError, TypeError):
             raise EmqxConfigError(
-                f"there is no encoding {self.encoding!r}; utf-8 and latin-1 are some"
+                f"unknown encoding {self.encoding!r}; expected a name such as utf-8 or latin-1"
             ) from None
 
     def column(self, name: str) -> str:
-        """Return what a field is called in the source."""
+        """Return the name of a field in the source."""
         return str(self.columns.get(name, name))
 
     def value(self, row: Mapping[Any, Any], column: str) -> Any:
@@ -178,7 +178,7 @@ class Format:
         return (
             None
             if other is None
-            else f"there is no field {str(other)[:40]!r}; there are {', '.join(self.fields)}"
+            else f"unknown field {str(other)[:40]!r}; expected one of {', '.join(self.fields)}"
         )
 
     def needs(self, name: str, header: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Checks rows before anything is sent: what is good becomes a user, what is not is rejected with a reason."""
+"""Validation of rows before anything is sent: valid rows become users, others are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Checker:
         for line, user_id, password, flag in zip(block.lines, *block.columns[:_HASH], strict=True):
             try:
                 is_superuser = _FLAGS[flag]
-                # what nearly every row is like, told by few and cheap tests
+                # nearly every row passes these few, cheap tests
                 good = (
                     (not is_superuser or may_be_superuser)
                     and 0 < len(user_id) <= _SHORT

@@ -17,10 +17,10 @@ User = dict[str, Any]
 
 #: rejected rows that a chunk has about at most, since they are reported when it is done
 _MOST_BAD = 1_000
-#: why users that no row names were deleted, or were not
+#: why users that are not in the source were deleted, or were not
 _UNNAMED = {
-    PRUNED: "no row names this user",
-    UNADDRESSABLE: "no row names this user, and no request of the API can name it",
+    PRUNED: "this user is not in the source",
+    UNADDRESSABLE: "this user is not in the source, and its id cannot be part of a request",
 }
 
 
@@ -29,7 +29,7 @@ class Chunk:
     """
     Rows that are sent together, and what became of them.
 
-    :param lines: where each user's row starts; 0 for a user that no row names.
+    :param lines: where each user's row starts; 0 for a user that is not in the source.
     :param users: rows to send.
     :param weight: bytes of the users as JSON, at most.
     :param bad: rows rejected before sending.
@@ -49,7 +49,7 @@ class Chunk:
     @classmethod
     def of_unnamed(cls, ids: Sequence[str], verb: str) -> Chunk:
         """
-        Make one of users that no row names.
+        Make a chunk of users that are not in the source.
 
         :param ids: theirs.
         :param verb: what became of them, ``"pruned"`` or ``"unaddressable"``.

@@ -132,7 +132,7 @@ class Run:
         """Look at source and broker, and set up the way from the one to the other."""
         if self.plan.shard is not None:
             blocks = self.plan.shard.mine(blocks)
-        # a source that cannot even be opened is told without a word to the broker
+        # a source that cannot be opened fails before anything is sent
         first = next(blocks, None)
         self._checker = self._make_checker()
         if self._slow:
@@ -145,7 +145,7 @@ class Run:
         if self.plan.state:
             self.state = State(self.plan.state, self.plan.pepper, self.hook)
         if self.plan.mode in PRUNING:
-            # before the first write: who comes with this run is no user that it might delete
+            # before the first write, so that users of this run are not deleted
             self.inventory.read()
             self.phases["list"] = self.inventory.seconds
         reading = self._count(chain(() if first is None else (first,), blocks))
@@ -207,8 +207,8 @@ class Run:
 
     def prune(self, in_scope: int | None = None) -> Iterator[Chunk]:
         """
-        Delete the users in scope that no row names; in a dry run, tell which they are. Those that no request can name
-        are left.
+        Delete the users in scope that are not in the source; in a dry run, only yield them. Those that no request can
+        name are left.
 
         :param in_scope: how many were in scope before the task's first attempt, if this is not the first.
         :return: an iterator over chunks of those that are left, and of those that are deleted when it gives them out.
@@ -226,12 +226,12 @@ class Run:
         for ids in self.inventory.prunable(checker.names):
             count += len(ids)
             if pulse.is_due():
-                log.info("Comparing: %s users in scope so far are named by no row", f"{count:,}")
+                log.info("Comparing: %s users in scope so far are not in the source", f"{count:,}")
         before = self.inventory.in_scope if in_scope is None else in_scope
         allowed = self.plan.deletes(before)
         too_many = EmqxConfigError(
-            f"{count:,} of {before:,} users in scope are named by no row, and {allowed:,} may be "
-            "deleted: nobody was. If the source is complete, raise max_deletes; a dry run with a report lists them"
+            f"{count:,} of {before:,} users in scope are not in the source; the limit is {allowed:,}, none "
+            "were deleted. If the source is complete, raise max_deletes; a dry run with a report lists them"
         )
         if count > allowed and not self.plan.dry_run:
             raise too_many
@@ -257,7 +257,7 @@ class Run:
                         # otherwise somebody else was faster
                         gone.add(one)
             except BaseException as error:
-                # raised when it is told who was deleted
+                # raised after the deleted users are yielded
                 failure = failure or error
         yield Chunk.of_unnamed([one for one in ids if one in gone], PRUNED)
         if failure is not None:
@@ -265,7 +265,7 @@ class Run:
 
     @property
     def _deletes_at_once(self) -> int:
-        """How many deletions go without a word: those of a few seconds, where the rate of requests is limited."""
+        """Return how many deletions to run between log messages: a few seconds' worth with a rate limit."""
         rate = self.hook.settings.rate_limit
         return BLOCK if rate is None else max(1, min(BLOCK, int(rate * EVERY)))
 

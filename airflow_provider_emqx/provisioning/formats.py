@@ -236,7 +236,7 @@ def _header(lines: _Lines, read: _Reader, how: Format, where: Where) -> list[str
         if any(line.count(how.delimiter) + 1 >= len(row) for line in taken_in):
             raise where.broken(f"the header cannot be read: {_QUOTE}", number)
         if row:
-            # white space around a column's name is no part of it
+            # white space around a column's name is not part of it
             return [name.strip() for name in row]
     raise where.broken("the file is empty")
 
@@ -345,7 +345,7 @@ def read_parquet(raw: IO[bytes], how: Format, where: Where) -> Iterator[Block]:
             yield Block(range(where.line + 1, where.line + len(batch) + 1), columns, [])
             where.line += len(batch)
     except arrow.ArrowException as error:
-        raise where.broken(f"this is no Parquet file, or a damaged one ({type(error).__name__})") from None
+        raise where.broken(f"this is not a Parquet file, or it is damaged ({type(error).__name__})") from None
     except FAILURES as error:
         raise where.failed(error) from None
 
@@ -389,7 +389,7 @@ def _json_lines(text: io.TextIOWrapper, how: Format, where: Where, unseen: set[s
                     continue
                 found = [] if _is_cut(line) else _objects_in(line, several)
                 if not found:
-                    reason = _TOO_LONG if _is_cut(line) else "the line is no JSON"
+                    reason = _TOO_LONG if _is_cut(line) else "the line is not JSON"
                     bad.append(Bad(number, None, reason, _pieces(line)))
             items += found
             numbers += [number] * len(found)
@@ -456,8 +456,8 @@ class JsonText:
             line, item = self._current_line(), self._item()
             if all(how.value(item, how.column(name)) is None for name in how.fields):
                 raise self._where.broken(
-                    "this object is no row; a JSON array is expected, or one row after the other. For an array in an "
-                    "object give its name as the source option rows='data.items'",
+                    "this object is not a row; expected a JSON array, or one row after the other. For an array in an "
+                    "object pass its name as the source option rows='data.items'",
                     line,
                 )
             yield line, item
@@ -485,9 +485,9 @@ class JsonText:
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """
-        Take an object apart: each array in it item by item, under its name, other values whole.
+        Yield the parts of an object: each array item by item, under its name, other values whole.
 
-        :raises EmqxConfigError: if there is no object, it is not whole, or something follows.
+        :raises EmqxConfigError: if it is not an object, is incomplete, or something follows.
         """
         for name in self._names("an object is expected: it must begin with {"):
             if self._next_character() == "[":
@@ -501,11 +501,11 @@ class JsonText:
         """Take the items of an array inside of an object, and see that the object is whole."""
         if not names:
             if self._next_character() != "[":
-                raise self._broken("what rows names is no array")
+                raise self._broken("the value at rows is not an array")
             yield from self._items()
             return
         found = False
-        for key in self._names(f"an object with the field {names[0]!r} is expected, as rows says"):
+        for key in self._names(f"expected an object with the field {names[0]!r}, because of rows"):
             if key != names[0]:
                 self._item()
             elif found:
@@ -726,7 +726,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _pieces(line: str) -> tuple[str, ...]:
-    """Return all texts that may have been meant in a line that is no JSON."""
+    """Return all texts that a line with invalid JSON may contain."""
     found = {*line.split('"'), *re.split(r'[\s"{}\[\],:]+', line)}
     for quoted in re.findall(r'"[^"\\]*(?:\\.[^"\\]*)*"', line):
         with suppress(ValueError):

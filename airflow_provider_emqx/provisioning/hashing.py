@@ -26,7 +26,7 @@ _BCRYPT_BYTES = 72
 @dataclass(frozen=True)
 class Algorithm:
     """
-    How an authenticator hashes passwords: its ``password_hash_algorithm``.
+    The hash algorithm of an authenticator: its ``password_hash_algorithm``.
 
     :param name: ``plain``, ``md5``, ``sha``, ``sha256``, ``sha512``, ``bcrypt`` or ``pbkdf2``.
     :param salt_position: of the simple ones: ``prefix``, ``suffix`` or ``disable``.
@@ -96,20 +96,20 @@ class Algorithm:
 
     def wrong(self, password_hash: str, salted: bool) -> str | None:
         """
-        Tell why a ready-made hash cannot be one of this algorithm, which would lock its device out.
+        Return why a hash cannot be of this algorithm, which would lock its device out.
 
         :param password_hash: as the source gives it.
-        :param salted: whether there is a salt beside it.
-        :return: the reason, ``None`` if it looks right.
+        :param salted: whether the row has a salt.
+        :return: the reason, or ``None``.
         """
         if self.name == "bcrypt":
             if not re.fullmatch(r"\$2[ab]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}", password_hash):
-                return "password_hash is no bcrypt hash, which the authenticator expects"
+                return "password_hash is not a bcrypt hash, which the authenticator expects"
             return None
         if self.name != "plain":
             digits = 2 * self.length if self.name == "pbkdf2" else _DIGITS[self.name]
             if not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", password_hash):
-                return f"password_hash is not of {digits} hex digits: the authenticator expects {self}"
+                return f"password_hash must have {digits} hex digits: the authenticator expects {self}"
             if salted and not self.takes_salt:
                 return f"there is a salt, but the authenticator expects {self}"
         return None
@@ -195,7 +195,7 @@ def pepper_of(conn_id: str | None) -> str:
     """
     Return the pepper, which is the password of an Airflow connection.
 
-    :param conn_id: of the connection; without one there is no pepper.
+    :param conn_id: of the connection; ``None`` for an empty pepper.
     :raises EmqxConfigError: if the connection has no password.
     """
     if not conn_id:

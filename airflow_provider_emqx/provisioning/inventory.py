@@ -128,9 +128,9 @@ class Inventory:
 
     def prunable(self, named: Callable[[str], bool]) -> Iterator[list[str]]:
         """
-        Return the users in scope, neither superusers nor protected, that no row names and that can be deleted.
+        Return the users in scope, neither superusers nor protected, that are not in the source and can be deleted.
 
-        :param named: tells whether a row names a user.
+        :param named: returns whether a user is in the source.
         :return: blocks of their ids.
         """
         self.read()
@@ -144,9 +144,9 @@ class Inventory:
 
     def unaddressable(self, named: Callable[[str], bool]) -> list[str]:
         """
-        Return those that no request can delete: their ids mean something else in a path, or are no text.
+        Return those that cannot be deleted: their ids have another meaning in a path, or are not text.
 
-        :param named: tells whether a row names a user.
+        :param named: returns whether a user is in the source.
         """
         self.read()
         return [user_id for user_id in self._unaddressable if not named(user_id)]

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 class Outcome(NamedTuple):
     """
-    The outcome of one row, or of one user that no row names.
+    The outcome of one row, or of one user that is not in the source.
 
-    :param line: where the row starts in its file, or its position in a list, from 1; 0 for a user that no row names.
+    :param line: where the row starts in its file, or its position in a list, from 1; 0 for a user that is not in the
+        source.
     :param user_id: its id, ``None`` where the row has none that may be shown.
-    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``; of a user that no row
-        names ``"pruned"``, or ``"unaddressable"`` for a user that was to be pruned and that no request can name.
+    :param outcome: ``"written"``, ``"deleted"``, ``"skipped"`` or ``"rejected"``; of a user that is not in the source
+        ``"pruned"``, or ``"unaddressable"`` if it cannot be deleted because of its id.
     :param reason: why it was skipped, rejected or pruned, else empty.
     :param file: which file it is from, where there are several.
     """

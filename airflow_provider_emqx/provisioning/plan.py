@@ -1,4 +1,4 @@
-"""What a provisioning run is to do."""
+"""Plans of provisioning runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.provisioning.shards import Shard
 
-#: those that delete users that no row names
+#: those that delete users that are not in the source
 PRUNING = ("sync", "prune")
 #: those whose rows need no password
 IDS_ONLY = ("delete", "prune")
@@ -27,7 +27,7 @@ DELETES_SHARE = 0.1
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """
-    What holds for the rows of any source.
+    Options for all kinds of rows.
 
     :param dry_run: read and check everything, write nothing.
     :param report: where to write the report, if anywhere.
@@ -48,7 +48,7 @@ class Terms:
 @dataclass(frozen=True)
 class Plan(Terms):
     """
-    What is to be done with users.
+    A plan for users.
 
     :param mode: one of :data:`~airflow_provider_emqx.choices.UsersMode`.
     :param scope: of ``sync`` and ``prune``: prefixes or patterns of the users that the source speaks for.
@@ -105,7 +105,7 @@ class Plan(Terms):
         scope = self._scope()
         if self.mode in PRUNING and not scope:
             raise EmqxConfigError(
-                f"mode {self.mode!r} deletes users that no row names; give scope, the prefix or pattern of the "
+                f"mode {self.mode!r} deletes users that are not in the source; set scope, the prefix or pattern of the "
                 "user ids that this source speaks for, as 'sensor-'; all users are '*'"
             )
         if self.mode not in PRUNING and (self.scope or self.protect or self.max_deletes is not None):
@@ -163,9 +163,9 @@ class Plan(Terms):
 
     def deletes(self, in_scope: int) -> int:
         """
-        Tell how many users a synchronisation may delete.
+        Return how many users ``sync`` or ``prune`` may delete.
 
-        :param in_scope: how many there were in scope before it.
+        :param in_scope: number of users in scope before the run.
         """
         given = limit(self.max_deletes, in_scope, "max_deletes")
         return max(DELETES, int(DELETES_SHARE * in_scope)) if given is None else given

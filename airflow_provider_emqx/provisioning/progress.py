@@ -1,4 +1,4 @@
-"""How far a task came, kept where its next attempt finds it."""
+"""The progress of a task, stored for its next attempt."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Store(Protocol):
 
 class Progress:
     """
-    What earlier attempts of a task have confirmed, and this one so far.
+    Progress confirmed by earlier attempts of a task and by this one.
 
     Rows are checked in the same order at every attempt, so that a count of users says which ones are done.
 
@@ -104,13 +104,13 @@ class Progress:
             )
 
     def clear(self) -> None:
-        """Forget it: the task is done, and when it is cleared it is to begin anew."""
+        """Remove the progress: the task is done, and a cleared task starts over."""
         self._store.delete(KEY)
 
 
 def fingerprint(hook: Session, files: Sequence[Location], how: Format, plan: Plan) -> str | None:
     """
-    Tell one piece of work from another.
+    Return a fingerprint of source, plan and broker.
 
     :param hook: of the broker.
     :param files: of the source.
@@ -132,7 +132,7 @@ def fingerprint(hook: Session, files: Sequence[Location], how: Format, plan: Pla
 
 
 def _usable(found: Any, fingerprint: str) -> dict[str, Any]:
-    """Return what the store holds if it belongs to this work, and is whole; otherwise the work begins anew."""
+    """Return the stored progress if it fits and is valid; otherwise start over."""
     if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
         return {}
     known = all(_is_count(found.get(name)) for name in ("users", "done"))
@@ -148,7 +148,7 @@ def _usable(found: Any, fingerprint: str) -> dict[str, Any]:
         and all(map(_is_outcome, others))
     ):
         return found
-    log.warning("What an earlier attempt of this task kept of its progress is damaged: beginning anew")
+    log.warning("The progress stored by an earlier attempt is damaged: starting over")
     return {}
 
 

@@ -30,14 +30,14 @@ from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
 
 log = logging.getLogger(__name__)
 
-#: rejected rows that are kept for the log and XCom where there is no report file
+#: rejected rows that are kept for log and XCom without a report file
 SHOWN = 100
 #: reasons that the log and the result name, the most frequent ones
 REASONS = 10
 #: reasons that are counted each for itself; they may name what is wrong, and be as many as the rows
 _COUNTED = 1_000
 _OTHERS = "other reasons"
-#: outcomes that a row can have, and those of users that no row names
+#: outcomes of rows, and of users that are not in the source
 _OF_ROWS = (WRITTEN, DELETED, SKIPPED, REJECTED)
 _OF_USERS = (PRUNED, UNADDRESSABLE)
 

@@ -32,7 +32,7 @@ def read(given: object) -> list[dict[str, Any]]:
         try:
             given = json.loads(given)
         except ValueError:
-            raise EmqxConfigError("acl is no JSON: it must be a list of rules") from None
+            raise EmqxConfigError("acl is not JSON; expected a list of rules") from None
     if not isinstance(given, list | tuple):
         raise EmqxConfigError("acl must be a list of rules, each with topic and permission")
     try:
@@ -104,12 +104,12 @@ def write(
 
 def put_back(hook: Session, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:
     """
-    Return users who could not be written the rules that they had before.
+    Restore the former rules of users that could not be written.
 
     :param hook: of the broker.
     :param kind: as of :func:`write`.
     :param users: each with the former rules, by index.
-    :return: what is to be told of each with whom that failed, by index.
+    :return: the reason for each user for whom that failed, by index.
     """
     replace = hook.api.acl.replace
     answers = hook.run_many(replace((kind, user["user_id"]), before) for user, before in users.values())

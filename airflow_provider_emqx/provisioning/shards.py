@@ -30,7 +30,7 @@ class Shard(NamedTuple):
         Read the argument of an operator.
 
         :param given: ``(0, 4)``, ``[0, 4]`` or ``"0/4"``; ``None`` for all rows.
-        :raises EmqxConfigError: if it is no part of a whole.
+        :raises EmqxConfigError: if it is not a valid shard.
         """
         if given is None or (isinstance(given, str) and not given):
             return None

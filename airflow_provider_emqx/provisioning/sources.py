@@ -1,4 +1,4 @@
-"""What a source stands for: files, opened one after the other, or a list. Its rows are read block by block."""
+"""Sources of rows: files, opened one after the other, or lists, read block by block."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ class Source(NamedTuple):
 
 def read_source(given: Any, how: Format) -> Source:
     """
-    Take what an operator was given.
+    Open the source of an operator.
 
     :param given: path, URL or ObjectStoragePath of a file, of a directory, or with shell patterns in it; or an iterable
         of dicts.
     :param how: its format.
-    :raises EmqxConfigError: if it is none of these, or there are no files.
+    :raises EmqxConfigError: if it is something else, or no files are found.
     """
     if isinstance(given, str) and given and not _is_place(given):
         # not shown: there may be passwords in it
@@ -205,10 +205,10 @@ class Found(NamedTuple):
 
 def find(source: Location, how: Format) -> Found:
     """
-    Find the files that a source stands for.
+    Find the files of a source.
 
     :param source: path or URL of a file, of a directory, or with shell patterns in it.
-        A name that exists is no pattern.
+        An existing path is not a pattern.
     :param how: its ``name``: without one, a directory's files are those whose suffix tells their format.
     :raises EmqxConfigError: if a directory or pattern has no files.
     """
@@ -225,7 +225,7 @@ def find(source: Location, how: Format) -> Found:
         (meant if pattern or how.name or _known(str(file)) else unread).append(file)
     meant = [file for file in meant if not _is_hidden(str(file))]
     if not meant:
-        raise EmqxConfigError(f"there are no files of rows at {shown(source)!r}")
+        raise EmqxConfigError(f"no data files found at {shown(source)!r}")
     names = sorted(shown(one) for one in unread if not _is_hidden(str(one)))
     return Found(meant, names, bool(pattern or how.name), partial(takes, directory, pattern, how))
 
@@ -315,7 +315,7 @@ def _read_rows(source: Location, name: str, how: Format, where: Where) -> Iterat
 
 
 def _exported(source: Location, where: Where) -> str | None:
-    """Tell by the content whether a broker has exported a file, and in which form."""
+    """Detect from its content whether a file is a broker's export, and of which form."""
     try:
         with _opened(source, False, where) as plain:
             return recognise(plain.peek(1 << 10))
@@ -370,7 +370,7 @@ def _is_hidden(file: str) -> bool:
 
 
 def _known(source: str) -> str | None:
-    """Tell the format by the end of a name, ``None`` where it tells none."""
+    """Infer the format from a file extension; ``None`` if it is unknown."""
     no_name = _NO_NAME.get(source.partition("://")[0])
     stem, suffix = os.path.splitext((no_name.sub("", source) if no_name else source).lower())
     return _SUFFIXES.get(os.path.splitext(stem)[1] if suffix in _PACKED else suffix)
@@ -388,7 +388,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _split_pattern(source: Location) -> tuple[Location, str]:
-    """Split a path before the first part that is a shell pattern, if one is; what exists is none."""
+    """Split a path before its first shell pattern; an existing path does not have one."""
     parts = str(source).split("/")
     for at, part in enumerate(parts):
         if _is_pattern(part) and not exists("/".join(parts[: at + 1])):
@@ -473,7 +473,7 @@ def _check_is_text(plain: io.BufferedReader[Any], how: Format, where: Where) -> 
         raise where.broken("this is UTF-16: give the source option encoding='utf-16'")
     # one of them is a row's, and rejected with it
     if start.count(0) > len(start) / 50 and _codec(how.encoding)[:6] not in ("utf-16", "utf-32"):
-        raise where.broken("this is no text file: it has NUL bytes")
+        raise where.broken("this is not a text file: it contains NUL bytes")
 
 
 def _codec(encoding: str) -> str:

@@ -1,4 +1,4 @@
-"""What the last runs wrote, remembered so that unchanged rows need not be sent again."""
+"""State files: digests of what earlier runs wrote, so that unchanged rows are not sent again."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class State:
     """
     A file with two digests per user: of the id, and of all that was written for it.
 
-    It is emptied before a run's first write and filled at its end, so that it says nothing of what a run that was
-    killed may have changed.
+    It is emptied before a run's first write and written at its end, so that it is empty after a run that was
+    killed.
 
-    The digests are keyed with the pepper, so that the file tells nothing about ids or passwords to who has not the
+    The digests are keyed with the pepper, so that the file reveals nothing about ids or passwords without the
     pepper. They are 8 bytes each: that a changed row looks unchanged has a probability of 5 in 10^20.
 
-    :param location: of the file; where there is none yet, it is made.
+    :param location: of the file; created if it does not exist.
     :param pepper: the secret key.
     :param hook: of the broker that the file belongs to.
     :raises EmqxConfigError: if the file belongs to another broker, was made with another pepper, or is damaged.
@@ -104,7 +104,7 @@ class State:
         if not exists(self._location):
             return
         damaged = EmqxConfigError(
-            f"{str(self._location)!r} is no state file, or a damaged one: delete it, and all rows are sent once more"
+            f"{str(self._location)!r} is not a state file, or it is damaged: delete it to send all rows once more"
         )
         with open_to_read(self._location) as file:
             # looked at first: the path may be that of another file, larger than the memory

@@ -58,7 +58,7 @@ class Provisioning:
 
     def chunks(self) -> Generator[Chunk]:
         """
-        Do the work as it is advanced: rows in their order, then users that no row names.
+        Do the work as it is advanced: rows in their order, then users that are not in the source.
 
         :return: an iterator over chunks whose rows all have an outcome, but for one that ended with a failure.
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
@@ -86,7 +86,7 @@ class Provisioning:
 
     def outcomes(self) -> Generator[Outcome]:
         """
-        Do the work as it is advanced, and return what became of each row, and of each user that no row names.
+        Do the work as it is advanced, and yield the outcome of each row, and of each user that is not in the source.
 
         :raises EmqxConfigError: at the end, if ``on_rejected`` or ``max_rejected`` make rejected rows a failure.
         :raises EmqxError: as :meth:`chunks` does.
@@ -116,7 +116,8 @@ class Provisioning:
         self.tally.add(chunk)
         if chunk.verb == UNADDRESSABLE:
             log.warning(
-                "%s users in scope that no row names stay, since no request can name them: %s%s. Delete them in EMQX, "
+                "%s users in scope are not in the source but stay, as no request can name them: %s%s. Delete them in "
+                "EMQX, "
                 "or protect them",
                 f"{len(chunk.users):,}",
                 ", ".join(repr(user["user_id"]) for user in chunk.users[:SHOWN]),
@@ -135,7 +136,7 @@ class Provisioning:
         return [row for row in chunk.not_done() if row.reason != KEPT]
 
     def summary(self) -> dict[str, Any]:
-        """Return the sums for XCom, as far as it has come."""
+        """Return the totals so far, for XCom."""
         run, plan = self.run, self._plan
         return {
             **self.tally.summary(run.read),

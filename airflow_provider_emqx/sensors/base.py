@@ -179,7 +179,7 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
             return _ask(condition, anew)
 
     def _failed(self, error: EmqxError) -> None:
-        """Raise the error unless the wait goes on."""
+        """Raise the error unless the wait continues."""
         self._failures += 1
         # elsewhere the next check is in another process, which starts counting from 0
         counted = not (self.deferrable or self.reschedule)

@@ -74,7 +74,7 @@ class EmqxClientOnlineSensor(_ClientSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return ClientsOnline(self.clientids, self.clientids_path, self.quorum, self.stable_for)
 
 
@@ -100,5 +100,5 @@ class EmqxClientOfflineSensor(_ClientSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return ClientsOffline(self.clientids, self.clientids_path, self.quorum)

@@ -43,7 +43,7 @@ class EmqxClusterHealthSensor(BaseEmqxSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return ClusterHealthy(self.nodes, self.no_alarms)
 
 
@@ -74,7 +74,7 @@ class EmqxMetricSensor(BaseThresholdSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return ClusterMetric(self.metric, self.threshold, self.comparison, self.baseline, self.node)
 
 
@@ -84,7 +84,7 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
 
     A rule is healthy if it is enabled and all it uses is connected; an action, source or connector if it is connected.
     ``GET /rules/{id}``; v5 ``GET /actions/{id}`` and ``/connectors/{id}`` (EMQX 5.4 and later), ``/sources/{id}`` (5.6
-    and later); v4 ``GET /resources/{id}``. What does not exist is waited for.
+    and later); v4 ``GET /resources/{id}``. A missing one is not an error: the sensor waits for it.
 
     The task's result: ``{"states"}``, a dict of part and state.
 
@@ -119,7 +119,7 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return RuleHealthy(self.rule_id, self.action_id, self.source_id, self.connector_id)
 
 
@@ -143,5 +143,5 @@ class EmqxNodeEvacuatedSensor(BaseEmqxSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return NodeEvacuated(self.node)

@@ -48,7 +48,7 @@ class EmqxSubscriptionSensor(BaseEmqxSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return TopicSubscribed(self.topic, self.min_subscribers, self.wildcards)
 
 
@@ -83,7 +83,7 @@ class EmqxTopicMetricSensor(BaseThresholdSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return TopicMetric(self.topic, self.metric, self.threshold, self.comparison, self.baseline)
 
 
@@ -133,5 +133,5 @@ class EmqxRetainedMessageSensor(BaseEmqxSensor):
         self.check_literals()
 
     def condition(self) -> Condition:
-        """Make the condition of the rendered arguments."""
+        """Return the condition for the rendered arguments."""
         return MessageRetained(self.topic, plain(self.payload), self.json_field, plain(self.json_value))

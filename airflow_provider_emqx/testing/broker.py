@@ -282,12 +282,12 @@ class FakeEmqx:
             with ``Location`` in ``headers``; ``reset``: reset the connection before the work; ``reset_after``:
             after it; ``stall``: do the work, answer ``seconds`` later; ``slow``: send the answer byte by byte over
             ``seconds``; ``truncated``: end the answer in the middle; ``wrong_length``: announce a byte too few;
-            ``garbage``: answer with what is no HTTP (``body`` if given); ``close``: answer, then close the
+            ``garbage``: respond with something other than HTTP (``body`` if given); ``close``: answer, then close the
             connection without having said so.
-        :param match: Which requests are meant: a part of ``"METHOD /path?query"``, or a function of method and
+        :param match: Selects requests: a part of ``"METHOD /path?query"``, or a function of method and
             raw path; not given: all.
         :param times: How many of them.
-        :param after: How many of them go well before that.
+        :param after: How many of them succeed before that.
         :param status: Status of ``status`` (503 if not given) and ``redirect`` (302).
         :param body: Body of ``status`` and ``garbage``.
         :param headers: Headers of ``status`` and ``redirect``.

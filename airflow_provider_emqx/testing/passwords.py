@@ -20,7 +20,7 @@ class User:
     :param is_superuser: Superuser flag (API v5).
     :param created_at: Milliseconds since the epoch (API v4).
     :param password_hash: Imported hash, or ``None``.
-    :param salt: Imported salt; bytes that are no UTF-8 are surrogate escapes, as :func:`os.fsdecode` makes them.
+    :param salt: Imported salt; bytes that are not UTF-8 are surrogate escapes, as :func:`os.fsdecode` makes them.
     """
 
     __slots__ = ("created_at", "is_superuser", "password", "password_hash", "salt")

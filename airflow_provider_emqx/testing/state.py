@@ -78,7 +78,7 @@ class Authenticator:
 
 @dataclass(slots=True)
 class Ban:
-    """One ban. Times are seconds since the epoch; ``until`` is ``None`` for ever."""
+    """One ban. Times are seconds since the epoch; ``until`` is ``None`` for no end."""
 
     kind: str
     who: str

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
     """
-    Make the rows of a database query users of the broker's built-in database.
+    Create or update users in the broker's built-in database from a database query.
 
     It does what :class:`~airflow_provider_emqx.operators.auth.EmqxProvisionUsersOperator` does, with all its arguments
     but those about files. Rows are fetched as they are sent; on PostgreSQL the result stays in the database (a named

@@ -166,7 +166,7 @@ class EmqxConditionTrigger(BaseTrigger):
 
 class EmqxEventTrigger(BaseEventTrigger):
     """
-    Watch a broker for an ``AssetWatcher``: an asset event for each change, not for each check that finds a state.
+    Watch a broker for an ``AssetWatcher``, and send an asset event for each change.
 
     It checks forever at a fixed interval; after errors less often, down to every ten minutes. The changes found in one
     check come together, up to 1,000 in one event. The very first check only records the current state.
@@ -302,7 +302,7 @@ class EmqxEventTrigger(BaseEventTrigger):
 
     @property
     def _key(self) -> str:
-        """Several watchers may share an asset, and so its store."""
+        """Return the key in the asset's store, which several watchers may share."""
         what = {name: value for name, value in self.serialize()[1].items() if name != "poll_interval"}
         return "airflow-provider-emqx-" + sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -348,7 +348,7 @@ def pause_after(failures: int, interval: float) -> float:
 
 async def finished(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     """
-    Make the task's result without holding the event loop while a file is written.
+    Return the task's result without blocking the event loop while a file is written.
 
     :param outcome: that was waited for.
     :param missing_path: file for the missing ids if there are more than 1,000.
@@ -360,7 +360,7 @@ async def finished(outcome: Outcome, missing_path: str | None) -> dict[str, Any]
 
 def error_event(error: EmqxError) -> dict[str, Any]:
     """
-    Make the event that tells of an error.
+    Return the event for an error.
 
     :param error: of this provider.
     """
@@ -369,7 +369,7 @@ def error_event(error: EmqxError) -> dict[str, Any]:
 
 def error_of(event: Mapping[str, Any]) -> EmqxError:
     """
-    Make the error again that an event tells of.
+    Return the error of an event.
 
     :param event: as made by :func:`error_event`.
     """

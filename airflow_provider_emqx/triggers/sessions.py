@@ -24,7 +24,7 @@ IN_FLIGHT, OTHERS_IN_FLIGHT = 32, 8
 
 class Session:
     """
-    What is asked over; opened when it is needed first.
+    The session of all waits on one connection; opened at first use.
 
     :param emqx_conn_id: the Airflow connection.
     """
@@ -97,7 +97,7 @@ async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
     Open a client without holding the event loop.
 
     :param emqx_conn_id: the Airflow connection.
-    :raises EmqxConfigError: if there is no such connection, or it cannot be right.
+    :raises EmqxConfigError: if the connection is unknown or invalid.
     :raises EmqxConnectionError: if it could not be looked up at the moment.
     """
     await asyncio.to_thread(_import_libraries)
@@ -112,7 +112,7 @@ async def looked_up(emqx_conn_id: str) -> EmqxHook:
     Return a hook whose connection was looked up, without holding the event loop.
 
     :param emqx_conn_id: the Airflow connection.
-    :raises EmqxConfigError: if there is no such connection, or it cannot be right.
+    :raises EmqxConfigError: if the connection is unknown or invalid.
     :raises EmqxConnectionError: if it could not be looked up at the moment.
     """
     hook = EmqxHook(emqx_conn_id)

@@ -68,12 +68,12 @@ class Watch:
         self.backoff = backoff
         self.max_interval = max_interval
         self.max_failures = max_failures
-        #: what the last check found, in one line
+        #: the outcome of the last check, in one line
         self.text = ""
         #: what it checked and the result: as long as the input does not change, neither does the outcome
         self.glance: tuple[bool, ...] | None = None
         self.outcome: Outcome | None = None
-        #: the outcome that was waited for, or the error that ended the wait; an error is no exception here, because
+        #: the outcome that was waited for, or the error that ended the wait; it is a result, because
         #: raising one object in thousands of coroutines would make its traceback thousands of frames long
         self.found: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
         self.due = 0.0
@@ -89,8 +89,8 @@ class Watch:
 
         :param now: seconds of the event loop's clock.
         :param phase: where the grid lies, as a part of the interval.
-        :param asked: time from which the half interval counts. However long answers take, waits that have looked at
-            one beat look at the next one together.
+        :param asked: time from which the half interval counts. However long responses take, waits that checked at
+            one point of the grid check at the next one together.
         """
         pause = self.interval
         if self._failures:
@@ -134,7 +134,7 @@ class Watch:
 
 class Question:
     """
-    What is asked in one go, for all waits that the answer is for.
+    A request, or a group of them, and the waits that need the response.
 
     :param watches: the waits.
     :param schedule: sets the time of a wait's next check.
@@ -147,30 +147,30 @@ class Question:
         self._schedule = schedule
 
     def seen(self, watch: Watch, outcome: Outcome) -> None:
-        """Tell a wait what was found; it may be asked for again while others of the question are still open."""
+        """Pass a wait its outcome; it may be due again while others of the question are still open."""
         if self._take(watch):
             watch.seen(outcome)
             self._schedule(watch, self.asked)
 
     def failed(self, watch: Watch, error: EmqxError) -> None:
-        """Tell a wait that nothing could be found."""
+        """Pass a wait the error of its check."""
         if self._take(watch):
             watch.failed(error)
             self._schedule(watch, None)
 
     async def end(self, error: EmqxError) -> None:
-        """Tell all waits that were told nothing so far."""
+        """Pass the error to all waits without an outcome so far."""
         async for part in in_turns(list(self._open)):
             for watch in part:
                 self.failed(watch, error)
 
     def broke(self, error: Exception) -> None:
-        """End all waits that were told nothing so far: a fault of ours."""
+        """End all waits without an outcome so far, because of a bug of ours."""
         for watch in self._open:
             watch.end(error)
 
     def _take(self, watch: Watch) -> bool:
-        # a wait may have been cancelled meanwhile
+        # a wait may have been cancelled in the meantime
         taken = watch in self._open and not watch.found.done()
         self._open.discard(watch)
         return taken

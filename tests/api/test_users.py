@@ -234,12 +234,12 @@ def test_v4_rows_that_a_lost_attempt_may_have_created_are_set_apart() -> None:
     reply = Reply(200, {"a": "{error,existed}"}, maybe_applied=True)
     result, _ = play(api_of(V4).users.create_many([user("a")]), reply)
     assert result.others == {
-        0: ("skipped", "exists, perhaps made by an attempt of this run whose answer was lost")
+        0: ("skipped", "exists, perhaps created by an attempt of this run whose response was lost")
     }
 
 
 def test_an_answer_that_leaves_a_row_out_is_an_error() -> None:
-    with pytest.raises(errors.EmqxServerError, match="what became of 'b'"):
+    with pytest.raises(errors.EmqxServerError, match="the outcome of 'b'"):
         play(api_of(V4).users.create_many([user("a"), user("b")]), Reply(200, {"a": "ok"}))
 
 

@@ -68,7 +68,7 @@ def test_each_device_ends_in_the_outcome_that_is_its_own(
         "a#": "unaddressable",
     }
     assert told["dev-bad"]["reason"] == "the reply differs from success in 'ok'"
-    assert told["dev-odd"]["reason"] == "the reply is no JSON object"
+    assert told["dev-odd"]["reason"] == "the reply is not a JSON object"
     assert "1,000,001 bytes" in told["dev-large"]["reason"]
     assert told["dev-foreign"]["reason"] == "what it sent did not carry the mark of this command"
     assert sum(result["counts"].values()) == len(names)

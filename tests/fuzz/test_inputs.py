@@ -297,7 +297,7 @@ def test_any_state_file_is_loaded_or_refused(
     assert not state.knows({"user_id": "u0", "password": "other"})  # type: ignore[typeddict-item]
 
 
-@pytest.mark.parametrize(("head", "told"), [(0, "no state file"), (26, "another broker"), (42, "damaged")])
+@pytest.mark.parametrize(("head", "told"), [(0, "not a state file"), (26, "another broker"), (42, "damaged")])
 def test_a_large_file_that_is_no_state_file_is_not_read_into_memory(
     tmp_path: Path, states: Any, head: int, told: str
 ) -> None:

@@ -204,7 +204,7 @@ def test_extras_are_taken_as_json_types_and_as_strings(extra: dict[str, Any], fi
         ({"verify": "no-such-file.pem"}, "CA file 'no-such-file.pem' not found"),
         ({"read_only": "maybe"}, "“Read only” must be true or false, not 'maybe'"),
         ({"api_version": "v3"}, "“API version” must be one of auto, v4, v5"),
-        ({"emqx_version": "newest"}, "“EMQX version” must be as 5.8.9"),
+        ({"emqx_version": "newest"}, "“EMQX version” must look like 5.8.9"),
         ({"authenticator": []}, "“Authenticator” must be text"),
         ({"emqx_version": 5.1}, "“EMQX version” must be text, not the number 5.1"),
         ({"readonly": True}, "unknown extra 'readonly'; did you mean 'read_only' (“Read only”)?"),

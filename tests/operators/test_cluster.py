@@ -487,7 +487,7 @@ def test_a_deferred_evacuation_that_somebody_stops_ends_the_wait(cluster: Any) -
             cluster.state.nodes["emqx@n1"].evacuation = None
 
     cluster.before_each_request(stop_at_the_third_look)
-    with pytest.raises(EmqxError, match="somebody has stopped it"):
+    with pytest.raises(EmqxError, match="another program has stopped it"):
         deferred(node="emqx@n1")
 
 

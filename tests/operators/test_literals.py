@@ -41,7 +41,7 @@ USERS = {"source": "devices.csv"}
 MESSAGE = {"topic": "a", "payload": "x"}
 WRONG: list[tuple[type, dict[str, Any], str]] = [
     (EmqxProvisionUsersOperator, {**USERS, "mode": "synk"}, "mode must be one of"),
-    (EmqxProvisionUsersOperator, {**USERS, "mode": "sync"}, "give scope"),
+    (EmqxProvisionUsersOperator, {**USERS, "mode": "sync"}, "set scope"),
     (EmqxProvisionUsersOperator, {**USERS, "scope": "dev-"}, "are for the modes"),
     (EmqxProvisionUsersOperator, {**USERS, "max_rejected": "many"}, "max_rejected"),
     (EmqxProvisionUsersOperator, {**USERS, "on_rejected": "ignore"}, "on_rejected"),

@@ -37,7 +37,7 @@ def test_what_was_read(broker: Any, told: Any, tmp_path: Path) -> None:
     execute(EmqxListSubscriptionsOperator)
     execute(EmqxApiOperator, path="/stats")
     for line in (
-        "The broker has no such figures: stats.no_such_thing",
+        "Metrics unknown to the broker: stats.no_such_thing",
         f"2 figures appended to {path}",
         "0 rows",
         "GET /stats: done",

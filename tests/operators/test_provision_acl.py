@@ -219,8 +219,11 @@ def test_files_may_have_other_names_marks_and_encodings(broker: Any, tmp_path: P
     ("text", "message"),
     [
         ("username,topic\na,b\n", "no column 'permission'"),
-        ("username,topic,permission,acton\na,b,allow,publish\n", "no field 'acton'; there are username"),
-        ("username;topic;permission\na;b;allow\n", "no field 'username;topic;permission'"),
+        (
+            "username,topic,permission,acton\na,b,allow,publish\n",
+            "unknown field 'acton'; expected one of username",
+        ),
+        ("username;topic;permission\na;b;allow\n", "unknown field 'username;topic;permission'"),
         ("", "the file is empty"),
     ],
 )

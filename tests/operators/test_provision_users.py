@@ -167,7 +167,7 @@ def test_every_phase_says_how_far_it_is(
     told = caplog.messages
     assert [line for line in told if line.startswith("Listing: 7 rows so far; ") and line.endswith(" rows/s")]
     assert [line for line in told if line.startswith("1 rows read; so far 1 ")]
-    assert "Comparing: 6 users in scope so far are named by no row" in told
+    assert "Comparing: 6 users in scope so far are not in the source" in told
     deleting = "Deleting users that are not in the source: "
     assert [line.removeprefix(deleting)[0] for line in told if line.startswith(deleting)] == ["2", "4", "6"]
 

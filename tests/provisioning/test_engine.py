@@ -175,7 +175,7 @@ def test_a_lost_answer_to_a_creation_never_overwrites(hook: EmqxHook, broker: An
     reasons = [reason for outcome, reason in found if outcome == "skipped"]
     # a broker that takes them one by one loses one answer, one that takes them together loses all three
     assert len(reasons) in (1, 3)
-    assert all("perhaps made by" in reason for reason in reasons)
+    assert all("perhaps created by" in reason for reason in reasons)
 
 
 def test_when_the_broker_fails_the_outcomes_before_are_given_first(hook: EmqxHook, broker: Any) -> None:
@@ -439,7 +439,7 @@ def test_the_hook_synchronises_and_tells_of_users_without_a_row(hook: EmqxHook, 
     found = list(hook.provision_users(rows(2), "sync", scope="d"))
     assert [tuple(row[:3]) for row in found] == plan
     assert plan == [(1, "d0", "written"), (2, "d1", "written"), (0, "d-old", "pruned")]
-    assert found[-1].reason == "no row names this user"
+    assert found[-1].reason == "this user is not in the source"
     assert set(broker.users) == {"d0", "d1", "other"}
 
 

@@ -264,7 +264,7 @@ def test_a_header_alone_has_no_rows(write: Write) -> None:
         ("user_id;password\na;b\n", "Is the source option delimiter=';' meant"),
         ("user_id,user_id,password\na,b,c\n", "column 'user_id' twice"),
         ('"user_id,password\na,b\n', "header cannot be read"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text file"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not a text file"),
         (b"PK\x03\x04rest", "ZIP archive"),
         ("user_id,password\na,b\n".encode("utf-16"), "encoding='utf-16'"),
     ],
@@ -305,8 +305,8 @@ def test_a_source_of_ids_needs_no_other_column(write: Write) -> None:
         ({"columns": {"user_id": 1}}, "both text"),
         ({"delimiter": ";;"}, "delimiter must be one character"),
         ({"quoting": "all"}, "quoting must be one of standard, none, not 'all'"),
-        ({"encoding": "utf-9"}, "no encoding 'utf-9'"),
-        ({"encoding": "base64"}, "no encoding 'base64'"),
+        ({"encoding": "utf-9"}, "unknown encoding 'utf-9'"),
+        ({"encoding": "base64"}, "unknown encoding 'base64'"),
     ],
 )
 def test_nonsense_about_the_format_is_refused(how: dict[str, Any], message: str) -> None:
@@ -546,8 +546,8 @@ def test_rows_names_the_array_in_an_object(write: Write) -> None:
     [
         ('{"data": {}}', "data.items", "the object has no field 'items', which rows names"),
         ("{}", "data", "the object has no field 'data'"),
-        ('{"data": 5}', "data", "what rows names is no array"),
-        ("[]", "data", "an object with the field 'data' is expected"),
+        ('{"data": 5}', "data", "the value at rows is not an array"),
+        ("[]", "data", "expected an object with the field 'data'"),
         ('{"data": [], "data": [{}]}', "data", "the object has the field 'data' twice"),
         ('{"data": [],}', "data", "a name and a colon are expected"),
         ('{"data": [] 5}', "data", "a comma or } is expected"),

@@ -81,7 +81,7 @@ def test_protected_users_and_superusers_are_never_deleted(filled: Any, version: 
 
 def test_more_deletions_than_allowed_are_none(filled: Any) -> None:
     for allowed in (2, "29%", 0.29, 0):
-        with pytest.raises(EmqxConfigError, match=r"3 of 10 users in scope .* nobody was"):
+        with pytest.raises(EmqxConfigError, match=r"3 of 10 users in scope .* none were deleted"):
             run(rows(*range(3, 13)), max_deletes=allowed)
         assert not deletions(filled)
         # those who came with the failed run were no part of the share
@@ -255,7 +255,7 @@ def test_a_dry_run_lists_whom_the_guard_keeps_and_fails_like_the_run(filled: Any
 def test_deletions_are_in_the_report(filled: Any, tmp_path: Path) -> None:
     report = tmp_path / "r.csv"
     run(rows(*range(1, 10)), report=report)
-    assert "d0,,pruned,no row names this user" in report.read_text()
+    assert "d0,,pruned,this user is not in the source" in report.read_text()
 
 
 ODD = ["", ".", "..", "d" * 7_900]
@@ -296,7 +296,7 @@ def test_users_that_no_request_can_name_are_told_and_the_others_deleted(
     assert {f"d{i}" for i in range(2 if not dry_run else 5)} | set(ODD) == {
         user_id for user_id in broker.users if isinstance(user_id, str)
     }
-    assert f"{len(odd)} users in scope that no row names stay" in caplog.text
+    assert f"{len(odd)} users in scope are not in the source but stay" in caplog.text
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -318,8 +318,8 @@ def test_users_that_no_request_can_name_can_be_protected_or_out_of_scope(odd: li
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({"mode": "sync"}, "give scope"),
-        ({"mode": "sync", "scope": ""}, "give scope"),
+        ({"mode": "sync"}, "set scope"),
+        ({"mode": "sync", "scope": ""}, "set scope"),
         ({"mode": "sync", "scope": [""]}, "scope must be text"),
         ({"mode": "sync", "scope": [5]}, "scope must be text"),
         ({"mode": "sync", "scope": "d", "max_deletes": "lots"}, "max_deletes must be a count"),

@@ -37,7 +37,7 @@ class AclRules(v5.AclRules):
         List the ACL rules of one subject in their order: ``GET /acl/username/{username}`` and so on.
 
         :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
-        :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; none where there are no rules.
+        :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; empty without rules.
         """
         return cast("list[AclRuleRow]", _as_v5((yield from self._subject_rules(*read_subject(subject)))))
 
@@ -91,7 +91,7 @@ class AclRules(v5.AclRules):
             yield from _write(kind, name, wanted)
         if (yield from self._subject_rules(kind, name)) != wanted:
             raise EmqxError(
-                "the ACL rules are not those just written: somebody else changed them at the same time"
+                "the ACL rules are not those just written: another program changed them at the same time"
             )
 
     def add(

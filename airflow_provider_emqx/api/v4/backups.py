@@ -32,7 +32,7 @@ class Backups(v5.Backups):
         self, table_sets: Sequence[str] | None = None, root_keys: Sequence[str] | None = None
     ) -> Operation[BackupRow]:
         """
-        Write a backup to the disk of the node that answers: ``POST /data/export``.
+        Write a backup to the disk of the node that responds: ``POST /data/export``.
 
         :return: ``{"filename", "node", "size", "created_at"}``.
         :raises EmqxUnsupportedError: for a part of it.
@@ -72,7 +72,7 @@ class Backups(v5.Backups):
             raise
         content = reply.data.get("file") if isinstance(reply.data, dict) else None
         if not isinstance(content, str):
-            raise EmqxServerError(200, "", "the answer holds no file", str(request))
+            raise EmqxServerError(200, "", "the response contains no file", str(request))
         return content.encode()
 
     def delete(self, filename: str, node: str | None = None) -> Operation[bool | None]:
@@ -91,7 +91,7 @@ class Backups(v5.Backups):
 
     def upload(self, filename: str, content: bytes) -> Operation[None]:
         """
-        Put a backup on the disk of the node that answers: ``POST /data/file``.
+        Upload a backup to the disk of the node that responds: ``POST /data/file``.
 
         :param filename: its name there, ending in ``.json``.
         :param content: the file.
@@ -100,7 +100,7 @@ class Backups(v5.Backups):
         try:
             text = content.decode()
         except UnicodeDecodeError:
-            raise EmqxConfigError("a backup of EMQX 4 is a JSON document; this file is none") from None
+            raise EmqxConfigError("this file is not a backup of EMQX 4; expected a JSON document") from None
         yield Request(
             "POST", "/data/file", json={"filename": filename, "file": text}, repeatable=True, timeout=_LONG
         )

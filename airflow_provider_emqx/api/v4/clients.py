@@ -104,8 +104,8 @@ class Clients(v5.Clients):
         """
         List one client's subscriptions: ``GET /subscriptions/{clientid}``.
 
-        :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``; none if there is
-            no such client.
+        :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``; empty for an
+            unknown client.
         """
         reply = yield Request("GET", path("subscriptions", clientid))
         return cast("list[SubscriptionRow]", [subscription_as_v5(row) for row in reply.rows])
@@ -174,7 +174,7 @@ class Clients(v5.Clients):
 
     def clean_authorization_cache(self, clientid: str | None = None) -> Operation[bool | None]:
         """
-        Make the broker ask for rights anew: ``DELETE /clients/{clientid}/acl_cache``, or ``DELETE /acl-cache`` for all.
+        Clear the authorization cache: ``DELETE /clients/{clientid}/acl_cache``, or ``DELETE /acl-cache`` for all.
 
         :param clientid: one client; ``None`` for all.
         :return: for one client whether it was there; for all ``None``.
@@ -193,9 +193,11 @@ def _codes(request: Request, reply: Reply, expected: int) -> list[int]:
     """Read the code of each row of a batch; the outer code is always 0."""
     codes = [int(row["code"]) for row in reply.rows]
     if len(codes) != expected:
-        raise EmqxServerError(200, "0", "the answer does not say what became of each topic", str(request))
+        raise EmqxServerError(
+            200, "0", "the response does not contain the outcome of each topic", str(request)
+        )
     if _OFFLINE in codes:
-        raise EmqxNotFoundError(200, str(_OFFLINE), "there is no such client", str(request))
+        raise EmqxNotFoundError(200, str(_OFFLINE), "client not found", str(request))
     return codes
 
 

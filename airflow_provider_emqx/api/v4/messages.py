@@ -52,7 +52,7 @@ class Messages(v5.Messages):
         :param repeatable: whether it does no harm if it arrives twice.
         :return: see :func:`~airflow_provider_emqx.api.messages.published`; EMQX 4 does not tell whether anybody has
             subscribed.
-        :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+        :raises EmqxConfigError: for an invalid message; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         row = _as_v4(self.check(message))
@@ -65,7 +65,7 @@ class Messages(v5.Messages):
 
         :param messages: see :func:`~airflow_provider_emqx.api.messages.message_row`; no comma in the topics.
         :return: what became of each, see :func:`~airflow_provider_emqx.api.messages.published`.
-        :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+        :raises EmqxConfigError: for an invalid message; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         rows = [_as_v4(self.check(message, number)) for number, message in enumerate(messages, 1)]

@@ -74,7 +74,7 @@ class RuleEngine(v5.RuleEngine):
 
     def restart_integration(self, kind: str, name: str) -> Operation[None]:
         """
-        Connect a resource anew: ``POST /resources/{id}``.
+        Reconnect a resource: ``POST /resources/{id}``.
 
         :raises EmqxNotFoundError: if it does not exist.
         """

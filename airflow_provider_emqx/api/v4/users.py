@@ -65,7 +65,7 @@ class Users(v5.Users):
 
     def user_id_type(self) -> Operation[str]:
         """
-        Tell what the user ids are: ``"username"`` or ``"clientid"``, as chosen, since EMQX 4 has a table for each.
+        Return what the user ids are: ``"username"`` or ``"clientid"``, as chosen, since EMQX 4 has a table for each.
 
         :raises EmqxUnsupportedError: if the plugin ``emqx_auth_mnesia`` is not loaded.
         """
@@ -198,7 +198,7 @@ class Users(v5.Users):
                 raise EmqxServerError(
                     200,
                     "0",
-                    f"the answer does not say what became of {users[index]['user_id']!r}",
+                    f"the response does not contain the outcome of {users[index]['user_id']!r}",
                     str(request),
                 )
         return result

@@ -31,8 +31,8 @@ class AclRules(Area):
 
         :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
         :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``, and whatever else the broker keeps
-            of a rule (since 5.9 ``username_re``, ``ipaddr`` and others limit it to some clients); none where there are
-            no rules.
+            of a rule (since 5.9 ``username_re``, ``ipaddr`` and others limit it to some clients); empty without
+            rules.
         """
         kind, name = read_subject(subject)
         try:
@@ -91,7 +91,7 @@ class AclRules(Area):
         found = yield from self.list(subject)
         if found != wanted:
             raise EmqxError(
-                "the ACL rules are not those just written: somebody else changed them at the same time"
+                "the ACL rules are not those just written: another program changed them at the same time"
             )
         return found
 

@@ -35,7 +35,7 @@ class Bans(Area):
         Ban, or change the ban that there is: ``POST /banned``. Live connections stay; kick them to end them.
 
         :param kind: see :func:`~airflow_provider_emqx.api.bans.read_kind`.
-        :param until: see :func:`~airflow_provider_emqx.api.bans.read_until`; ``None`` for ever.
+        :param until: see :func:`~airflow_provider_emqx.api.bans.read_until`; ``None`` for no end.
         :return: as of :meth:`list`.
         """
         kind, who = self._read(kind, who)

@@ -151,8 +151,8 @@ class Clients(NodesArea):
         """
         List one client's subscriptions: ``GET /clients/{clientid}/subscriptions``.
 
-        :return: rows of ``clientid``, ``topic``, ``qos``, ``nl``, ``rap``, ``rh``, ``node``, ``durable``; none if there
-            is no such client.
+        :return: rows of ``clientid``, ``topic``, ``qos``, ``nl``, ``rap``, ``rh``, ``node``, ``durable``; empty for an
+            unknown client.
         """
         try:
             reply = yield Request("GET", path("clients", clientid, "subscriptions"))
@@ -182,7 +182,7 @@ class Clients(NodesArea):
             ]
         if not isinstance(reply.data, dict) or "failed" not in reply.data:
             raise EmqxServerError(
-                reply.status, "", "the answer does not say which subscriptions were made", str(request)
+                reply.status, "", "the response does not contain the new subscriptions", str(request)
             )
         # HTTP 200 as well: {"succeed": [row…], "failed": [{"data": [row…], "reason": …}]}
         made = {row.get("topic") for row in reply.data.get("succeed", ())}
@@ -232,7 +232,7 @@ class Clients(NodesArea):
 
     def clean_authorization_cache(self, clientid: str | None = None) -> Operation[bool | None]:
         """
-        Make the broker ask for rights anew: ``DELETE /clients/{clientid}/authorization/cache``, or
+        Clear the authorization cache: ``DELETE /clients/{clientid}/authorization/cache``, or
         ``DELETE /authorization/cache`` for all clients.
 
         :param clientid: one client; ``None`` for all.

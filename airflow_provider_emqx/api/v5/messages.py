@@ -61,8 +61,8 @@ class Messages(Area):
         Read the message retained for one topic: ``GET /mqtt/retainer/message/{topic}``.
 
         :param topic: without wildcards.
-        :return: as of :func:`list_retained`, with ``payload`` in base64 (missing above 1 MB); ``None`` if there is
-            none.
+        :return: as of :func:`list_retained`, with ``payload`` in base64 (missing above 1 MB); ``None`` if it does not
+            exist.
         :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which does not support it.
         """
         topic_name(topic)
@@ -107,8 +107,8 @@ class Messages(Area):
         """
         Read one delayed message: ``GET /mqtt/delayed/messages/{node}/{msgid}``.
 
-        :return: as of :func:`list_delayed`, with ``payload`` in base64 (missing above 2 kB); ``None`` if there is
-            none.
+        :return: as of :func:`list_delayed`, with ``payload`` in base64 (missing above 2 kB); ``None`` if it does not
+            exist.
         """
         self.broker.require("reading delayed messages", 5)
         try:
@@ -149,7 +149,7 @@ class Messages(Area):
         :param message: see :func:`~airflow_provider_emqx.api.messages.message_row`.
         :param repeatable: whether it does no harm if it arrives twice.
         :return: see :func:`~airflow_provider_emqx.api.messages.published`.
-        :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+        :raises EmqxConfigError: for an invalid message; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         row = self.check(message)
@@ -165,7 +165,7 @@ class Messages(Area):
 
         :param messages: see :func:`~airflow_provider_emqx.api.messages.message_row`.
         :return: what became of each, see :func:`~airflow_provider_emqx.api.messages.published`.
-        :raises EmqxConfigError: for a message that cannot be right; nothing is sent.
+        :raises EmqxConfigError: for an invalid message; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         rows = [self.check(message, number) for number, message in enumerate(messages, 1)]

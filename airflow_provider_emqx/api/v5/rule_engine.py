@@ -141,7 +141,7 @@ class RuleEngine(Area):
 
     def restart_integration(self, kind: str, name: str) -> Operation[None]:
         """
-        Connect an action, source or connector anew, EMQX 5.4 and newer: ``POST /{kind}s/{id}/start``. It must be
+        Reconnect an action, source or connector, EMQX 5.4 and newer: ``POST /{kind}s/{id}/start``. It must be
         enabled.
 
         :raises EmqxNotFoundError: if it does not exist.

@@ -62,9 +62,9 @@ class Users(Area):
 
     def user_id_type(self) -> Operation[str]:
         """
-        Tell what the authenticator's user ids are: ``"username"`` or ``"clientid"``.
+        Return what the authenticator's user ids are: ``"username"`` or ``"clientid"``.
 
-        :raises EmqxConfigError: if the broker has no such authenticator, or it keeps no users.
+        :raises EmqxConfigError: if the authenticator is unknown, or does not store users.
         """
         authenticator = yield from self.get_authenticator()
         if authenticator is None:
@@ -258,7 +258,7 @@ class Users(Area):
 
     def create_many(self, users: Sequence[Row]) -> Operation[BulkResult]:
         """
-        Create many users and leave existing ones as they are: EMQX 5 and 6 have no such request.
+        Create many users and leave existing ones as they are: EMQX 5 and 6 do not have this request.
 
         :raises EmqxUnsupportedError: always; see :meth:`has_bulk_create`.
         """
@@ -341,7 +341,7 @@ class Users(Area):
         Return a path below the authenticator.
 
         :raises EmqxConfigError: if its id, ``mechanism:backend``, says that its users are kept elsewhere: EMQX lists
-            none.
+            exist.
         """
         backend = self.broker.authenticator.rpartition(":")[2]
         if backend != _BUILT_IN:
