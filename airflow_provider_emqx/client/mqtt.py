@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -317,6 +318,7 @@ class MqttClient:
 
     def _open(self) -> Any:
         """Connect the socket, which blocks, in a thread."""
+        import socket
         import ssl
 
         from paho.mqtt.packettypes import PacketTypes
@@ -350,7 +352,11 @@ class MqttClient:
             raise EmqxConnectionError(
                 f"no connection to {where}: {error.strerror or type(error).__name__}", "CONNECT"
             ) from None
-        return self._client.socket()
+        connected: Any = self._client.socket()
+        # many small packets, each of which would wait for the one before to be confirmed
+        with socket.socket(fileno=os.dup(connected.fileno())) as same:
+            same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
 
     def _on_connect(self, _c: Client, _d: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if self._connected.done():

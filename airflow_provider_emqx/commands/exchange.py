@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: commands that are noted as being sent at a time: of so many a killed task does not know whether they are
 _CHUNK = 100
+#: shortest time without a message after which nothing more is taken to be on its way, in seconds
+_QUIET = 0.01
 #: messages that are looked at in one go, before other work of the event loop has its turn
 _BATCH = 200
 #: seconds for which the broker keeps the session beyond the wait, so that a task that is killed leaves nothing behind
@@ -75,6 +77,9 @@ class Exchange:
         self._record = record
         self._keep_replies = keep_replies
         self._noting = asyncio.Lock()
+        #: messages that have come, and when the latest one did, by the event loop's clock
+        self._heard = 0
+        self._heard_at = 0.0
 
     # ------------------------------------------------------------------ sending
 
@@ -121,9 +126,10 @@ class Exchange:
         self, client: MqttClient, todo: Sequence[str], wave: int, payload: Callable[[str], bytes]
     ) -> list[str]:
         """Send as long as the connection stands; return those that nothing was sent to."""
+        clock = asyncio.get_running_loop().time
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
-            now = time.time()
+            heard, begun, now = self._heard, clock(), time.time()
             await self._tell([Row(clientid, SENDING, wave, now) for clientid in chunk])
             rows = await asyncio.gather(
                 *(self._publish(client, clientid, payload) for clientid in chunk), return_exceptions=True
@@ -139,7 +145,25 @@ class Exchange:
             left = [row.clientid for row in told if row.outcome == LEFT]
             if left:
                 return [*left, *todo[start + _CHUNK :]]
+            await self._keep_pace(heard + len(chunk), 2 * (clock() - begun))
         return []
+
+    async def _keep_pace(self, enough: int, quiet: float) -> None:
+        """
+        Wait until as many messages have come as commands were sent, or none comes for a while. Replies that come faster
+        than they are taken fill the broker's queue for this client, and EMQX drops what is beyond 1,000.
+
+        :param enough: messages.
+        :param quiet: seconds in which a message would have come that is on its way.
+        """
+        quiet = max(_QUIET, quiet)
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        while self._heard < enough:
+            left = max(begun, self._heard_at) + quiet - clock()
+            if left <= 0:
+                break
+            await asyncio.sleep(left)
 
     async def _publish(self, client: MqttClient, clientid: str, payload: Callable[[str], bytes]) -> Row:
         order, wave = self._order, self._record.rows[clientid].wave
@@ -213,6 +237,8 @@ class Exchange:
                 return
             async with self._noting:
                 messages = [message, *client.waiting(_BATCH - 1)]
+                self._heard += len(messages)
+                self._heard_at = asyncio.get_running_loop().time()
                 rows = list(self._rows(messages).values())
                 await self._tell(rows)
                 for message in messages:

@@ -37,6 +37,11 @@ def main() -> None:
     parser.add_argument("--pace", type=parse_pace, help='"v4" or "v5": as slow as measured; or "ROWS,CALLS"')
     parser.add_argument("--users", type=int, default=0, help="create so many users user-0000000, …")
     parser.add_argument("--clients", type=int, default=0, help="connect so many devices device-0000000, …")
+    parser.add_argument(
+        "--answer",
+        action="store_true",
+        help='let them answer commands: subscribe to devices/ID/command, reply {"ok": true}',
+    )
     arguments = parser.parse_args()
     try:
         broker = FakeEmqx(
@@ -53,7 +58,11 @@ def main() -> None:
         parser.error(str(error))
     for number in range(arguments.users):
         broker.add_user(f"user-{number:07d}", f"password-{number:07d}")
-    broker.connect_many(f"device-{number:07d}" for number in range(arguments.clients))
+    devices = [f"device-{number:07d}" for number in range(arguments.clients)]
+    answer = (lambda message: broker.reply(message, '{"ok": true}')) if arguments.answer else None
+    broker.connect_many(devices, on_message=answer)
+    for device in devices if arguments.answer else ():
+        broker.subscribe(device, f"devices/{device}/command", 1)
     ended = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: ended.set())

@@ -63,7 +63,14 @@ def broker(generation: Generation, *options: str, paced: bool = True) -> Iterato
             origin = process.stdout.readline().strip()
             if not origin:
                 raise RuntimeError("the fake broker did not start")
-            connection = {"conn_type": "emqx", "host": origin, "login": KEY, "password": SECRET}
+            extra = {"mqtt_url": process.stdout.readline().strip()}
+            connection = {
+                "conn_type": "emqx",
+                "host": origin,
+                "login": KEY,
+                "password": SECRET,
+                "extra": extra,
+            }
             os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(connection)
             yield origin
         finally:

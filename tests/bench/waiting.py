@@ -119,7 +119,7 @@ async def _waits(awaited: int, spread: int) -> Cost:
         cost.cpu = time.process_time() - cpu
         requests, received = cost.requests, cost.received
         # in rounds of its own, since it takes CPU itself
-        ticker = asyncio.create_task(_tick(cost))
+        ticker = asyncio.create_task(tick(cost))
         await asyncio.sleep(INTERVAL * ROUNDS)
         ticker.cancel()
         for wait in waits:
@@ -132,7 +132,7 @@ async def _waits(awaited: int, spread: int) -> Cost:
     return Cost(requests / ROUNDS, received / ROUNDS, cost.cpu / ROUNDS, cost.lag)
 
 
-async def _tick(cost: Cost) -> None:
+async def tick(cost: Cost) -> None:
     """Measure for how long the event loop's thread works before a coroutine gets its turn that asks for one."""
     while True:
         # time of this thread: what else the machine does would count as ours otherwise

@@ -325,3 +325,11 @@ def test_a_broker_that_comes_up_late_is_waited_for(broker: FakeEmqx, fleet: Flee
 def test_a_wait_that_is_over_at_once_hears_what_was_answered(broker: FakeEmqx, fleet: Fleet) -> None:
     clientids = fleet(40, lambda message: broker.reply(message, "ok", seconds=0.2))
     assert operator(clientids, timeout=0.001).execute({})["counts"]["replied"] == 40
+
+
+def test_a_large_wave_that_answers_at_once_is_sent_no_faster_than_it_is_heard(
+    broker: FakeEmqx, fleet: Fleet
+) -> None:
+    """The broker keeps 1,000 messages for a client, and drops the oldest."""
+    clientids = fleet(2_000)
+    assert operator(clientids).execute({})["counts"]["replied"] == 2_000
