@@ -105,7 +105,7 @@ def test_options_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
         ("connect", {"clientid": "d", "version": 6}, "3, 4 or 5"),
         ("subscribe", {"clientid": "ghost", "topic": "t"}, "ghost"),
         ("unsubscribe", {"clientid": "ghost", "topic": "t"}, "ghost"),
-        ("subscribe", {"clientid": "ghost", "topic": "a/#/b"}, "no topic filter"),
+        ("subscribe", {"clientid": "ghost", "topic": "a/#/b"}, "not a topic filter"),
         ("publish", {"topic": "a/#"}, "a/#"),
         ("publish", {"topic": "a", "qos": 3}, "QoS 3"),
         ("stop_node", {"name": "emqx@typo"}, "emqx@127.0.0.1"),
@@ -217,7 +217,7 @@ def test_importing_it_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"), [(["--version", "9.9"], "no EMQX 9.9"), (["--pace", "0,1"], "above 0")]
+    ("arguments", "named"), [(["--version", "9.9"], "unknown version of EMQX: 9.9"), (["--pace", "0,1"], "above 0")]
 )
 def test_as_a_process_it_says_what_is_wrong(
     arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
