@@ -276,7 +276,8 @@ def test_the_event_loop_is_not_held_by_a_sweep_of_ten_thousand(
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])
-@pytest.mark.parametrize("slow", ["fleet.txt", "missing.txt"])
+# what is written has this ending until it is whole
+@pytest.mark.parametrize("slow", ["fleet.txt", ".part"], ids=["read", "written"])
 def test_the_event_loop_goes_on_while_a_file_is_slow_to_read_or_write(
     broker: FakeEmqx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
