@@ -30,10 +30,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"archives"},
     "api": {"arguments", "choices", "exceptions", "outcomes"},
     "outcomes": {"exceptions"},
-    "client": {"api", "arguments", "choices", "exceptions", "outcomes", ""},
+    "transport": {"api", "arguments", "choices", "exceptions", "outcomes", ""},
 }
-MAY_IMPORT["conditions"] = {"client", "files", *MAY_IMPORT["client"]}
-MAY_IMPORT["provisioning"] = {"archives", "client", "files", "keywords", "row_files", *MAY_IMPORT["client"]}
+MAY_IMPORT["conditions"] = {"files", "transport", *MAY_IMPORT["transport"]}
+MAY_IMPORT["provisioning"] = {
+    "archives",
+    "files",
+    "keywords",
+    "row_files",
+    "transport",
+    *MAY_IMPORT["transport"],
+}
 MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["commands"] = {"files", "hooks", *MAY_IMPORT["hooks"]}

@@ -54,7 +54,7 @@ def public_modules() -> list[str]:
         # what the hook can do is in one class per area of the API
         *(f"airflow_provider_emqx.hooks.{area}" for area in ("clients", "topics", "auth", "cluster")),
         # and what runs the operations of all areas
-        "airflow_provider_emqx.client.session",
+        "airflow_provider_emqx.transport.session",
         *listed["operators"],
         *listed["sensors"],
         *listed["triggers"],

@@ -37,12 +37,12 @@ def test_the_package_has_no_violation() -> None:
     ("module", "source", "expected"),
     [
         (
-            "client/sync.py",
+            "transport/sync.py",
             "from airflow_provider_emqx.hooks.emqx import EmqxHook",
-            "client must not import hooks",
+            "transport must not import hooks",
         ),
-        ("client/sync.py", "import airflow_provider_emqx.hooks.emqx", "client must not import hooks"),
-        ("client/sync.py", "from airflow_provider_emqx import hooks", "client must not import hooks"),
+        ("transport/sync.py", "import airflow_provider_emqx.hooks.emqx", "transport must not import hooks"),
+        ("transport/sync.py", "from airflow_provider_emqx import hooks", "transport must not import hooks"),
         (
             "hooks/emqx.py",
             "def f():\n    from airflow_provider_emqx.triggers.emqx import T",
@@ -63,13 +63,13 @@ def test_the_package_has_no_violation() -> None:
         ("api/v5/auth.py", "from airflow.exceptions import AirflowException", "api must not import Airflow"),
         ("api/v5/auth.py", "def f():\n    import time", "api must not import time"),
         ("api/v5/auth.py", "def f():\n    return datetime.now(UTC)", "api reads no clock"),
-        ("client/sync.py", "import requests", "requests is imported at module level"),
+        ("transport/sync.py", "import requests", "requests is imported at module level"),
         (
-            "client/sync.py",
+            "transport/sync.py",
             "try:\n    from urllib3.util import Retry\nexcept ImportError: pass",
             "urllib3 is imported",
         ),
-        ("client/sync.py", "class C:\n    import aiohttp", "aiohttp is imported at module level"),
+        ("transport/sync.py", "class C:\n    import aiohttp", "aiohttp is imported at module level"),
         ("hooks/emqx.py", "from airflow.hooks.base import BaseHook", "take it from"),
         ("utils.py", "", "utils is no known layer"),
     ],
@@ -87,11 +87,11 @@ def test_a_forbidden_import_is_reported_with_its_line(
     [
         ("operators/auth.py", "from airflow_provider_emqx.hooks.emqx import EmqxHook"),
         ("triggers/emqx.py", "from airflow.triggers.base import BaseTrigger"),
-        ("client/sync.py", "def f():\n    import requests"),
-        ("client/sync.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import requests"),
+        ("transport/sync.py", "def f():\n    import requests"),
+        ("transport/sync.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import requests"),
         ("api/v5/auth.py", "from airflow_provider_emqx.api.base import path"),
         ("transfers/sql.py", "from airflow.providers.common.sql.hooks.sql import DbApiHook"),
-        ("client/sync.py", "from airflow_provider_emqx import __version__"),
+        ("transport/sync.py", "from airflow_provider_emqx import __version__"),
     ],
 )
 def test_an_import_that_points_down_is_accepted(tmp_path: Path, module: str, source: str) -> None:
@@ -99,7 +99,7 @@ def test_an_import_that_points_down_is_accepted(tmp_path: Path, module: str, sou
 
 
 def test_the_program_fails_on_a_violation_and_on_a_wrong_path(tmp_path: Path) -> None:
-    check(tmp_path, "client/sync.py", "import requests")
+    check(tmp_path, "transport/sync.py", "import requests")
 
     def run(path: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, SCRIPT, path], capture_output=True, text=True, check=False)

@@ -33,8 +33,8 @@ from airflow_provider_emqx.exceptions import (
 from airflow_provider_emqx.outcomes import FAILED, UNKNOWN
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.mqtt import MqttClient, Received
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.transport.mqtt import MqttClient, Received
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.outcomes import FAILED
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.mqtt import Received
+    from airflow_provider_emqx.transport.mqtt import Received
 
 #: stands for the client id in a topic
 CLIENTID = "{clientid}"

@@ -13,7 +13,6 @@ from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.rows import ClientRow
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import number, seconds, whole
-from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions import ids as client_ids
 from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, page_of_clients
 from airflow_provider_emqx.exceptions import (
@@ -23,6 +22,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.outcomes import MOST_LISTED
+from airflow_provider_emqx.transport.listing import Listing
 
 #: What is known of clients: ``None`` is known to be absent; an id without an entry is in doubt after a sweep.
 States = dict[str, ClientRow | None]

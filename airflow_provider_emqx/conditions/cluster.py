@@ -8,10 +8,10 @@ from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.rows import AlarmRow
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import text, whole
-from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import Condition, Outcome, first_of, page_of
 from airflow_provider_emqx.conditions.thresholds import Threshold, figure_named
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.transport.listing import Listing
 
 _PARTS = ("action", "source", "connector")
 

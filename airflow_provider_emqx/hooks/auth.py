@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.rows import AclRuleRow, AclSubjectRow, AuthenticatorRow, BanRow, UserRow
-from airflow_provider_emqx.client.session import Session
+from airflow_provider_emqx.transport.session import Session
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.choices import BanKind, Position, UserIdType

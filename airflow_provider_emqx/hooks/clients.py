@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.base import Row, fits_path
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow
-from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import EmqxError, EmqxStoppedError
 from airflow_provider_emqx.outcomes import UNADDRESSABLE, told_as
+from airflow_provider_emqx.transport.session import Session
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.choices import PayloadEncoding, QueueKind

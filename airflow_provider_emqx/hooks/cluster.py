@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.base import Row
 from airflow_provider_emqx.api.rows import AlarmRow, BackupRow, ListenerRow, NodeRow
-from airflow_provider_emqx.client.session import Session
+from airflow_provider_emqx.transport.session import Session
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.choices import IntegrationKind

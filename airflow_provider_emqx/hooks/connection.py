@@ -17,9 +17,9 @@ from airflow_provider_emqx.api.base import is_utf8
 from airflow_provider_emqx.api.detect import parse_version
 from airflow_provider_emqx.api.raw import check_path
 from airflow_provider_emqx.arguments import boolean, positive, truth, whole
-from airflow_provider_emqx.client.settings import MqttSettings, Settings
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.get_provider_info import get_provider_info
+from airflow_provider_emqx.transport.settings import MqttSettings, Settings
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_emqx.choices import UserIdType
-from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
 )
@@ -20,16 +19,17 @@ from airflow_provider_emqx.hooks.auth import AuthMethods
 from airflow_provider_emqx.hooks.clients import ClientMethods
 from airflow_provider_emqx.hooks.cluster import ClusterMethods
 from airflow_provider_emqx.hooks.topics import TopicMethods
+from airflow_provider_emqx.transport.session import Session
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_emqx.choices import OnRejected, SourceFormat, UsersMode
-    from airflow_provider_emqx.client.aio import AsyncClient
-    from airflow_provider_emqx.client.mqtt import MqttClient
-    from airflow_provider_emqx.client.settings import Settings
     from airflow_provider_emqx.keywords import SourceOptions
     from airflow_provider_emqx.provisioning.outcomes import Outcome
+    from airflow_provider_emqx.transport.aio import AsyncClient
+    from airflow_provider_emqx.transport.mqtt import MqttClient
+    from airflow_provider_emqx.transport.settings import Settings
 
 
 class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHook):
@@ -149,7 +149,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
         :param connections: how many requests may be in flight at once.
         """
-        from airflow_provider_emqx.client.aio import AsyncClient
+        from airflow_provider_emqx.transport.aio import AsyncClient
 
         async with AsyncClient(await self.async_settings(), connections) as client:
             await client.identify()
@@ -174,7 +174,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         """
         from secrets import token_hex
 
-        from airflow_provider_emqx.client.mqtt import MqttClient
+        from airflow_provider_emqx.transport.mqtt import MqttClient
 
         settings = (await self.async_settings()).mqtt
         if settings is None:

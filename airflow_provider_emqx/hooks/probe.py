@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_emqx.api.base import Broker, Operation, Reply, Request
 from airflow_provider_emqx.api.generations import api_of
-from airflow_provider_emqx.client.identity import identify
-from airflow_provider_emqx.client.settings import Settings
-from airflow_provider_emqx.client.sync import SyncClient
 from airflow_provider_emqx.exceptions import EmqxForbiddenError, EmqxTimeoutError
+from airflow_provider_emqx.transport.identity import identify
+from airflow_provider_emqx.transport.settings import Settings
+from airflow_provider_emqx.transport.sync import SyncClient
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.mqtt import MqttClient
+    from airflow_provider_emqx.transport.mqtt import MqttClient
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def probe_mqtt(settings: Settings) -> str:
     """
     if settings.mqtt is None:
         return ""
-    from airflow_provider_emqx.client.mqtt import MqttClient
+    from airflow_provider_emqx.transport.mqtt import MqttClient
 
     quick = replace(
         settings.mqtt,

@@ -15,7 +15,6 @@ from airflow_provider_emqx.api.rows import (
     SubscriptionRow,
     TopicMetricsRow,
 )
-from airflow_provider_emqx.client.session import Session
 from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxForbiddenError,
@@ -26,6 +25,7 @@ from airflow_provider_emqx.exceptions import (
 )
 from airflow_provider_emqx.hooks.retained import DEFAULT_RATE, RetainedPace
 from airflow_provider_emqx.outcomes import told_as
+from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

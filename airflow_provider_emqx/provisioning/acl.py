@@ -17,7 +17,6 @@ from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.arguments import boolean, choice, optional, truth
 from airflow_provider_emqx.choices import AclMode
-from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxConfigError,
@@ -40,9 +39,10 @@ from airflow_provider_emqx.provisioning.report import (
     tell_unread,
 )
 from airflow_provider_emqx.provisioning.sources import Source
+from airflow_provider_emqx.transport.idset import IdSet
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 _SUBJECTS = ("username", "clientid")
 _LOOK = "SELECT kind, name, line, file, rule FROM rows ORDER BY kind, name, rowid"

@@ -10,12 +10,12 @@ from typing import Any
 from airflow_provider_emqx.api.base import Broker, is_utf8, path
 from airflow_provider_emqx.api.salts import not_carried
 from airflow_provider_emqx.arguments import TRUTH, truth
-from airflow_provider_emqx.client.idset import IdSet
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.blocks import FIELDS, Bad, Block, kind
 from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
+from airflow_provider_emqx.transport.idset import IdSet
 
 _HASH = FIELDS.index("password_hash")
 #: what nearly every row has as ``is_superuser``

@@ -12,7 +12,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.api.bulk import BulkResult
-from airflow_provider_emqx.client.pulse import EVERY, Pulse
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxError,
@@ -30,9 +29,10 @@ from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.target import hashing_of, user_id_type
 from airflow_provider_emqx.provisioning.writing import Writer
+from airflow_provider_emqx.transport.pulse import EVERY, Pulse
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from airflow_provider_emqx.provisioning.target import Target, hashing_of
 from airflow_provider_emqx.row_files import form_of, written_whole
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

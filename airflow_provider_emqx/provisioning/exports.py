@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

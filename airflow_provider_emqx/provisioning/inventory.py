@@ -13,15 +13,15 @@ from typing import IO, TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import fits_path
 from airflow_provider_emqx.api.rows import UserRow
-from airflow_provider_emqx.client.idset import IdSet
-from airflow_provider_emqx.client.listing import PASSES, Walk
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxError
 from airflow_provider_emqx.provisioning.chunks import User
 from airflow_provider_emqx.provisioning.plan import PRUNING
+from airflow_provider_emqx.transport.idset import IdSet
+from airflow_provider_emqx.transport.listing import PASSES, Walk
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
     from airflow_provider_emqx.provisioning.plan import Plan
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.plan import Plan
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

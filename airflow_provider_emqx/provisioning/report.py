@@ -10,7 +10,6 @@ from typing import Any
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.api.salts import NOT_CARRIED
 from airflow_provider_emqx.arguments import limit
-from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.outcomes import (
@@ -27,6 +26,7 @@ from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
+from airflow_provider_emqx.transport.pulse import Pulse
 
 log = logging.getLogger(__name__)
 

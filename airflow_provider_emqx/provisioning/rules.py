@@ -17,8 +17,8 @@ from airflow_provider_emqx.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
     from airflow_provider_emqx.provisioning.chunks import User
+    from airflow_provider_emqx.transport.session import Session
 
 
 def read(given: object) -> list[dict[str, Any]]:

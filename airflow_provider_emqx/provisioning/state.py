@@ -15,7 +15,7 @@ from airflow_provider_emqx.files import Location, exists, open_to_read, replacin
 from airflow_provider_emqx.provisioning.chunks import User
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

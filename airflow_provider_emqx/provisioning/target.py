@@ -8,7 +8,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.provisioning.hashing import Algorithm
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 
 class Target:

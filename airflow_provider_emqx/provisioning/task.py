@@ -27,7 +27,7 @@ from airflow_provider_emqx.provisioning.report import (
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

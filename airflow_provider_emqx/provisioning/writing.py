@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.base import Operation, ahead
 from airflow_provider_emqx.api.bulk import BulkResult
-from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 from airflow_provider_emqx.outcomes import ABSENT, EXISTS, KEPT, MAYBE_OURS, REJECTED, SKIPPED
 from airflow_provider_emqx.provisioning import rules
@@ -19,9 +18,10 @@ from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.inventory import Inventory
 from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.state import State
+from airflow_provider_emqx.transport.pulse import Pulse
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.session import Session
+    from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
 

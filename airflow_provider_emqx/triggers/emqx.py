@@ -27,7 +27,7 @@ from airflow_provider_emqx.triggers.watches import SHORTEST_INTERVAL, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.choices import ConditionKind, Event
-    from airflow_provider_emqx.client.aio import AsyncClient
+    from airflow_provider_emqx.transport.aio import AsyncClient
 
 #: events to watch for, and their arguments
 _EVENTS: dict[Event, tuple[str, ...]] = {

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.rows import ClientRow
 from airflow_provider_emqx.api.v5.api import Api
-from airflow_provider_emqx.client.listing import Listing
 from airflow_provider_emqx.conditions.base import Condition, page_of_clients
 from airflow_provider_emqx.conditions.clients import is_online
 from airflow_provider_emqx.conditions.cluster import active_alarms
 from airflow_provider_emqx.conditions.ids import finish
 from airflow_provider_emqx.outcomes import MOST_LISTED
+from airflow_provider_emqx.transport.listing import Listing
 
 Memory = dict[str, Any]
 

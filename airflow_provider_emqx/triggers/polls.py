@@ -30,7 +30,7 @@ from airflow_provider_emqx.triggers.sessions import IN_FLIGHT, OTHERS_IN_FLIGHT,
 from airflow_provider_emqx.triggers.watches import Question, Watch, clock, in_turns
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.aio import AsyncClient
+    from airflow_provider_emqx.transport.aio import AsyncClient
 
 log = logging.getLogger(__name__)
 

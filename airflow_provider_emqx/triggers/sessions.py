@@ -16,7 +16,7 @@ from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.triggers.watches import clock
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.client.aio import AsyncClient
+    from airflow_provider_emqx.transport.aio import AsyncClient
 
 #: requests for clients in flight, and for each other kind of condition
 IN_FLIGHT, OTHERS_IN_FLIGHT = 32, 8
@@ -135,7 +135,7 @@ def _import_libraries() -> None:
         "aiohttp",
         "tenacity",
         "airflow.providers.common.compat.connection",
-        "airflow_provider_emqx.client.aio",
+        "airflow_provider_emqx.transport.aio",
         "airflow_provider_emqx.hooks.connection",
     ):
         import_module(name)

@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl
 
 from airflow_provider_emqx.api.base import Answer, Broker, Operation, Request
 from airflow_provider_emqx.api.generations import reader_of
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.transport import exchange
 
 DIRECTORY = Path(__file__).parent.parent / "contract"
 BROKERS = {"v4": Broker("v4", (4, 4, 19)), "v5": Broker("v5", (5, 8, 9))}

@@ -86,7 +86,7 @@ def _ids(count: int) -> list[str]:
 
 async def _waits(awaited: int, spread: int) -> Cost:
     """Let every trigger wait for its client to go offline, which it never does."""
-    from airflow_provider_emqx.client import aio
+    from airflow_provider_emqx.transport import aio
     from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
 
     for number in range(spread):

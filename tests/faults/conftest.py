@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.client.conftest import driver
+from tests.transport.conftest import driver
 
 __all__ = ["driver"]

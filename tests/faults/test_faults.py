@@ -13,13 +13,13 @@ import pytest
 
 from airflow_provider_emqx import exceptions as errors
 from airflow_provider_emqx.api.generations import api_of
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.testing import FakeEmqx
-from tests.client.conftest import ask
+from airflow_provider_emqx.transport import exchange
 from tests.faults.certificates import Authority
 from tests.faults.proxy import PASS, Fault, FaultyProxy, quick_faults, retry_after_forms
 from tests.operators.run import TI, execute
+from tests.transport.conftest import ask
 
 
 @pytest.fixture(params=["5.8.9"])

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxNotReadyError,
@@ -25,12 +24,13 @@ from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator, EmqxP
 from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import exchange
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, EmqxEventTrigger
-from tests.client.conftest import ask, driver
 from tests.faults.test_every_call import CALLS, fill, watched
 from tests.faults.world import Outcome, world
 from tests.operators.run import execute
 from tests.sensors.conftest import MODES, wait
+from tests.transport.conftest import ask, driver
 from tests.triggers.conftest import event_of
 
 __all__ = ["driver", "wait"]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.client.session import _BLOCK
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
@@ -19,6 +18,7 @@ from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.task import provision
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport.session import _BLOCK
 
 #: more than a page of any listing has
 MANY = 25_000

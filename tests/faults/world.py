@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from airflow_provider_emqx import exceptions as errors
-from airflow_provider_emqx.client import exchange
-from airflow_provider_emqx.client.aio import AsyncClient
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import exchange
+from airflow_provider_emqx.transport.aio import AsyncClient
 from tests.faults.proxy import PASS, Fault, FaultyProxy, quick_faults
 
 #: a deadline that no quick fault reaches, and how long an operation may take at the very most

@@ -18,9 +18,9 @@ from airflow_provider_emqx.api.base import Answer, Broker, Page, Reply, Request
 from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.api.v4 import replies as v4
 from airflow_provider_emqx.api.v5 import replies as v5
-from airflow_provider_emqx.client import exchange
-from airflow_provider_emqx.client.settings import Settings
-from airflow_provider_emqx.client.sync import SyncClient
+from airflow_provider_emqx.transport import exchange
+from airflow_provider_emqx.transport.settings import Settings
+from airflow_provider_emqx.transport.sync import SyncClient
 
 ANY_TEXT = st.text(st.characters(), max_size=20)
 #: names that mean something to a reader, among those that mean nothing

@@ -26,7 +26,7 @@ def test_operations_are_awaited_over_one_client(broker: Any) -> None:
 
 
 def test_the_event_loop_is_never_held_by_a_request(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_emqx.client.sync import SyncClient
+    from airflow_provider_emqx.transport.sync import SyncClient
 
     def blocking(*args: Any) -> Any:
         raise AssertionError("a blocking request")

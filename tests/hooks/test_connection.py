@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hooks.connection import read_connection
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.transport.settings import Settings
 
 
 def read(host: str = "https://broker.example.com", *, extra: Any = None, **fields: Any) -> Settings:

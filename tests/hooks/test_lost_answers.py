@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import exchange
 from tests.archives.made import renamed
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.api.messages import batches, message_row, read_rate
-from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.transport.stopping import Stop
 
 
 @pytest.fixture

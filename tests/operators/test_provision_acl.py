@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.client import pulse
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.operators.auth import EmqxProvisionAclOperator
+from airflow_provider_emqx.transport import pulse
 from tests.operators.run import TI, execute, sent
 
 V4, V5 = "4.4.19", "5.8.9"

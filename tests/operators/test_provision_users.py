@@ -137,7 +137,7 @@ def test_listing_and_deleting_have_times_and_a_rate_of_their_own(
     broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any
 ) -> None:
     caplog.set_level("INFO")
-    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
+    mocker.patch("airflow_provider_emqx.transport.pulse.EVERY", 0.0)
     for number in range(30):
         broker.add_user(f"gone-{number}", "p")
     summary = execute(
@@ -156,7 +156,7 @@ def test_every_phase_says_how_far_it_is(
     broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     caplog.set_level("INFO")
-    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
+    mocker.patch("airflow_provider_emqx.transport.pulse.EVERY", 0.0)
     # a word after every two deletions
     mocker.patch("airflow_provider_emqx.provisioning.engine.EVERY", 0.01)
     monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(rate_limit=200)))
@@ -180,7 +180,7 @@ def test_rows_of_a_request_each_are_told_from_the_first_few_seconds_on(
     broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     caplog.set_level("INFO")
-    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
+    mocker.patch("airflow_provider_emqx.transport.pulse.EVERY", 0.0)
     mocker.patch("airflow_provider_emqx.provisioning.engine.EVERY", 0.01)
     monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(rate_limit=200)))
     rows = [{"user_id": f"d{number}", "password": "p"} for number in range(12)]

@@ -253,7 +253,7 @@ def test_a_dag_publishes_what_another_task_returns_and_airflow_does_not_show_it(
 def test_with_retry_unsafe_only_what_was_not_passed_on_is_sent_again(
     device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_emqx.client.stopping import Stop
+    from airflow_provider_emqx.transport.stopping import Stop
 
     pauses: list[float] = []
 

@@ -194,7 +194,7 @@ def test_of_existing_users_each_that_is_written_is_told_also_when_another_fails(
     hook: EmqxHook, broker: Any, caplog: pytest.LogCaptureFixture, mocker: Any
 ) -> None:
     outcomes(hook, rows(100))
-    mocker.patch("airflow_provider_emqx.client.pulse.EVERY", 0.0)
+    mocker.patch("airflow_provider_emqx.transport.pulse.EVERY", 0.0)
     caplog.set_level("INFO")
     broker.order_fault("status", status=401, match="PUT ", after=40, times=99)
     found: list[Outcome] = []

@@ -9,10 +9,10 @@ import pytest
 
 from airflow_provider_emqx import exceptions as errors
 from airflow_provider_emqx.api.base import Answer, Reply, Request
-from airflow_provider_emqx.client import exchange
-from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import exchange
+from airflow_provider_emqx.transport.settings import Settings
 from tests.faults.proxy import PASS, Fault, FaultyProxy, quick_faults
 from tests.faults.world import AsyncHook
 from tests.secrets import planted
@@ -201,7 +201,7 @@ def test_a_bad_connection_shows_no_secret(caplog: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.parametrize("driver", ["requests", "aiohttp"])
 def test_the_password_of_a_proxy_shows_nowhere(driver: str, caplog: pytest.LogCaptureFixture) -> None:
-    from tests.client.conftest import AsyncDriver, SyncDriver, ask
+    from tests.transport.conftest import AsyncDriver, SyncDriver, ask
 
     caplog.set_level(logging.DEBUG)
     proxy = f"http://user:{planted.PROXY_PASSWORD}@127.0.0.1:1"

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import exchange
 from tests.faults.proxy import PASS, FaultyProxy
 from tests.needs import older
 from tests.secrets import every

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import exchange
 
 #: how a sensor can wait
 MODES: dict[str, dict[str, Any]] = {

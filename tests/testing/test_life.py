@@ -217,7 +217,8 @@ def test_importing_it_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"), [(["--version", "9.9"], "unknown version of EMQX: 9.9"), (["--pace", "0,1"], "above 0")]
+    ("arguments", "named"),
+    [(["--version", "9.9"], "unknown version of EMQX: 9.9"), (["--pace", "0,1"], "above 0")],
 )
 def test_as_a_process_it_says_what_is_wrong(
     arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

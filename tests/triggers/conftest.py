@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_emqx.client import exchange
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import exchange
 from airflow_provider_emqx.triggers.polls import _polls
 
 

@@ -22,7 +22,7 @@ class Api:
     The operations of one broker: ``api.users.get("alice")`` and so on.
 
     An operation does nothing by itself; :meth:`EmqxHook.run <airflow_provider_emqx.hooks.emqx.EmqxHook.run>` and the
-    clients in ``client/`` run it.
+    clients in ``transport/`` run it.
 
     :param broker: what is known of the broker.
     """

@@ -19,7 +19,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Operation, Params, Reply, Request
 from airflow_provider_emqx.api.v5.replies import NODE_FAILURES, PathNotFound
-from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
     EmqxConnectionError,
@@ -31,6 +30,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxTimeoutError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.transport.settings import Settings
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

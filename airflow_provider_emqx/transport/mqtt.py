@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.names import topic_filter, topic_name
-from airflow_provider_emqx.client.settings import MqttSettings
-from airflow_provider_emqx.client.sockets import tls_context
 from airflow_provider_emqx.exceptions import (
     EmqxApiError,
     EmqxAuthError,
@@ -25,6 +23,8 @@ from airflow_provider_emqx.exceptions import (
     EmqxTimeoutError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.transport.settings import MqttSettings
+from airflow_provider_emqx.transport.sockets import tls_context
 
 if TYPE_CHECKING:
     from types import TracebackType

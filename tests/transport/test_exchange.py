@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_emqx import exceptions as errors
 from airflow_provider_emqx.api.base import Reply, Request
-from airflow_provider_emqx.client import exchange
-from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.transport import exchange
+from airflow_provider_emqx.transport.settings import Settings
 
 SETTINGS = Settings("https://broker.example.com", "/api/v5", key="key", secret="secret")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic
 
 from airflow_provider_emqx.api.base import Operation, Page, R, Reply, Request
-from airflow_provider_emqx.client.idset import IdSet
-from airflow_provider_emqx.client.pulse import Pulse
 from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.transport.idset import IdSet
+from airflow_provider_emqx.transport.pulse import Pulse
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 
 from airflow_provider_emqx.api.base import Operation
 from airflow_provider_emqx.api.v5.api import Api
-from airflow_provider_emqx.client.aio import AsyncClient
-from airflow_provider_emqx.client.settings import Settings
-from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import EmqxError
+from airflow_provider_emqx.transport.aio import AsyncClient
+from airflow_provider_emqx.transport.settings import Settings
+from airflow_provider_emqx.transport.stopping import Stop
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_emqx.api.base import Broker, Operation, Page, R, Reply, Request
 from airflow_provider_emqx.api.generations import api_of, reader_of
 from airflow_provider_emqx.api.v5.api import Api
-from airflow_provider_emqx.client import exchange as wire
-from airflow_provider_emqx.client.identity import identify
-from airflow_provider_emqx.client.listing import Walk
-from airflow_provider_emqx.client.settings import Settings
-from airflow_provider_emqx.client.sockets import tls_context
-from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import EmqxConnectionError, EmqxError
+from airflow_provider_emqx.transport import exchange as wire
+from airflow_provider_emqx.transport.identity import identify
+from airflow_provider_emqx.transport.listing import Walk
+from airflow_provider_emqx.transport.settings import Settings
+from airflow_provider_emqx.transport.sockets import tls_context
+from airflow_provider_emqx.transport.stopping import Stop
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

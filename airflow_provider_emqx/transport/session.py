@@ -9,7 +9,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Self, TypeGuard, TypeVar
 
 from airflow_provider_emqx.api.base import Broker, Operation, Page, R
-from airflow_provider_emqx.client.stopping import Stop
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxConnectionError,
@@ -19,13 +18,14 @@ from airflow_provider_emqx.exceptions import (
     EmqxServerError,
     EmqxStoppedError,
 )
+from airflow_provider_emqx.transport.stopping import Stop
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.api.v5.api import Api
-    from airflow_provider_emqx.client.aio import AsyncClient
-    from airflow_provider_emqx.client.background import Background
-    from airflow_provider_emqx.client.settings import Settings
-    from airflow_provider_emqx.client.sync import SyncClient
+    from airflow_provider_emqx.transport.aio import AsyncClient
+    from airflow_provider_emqx.transport.background import Background
+    from airflow_provider_emqx.transport.settings import Settings
+    from airflow_provider_emqx.transport.sync import SyncClient
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -103,7 +103,7 @@ class Session:
     def get_conn(self) -> SyncClient:
         """Return the client that the hook's methods use."""
         if self._client is None:
-            from airflow_provider_emqx.client.sync import SyncClient
+            from airflow_provider_emqx.transport.sync import SyncClient
 
             self._client = SyncClient(self.settings, self.stopping)
         return self._client
@@ -164,7 +164,7 @@ class Session:
     async def _opened(self) -> AsyncClient:
         """Return the client of this event loop, with the broker's version detected."""
         if self._async_client is None:
-            from airflow_provider_emqx.client.aio import AsyncClient
+            from airflow_provider_emqx.transport.aio import AsyncClient
 
             settings = await self.async_settings()
             # another coroutine may have been here in the meantime
@@ -260,7 +260,7 @@ class Session:
                 return
 
     def _in_background(self) -> Background:
-        from airflow_provider_emqx.client.background import Background
+        from airflow_provider_emqx.transport.background import Background
 
         if self._background is None:
             self._background = Background(self.settings, self.api, self.get_conn().base, self.stopping)

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from airflow_provider_emqx.api import detect
 from airflow_provider_emqx.api.base import Broker, Operation
-from airflow_provider_emqx.client.settings import Settings
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
+from airflow_provider_emqx.transport.settings import Settings
 
 
 def identify(settings: Settings, set_base: Callable[[str], None], now: datetime) -> Operation[Broker]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from airflow_provider_emqx.client.idset import IdSet
+from airflow_provider_emqx.transport.idset import IdSet
 
 
 def test_what_was_added_is_met_again_and_nothing_else() -> None:

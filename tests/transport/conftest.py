@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.api.base import Operation, Request
-from airflow_provider_emqx.client import exchange
-from airflow_provider_emqx.client.settings import Settings
+from airflow_provider_emqx.transport import exchange
+from airflow_provider_emqx.transport.settings import Settings
 
 
 class SyncDriver:
     """The requests driver, as tests use both."""
 
     def __init__(self, settings: Settings) -> None:
-        from airflow_provider_emqx.client.sync import SyncClient
+        from airflow_provider_emqx.transport.sync import SyncClient
 
         self.client = SyncClient(settings)
 
@@ -36,7 +36,7 @@ class AsyncDriver:
     """The aiohttp driver, as tests use both."""
 
     def __init__(self, settings: Settings) -> None:
-        from airflow_provider_emqx.client.aio import AsyncClient
+        from airflow_provider_emqx.transport.aio import AsyncClient
 
         self.runner: Any = asyncio.Runner()
         self.client = AsyncClient(settings)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx import exceptions as errors
-from airflow_provider_emqx.client.mqtt import IN_FLIGHT, MqttClient
-from airflow_provider_emqx.client.settings import MqttSettings
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport.mqtt import IN_FLIGHT, MqttClient
+from airflow_provider_emqx.transport.settings import MqttSettings
 from tests.faults.certificates import Authority
 from tests.live.devices import eventually
 from tests.mqtt.mosquitto import mosquitto

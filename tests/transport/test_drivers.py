@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_emqx import exceptions as errors
 from airflow_provider_emqx.api.generations import api_of
 from airflow_provider_emqx.testing import FakeEmqx
-from tests.client.conftest import ask
+from tests.transport.conftest import ask
 
 STRANGE = "dev/a b%#?ü"
 
@@ -300,7 +300,7 @@ def test_threads_on_one_client_do_not_mix_their_deadlines() -> None:
     """Provisioning writes in a thread of its own while the caller may ask for something else."""
     from threading import Thread
 
-    from airflow_provider_emqx.client.sockets import Watch
+    from airflow_provider_emqx.transport.sockets import Watch
 
     watch = Watch()
     watch.begin(5.0, 60.0)
