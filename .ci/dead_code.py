@@ -24,6 +24,7 @@ PUBLIC = (
     "links.py",
     "notifications",
     "operators",
+    "results.py",
     "sensors",
     "testing/broker.py",
     "transfers",

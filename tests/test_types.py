@@ -39,6 +39,7 @@ from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator, Emq
 from airflow_provider_emqx.operators.cluster import EmqxApiOperator, EmqxSetRuleStateOperator
 from airflow_provider_emqx.operators.cluster import EmqxMetricsSnapshotOperator
 from airflow_provider_emqx.operators.topics import EmqxPublishOperator, EmqxTopicMetricsOperator
+from airflow_provider_emqx.results import KickResult
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
 from airflow_provider_emqx.sensors.cluster import EmqxMetricSensor
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
@@ -124,6 +125,23 @@ def rows(summary: dict[str, int]) -> None:
         reveal_type(hook.get_user("a"))  # type: UserRow | None
         reveal_type(next(hook.list_clients()))  # type: ClientRow
         reveal_type([row.outcome for row in hook.provision_users([], mode="create")])  # type: list[str]
+
+
+class Kick(EmqxKickClientsOperator):
+    def execute(self, context: Any) -> KickResult:
+        listed = EmqxListClientsOperator(task_id="list").execute(context)
+        reveal_type(listed["rows"])  # type: list[ClientRow]
+        result = super().execute(context)
+        reveal_type(result["kicked"])  # type: list[str]
+        result["kickd"]  # error: TypedDict "KickResult" has no key "kickd"
+        summary = EmqxProvisionUsersOperator(task_id="users", source="a.csv").execute(context)
+        reveal_type(summary["written"])  # type: int
+        reveal_type(summary["rejected_rows"][0]["reason"])  # type: str
+        transferred = SqlToEmqxUsersOperator(task_id="sql", sql="SELECT 1", sql_conn_id="db").execute(context)
+        reveal_type(transferred["phases"])  # type: dict[str, float]
+        published = EmqxPublishOperator(task_id="publish", topic="t", payload="").execute(context)
+        reveal_type(published["results"][0]["id"])  # type: str | None
+        return result
 
 
 @task

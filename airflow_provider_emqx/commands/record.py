@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.commands.order import REPLIED
 from airflow_provider_emqx.files import Location, append, exists, open_to_read, replacing, shown
 from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.results import CommandResult
 
 #: on its way, acknowledged by the broker: a reply is awaited
 SENDING, SENT = "sending", "sent"
@@ -188,7 +191,7 @@ class Record:
         open_ = counts[SENDING] + counts[SENT]
         return {outcome: counts[outcome] for outcome in OUTCOMES} | ({"awaited": open_} if open_ else {})
 
-    def result(self, left: Sequence[str]) -> dict[str, Any]:
+    def result(self, left: Sequence[str]) -> CommandResult:
         """
         Return counts, lists of at most 1,000 devices, and the most frequent reasons.
 
@@ -202,7 +205,7 @@ class Record:
                 lists[row.outcome].append(row.clientid)
             if row.reply is not None and len(replies) < MOST_LISTED:
                 replies[row.clientid] = row.reply
-        return {
+        result = {
             **lists,
             "counts": self._counts(),
             "selected": len(self.rows) + len(left),
@@ -213,6 +216,7 @@ class Record:
             **({"replies": replies} if replies else {}),
             "report": shown(os.fspath(self.report)) if self.report is not None else None,  # type: ignore[arg-type]
         }
+        return cast("CommandResult", result)
 
 
 def kept(payload: bytes) -> str:

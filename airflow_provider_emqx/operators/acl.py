@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.keywords import EmqxOperatorKeywords, SourceOptions
     from airflow_provider_emqx.provisioning.acl import RulesFormat
     from airflow_provider_emqx.provisioning.target import Target
+    from airflow_provider_emqx.results import ProvisionAclResult
 
 
 class EmqxProvisionAclOperator(BaseEmqxOperator):
@@ -124,7 +125,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
             self.format, self.columns, self.source_options, ids_only=ids_only, target=target
         )
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> ProvisionAclResult:
         """Read, check, write."""
         from airflow_provider_emqx.provisioning.acl import AclPlan, provision
         from airflow_provider_emqx.provisioning.sources import read_source

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
     from airflow_provider_emqx.provisioning.target import Target
+    from airflow_provider_emqx.results import ExportUsersResult, ProvisionUsersResult
 
 
 class EmqxProvisionUsersOperator(BaseEmqxOperator):
@@ -209,7 +210,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             "acl_rules": self.acl_rules,
         }
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> ProvisionUsersResult:
         """Provision the source."""
         from airflow_provider_emqx.provisioning.hashing import pepper_of
         from airflow_provider_emqx.provisioning.plan import Plan
@@ -306,7 +307,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         optional(boolean, "is_superuser", self.is_superuser)
         boolean("with_hashes", self.with_hashes)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> ExportUsersResult:
         """Write the file."""
         from airflow_provider_emqx.provisioning.export import export_users
 

@@ -20,6 +20,7 @@ from airflow_provider_emqx.provisioning.exports import discard
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.results import TakenBackup, WrittenBackup
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Store:
     def __init__(self, target: Location) -> None:
         self.target = locate(target)
 
-    def write(self, filename: str, content: bytes, size: int | None) -> dict[str, Any]:
+    def write(self, filename: str, content: bytes, size: int | None) -> WrittenBackup:
         """
         Check a backup, write it, and read it again.
 
@@ -111,7 +112,7 @@ def take(
     store: Store,
     table_sets: Sequence[str] | None = None,
     root_keys: Sequence[str] | None = None,
-) -> dict[str, Any]:
+) -> TakenBackup:
     """
     Export a backup, download it and write it to a store.
 

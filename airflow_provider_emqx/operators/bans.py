@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from airflow_provider_emqx.arguments import boolean, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.keywords import ActingKeywords, SelectingKeywords, SourceOptions
     from airflow_provider_emqx.provisioning.bans import Ban
     from airflow_provider_emqx.provisioning.blocks import Bad
+    from airflow_provider_emqx.results import BanResult, UnbanResult
 
 #: bans that are ended before verifying that they are
 _PART = 1_000
@@ -136,7 +137,7 @@ class EmqxBanOperator(BaseActingOperator):
         if boolean("kick", self.kick) and self.kind not in ("clientid", "username"):
             raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> BanResult:
         """Ban, then kick."""
         from airflow_provider_emqx.provisioning.outcomes import shown
 
@@ -168,7 +169,7 @@ class EmqxBanOperator(BaseActingOperator):
                 self._kick(hook, banned, there, affected)
             affected.raise_failure()
             self.log.info("%sBans: %s", "Dry run. " if dry_run else "", affected.words())
-        return affected.result()
+        return cast("BanResult", affected.result())
 
     def _bans(self, hook: EmqxHook) -> tuple[list[Ban], list[Bad], int]:
         """Read who is to be banned."""
@@ -291,7 +292,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
                 "give who, or a filter (kind, reason, by, older_than), to say which bans end"
             )
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> UnbanResult:
         """Select, check, unban, verify."""
         from airflow_provider_emqx.api.bans import read_kind
         from airflow_provider_emqx.api.base import fits_path
@@ -323,7 +324,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
                     self._end(hook, chosen[start : start + _PART], affected)
             affected.raise_failure()
             self.log.info("%sOf %d bans: %s", "Dry run. " if dry_run else "", len(bans), affected.words())
-        return affected.result()
+        return cast("UnbanResult", affected.result())
 
     @staticmethod
     def _end(hook: EmqxHook, bans: list[BanRow], affected: Affected) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_emqx.api.rows import ClientRow
     from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.keywords import ActingKeywords, EmqxOperatorKeywords, SelectingKeywords
+    from airflow_provider_emqx.results import KickResult, ListResult, SubscribeResult
 
 
 class EmqxListClientsOperator(BaseEmqxOperator):
@@ -63,7 +65,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
         mapping("filters", self.filters)
         optional(texts, "fields", self.fields)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> ListResult[ClientRow]:
         """List."""
         filters = mapping("filters", self.filters)
         fields = ",".join(optional(texts, "fields", self.fields) or [])
@@ -109,7 +111,7 @@ class EmqxSubscribeOperator(BaseActingOperator):
 
         return client_ids(texts("clientids", self.clientids))
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> SubscribeResult:
         """Change the subscriptions of each client."""
         ids = self._ids()
         topics = texts("topics", self.topics) if isinstance(self.topics, str) else self.topics
@@ -134,7 +136,7 @@ class EmqxSubscribeOperator(BaseActingOperator):
             if failures:
                 raise EmqxError(f"{self._verb} failed {len(failures):,} times, first for {failures[0]}")
         self.log.info("Of %d clients: %s", len(ids), affected.words())
-        return affected.result()
+        return cast("SubscribeResult", affected.result())
 
 
 class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
@@ -218,7 +220,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         if (self.clientids is None) == (not self._filters()):
             raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> KickResult:
         """Select, check, kick, verify."""
         self.check()
         filters = self._filters()
@@ -246,7 +248,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
             self.log.info(
                 "%sOf %d clients: %s", "Dry run. " if dry_run else "", len(chosen), affected.words()
             )
-        return affected.result()
+        return cast("KickResult", affected.result())
 
     def _filters(self) -> dict[str, Any]:
         parts = {"like_clientid": self.clientid_like, "like_username": self.username_like}

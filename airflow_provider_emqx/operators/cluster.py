@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack, cast, get_args
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.conditions.base import Outcome
     from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.keywords import EmqxOperatorKeywords
+    from airflow_provider_emqx.results import (
+        BackupResult,
+        ClearAlarmsResult,
+        EvacuateNodeResult,
+        RestoreResult,
+        RuleStateResult,
+    )
 
 
 class EmqxBackupOperator(BaseEmqxOperator):
@@ -102,7 +109,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         optional(whole, "keep_on_broker", self.keep_on_broker)
         self._parts()
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> BackupResult:
         """Export, download, check and write a backup, and delete old ones."""
         from airflow_provider_emqx.operators.backup_store import Store, take
 
@@ -112,13 +119,13 @@ class EmqxBackupOperator(BaseEmqxOperator):
             optional(whole, "keep_on_broker", self.keep_on_broker),
         )
         store = Store(self.target)
-        result: dict[str, Any] = {}
+        result: BackupResult | None = None
         with self.hook() as hook, told_on_failure(context, lambda: result):
             written = take(hook, store, *self._parts())
             self.log.info("Wrote %s, %d bytes", written["path"], written["size"])
             deleted: list[str] = []
             on_broker: list[str] = []
-            result |= {**written, "deleted": deleted, "deleted_on_broker": on_broker}
+            result = {**written, "deleted": deleted, "deleted_on_broker": on_broker}
             try:
                 deleted.extend(store.prune(keep, written["filename"]))
                 on_broker.extend(self._prune(hook, keep_on_broker, written["filename"]))
@@ -126,7 +133,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
                 self.log.info(
                     "Older backups deleted: %d there, %d on the broker", len(deleted), len(on_broker)
                 )
-        return result
+            return result
 
     def _parts(self) -> tuple[list[str] | None, list[str] | None]:
         tables = None if self.table_sets is None else texts("table_sets", self.table_sets)
@@ -188,7 +195,7 @@ class EmqxRestoreOperator(BaseEmqxOperator):
             raise EmqxConfigError("path is empty; give the path or URL of a backup")
         boolean("dry_run", self.plan_only)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> RestoreResult:
         """Check, upload, import, delete."""
         from airflow_provider_emqx.operators.restoring import look, restore
 
@@ -236,11 +243,16 @@ class EmqxClearAlarmsOperator(BaseEmqxOperator):
         optional(texts, "deactivate", self.deactivate)
         boolean("history", self.history)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> ClearAlarmsResult:
         """End alarms, then delete the history."""
         names = optional(texts, "deactivate", self.deactivate) or []
         clear = boolean("history", self.history)
-        result: dict[str, Any] = {"deactivated": [], "not_active": [], "active": [], "history_cleared": False}
+        result: ClearAlarmsResult = {
+            "deactivated": [],
+            "not_active": [],
+            "active": [],
+            "history_cleared": False,
+        }
         with self.hook() as hook, told_on_failure(context, lambda: result):
             if names == ["*"]:
                 names = sorted({row["name"] for row in hook.list_alarms()})
@@ -384,7 +396,7 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
         if self.kind == "rule" and self.state == "restarted":
             raise EmqxConfigError("a rule cannot be restarted; restart its action or connector")
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, RuleStateResult]:
         """Set the state, then look."""
         from airflow_provider_emqx.api.base import path
 
@@ -392,13 +404,13 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
         names = texts("names", self.names)
         for name in names:
             path(name)
-        found: dict[str, Any] = {}
+        found: dict[str, RuleStateResult] = {}
         with self.hook() as hook, told_on_failure(context, lambda: found):
             for name in names:
                 found[name] = self._set(hook, name)
         return found
 
-    def _set(self, hook: EmqxHook, name: str) -> dict[str, Any]:
+    def _set(self, hook: EmqxHook, name: str) -> RuleStateResult:
         wanted = self.state == "enabled"
         if self.kind == "rule":
             found = hook.set_rule_enabled(name, wanted)
@@ -481,7 +493,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         span("timeout", self.timeout)
         boolean("stop_when_empty", self.stop_when_empty)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> EvacuateNodeResult:
         """Start, wait, and stop the evacuation after a failure."""
         self.check()
         limit = span("timeout", self.timeout)
@@ -522,7 +534,7 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
 
     def execute_complete(
         self, context: Context, event: Mapping[str, Any] | None = None, begun: float = 0.0
-    ) -> dict[str, Any]:
+    ) -> EvacuateNodeResult:
         """
         Resume after the deferral.
 
@@ -543,13 +555,14 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
             raise self._too_long(span("timeout", self.timeout), event["text"])
         raise error_of(event)
 
-    def _end(self, begun: float, details: Mapping[str, Any]) -> dict[str, Any]:
+    def _end(self, begun: float, details: Mapping[str, Any]) -> EvacuateNodeResult:
         stop = boolean("stop_when_empty", self.stop_when_empty)
         if stop:
             with self.hook() as hook:
                 hook.stop_evacuation(self.node)
             self._started = False
-        return {**details, "seconds": round(time.time() - begun, 1), "stopped": stop}
+        result = {**details, "seconds": round(time.time() - begun, 1), "stopped": stop}
+        return cast("EvacuateNodeResult", result)
 
     def _too_long(self, limit: float, last: str) -> EmqxTimeoutError:
         return EmqxTimeoutError(f"node {self.node} is not empty after {limit:g} s: {last}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.commands.order import Order
     from airflow_provider_emqx.commands.record import Record
     from airflow_provider_emqx.keywords import EmqxOperatorKeywords
+    from airflow_provider_emqx.results import CommandResult
 
 
 class EmqxCommandOperator(BaseEmqxOperator):
@@ -160,7 +161,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
                 "deferrable needs report: in it the triggerer finds whom to wait for, and writes down what they answer"
             )
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> CommandResult:
         """Send, wait, wave after wave."""
         from airflow_provider_emqx.commands.record import LEFT, Record, Row
 
@@ -179,7 +180,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
         record.tell([Row(row.clientid, LEFT, row.wave, row.at) for row in again])
         return self._go_on(context, record)
 
-    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Any = None) -> CommandResult:
         """
         Resume after the deferral.
 
@@ -197,7 +198,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
             raise EmqxError(f"the triggerer sent an unknown event: {status!r}")
         return self._go_on(context, Record(self._command(context.get("ti")), self.report))
 
-    def _go_on(self, context: Context, record: Record) -> dict[str, Any]:
+    def _go_on(self, context: Context, record: Record) -> CommandResult:
         from airflow_provider_emqx.commands.order import addressable
         from airflow_provider_emqx.commands.record import Row
         from airflow_provider_emqx.outcomes import UNADDRESSABLE

@@ -7,19 +7,20 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from airflow_provider_emqx.api.base import Operation, Page, R, Row
+from airflow_provider_emqx.api.base import Operation, Page, R
 from airflow_provider_emqx.outcomes import MOST_LISTED
 from airflow_provider_emqx.row_files import written_whole
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.results import ListResult
 
 log = logging.getLogger(__name__)
 
 
 def write_rows(
     hook: EmqxHook, listing: Operation[Page[R]], output_path: str | os.PathLike[str] | None
-) -> Row:
+) -> ListResult[R]:
     """
     Process a listing of any length: the first 1,000 rows for XCom, all of them for a file.
 

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from airflow_provider_emqx.archives.archive import (
@@ -26,6 +26,7 @@ from airflow_provider_emqx.provisioning.formats import JsonText, Where
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
+    from airflow_provider_emqx.results import BackupContents
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 _NO_RECORDS = 2
 
 
-def look(location: Location) -> tuple[bytes, dict[str, Any]]:
+def look(location: Location) -> tuple[bytes, BackupContents]:
     """
     Read a backup, look it through to its end, and log what it holds.
 
@@ -57,7 +58,7 @@ def look(location: Location) -> tuple[bytes, dict[str, Any]]:
     return content, contents
 
 
-def _look_into_archive(content: bytes) -> dict[str, Any]:
+def _look_into_archive(content: bytes) -> BackupContents:
     meta, tables, configuration, files = None, {}, False, 0
     for name, file, size in read_archive(io.BytesIO(content)):
         if name == META:
@@ -82,7 +83,7 @@ def _look_into_archive(content: bytes) -> dict[str, Any]:
     }
 
 
-def _look_into_export(content: bytes, where: Where) -> dict[str, Any]:
+def _look_into_export(content: bytes, where: Where) -> BackupContents:
     text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors="surrogateescape", newline="")
     version, tables = None, Counter[str]()
     for name, item in JsonText(text, where).parts():
@@ -134,7 +135,7 @@ def _renamed(content: bytes, root: str) -> bytes:
     return buffer.getvalue()
 
 
-def _words(contents: dict[str, Any]) -> str:
+def _words(contents: BackupContents) -> str:
     """Return the contents of a backup in one line."""
     tables = {name: count for name, count in contents["tables"].items() if count}
     told = json.dumps(tables) if tables else "no records"

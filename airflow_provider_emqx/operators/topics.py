@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast, get_args
 
 from airflow_provider_emqx.arguments import boolean, choice, mapping, seconds, texts
 from airflow_provider_emqx.choices import TopicMetricsAction
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_emqx.api.rows import PublishedRow
+    from airflow_provider_emqx.api.rows import PublishedRow, SubscriptionRow
     from airflow_provider_emqx.choices import Qos, Rendered, TopicMetricsAction
     from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.keywords import EmqxOperatorKeywords, SelectingKeywords
+    from airflow_provider_emqx.results import ClearRetainedResult, ListResult, PublishResult
 
 
 class EmqxPublishOperator(BaseEmqxOperator):
@@ -108,7 +109,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
         for place, message in enumerate(self._given(), 1):
             message_row(message, place)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> PublishResult:
         """Publish."""
         # the hook checks each message, as check() does
         messages = self._given()
@@ -118,7 +119,7 @@ class EmqxPublishOperator(BaseEmqxOperator):
         bad = [FAILED, UNKNOWN, "not_sent", *(["no_subscribers"] if demanding else [])]
         first_bad: PublishedRow | None = None
 
-        def summary() -> dict[str, Any]:
+        def summary() -> PublishResult:
             return {"messages": sum(counts.values()), "counts": counts, "results": results}
 
         def words() -> str:
@@ -255,7 +256,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
                 "older_than goes with topic_filter; named topics are deleted whatever their age"
             )
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> ClearRetainedResult:
         """Select, check, delete."""
         from airflow_provider_emqx.api.base import fits_path
         from airflow_provider_emqx.api.names import topic_name
@@ -289,7 +290,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
                 self._delete(hook, chosen, affected)
             prefix = "Dry run. " if dry_run else ""
             self.log.info("%sOf %d retained messages: %s", prefix, len(selected), affected.words())
-        return affected.result()
+        return cast("ClearRetainedResult", affected.result())
 
     @staticmethod
     def _check(hook: EmqxHook, topic: str) -> None:
@@ -427,7 +428,7 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
         """Refuse filters other than a dict."""
         mapping("filters", self.filters)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> ListResult[SubscriptionRow]:
         """List."""
         filters = mapping("filters", self.filters)
         with self.hook() as hook:

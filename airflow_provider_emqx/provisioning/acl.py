@@ -42,6 +42,7 @@ from airflow_provider_emqx.provisioning.sources import Source
 from airflow_provider_emqx.transport.idset import IdSet
 
 if TYPE_CHECKING:
+    from airflow_provider_emqx.results import ProvisionAclResult
     from airflow_provider_emqx.transport.session import Session
 
 _SUBJECTS = ("username", "clientid")
@@ -163,8 +164,8 @@ class Rows:
 
 
 def provision(
-    hook: Session, source: Source, plan: AclPlan, push: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+    hook: Session, source: Source, plan: AclPlan, push: Callable[[ProvisionAclResult], None]
+) -> ProvisionAclResult:
     """
     Write the rules of a source.
 
@@ -180,11 +181,12 @@ def provision(
     # the broker counts no rules
     tally, subjects = Tally(broker=BulkResult(0, None, None, None)), 0
 
-    def summary() -> dict[str, Any]:
-        sums = {outcome: tally.counts[outcome] for outcome in (WRITTEN, SKIPPED, REJECTED)}
+    def summary() -> ProvisionAclResult:
         return {
             "read": rows.read,
-            **sums,
+            "written": tally.counts[WRITTEN],
+            "skipped": tally.counts[SKIPPED],
+            "rejected": tally.counts[REJECTED],
             "subjects": subjects,
             "dry_run": plan.dry_run,
             "report": str(plan.report) if plan.report else None,

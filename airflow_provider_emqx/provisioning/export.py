@@ -19,6 +19,7 @@ from airflow_provider_emqx.provisioning.target import Target, hashing_of
 from airflow_provider_emqx.row_files import form_of, written_whole
 
 if TYPE_CHECKING:
+    from airflow_provider_emqx.results import ExportUsersResult, WrittenUsers
     from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _BLOCK = 1_000
 
 def export_users(
     hook: Session, target: Location, is_superuser: bool | None = None, with_hashes: bool = False
-) -> dict[str, Any]:
+) -> ExportUsersResult:
     """
     Write the users to a file.
 
@@ -62,7 +63,7 @@ def export_users(
         **summary,
         "listing_moved": False,
         "left_out": left_out.total(),
-        "password_hash_algorithm": algorithm and algorithm.settings(),
+        "password_hash_algorithm": algorithm.settings() if algorithm else None,
     }
 
 
@@ -84,7 +85,7 @@ def _with_hashes(
                 yield row
 
 
-def _write(hook: Session, target: Location, names: Sequence[str], users: Iterator[Any]) -> dict[str, Any]:
+def _write(hook: Session, target: Location, names: Sequence[str], users: Iterator[Any]) -> WrittenUsers:
     form = form_of("path", target, packed=True)
     # a broker that cannot be asked leaves the file of the last time alone
     block = list(islice(users, _BLOCK))

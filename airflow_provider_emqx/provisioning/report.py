@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.api.salts import NOT_CARRIED
@@ -27,6 +27,9 @@ from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
 from airflow_provider_emqx.transport.pulse import Pulse
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.results import Reason, RejectedRow, Totals
 
 log = logging.getLogger(__name__)
 
@@ -147,14 +150,15 @@ class Tally:
         """Say how long deleting took, and how fast it was."""
         return f"{self.pruning:.1f} s, {self.counts[PRUNED] / max(self.pruning, 0.001):,.0f} users/s"
 
-    def most_frequent(self) -> list[dict[str, Any]]:
+    def most_frequent(self) -> list[Reason]:
         """Return the most frequent reasons for rejecting rows, each with its count and its first row."""
         found = sorted(self.reasons.items(), key=lambda item: -item[1][0])[:REASONS]
-        return [
-            {"reason": reason, "count": count, "id": first.user_id, "line": first.line}
-            | ({"file": first.file} if first.file else {})
-            for reason, (count, first) in found
-        ]
+        reasons: list[Reason] = []
+        for reason, (count, first) in found:
+            reasons.append({"reason": reason, "count": count, "id": first.user_id, "line": first.line})
+            if first.file:
+                reasons[-1]["file"] = first.file
+        return reasons
 
     def ended_early(self, read: int) -> None:
         """
@@ -201,7 +205,7 @@ class Tally:
         counted = f"{broker.created:,} created, {broker.updated:,} updated"
         return f"{counted}, {broker.unchanged:,} unchanged" if broker.unchanged is not None else counted
 
-    def summary(self, read: int) -> dict[str, Any]:
+    def summary(self, read: int) -> Totals:
         """
         Return the sums for XCom.
 
@@ -209,7 +213,12 @@ class Tally:
         """
         return {
             "read": read,
-            **self.counts,
+            "written": self.counts[WRITTEN],
+            "deleted": self.counts[DELETED],
+            "skipped": self.counts[SKIPPED],
+            "rejected": self.counts[REJECTED],
+            "pruned": self.counts[PRUNED],
+            "unaddressable": self.counts[UNADDRESSABLE],
             "created": self.broker.created,
             "updated": self.broker.updated,
             "unchanged": self.broker.unchanged,
@@ -286,7 +295,7 @@ def row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def rejected_rows(tally: Tally, terms: Terms) -> list[dict[str, Any]]:
+def rejected_rows(tally: Tally, terms: Terms) -> list[RejectedRow]:
     """
     Return the first rejected rows for a result; none where a report has them.
 
@@ -296,7 +305,8 @@ def rejected_rows(tally: Tally, terms: Terms) -> list[dict[str, Any]]:
     if terms.report:
         return []
     rows = map(row, tally.rejected_rows)
-    return [{name: value for name, value in told.items() if name != "file" or value} for told in rows]
+    told = [{name: value for name, value in one.items() if name != "file" or value} for one in rows]
+    return cast("list[RejectedRow]", told)
 
 
 def tell_unread(files: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.outcomes import KEPT, PRUNED, UNADDRESSABLE
@@ -27,6 +27,7 @@ from airflow_provider_emqx.provisioning.report import (
 from airflow_provider_emqx.provisioning.sources import Source
 
 if TYPE_CHECKING:
+    from airflow_provider_emqx.results import ProvisionUsersResult
     from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Provisioning:
         # a report of what is deleted does not list who stays
         return [row for row in chunk.not_done() if row.reason != KEPT]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ProvisionUsersResult:
         """Return the totals so far, for XCom."""
         run, plan = self.run, self._plan
         return {
@@ -160,9 +161,9 @@ def provision(
     hook: Session,
     source: Source,
     plan: Plan,
-    push: Callable[[dict[str, Any]], None],
+    push: Callable[[ProvisionUsersResult], None],
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ProvisionUsersResult:
     """
     Provision a source in a task.
 

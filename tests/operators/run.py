@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NotRequired, get_origin, get_type_hints
 
 
 class TI:
@@ -28,6 +28,13 @@ def execute(operator_class: type, ti: TI | None = None, **arguments: Any) -> Any
     result = operator.execute({"ti": ti or TI()})
     json.dumps(result)
     return result
+
+
+def has_keys_of(result: Any, kind: type) -> bool:
+    """Return whether a result has all keys that it must have, and no others than it may have."""
+    hints = get_type_hints(kind, include_extras=True)
+    required = {name for name, hint in hints.items() if get_origin(hint) is not NotRequired}
+    return required <= set(result) <= set(hints)
 
 
 def sent(broker: Any) -> list[str]:

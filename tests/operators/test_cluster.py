@@ -32,9 +32,10 @@ from airflow_provider_emqx.operators.cluster import (
     EmqxMetricsSnapshotOperator,
     EmqxSetRuleStateOperator,
 )
+from airflow_provider_emqx.results import EvacuateNodeResult
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
-from tests.operators.run import TI, execute, sent
+from tests.operators.run import TI, execute, has_keys_of, sent
 
 V4, V5 = "4.4.19", "5.8.9"
 
@@ -389,6 +390,7 @@ def test_a_node_is_evacuated_until_it_is_empty(cluster: Any) -> None:
     result = execute(EmqxEvacuateNodeOperator, node="emqx@n1", poll_interval=0.1)
     assert looks >= 3
     assert result["stopped"] is False
+    assert has_keys_of(result, EvacuateNodeResult)
     assert on_node(cluster, "emqx@n1") == 0
     assert [line.rpartition("/")[2] for line in sent(cluster)] == ["start"]
 

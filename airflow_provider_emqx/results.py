@@ -1,0 +1,286 @@
+"""
+Results of operators, as their tasks store them in XCom, for type checkers.
+
+Lists hold 1,000 entries at most; the counts beside them are complete.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, NotRequired, TypedDict, TypeVar
+
+from airflow_provider_emqx.api.rows import BanRow, PublishedRow
+
+_R = TypeVar("_R")
+
+
+class ListResult(TypedDict, Generic[_R]):
+    """The rows of a listing; ``listing_moved`` is ``None`` where it is not known."""
+
+    count: int
+    rows: list[_R]
+    output_path: str | None
+    listing_moved: bool | None
+
+
+class _Acting(TypedDict):
+    counts: dict[str, int]
+    selected: int
+    report: str | None
+
+
+class _Selecting(_Acting):
+    excluded: int
+    listing_moved: bool | None
+    dry_run: bool
+
+
+class SubscriptionName(TypedDict):
+    """A subscription of a client; without ``topic`` where nothing could be done for the client."""
+
+    clientid: str
+    topic: NotRequired[str]
+
+
+class SubscribeResult(_Acting):
+    """The outcomes of subscriptions: they were ``subscribed`` or ``unsubscribed``, as the operator does."""
+
+    subscribed: NotRequired[list[SubscriptionName]]
+    unsubscribed: NotRequired[list[SubscriptionName]]
+    failed: list[SubscriptionName]
+    unknown: list[SubscriptionName]
+
+
+class KickResult(_Selecting):
+    """The outcomes of kicked clients."""
+
+    kicked: list[str]
+    absent: list[str]
+    still_connected: list[str]
+    changed: list[str]
+    unaddressable: list[str]
+    failed: list[str]
+    unknown: list[str]
+
+
+class ClearRetainedResult(_Selecting):
+    """The outcomes of deleted retained messages, by topic."""
+
+    deleted: list[str]
+    absent: list[str]
+    changed: list[str]
+    unaddressable: list[str]
+    failed: list[str]
+    unknown: list[str]
+
+
+class RejectedBan(TypedDict):
+    """A row of a source that is not a ban."""
+
+    line: int
+    who: str | None
+    reason: str
+
+
+class BanResult(_Acting):
+    """The outcomes of bans, and of the clients that were kicked; ``failed`` and ``unknown`` name either."""
+
+    banned: list[BanRow]
+    kicked: list[str]
+    still_connected: list[str]
+    unaddressable: list[str]
+    rejected: list[RejectedBan]
+    failed: list[BanRow | str]
+    unknown: list[BanRow | str]
+    over: int
+    dry_run: bool
+
+
+class UnbanResult(_Selecting):
+    """The outcomes of bans that were to end; each has ``as`` and ``who``."""
+
+    unbanned: list[BanRow]
+    still_banned: list[BanRow]
+    unaddressable: list[BanRow]
+    failed: list[BanRow]
+    unknown: list[BanRow]
+
+
+class PublishResult(TypedDict):
+    """The outcomes of messages; ``counts`` is by status."""
+
+    messages: int
+    counts: dict[str, int]
+    results: list[PublishedRow]
+
+
+class Reason(TypedDict):
+    """A reason for rejecting rows, with the first row; ``file`` is of a source of several files."""
+
+    reason: str
+    count: int
+    id: str | None
+    line: int
+    file: NotRequired[str]
+
+
+class RejectedRow(TypedDict):
+    """A rejected row; ``file`` is of a source of several files."""
+
+    id: str | None
+    line: int | None
+    outcome: str
+    reason: str
+    file: NotRequired[str]
+
+
+class Totals(TypedDict):
+    """The rows of a source and of users that are not in it, by outcome; what the broker does not tell is ``None``."""
+
+    read: int
+    written: int
+    deleted: int
+    skipped: int
+    rejected: int
+    pruned: int
+    unaddressable: int
+    created: int | None
+    updated: int | None
+    unchanged: int | None
+    not_carried: int
+    seconds: float
+    rows_per_second: int
+
+
+class ProvisionUsersResult(Totals):
+    """The summary of provisioned users; ``phases`` is in seconds."""
+
+    phases: dict[str, float]
+    chunks: dict[str, int]
+    acl_changed: bool
+    listing_moved: bool | None
+    dry_run: bool
+    report: str | None
+    reasons: list[Reason]
+    rejected_rows: list[RejectedRow]
+    unread: list[str]
+
+
+class ProvisionAclResult(TypedDict):
+    """The summary of provisioned ACL rules."""
+
+    read: int
+    written: int
+    skipped: int
+    rejected: int
+    subjects: int
+    dry_run: bool
+    report: str | None
+    reasons: list[Reason]
+    rejected_rows: list[RejectedRow]
+    unread: list[str]
+
+
+class WrittenUsers(TypedDict):
+    """A file of users; ``superusers`` is ``None`` on EMQX 4."""
+
+    users: int
+    superusers: int | None
+    path: str
+
+
+class ExportUsersResult(WrittenUsers):
+    """A file of users, and what it lacks."""
+
+    listing_moved: bool | None
+    left_out: int
+    password_hash_algorithm: str | None
+
+
+class WrittenBackup(TypedDict):
+    """A file in a directory of backups; ``size`` is in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class TakenBackup(WrittenBackup):
+    """A backup, with its name on the broker."""
+
+    filename: str
+    node: str
+
+
+class BackupResult(TakenBackup):
+    """A backup, and the older ones that were deleted."""
+
+    deleted: list[str]
+    deleted_on_broker: list[str]
+
+
+class BackupContents(TypedDict):
+    """Contents of a backup; ``tables`` has the number of records by name."""
+
+    version: str
+    edition: str | None
+    tables: dict[str, int]
+    configuration: bool
+    files: int
+
+
+class RestoreResult(BackupContents):
+    """An imported backup."""
+
+    path: str
+    node: str | None
+    dry_run: bool
+
+
+class ClearAlarmsResult(TypedDict):
+    """The names of alarms that were deactivated, were not active, and are active afterwards."""
+
+    deactivated: list[str]
+    not_active: list[str]
+    active: list[str]
+    history_cleared: bool
+
+
+class RuleStateResult(TypedDict):
+    """The state of a rule, action, source or connector."""
+
+    enable: bool | None
+    status: str | None
+
+
+class EvacuateNodeResult(TypedDict):
+    """The last check of an evacuated node: how much was left on it."""
+
+    node: str
+    state: str
+    connected: int | None
+    sessions: int | None
+    seconds: float
+    stopped: bool
+
+
+class ReasonCount(TypedDict):
+    """A reason why a command failed, and how often."""
+
+    reason: str
+    count: int
+
+
+class CommandResult(_Acting):
+    """The outcomes of a command, by client id; ``replies`` is there if replies are kept."""
+
+    replied: list[str]
+    failed: list[str]
+    no_reply: list[str]
+    not_delivered: list[str]
+    unknown: list[str]
+    unaddressable: list[str]
+    left: list[str]
+    left_count: int
+    waves: int
+    reasons: list[ReasonCount]
+    replies: NotRequired[dict[str, str]]
