@@ -128,7 +128,7 @@ def test_an_evacuation_goes_on_when_its_task_is_killed(airflow: Airflow, slow: F
     run = airflow.trigger("evacuation")
 
     def looks(attempt: int) -> bool:
-        return " sessions left" in airflow.log("evacuation", run, "evacuate", attempt)
+        return " sessions are left" in airflow.log("evacuation", run, "evacuate", attempt)
 
     for attempt in (1, 2):
         until(lambda attempt=attempt: looks(attempt), 240, airflow.tell)
