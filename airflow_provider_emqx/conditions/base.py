@@ -22,6 +22,8 @@ from airflow_provider_emqx.exceptions import (
 #: rows that an event loop may be held for, which is about 10 ms: short ones, as ids or a few fields of each client, and
 #: clients with all their fields
 SHORT_ROWS, WHOLE_CLIENTS = 5_000, 2_000
+#: the same of rows that are matched with patterns and kept as well as read, which takes more than twice the time
+MATCHED_ROWS, MATCHED_CLIENTS = 2_000, 500
 #: names that a line of the log or of an error has
 _NAMED = 10
 
@@ -122,6 +124,12 @@ def page_of(area: Area, most: int = SHORT_ROWS) -> int:
     return min(most, area.page_limit)
 
 
-def page_of_clients(api: Api) -> int:
-    """Return the same of clients of whom a few fields are asked for, which brokers before 5.6 send whole."""
-    return page_of(api.clients, SHORT_ROWS if api.clients.sends_fields else WHOLE_CLIENTS)
+def page_of_clients(api: Api, *, matched: bool = False) -> int:
+    """
+    Return the same of clients of whom a few fields are asked for, which brokers before 5.6 send whole.
+
+    :param api: the broker's operations.
+    :param matched: whether each one is matched with patterns.
+    """
+    short, whole = (MATCHED_ROWS, MATCHED_CLIENTS) if matched else (SHORT_ROWS, WHOLE_CLIENTS)
+    return page_of(api.clients, short if api.clients.sends_fields else whole)

@@ -160,7 +160,7 @@ def _connected(
 ) -> Operation[int]:
     """List those who are online, and give the number of pages."""
     names = ("clientid", "connected", *more, *(["username"] if pattern.username is not None else []))
-    listing = Listing(api.clients.list(1, page_of_clients(api), filters, names))
+    listing = Listing(api.clients.list(1, page_of_clients(api, matched=True), filters, names))
     pages = 0
     while listing.next is not None:
         for row in (yield from listing.page()):
