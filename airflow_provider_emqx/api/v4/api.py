@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airflow_provider_emqx.api.base import Broker
 from airflow_provider_emqx.api.v4.acl import AclRules
 from airflow_provider_emqx.api.v4.alarms import Alarms
 from airflow_provider_emqx.api.v4.backups import Backups
@@ -25,17 +24,15 @@ class ApiV4(Api):
     :param broker: what is known of the broker.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        super().__init__(broker)
-        self.nodes = Nodes(broker)
-        self.users = Users(broker)
-        self.acl = AclRules(broker)
-        self.bans = Bans(broker)
-        self.clients = Clients(broker, self.nodes)
-        self.topics = Topics(broker, self.nodes)
-        self.messages = Messages(broker)
-        self.alarms = Alarms(broker)
-        self.listeners = Listeners(broker, self.nodes)
-        self.rule_engine = RuleEngine(broker)
-        self.backups = Backups(broker, self.nodes)
-        self.rebalance = Rebalance(broker, self.nodes)
+    _nodes = Nodes
+    _users = Users
+    _acl = AclRules
+    _bans = Bans
+    _clients = Clients
+    _topics = Topics
+    _messages = Messages
+    _alarms = Alarms
+    _listeners = Listeners
+    _rule_engine = RuleEngine
+    _backups = Backups
+    _rebalance = Rebalance

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from airflow_provider_emqx.api.base import Broker
 from airflow_provider_emqx.api.v5.acl import AclRules
 from airflow_provider_emqx.api.v5.alarms import Alarms
@@ -27,17 +29,31 @@ class Api:
     :param broker: what is known of the broker.
     """
 
+    #: the classes of the areas, which EMQX 4 replaces by its own
+    _nodes: ClassVar[type[Nodes]] = Nodes
+    _users: ClassVar[type[Users]] = Users
+    _acl: ClassVar[type[AclRules]] = AclRules
+    _bans: ClassVar[type[Bans]] = Bans
+    _clients: ClassVar[type[Clients]] = Clients
+    _topics: ClassVar[type[Topics]] = Topics
+    _messages: ClassVar[type[Messages]] = Messages
+    _alarms: ClassVar[type[Alarms]] = Alarms
+    _listeners: ClassVar[type[Listeners]] = Listeners
+    _rule_engine: ClassVar[type[RuleEngine]] = RuleEngine
+    _backups: ClassVar[type[Backups]] = Backups
+    _rebalance: ClassVar[type[Rebalance]] = Rebalance
+
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.nodes = Nodes(broker)
-        self.users = Users(broker)
-        self.acl = AclRules(broker)
-        self.bans = Bans(broker)
-        self.clients = Clients(broker, self.nodes)
-        self.topics = Topics(broker, self.nodes)
-        self.messages = Messages(broker)
-        self.alarms = Alarms(broker)
-        self.listeners = Listeners(broker, self.nodes)
-        self.rule_engine = RuleEngine(broker)
-        self.backups = Backups(broker, self.nodes)
-        self.rebalance = Rebalance(broker, self.nodes)
+        self.nodes = self._nodes(broker)
+        self.users = self._users(broker)
+        self.acl = self._acl(broker)
+        self.bans = self._bans(broker)
+        self.clients = self._clients(broker, self.nodes)
+        self.topics = self._topics(broker, self.nodes)
+        self.messages = self._messages(broker)
+        self.alarms = self._alarms(broker)
+        self.listeners = self._listeners(broker, self.nodes)
+        self.rule_engine = self._rule_engine(broker)
+        self.backups = self._backups(broker, self.nodes)
+        self.rebalance = self._rebalance(broker, self.nodes)
