@@ -312,12 +312,12 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         """
         from airflow_provider_emqx.provisioning.blocks import Format
         from airflow_provider_emqx.provisioning.hashing import pepper_of
-        from airflow_provider_emqx.provisioning.plan import IDS_ONLY, Plan
         from airflow_provider_emqx.provisioning.sources import read_source
         from airflow_provider_emqx.provisioning.target import Target
         from airflow_provider_emqx.provisioning.task import Provisioning
+        from airflow_provider_emqx.provisioning.terms import IDS_ONLY, UserTerms
 
-        plan = Plan.of(
+        terms = UserTerms.of(
             mode=mode,
             dry_run=dry_run,
             report=report,
@@ -332,5 +332,5 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             shard=shard,
             acl_rules=acl_rules,
         )
-        how = Format.of(format, columns, source_options, ids_only=plan.mode in IDS_ONLY, target=Target(self))
-        return Provisioning(self, read_source(source, how), plan).outcomes()
+        how = Format.of(format, columns, source_options, ids_only=terms.mode in IDS_ONLY, target=Target(self))
+        return Provisioning(self, read_source(source, how), terms).outcomes()

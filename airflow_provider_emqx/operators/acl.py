@@ -109,11 +109,11 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
 
     def check_literals(self) -> None:
         """Refuse invalid arguments, except those that are known only when the task runs."""
-        from airflow_provider_emqx.provisioning.acl import AclPlan
+        from airflow_provider_emqx.provisioning.acl import AclTerms
 
         names = ("mode", "report", "on_rejected", "max_rejected")
         known = {name: getattr(self, name) for name in names if is_literal(getattr(self, name))}
-        AclPlan(**{**known, "report": known.get("report") or None})
+        AclTerms(**{**known, "report": known.get("report") or None})
         if all(is_literal(getattr(self, name)) for name in ("format", "columns", "source_options")):
             self._format()
 
@@ -127,11 +127,11 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> ProvisionAclResult:
         """Read, check, write."""
-        from airflow_provider_emqx.provisioning.acl import AclPlan, provision
+        from airflow_provider_emqx.provisioning.acl import AclTerms, provision
         from airflow_provider_emqx.provisioning.sources import read_source
         from airflow_provider_emqx.provisioning.target import Target
 
-        plan = AclPlan(
+        terms = AclTerms(
             mode=self.mode,
             dry_run=boolean("dry_run", self.plan_only),
             report=self.report or None,
@@ -141,4 +141,4 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         with self.hook() as hook:
             how = self._format(Target(hook))
             source = read_source(plain(self.source), how)
-            return provision(hook, source, plan, lambda summary: keep_result(context, summary))
+            return provision(hook, source, terms, lambda summary: keep_result(context, summary))

@@ -63,7 +63,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param max_rejected: number of rejected rows above which the task fails, after the valid rows are
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
     :param dry_run: read and validate everything, write nothing. The returned counts, and the report with a line for
-        every row, are the plan.
+        every row, are those that a run would have.
     :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them, of the user
         ids to synchronize; ``"*"`` for all. Other users are never deleted.
     :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted. Superusers
@@ -175,7 +175,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
 
     def check_literals(self) -> None:
         """Refuse invalid arguments; assume the best of those that are known only when the task runs."""
-        from airflow_provider_emqx.provisioning.plan import Plan
+        from airflow_provider_emqx.provisioning.terms import UserTerms
 
         deleting = any((self.scope, self.protect, self.max_deletes))
         fitting: dict[str, Any] = {
@@ -189,12 +189,12 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         known = {
             name: value if is_literal(value) else fitting[name] for name, value in self._arguments().items()
         }
-        Plan.of(pepper="x" if self.pepper_conn_id else "", **known)
+        UserTerms.of(pepper="x" if self.pepper_conn_id else "", **known)
         if all(is_literal(getattr(self, name)) for name in ("format", "columns", "source_options")):
             self._format()
 
     def _arguments(self) -> dict[str, Any]:
-        """Return what the plan is made of, besides the pepper."""
+        """Return the arguments that are terms, besides the pepper."""
         return {
             "mode": self.mode,
             "dry_run": self.plan_only,
@@ -213,23 +213,23 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     def execute(self, context: Context) -> ProvisionUsersResult:
         """Provision the source."""
         from airflow_provider_emqx.provisioning.hashing import pepper_of
-        from airflow_provider_emqx.provisioning.plan import Plan
         from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
         from airflow_provider_emqx.provisioning.target import Target
         from airflow_provider_emqx.provisioning.task import provision
+        from airflow_provider_emqx.provisioning.terms import UserTerms
 
-        plan = Plan.of(pepper=pepper_of(self.pepper_conn_id), **self._arguments())
+        terms = UserTerms.of(pepper=pepper_of(self.pepper_conn_id), **self._arguments())
         with self.hook(user_id_type=self.user_id_type or None) as hook:
             how = self._format(Target(hook))
             source = self._read(how)
             # Airflow 3.3 and newer; without it a repeated task sends everything again, which converges as well
             store: Any = context.get("task_state_store")
-            keeps = store is not None and source.files and not plan.dry_run
-            mark = fingerprint(hook, source.files, how, plan) if keeps else None
+            keeps = store is not None and source.files and not terms.dry_run
+            mark = fingerprint(hook, source.files, how, terms) if keeps else None
             return provision(
                 hook,
                 source,
-                plan,
+                terms,
                 lambda summary: keep_result(context, summary),
                 Progress(store, mark) if mark else None,
             )
@@ -242,7 +242,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
 
     def _format(self, target: Target | None = None) -> Format:
         from airflow_provider_emqx.provisioning.blocks import Format
-        from airflow_provider_emqx.provisioning.plan import IDS_ONLY
+        from airflow_provider_emqx.provisioning.terms import IDS_ONLY
 
         return Format.of(
             self.format, self.columns, self.source_options, ids_only=self.mode in IDS_ONLY, target=target

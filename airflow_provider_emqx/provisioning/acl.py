@@ -27,7 +27,6 @@ from airflow_provider_emqx.outcomes import REJECTED, SKIPPED, WRITTEN
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
-from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.report import (
     SHOWN,
     Report,
@@ -39,6 +38,7 @@ from airflow_provider_emqx.provisioning.report import (
     tell_unread,
 )
 from airflow_provider_emqx.provisioning.sources import Source
+from airflow_provider_emqx.provisioning.terms import Terms
 from airflow_provider_emqx.transport.idset import IdSet
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class RulesFormat(Format):
 
 
 @dataclass(frozen=True)
-class AclPlan(Terms):
+class AclTerms(Terms):
     """
-    A plan for ACL rules.
+    Terms for ACL rules.
 
     :param mode: ``"set"`` or ``"delete"``.
     """
@@ -99,11 +99,11 @@ class Rows:
     """
     Checked rows, in a temporary database of their own until all of one subject are together.
 
-    :param plan: whether they must be rules.
+    :param terms: whether they must be rules.
     """
 
-    def __init__(self, plan: AclPlan) -> None:
-        self._with_rules = plan.mode == "set"
+    def __init__(self, terms: AclTerms) -> None:
+        self._with_rules = terms.mode == "set"
         self._database = sqlite3.connect("")
         self._database.execute("CREATE TABLE rows (kind TEXT, name TEXT, line INTEGER, file TEXT, rule TEXT)")
         # subjects with a rejected row, or that a row too broken to tell may have meant
@@ -164,14 +164,14 @@ class Rows:
 
 
 def provision(
-    hook: Session, source: Source, plan: AclPlan, push: Callable[[ProvisionAclResult], None]
+    hook: Session, source: Source, terms: AclTerms, push: Callable[[ProvisionAclResult], None]
 ) -> ProvisionAclResult:
     """
     Write the rules of a source.
 
     :param hook: of the broker.
     :param source: of the rows. All are read before anything is written.
-    :param plan: what to do with them.
+    :param terms: what to do with them.
     :param push: given the summary before the task fails.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "reasons",
         "rejected_rows", "unread"}``.
@@ -188,10 +188,10 @@ def provision(
             "skipped": tally.counts[SKIPPED],
             "rejected": tally.counts[REJECTED],
             "subjects": subjects,
-            "dry_run": plan.dry_run,
-            "report": str(plan.report) if plan.report else None,
+            "dry_run": terms.dry_run,
+            "report": str(terms.report) if terms.report else None,
             "reasons": tally.most_frequent(),
-            "rejected_rows": rejected_rows(tally, plan),
+            "rejected_rows": rejected_rows(tally, terms),
             "unread": list(source.unread[:SHOWN]),
         }
 
@@ -200,9 +200,9 @@ def provision(
         if report is not None:
             report.add(outcomes)
 
-    source.spare(report=plan.report)
-    report = Report(plan.report, len(source.files) + len(source.unread) > 1) if plan.report else None
-    with closing(Rows(plan)) as rows:
+    source.spare(report=terms.report)
+    report = Report(terms.report, len(source.files) + len(source.unread) > 1) if terms.report else None
+    with closing(Rows(terms)) as rows:
         try:
             tell_unread(source.unread)
             with closing(source), report or nullcontext():
@@ -212,31 +212,31 @@ def provision(
                     hook.stopping.check()
                     account(rows.add(block))
                     tally.progress(rows.read)
-                for subject, outcome, reason in _written(hook, rows, plan):
+                for subject, outcome, reason in _written(hook, rows, terms):
                     tally.progress(rows.read)
                     if outcome != WRITTEN:
                         account(subject.outcomes(outcome, reason))
                         continue
                     subjects += 1
                     tally.counts[WRITTEN] += len(subject.places)
-                    if report is not None and plan.dry_run:
+                    if report is not None and terms.dry_run:
                         report.add(subject.outcomes(outcome))
             tally.check(rows.read)
         except BaseException:
             tally.ended_early(rows.read)
             push(summary())
             raise
-        tell(tally, rows.read, plan)
-        failure = judge(tally, rows.read, plan)
+        tell(tally, rows.read, terms)
+        failure = judge(tally, rows.read, terms)
         if tally.rejected and not tally.counts[WRITTEN]:
             failure = failure or f"none of {rows.read:,} rows could be done, {tally.rejected:,} were rejected"
         if failure:
             push(summary())
-            raise failed(failure, tally, plan)
+            raise failed(failure, tally, terms)
         return summary()
 
 
-def _written(hook: Session, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subject, str, str]]:
+def _written(hook: Session, rows: Rows, terms: AclTerms) -> Iterator[tuple[Subject, str, str]]:
     """Write each subject; yield it with outcome and reason as soon as it has one."""
     skipped: deque[Subject] = deque()
 
@@ -245,12 +245,12 @@ def _written(hook: Session, rows: Rows, plan: AclPlan) -> Iterator[tuple[Subject
         for subject, spoilt in rows.subjects():
             if spoilt:
                 skipped.append(subject)
-            elif plan.mode == "delete":
+            elif terms.mode == "delete":
                 yield subject, acl.delete(subject.name)
             else:
                 yield subject, acl.replace(subject.name, subject.rules)
 
-    if plan.dry_run:
+    if terms.dry_run:
         results: Generator[tuple[Subject, Any]] = ((subject, None) for subject, _ in operations())
     else:
         tell_rate(hook, rows.count(), "subject")

@@ -25,9 +25,9 @@ from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Hasher
 from airflow_provider_emqx.provisioning.inventory import BLOCK, Inventory
 from airflow_provider_emqx.provisioning.limits import tell_rate
-from airflow_provider_emqx.provisioning.plan import IDS_ONLY, PRUNING, Plan
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.target import hashing_of, user_id_type
+from airflow_provider_emqx.provisioning.terms import IDS_ONLY, PRUNING, UserTerms
 from airflow_provider_emqx.provisioning.writing import Writer
 from airflow_provider_emqx.transport.pulse import EVERY, Pulse
 
@@ -49,17 +49,19 @@ class Run:
     One run over one source.
 
     :param hook: of the broker.
-    :param plan: what to do with the rows.
+    :param terms: what to do with the rows.
     :param expected: tells how many rows there will be, about; ``None`` if that is not known.
     """
 
-    def __init__(self, hook: Session, plan: Plan, expected: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(
+        self, hook: Session, terms: UserTerms, expected: Callable[[], int | None] = lambda: None
+    ) -> None:
         self.hook = hook
-        self.plan = plan
+        self.terms = terms
         self._expected = expected
         #: rows that the source has given so far
         self.read = 0
-        self.inventory = Inventory(hook, plan)
+        self.inventory = Inventory(hook, terms)
         self.state: State | None = None
         #: seconds spent on each part of the work; reading goes on while the broker writes
         self.phases = {"read": 0.0, "list": 0.0, "write": 0.0, "prune": 0.0}
@@ -77,7 +79,7 @@ class Run:
     @property
     def verb(self) -> str:
         """The outcome of a row that is done."""
-        return DELETED if self.plan.mode == "delete" else WRITTEN
+        return DELETED if self.terms.mode == "delete" else WRITTEN
 
     def __call__(self, blocks: Iterator[Block], confirmed: int = 0) -> Iterator[Chunk]:
         """
@@ -123,15 +125,15 @@ class Run:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-            if self.state is not None and not self.plan.dry_run:
+            if self.state is not None and not self.terms.dry_run:
                 self.state.save()
         if self._error is not None:
             raise self._error
 
     def _prepare(self, blocks: Iterator[Block], confirmed: int, pace: Pace) -> Writer:
         """Look at source and broker, and set up the way from the one to the other."""
-        if self.plan.shard is not None:
-            blocks = self.plan.shard.mine(blocks)
+        if self.terms.shard is not None:
+            blocks = self.terms.shard.mine(blocks)
         # a source that cannot be opened fails before anything is sent
         first = next(blocks, None)
         self._checker = self._make_checker()
@@ -139,12 +141,12 @@ class Run:
             # a request must be answered long before the read timeout
             pace.rows = 50
         rate = self.hook.settings.rate_limit
-        if rate is not None and (self.plan.mode == "delete" or not self.hook.api.users.has_bulk_upsert()):
+        if rate is not None and (self.terms.mode == "delete" or not self.hook.api.users.has_bulk_upsert()):
             # each row is a request at least, and nothing is said before the first chunk is done
             pace.rows = max(1, min(pace.rows, int(rate * EVERY)))
-        if self.plan.state:
-            self.state = State(self.plan.state, self.plan.pepper, self.hook)
-        if self.plan.mode in PRUNING:
+        if self.terms.state:
+            self.state = State(self.terms.state, self.terms.pepper, self.hook)
+        if self.terms.mode in PRUNING:
             # before the first write, so that users of this run are not deleted
             self.inventory.read()
             self.phases["list"] = self.inventory.seconds
@@ -154,13 +156,13 @@ class Run:
             checked = _without(checked, confirmed)
         if self._hasher is not None:
             checked = _hashed(checked, self._hasher)
-        writer = Writer(self.hook, self.plan, self.inventory, self._kind, self.state, cut(checked, pace))
-        if self.hook.broker.serverless and self.plan.mode not in IDS_ONLY:
+        writer = Writer(self.hook, self.terms, self.inventory, self._kind, self.state, cut(checked, pace))
+        if self.hook.broker.serverless and self.terms.mode not in IDS_ONLY:
             writer.chunks = self._fitting(writer.chunks)
-        if not self.plan.dry_run:
+        if not self.terms.dry_run:
             self._tell_rate(writer, pace)
-        if self.plan.acl_rules and not self.plan.dry_run:
-            self.acl_changed = rules.ensure_for_all(self.hook, self.plan.acl_rules)
+        if self.terms.acl_rules and not self.terms.dry_run:
+            self.acl_changed = rules.ensure_for_all(self.hook, self.terms.acl_rules)
         return writer
 
     def _finish(self, chunk: Chunk, future: Future[tuple[BulkResult, float]], pace: Pace) -> Chunk:
@@ -212,14 +214,14 @@ class Run:
 
         :param in_scope: how many were in scope before the task's first attempt, if this is not the first.
         :return: an iterator over chunks of those that are left, and of those that are deleted when it gives them out.
-        :raises EmqxConfigError: if they are more than the plan allows; then none is deleted. A dry run tells first.
+        :raises EmqxConfigError: if they are more than the terms allow; then none is deleted. A dry run tells first.
         :raises EmqxError: if the broker fails.
         """
         checker = self._checker
         if checker is None:
             return
         if not self.inventory.in_scope:
-            log.warning("The broker had no user inside the scope: is it %r?", self.plan.scope)
+            log.warning("The broker had no user inside the scope: is it %r?", self.terms.scope)
         if left := self.inventory.unaddressable(checker.names):
             yield Chunk.of_unnamed(left, UNADDRESSABLE)
         count, pulse = 0, Pulse()
@@ -228,15 +230,15 @@ class Run:
             if pulse.is_due():
                 log.info("Comparing: %s users in scope so far are not in the source", f"{count:,}")
         before = self.inventory.in_scope if in_scope is None else in_scope
-        allowed = self.plan.deletes(before)
+        allowed = self.terms.deletes(before)
         too_many = EmqxConfigError(
             f"{count:,} of {before:,} users in scope are not in the source; the limit is {allowed:,}, none "
             "were deleted. If the source is complete, raise max_deletes; a dry run with a report lists them"
         )
-        if count > allowed and not self.plan.dry_run:
+        if count > allowed and not self.terms.dry_run:
             raise too_many
         for ids in self.inventory.prunable(checker.names):
-            if self.plan.dry_run:
+            if self.terms.dry_run:
                 yield Chunk.of_unnamed(ids, PRUNED)
                 continue
             for start in range(0, len(ids), self._deletes_at_once):
@@ -273,25 +275,25 @@ class Run:
 
     def _make_checker(self) -> Checker:
         """Look at the broker, and refuse what it cannot do before anything is sent."""
-        hook, plan = self.hook, self.plan
+        hook, terms = self.hook, self.terms
         self._kind = user_id_type(hook)
-        algorithm, no_hashes = (None, "") if plan.mode in IDS_ONLY else hashing_of(hook)
-        self._slow = algorithm is not None and algorithm.slow and not plan.hash_passwords
-        if plan.hash_passwords and plan.mode not in IDS_ONLY:
+        algorithm, no_hashes = (None, "") if terms.mode in IDS_ONLY else hashing_of(hook)
+        self._slow = algorithm is not None and algorithm.slow and not terms.hash_passwords
+        if terms.hash_passwords and terms.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
                 raise EmqxUnsupportedError(
                     f"hash_passwords is not possible: {no_hashes}. Leave it out; a state file spares the broker "
                     "unchanged rows as well"
                 )
-            self._hasher = Hasher(algorithm, plan.pepper)
+            self._hasher = Hasher(algorithm, terms.pepper)
         return Checker(
             hook.broker,
-            ids_only=plan.mode in IDS_ONLY,
+            ids_only=terms.mode in IDS_ONLY,
             algorithm=algorithm,
             no_hashes=no_hashes,
             no_superusers=hook.api.users.no_superusers(),
             hasher=self._hasher,
-            keep=plan.mode in PRUNING,
+            keep=terms.mode in PRUNING,
         )
 
     def _count(self, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -326,7 +328,7 @@ class Run:
 
     def _tell_rate(self, writer: Writer, pace: Pace) -> None:
         """Say before the first write how long the run will take at the limit of requests."""
-        hook, mode = self.hook, self.plan.mode
+        hook, mode = self.hook, self.terms.mode
         if hook.settings.rate_limit is None:
             return
         if hook.broker.serverless:
@@ -341,8 +343,8 @@ class Run:
         if writer.way.existing_one_each:
             more.insert(0, "each user that exists already")
         rows = self._expected()
-        if rows is not None and self.plan.shard is not None:
-            rows //= self.plan.shard.of
+        if rows is not None and self.terms.shard is not None:
+            rows //= self.terms.shard.of
         tell_rate(hook, rows, at_once=1 if writer.way.one_each else pace.most, more=" and ".join(more))
 
 

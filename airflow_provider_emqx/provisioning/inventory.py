@@ -15,12 +15,12 @@ from airflow_provider_emqx.api.base import fits_path
 from airflow_provider_emqx.api.rows import UserRow
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxError
 from airflow_provider_emqx.provisioning.chunks import User
-from airflow_provider_emqx.provisioning.plan import PRUNING
+from airflow_provider_emqx.provisioning.terms import PRUNING
 from airflow_provider_emqx.transport.idset import IdSet
 from airflow_provider_emqx.transport.listing import PASSES, Walk
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.provisioning.plan import Plan
+    from airflow_provider_emqx.provisioning.terms import UserTerms
     from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ class Inventory:
     Of those that a synchronisation might delete the ids wait in a temporary file.
 
     :param hook: of the broker.
-    :param plan: its scope and its protected users count, if it is for a synchronisation.
+    :param terms: its scope and its protected users count, if it is for a synchronisation.
     """
 
-    def __init__(self, hook: Session, plan: Plan) -> None:
+    def __init__(self, hook: Session, terms: UserTerms) -> None:
         self._hook = hook
-        self._plan = plan
+        self._terms = terms
         self._ids: IdSet | None = None
         self._prunable: IO[str] | None = None
         self._unaddressable: list[str] = []
@@ -71,10 +71,10 @@ class Inventory:
         return self._ids
 
     def _read(self) -> IdSet:
-        plan = self._plan
+        terms = self._terms
         # a state file needs to know who is still there, and the free places of Serverless are counted
-        if plan.mode in PRUNING and not plan.state and not self._hook.broker.serverless:
-            self._part = plan.part_of_all()
+        if terms.mode in PRUNING and not terms.state and not self._hook.broker.serverless:
+            self._part = terms.part_of_all()
         try:
             return self._list()
         except EmqxBadRequestError:
@@ -87,7 +87,7 @@ class Inventory:
     def _list(self) -> IdSet:
         ids = IdSet()
         self._prunable, self._unaddressable, self.in_scope = None, [], 0
-        pruning = self._plan.mode in PRUNING
+        pruning = self._terms.mode in PRUNING
         walk = Walk(partial(self._hook.api.users.list, like=self._part), PASSES if pruning else 1)
         for page in walk.pages():
             users = self._hook.run(page)
@@ -154,7 +154,7 @@ class Inventory:
     def _note(self, users: list[UserRow]) -> None:
         if self._prunable is None:
             self._prunable = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  closed with the object
-            self._scope, self._protected = self._plan.in_scope(), self._plan.protected()
+            self._scope, self._protected = self._terms.in_scope(), self._terms.protected()
         # EMQX 5 takes a number for an id, and keeps it as one
         mine = [user for user in users if self._scope.match(str(user["user_id"]))]
         self.in_scope += len(mine)

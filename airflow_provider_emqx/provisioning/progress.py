@@ -14,7 +14,7 @@ from airflow_provider_emqx.files import Location, size_and_age
 from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Outcome
-from airflow_provider_emqx.provisioning.plan import Plan
+from airflow_provider_emqx.provisioning.terms import UserTerms
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.transport.session import Session
@@ -48,7 +48,7 @@ class Progress:
     Rows are checked in the same order at every attempt, so that a count of users says which ones are done.
 
     :param store: where it is kept.
-    :param fingerprint: of source, broker and plan; what belongs to another one is not used.
+    :param fingerprint: of source, broker and terms; what belongs to another one is not used.
     """
 
     def __init__(self, store: Store, fingerprint: str) -> None:
@@ -108,14 +108,14 @@ class Progress:
         self._store.delete(KEY)
 
 
-def fingerprint(hook: Session, files: Sequence[Location], how: Format, plan: Plan) -> str | None:
+def fingerprint(hook: Session, files: Sequence[Location], how: Format, terms: UserTerms) -> str | None:
     """
-    Return a fingerprint of source, plan and broker.
+    Return a fingerprint of source, terms and broker.
 
     :param hook: of the broker.
     :param files: of the source.
     :param how: their format.
-    :param plan: what to do with them.
+    :param terms: what to do with them.
     :return: a digest, ``None`` where a file does not tell its size and age.
     """
     told: list[Any] = []
@@ -127,7 +127,7 @@ def fingerprint(hook: Session, files: Sequence[Location], how: Format, plan: Pla
     broker, settings = hook.broker, hook.settings
     told.append([settings.origin, broker.authenticator, broker.user_id_type, broker.namespace])
     told.append([how.name, dict(how.columns), how.delimiter, how.quoting, how.rows, how.encoding])
-    told.append([plan.mode, plan.hash_passwords, plan.shard, plan.scope])
+    told.append([terms.mode, terms.hash_passwords, terms.shard, terms.scope])
     return hashlib.blake2b(json.dumps(told, default=str).encode(), digest_size=16).hexdigest()
 
 

@@ -23,8 +23,8 @@ from airflow_provider_emqx.outcomes import (
 )
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Outcome
-from airflow_provider_emqx.provisioning.plan import Terms
 from airflow_provider_emqx.provisioning.progress import Progress
+from airflow_provider_emqx.provisioning.terms import Terms
 from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
 from airflow_provider_emqx.transport.pulse import Pulse
 
@@ -345,7 +345,9 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
     if terms.report and (
         terms.dry_run or sum(map(tally.counts.__getitem__, (SKIPPED, REJECTED, *_OF_USERS)))
     ):
-        log.info("%s: %s", "The plan" if terms.dry_run else "Report of rows not done", terms.report)
+        log.info(
+            "%s: %s", "Report of the dry run" if terms.dry_run else "Report of rows not done", terms.report
+        )
     log.log(
         logging.WARNING if tally.rejected else logging.INFO,
         "%s%s rows read: %s",

@@ -12,7 +12,6 @@ from airflow_provider_emqx.outcomes import KEPT, PRUNED, UNADDRESSABLE
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.outcomes import Outcome
-from airflow_provider_emqx.provisioning.plan import PRUNING, Plan
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.report import (
     SHOWN,
@@ -25,6 +24,7 @@ from airflow_provider_emqx.provisioning.report import (
     tell_unread,
 )
 from airflow_provider_emqx.provisioning.sources import Source
+from airflow_provider_emqx.provisioning.terms import PRUNING, UserTerms
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.results import ProvisionUsersResult
@@ -39,20 +39,22 @@ class Provisioning:
 
     :param hook: of the broker.
     :param source: of the rows.
-    :param plan: what to do with them.
+    :param terms: what to do with them.
     :param progress: what earlier attempts have done, and where to keep what this one does.
     :raises EmqxConfigError: if what is to be written is part of the source.
     """
 
-    def __init__(self, hook: Session, source: Source, plan: Plan, progress: Progress | None = None) -> None:
-        source.spare(report=plan.report, state=plan.state)
+    def __init__(
+        self, hook: Session, source: Source, terms: UserTerms, progress: Progress | None = None
+    ) -> None:
+        source.spare(report=terms.report, state=terms.state)
         self._source = source
-        self._plan = plan
+        self._terms = terms
         self._progress = progress
         self._report = (
-            Report(plan.report, len(source.files) + len(source.unread) > 1) if plan.report else None
+            Report(terms.report, len(source.files) + len(source.unread) > 1) if terms.report else None
         )
-        self.run = Run(hook, plan, source.expected)
+        self.run = Run(hook, terms, source.expected)
         self.tally = Tally()
         #: why rejected rows make it a failure, once that is known
         self.failure: str | None = None
@@ -64,7 +66,7 @@ class Provisioning:
         :return: an iterator over chunks whose rows all have an outcome, but for one that ended with a failure.
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
-        run, tally, plan, progress = self.run, self.tally, self._plan, self._progress
+        run, tally, terms, progress = self.run, self.tally, self._terms, self._progress
         tell_unread(self._source.unread)
         with closing(self._source), self._report or nullcontext():
             if self._report is not None:
@@ -76,8 +78,8 @@ class Provisioning:
                 yield self._account(chunk)
             tally.listing = run.phases["list"]
             tally.check(run.read)
-            self.failure = judge(tally, run.read, plan)
-            if plan.mode in PRUNING:
+            self.failure = judge(tally, run.read, terms)
+            if terms.mode in PRUNING:
                 if withheld := self.failure or self._source.withheld() or run.withheld():
                     log.warning("Nobody is deleted: %s", withheld)
                 else:
@@ -95,7 +97,7 @@ class Provisioning:
         with closing(self.chunks()) as chunks:
             for chunk in chunks:
                 yield from chunk.outcomes()
-        if self.failure and (self._plan.on_rejected == "fail" or self._plan.max_rejected is not None):
+        if self.failure and (self._terms.on_rejected == "fail" or self._terms.max_rejected is not None):
             raise EmqxConfigError(f"{self.failure}; {self.tally.words()}")
 
     def _resume(self) -> int:
@@ -130,15 +132,15 @@ class Provisioning:
         return chunk
 
     def _worth_telling(self, chunk: Chunk) -> list[Outcome]:
-        # the report of a dry run is the plan: it has every row
-        if chunk.verb in (PRUNED, UNADDRESSABLE) or (self._plan.dry_run and self._plan.mode != "prune"):
+        # the report of a dry run has every row
+        if chunk.verb in (PRUNED, UNADDRESSABLE) or (self._terms.dry_run and self._terms.mode != "prune"):
             return chunk.outcomes()
         # a report of what is deleted does not list who stays
         return [row for row in chunk.not_done() if row.reason != KEPT]
 
     def summary(self) -> ProvisionUsersResult:
         """Return the totals so far, for XCom."""
-        run, plan = self.run, self._plan
+        run, terms = self.run, self._terms
         return {
             **self.tally.summary(run.read),
             "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
@@ -149,10 +151,10 @@ class Provisioning:
             },
             "acl_changed": run.acl_changed,
             "listing_moved": run.inventory.moved,
-            "dry_run": plan.dry_run,
-            "report": str(plan.report) if plan.report else None,
+            "dry_run": terms.dry_run,
+            "report": str(terms.report) if terms.report else None,
             "reasons": self.tally.most_frequent(),
-            "rejected_rows": rejected_rows(self.tally, plan),
+            "rejected_rows": rejected_rows(self.tally, terms),
             "unread": list(self._source.unread[:SHOWN]),
         }
 
@@ -160,7 +162,7 @@ class Provisioning:
 def provision(
     hook: Session,
     source: Source,
-    plan: Plan,
+    terms: UserTerms,
     push: Callable[[ProvisionUsersResult], None],
     progress: Progress | None = None,
 ) -> ProvisionUsersResult:
@@ -169,14 +171,14 @@ def provision(
 
     :param hook: of the broker.
     :param source: of the rows.
-    :param plan: what to do with them.
+    :param terms: what to do with them.
     :param push: given the summary before the task fails, where the returned one would be lost.
     :param progress: what earlier attempts have done, and where to keep what this one does.
     :return: the summary.
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
     """
-    work = Provisioning(hook, source, plan, progress)
+    work = Provisioning(hook, source, terms, progress)
     try:
         with closing(work.chunks()) as chunks:
             for _ in chunks:
@@ -188,10 +190,10 @@ def provision(
         push(work.summary())
         raise
     summary = work.summary()
-    tell(work.tally, work.run.read, plan)
+    tell(work.tally, work.run.read, terms)
     if work.failure is not None:
         push(summary)
-        raise failed(work.failure, work.tally, plan)
+        raise failed(work.failure, work.tally, terms)
     return summary
 
 

@@ -16,8 +16,8 @@ from airflow_provider_emqx.outcomes import ABSENT, EXISTS, KEPT, MAYBE_OURS, REJ
 from airflow_provider_emqx.provisioning import rules
 from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.inventory import Inventory
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.state import State
+from airflow_provider_emqx.provisioning.terms import UserTerms
 from airflow_provider_emqx.transport.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Writer:
     Choose how users are sent, by mode and by what the broker can do, and send them.
 
     :param hook: of the broker.
-    :param plan: what is to be done with them.
+    :param terms: what is to be done with them.
     :param inventory: the users that the broker has.
     :param kind: what users are keyed by, ``"username"`` or ``"clientid"``.
     :param state: what earlier runs have written, if that is remembered.
@@ -67,24 +67,24 @@ class Writer:
     def __init__(
         self,
         hook: Session,
-        plan: Plan,
+        terms: UserTerms,
         inventory: Inventory,
         kind: str,
         state: State | None,
         chunks: Iterator[Chunk],
     ) -> None:
         self._hook = hook
-        self._plan = plan
+        self._terms = terms
         self._inventory = inventory
         self._kind = kind
         self._state = state
         self.way, self.chunks = self._choose(chunks)
 
     def _choose(self, chunks: Iterator[Chunk]) -> tuple[Way, Iterator[Chunk]]:
-        users, mode = self._hook.api.users, self._plan.mode
+        users, mode = self._hook.api.users, self._terms.mode
         if mode == "prune":
             return Way.of(_keep), chunks
-        if self._plan.dry_run:
+        if self._terms.dry_run:
             dry: dict[str, Write] = {
                 "delete": self._would_delete,
                 "create": partial(self._absent_only, _nothing),
@@ -239,10 +239,10 @@ class Writer:
         if not any("acl" in user for user in users):
             return write(users)
         bare = [{name: value for name, value in user.items() if name != "acl"} for user in users]
-        if self._plan.dry_run:
+        if self._terms.dry_run:
             return write(bare)
         mine = {index: user for index, user in enumerate(users) if "acl" in user}
-        only_absent = self._plan.mode == "create"
+        only_absent = self._terms.mode == "create"
         replaced, there, refused = rules.write(self._hook, self._kind, mine, only_absent)
         others = {index: (REJECTED, reason) for index, reason in refused.items()}
         others |= dict.fromkeys(there, (SKIPPED, EXISTS))
@@ -263,7 +263,7 @@ class Writer:
         """Write only users that the state file does not know to be so, or that the broker has lost."""
         there = self._inventory.among(users)
         changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
-        if changed and not self._plan.dry_run:
+        if changed and not self._terms.dry_run:
             state.forget([users[index] for index in changed])
         result = _some(write, users, changed)
         not_written = result.others.keys() | result.undone

@@ -27,7 +27,7 @@ from airflow_provider_emqx.conditions.thresholds import Threshold
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.connection import read_connection
 from airflow_provider_emqx.operators.backup_store import Store as BackupStore
-from airflow_provider_emqx.provisioning.acl import AclPlan, Rows, RulesFormat
+from airflow_provider_emqx.provisioning.acl import AclTerms, Rows, RulesFormat
 from airflow_provider_emqx.provisioning.blocks import FIELDS, Format
 from airflow_provider_emqx.provisioning.check import Checker
 from airflow_provider_emqx.provisioning.progress import KEY, Progress
@@ -214,7 +214,7 @@ def test_any_rules_are_kept_whole_or_rejected(mode: str, rows: list[Any], spoile
     good = {"username": "u", "topic": "a/b", "permission": "allow"}
     rows = [{**good, **row} if isinstance(row, dict) and over else row for row in rows]
     good["qos"] = spoiler.decode("latin-1")
-    with closing(Rows(AclPlan(mode=mode))) as kept:
+    with closing(Rows(AclTerms(mode=mode))) as kept:
         rejected = [outcome for block in read_rows([*rows, good], how) for outcome in kept.add(block)]
         subjects = list(kept.subjects())
     assert len(rejected) + sum(len(subject.places) for subject, _ in subjects) == len(rows) + 1

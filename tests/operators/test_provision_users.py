@@ -223,10 +223,10 @@ def test_the_listing_of_create_is_not_told_as_writing(broker: Any) -> None:
 def test_the_report_of_a_dry_run_is_a_plan(
     broker: Any, bad_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan = tmp_path / "plan.csv"
-    execute(str(bad_file), dry_run=True, report=plan)
-    assert len(plan.read_text().splitlines()) == 1 + 29
-    assert f"The plan: {plan}" in caplog.messages
+    report = tmp_path / "would-be.csv"
+    execute(str(bad_file), dry_run=True, report=report)
+    assert len(report.read_text().splitlines()) == 1 + 29
+    assert f"Report of the dry run: {report}" in caplog.messages
     assert "Report of rows not done" not in caplog.text
 
 

@@ -11,17 +11,17 @@ import pytest
 from airflow_provider_emqx.api import area
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.task import provision
+from airflow_provider_emqx.provisioning.terms import UserTerms
 
 PAGE = 500
 COUNT = 1_300
 
 
-def run(rows: Any, **plan: Any) -> dict[str, Any]:
+def run(rows: Any, **terms: Any) -> dict[str, Any]:
     with EmqxHook() as hook:
-        return provision(hook, read_source(rows, Format()), Plan(**plan), lambda summary: None)
+        return provision(hook, read_source(rows, Format()), UserTerms(**terms), lambda summary: None)
 
 
 def rows(*numbers: int) -> list[dict[str, Any]]:
@@ -83,10 +83,10 @@ def test_whom_the_first_listing_has_missed_is_deleted_too(
 ) -> None:
     churn(100)
     # of two scopes all users are listed
-    plan = {"mode": mode, "scope": ["d", "nobody-"], "max_deletes": "100%"}
-    assert run(rows(1), dry_run=True, **plan)["pruned"] == COUNT - 1
+    terms = {"mode": mode, "scope": ["d", "nobody-"], "max_deletes": "100%"}
+    assert run(rows(1), dry_run=True, **terms)["pruned"] == COUNT - 1
     churn(30)
-    summary = run(rows(1), **plan)
+    summary = run(rows(1), **terms)
     assert {user_id for user_id in broker.users if user_id.startswith("d")} == {"d0001"}
     assert (summary["pruned"], summary["listing_moved"]) == (COUNT - 1, False)
 
@@ -118,10 +118,10 @@ def test_only_who_may_be_in_scope_is_listed(
         broker.add_user(user_id, "old")
     # one outside of the scope, which is there
     given = [{"user_id": "dev-1", "password": "p"}, {"user_id": "z0001", "password": "p"}]
-    plan = {"mode": mode, "scope": "dev-"}
-    before = run(given, dry_run=True, **plan)
+    terms = {"mode": mode, "scope": "dev-"}
+    before = run(given, dry_run=True, **terms)
     assert len(listings(broker)) == 1
-    summary = run(given, **plan)
+    summary = run(given, **terms)
     assert (before["pruned"], summary["pruned"], summary["listing_moved"]) == (1, 1, False)
     assert (before["created"], before["updated"]) == ((0, 0) if mode == "prune" else (0, 2))
     assert {"dev-1", "xdev-1"} == {user_id for user_id in broker.users if "dev-" in user_id}
@@ -148,7 +148,7 @@ def test_a_user_whose_id_is_a_number_hides_nobody(broker: Any, churn: Callable[[
     ],
 )
 def test_what_all_ids_in_scope_have(scope: Any, part: str | None) -> None:
-    assert Plan(mode="sync", scope=scope).part_of_all() == part
+    assert UserTerms(mode="sync", scope=scope).part_of_all() == part
 
 
 def test_a_listing_of_one_page_is_read_once_and_nobody_is_asked_for(broker: Any) -> None:

@@ -18,8 +18,8 @@ from airflow_provider_emqx.provisioning.chunks import Pace
 from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.limits import duration
 from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import read_rows, read_source
+from airflow_provider_emqx.provisioning.terms import UserTerms
 
 EVERY_WAY = pytest.mark.parametrize("version", ["4.4.19", "5.3.0", "5.6.1", "5.7.2", "5.8.9", "6.1.0"])
 
@@ -258,7 +258,7 @@ def test_an_algorithm_that_is_not_known_here_is_the_business_of_the_broker(broke
         assert (written.outcome, rejected.outcome) == ("written", "rejected")
         assert "hashes passwords with 'argon2', which is not known here" in rejected.reason
         with pytest.raises(EmqxUnsupportedError, match="argon2"):
-            list(Run(hook, Plan(hash_passwords=True, pepper="x"))(read_rows(given, Format())))
+            list(Run(hook, UserTerms(hash_passwords=True, pepper="x"))(read_rows(given, Format())))
     assert list(broker.users) == ["a"]
 
 
@@ -282,7 +282,7 @@ def test_a_dry_run_tells_what_would_happen_and_changes_nothing(
 ) -> None:
     outcomes(hook, rows(5))
     before = {user_id: user.password for user_id, user in broker.users.items()}
-    [done] = list(Run(hook, Plan(mode, dry_run=True))(read_rows([*rows(10), {"user_id": ""}], Format())))
+    [done] = list(Run(hook, UserTerms(mode, dry_run=True))(read_rows([*rows(10), {"user_id": ""}], Format())))
     found = [outcome.outcome for outcome in done.outcomes()]
     there, absent = {
         "upsert": ("written", "written"),
@@ -378,7 +378,7 @@ def test_what_a_rate_limit_means_is_told_before_the_first_write(
     scope = {"scope": "d"} if mode in ("sync", "prune") else {}
     with EmqxHook(rate_limit=200) as hook:
         source = read_source(rows(1_200), Format())
-        run = Run(hook, Plan(mode, **scope), source.expected)
+        run = Run(hook, UserTerms(mode, **scope), source.expected)
         run._prepare(source.blocks, 0, Pace())
     assert all(request.method == "GET" for request in broker.requests)
     [line] = [
@@ -434,11 +434,11 @@ def test_a_span_of_time_is_one_number(seconds: float, text: str) -> None:
 def test_the_hook_synchronises_and_tells_of_users_without_a_row(hook: EmqxHook, broker: Any) -> None:
     for name in ("d0", "d-old", "other"):
         broker.add_user(name, "p")
-    plan = [tuple(row[:3]) for row in hook.provision_users(rows(2), "sync", scope="d", dry_run=True)]
+    expected = [tuple(row[:3]) for row in hook.provision_users(rows(2), "sync", scope="d", dry_run=True)]
     assert set(broker.users) == {"d0", "d-old", "other"}
     found = list(hook.provision_users(rows(2), "sync", scope="d"))
-    assert [tuple(row[:3]) for row in found] == plan
-    assert plan == [(1, "d0", "written"), (2, "d1", "written"), (0, "d-old", "pruned")]
+    assert [tuple(row[:3]) for row in found] == expected
+    assert expected == [(1, "d0", "written"), (2, "d1", "written"), (0, "d-old", "pruned")]
     assert found[-1].reason == "this user is not in the source"
     assert set(broker.users) == {"d0", "d1", "other"}
 

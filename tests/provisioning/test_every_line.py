@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Block, Format
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import Source, read_file
 from airflow_provider_emqx.provisioning.task import provision
+from airflow_provider_emqx.provisioning.terms import UserTerms
 from airflow_provider_emqx.testing import FakeEmqx
 
 MANY = settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -219,7 +219,7 @@ def test_every_line_of_a_run_is_in_its_sums_and_its_report(
     kept: dict[str, Any] = {}
     try:
         summary = provision(
-            hook, Source(read_file(path, how), [path]), Plan(report=report, dry_run=True), kept.update
+            hook, Source(read_file(path, how), [path]), UserTerms(report=report, dry_run=True), kept.update
         )
     except EmqxError:
         summary = kept

@@ -9,9 +9,9 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.task import provision
+from airflow_provider_emqx.provisioning.terms import UserTerms
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.testing.passwords import make_hash
 
@@ -31,9 +31,9 @@ def broker(version: str, algorithm: dict[str, Any], monkeypatch: pytest.MonkeyPa
         yield fake
 
 
-def run(rows: list[dict[str, Any]], **plan: Any) -> dict[str, Any]:
+def run(rows: list[dict[str, Any]], **terms: Any) -> dict[str, Any]:
     with EmqxHook() as hook:
-        return provision(hook, read_source(rows, Format()), Plan(**plan), lambda summary: None)
+        return provision(hook, read_source(rows, Format()), UserTerms(**terms), lambda summary: None)
 
 
 def plain(count: int, password: str = "p") -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def test_brokers_that_take_no_hashes(broker: FakeEmqx, version: str) -> None:
 
 def test_hashing_needs_a_pepper() -> None:
     with pytest.raises(EmqxConfigError, match="pepper_conn_id"):
-        Plan(hash_passwords=True)
+        UserTerms(hash_passwords=True)
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])

@@ -14,8 +14,8 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.blocks import Bad
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Outcome
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.report import Report, Tally, judge
+from airflow_provider_emqx.provisioning.terms import UserTerms
 
 OUTCOMES = [Outcome(7, 'a,"ü', "skipped", "exists"), Outcome(3, None, "rejected", "too few fields: 1")]
 
@@ -141,7 +141,9 @@ def test_the_verdict_on_100_rows(
 ) -> None:
     tally = Tally()
     tally.add(done(100 - rejected, rejected))
-    assert (judge(tally, 100, Plan(on_rejected=on_rejected, max_rejected=max_rejected)) is not None) is fails
+    assert (
+        judge(tally, 100, UserTerms(on_rejected=on_rejected, max_rejected=max_rejected)) is not None
+    ) is fails
 
 
 def test_the_sums_must_match_what_was_read() -> None:

@@ -10,15 +10,15 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.task import provision
+from airflow_provider_emqx.provisioning.terms import UserTerms
 
 
-def run(state: Path | str, rows: list[dict[str, Any]], **plan: Any) -> dict[str, Any]:
+def run(state: Path | str, rows: list[dict[str, Any]], **terms: Any) -> dict[str, Any]:
     with EmqxHook() as hook:
-        full = Plan(**{"state": state, "pepper": "pepper", **plan})
+        full = UserTerms(**{"state": state, "pepper": "pepper", **terms})
         return provision(hook, read_source(rows, Format()), full, lambda summary: None)
 
 
@@ -235,10 +235,10 @@ def test_a_changed_flag_is_a_change(broker: Any, tmp_path: Path) -> None:
         assert not loaded.knows({"user_id": "nobody", "password": "2"})
 
 
-@pytest.mark.parametrize("plan", [{"mode": "create"}, {"mode": "delete"}, {"pepper": ""}])
-def test_a_plan_with_a_state_that_makes_no_sense_is_refused(plan: dict[str, Any]) -> None:
+@pytest.mark.parametrize("terms", [{"mode": "create"}, {"mode": "delete"}, {"pepper": ""}])
+def test_a_state_with_another_mode_or_no_pepper_is_refused(terms: dict[str, Any]) -> None:
     with pytest.raises(EmqxConfigError, match="state"):
-        Plan(**{"state": "x", "pepper": "p", **plan})
+        UserTerms(**{"state": "x", "pepper": "p", **terms})
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])

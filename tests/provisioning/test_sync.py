@@ -10,16 +10,16 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Block, Format
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.shards import Shard
 from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.task import provision
+from airflow_provider_emqx.provisioning.terms import UserTerms
 
 
-def run(rows: Any, **plan: Any) -> dict[str, Any]:
-    plan = {"mode": "sync", "scope": "d", **plan}
+def run(rows: Any, **terms: Any) -> dict[str, Any]:
+    terms = {"mode": "sync", "scope": "d", **terms}
     with EmqxHook() as hook:
-        return provision(hook, read_source(rows, Format()), Plan(**plan), lambda summary: None)
+        return provision(hook, read_source(rows, Format()), UserTerms(**terms), lambda summary: None)
 
 
 def rows(*numbers: int, password: str = "p") -> list[dict[str, Any]]:
@@ -100,8 +100,8 @@ def test_a_wrong_file_does_not_hide_behind_the_users_that_it_brings(filled: Any)
 
 
 def test_by_default_a_tenth_or_a_hundred_may_be_deleted() -> None:
-    plan = Plan(mode="sync", scope="d")
-    assert [plan.deletes(in_scope) for in_scope in (5, 999, 1_001, 50_000)] == [100, 100, 100, 5_000]
+    terms = UserTerms(mode="sync", scope="d")
+    assert [terms.deletes(in_scope) for in_scope in (5, 999, 1_001, 50_000)] == [100, 100, 100, 5_000]
 
 
 def test_rejected_rows_count_as_present(filled: Any) -> None:
@@ -191,8 +191,8 @@ def test_nobody_is_deleted_when_the_file_was_changed_while_it_was_read(filled: A
         yield from source.blocks
 
     with EmqxHook() as hook, pytest.raises(EmqxError, match="x.csv was changed while it was read") as caught:
-        plan = Plan(mode="sync", scope="d")
-        provision(hook, source._replace(blocks=growing()), plan, lambda summary: None)
+        terms = UserTerms(mode="sync", scope="d")
+        provision(hook, source._replace(blocks=growing()), terms, lambda summary: None)
     assert not isinstance(caught.value, EmqxConfigError)  # the next attempt may find it at rest
     assert filled.verify("d1", "p")
     assert not deletions(filled)
@@ -216,15 +216,15 @@ def test_nobody_is_deleted_after_a_failed_write(filled: Any) -> None:
     assert not deletions(filled)
 
 
-@pytest.mark.parametrize("plan", [{"on_rejected": "fail"}, {"max_rejected": 0}])
-def test_nobody_is_deleted_when_too_many_rows_are_rejected(filled: Any, plan: dict[str, Any]) -> None:
+@pytest.mark.parametrize("terms", [{"on_rejected": "fail"}, {"max_rejected": 0}])
+def test_nobody_is_deleted_when_too_many_rows_are_rejected(filled: Any, terms: dict[str, Any]) -> None:
     with pytest.raises(EmqxConfigError, match="1 of 2 rows were rejected"):
-        run([*rows(1), {"user_id": ""}], **plan)
+        run([*rows(1), {"user_id": ""}], **terms)
     assert not deletions(filled)
 
 
 def test_a_dry_run_is_a_plan_in_counts_and_as_a_file(filled: Any, tmp_path: Path) -> None:
-    report = tmp_path / "plan.jsonl"
+    report = tmp_path / "would-be.jsonl"
     summary = run([*rows(8, 9, 10), {"user_id": "."}], dry_run=True, report=report, protect="d7")
     wanted = {"read": 4, "written": 3, "created": 1, "updated": 2, "rejected": 1, "pruned": 7}
     assert {name: summary[name] for name in wanted} == wanted
@@ -243,7 +243,7 @@ def test_a_dry_run_is_a_plan_in_counts_and_as_a_file(filled: Any, tmp_path: Path
 
 
 def test_a_dry_run_lists_whom_the_guard_keeps_and_fails_like_the_run(filled: Any, tmp_path: Path) -> None:
-    report = tmp_path / "plan.jsonl"
+    report = tmp_path / "would-be.jsonl"
     with pytest.raises(EmqxConfigError, match="7 of 10 users in scope"):
         run(rows(0, 1, 2), dry_run=True, report=report, max_deletes=6)
     lines = [json.loads(line) for line in report.read_text().splitlines()]
@@ -316,7 +316,7 @@ def test_users_that_no_request_can_name_can_be_protected_or_out_of_scope(odd: li
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"),
+    ("terms", "message"),
     [
         ({"mode": "sync"}, "set scope"),
         ({"mode": "sync", "scope": ""}, "set scope"),
@@ -327,9 +327,9 @@ def test_users_that_no_request_can_name_can_be_protected_or_out_of_scope(odd: li
         ({"mode": "delete", "max_deletes": 5}, "are for the modes"),
     ],
 )
-def test_a_plan_that_makes_no_sense_is_refused(plan: dict[str, Any], message: str) -> None:
+def test_a_plan_that_makes_no_sense_is_refused(terms: dict[str, Any], message: str) -> None:
     with pytest.raises(EmqxConfigError, match=message):
-        Plan(**plan)
+        UserTerms(**terms)
 
 
 def test_pruning_alone_writes_nothing_and_needs_no_passwords(filled: Any, tmp_path: Path) -> None:
@@ -346,14 +346,14 @@ def test_pruning_alone_writes_nothing_and_needs_no_passwords(filled: Any, tmp_pa
 @pytest.mark.parametrize("mode", ["sync", "prune"])
 def test_a_shard_never_deletes_the_users_of_the_others(mode: str) -> None:
     with pytest.raises(EmqxConfigError, match="needs the whole source"):
-        Plan(mode=mode, scope="d", shard=Shard(0, 2))
+        UserTerms(mode=mode, scope="d", shard=Shard(0, 2))
 
 
 def test_a_protected_id_is_one_user_and_a_scope_a_prefix() -> None:
-    from airflow_provider_emqx.provisioning.plan import Plan
+    from airflow_provider_emqx.provisioning.terms import UserTerms
 
-    plan = Plan("sync", scope="dev-", protect=["dev-1", "dev-a*"])
-    protected, scope = plan.protected().match, plan.in_scope().match
+    terms = UserTerms("sync", scope="dev-", protect=["dev-1", "dev-a*"])
+    protected, scope = terms.protected().match, terms.in_scope().match
     assert [bool(protected(one)) for one in ("dev-1", "dev-10", "dev-1\n", "dev-ab", "xdev-ab")] == [
         True, False, False, True, False,
     ]  # fmt: skip

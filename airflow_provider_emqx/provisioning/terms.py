@@ -1,4 +1,4 @@
-"""Plans of provisioning runs."""
+"""Terms of provisioning runs."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Plan(Terms):
+class UserTerms(Terms):
     """
-    A plan for users.
+    Terms for users.
 
     :param mode: one of :data:`~airflow_provider_emqx.choices.UsersMode`.
     :param scope: of ``sync`` and ``prune``: prefixes or patterns of the users that the source speaks for.
@@ -82,7 +82,7 @@ class Plan(Terms):
         shard: Sequence[Any] | str | None,
         acl_rules: Sequence[Mapping[str, Any]] | None,
         **others: Any,
-    ) -> Plan:
+    ) -> UserTerms:
         """
         Read what a person or a template says of a run.
 
