@@ -16,10 +16,9 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.bench.setting import IN_FLIGHT, KEY, SECRET, V4, V5, Generation, broker, prepare_airflow
 from tests.bench.table import Line, machine, render
@@ -86,20 +85,22 @@ def _ids(count: int) -> list[str]:
 
 async def _waits(awaited: int, spread: int) -> Cost:
     """Let every trigger wait for its client to go offline, which it never does."""
-    from airflow_provider_emqx.transport import aio
+    from airflow_provider_emqx.transport import exchange as wire
     from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
 
     for number in range(spread):
         os.environ[f"AIRFLOW_CONN_EMQX_{number}"] = os.environ["AIRFLOW_CONN_EMQX_DEFAULT"]
     cost = Cost()
-    answer = aio.wire.answer
+    answer = wire.answer
 
-    def counted(status: int, header: Any, content: bytes) -> Any:
+    def counted(
+        status: int, header: Mapping[str, str], content: bytes, secrets: frozenset[str] = frozenset()
+    ) -> wire.Answer:
         cost.requests += 1
         cost.received += len(content)
-        return answer(status, header, content)
+        return answer(status, header, content, secrets)
 
-    aio.wire.answer = counted  # type: ignore[assignment]
+    wire.answer = counted
     try:
         waits = []
         for number, clientid in enumerate(_ids(awaited)):
@@ -128,7 +129,7 @@ async def _waits(awaited: int, spread: int) -> Cost:
         if not all(isinstance(one, asyncio.CancelledError) for one in ended):
             raise RuntimeError(f"a wait ended: {ended[0]!r}")
     finally:
-        aio.wire.answer = answer
+        wire.answer = answer
     return Cost(requests / ROUNDS, received / ROUNDS, cost.cpu / ROUNDS, cost.lag)
 
 
