@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_emqx.results import ProvisionUsersResult
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEY, SECRET = "key", "secret"
@@ -103,7 +106,7 @@ def write_csv(path: Path, prefix: str, count: int) -> Path:
     return path
 
 
-def provision(source: Path, **options: Any) -> dict[str, Any]:
+def provision(source: Path, **options: Any) -> ProvisionUsersResult:
     """Execute the operator on a source, and hold it to its count."""
     from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 
@@ -164,7 +167,7 @@ class Usage:
     wall: float
     cpu: float
     peak: int
-    result: dict[str, Any]
+    result: ProvisionUsersResult
 
 
 def _usage(source: Path, options: dict[str, Any]) -> Usage:

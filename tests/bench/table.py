@@ -66,7 +66,7 @@ def take_turns(rounds: int, *contestants: Callable[[int], float]) -> list[list[f
 
 def render(lines: Sequence[Line]) -> str:
     """Write the lines as a Markdown table that is aligned for reading as text."""
-    rows = [("", "measured", "target", "met")]
+    rows: list[tuple[str, ...]] = [("", "measured", "target", "met")]
     words = {True: "yes", False: "**no**", None: ""}
     rows += [(line.what, line.measured, line.target, words[line.met]) for line in lines]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -19,9 +19,15 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.bench.setting import IN_FLIGHT, KEY, SECRET, V4, V5, Generation, broker, prepare_airflow
 from tests.bench.table import Line, machine, render
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import TriggerEvent
+
+    from airflow_provider_emqx.api.base import Answer
 
 #: awaited clients, connected ones, and over how many connections the waits are spread
 CASES = ((10, 10_000, 1), (1_000, 10_000, 1), (10_000, 10_000, 1), (10_000, 10_000, 10), (100, 100_000, 1))
@@ -95,14 +101,14 @@ async def _waits(awaited: int, spread: int) -> Cost:
 
     def counted(
         status: int, header: Mapping[str, str], content: bytes, secrets: frozenset[str] = frozenset()
-    ) -> wire.Answer:
+    ) -> Answer:
         cost.requests += 1
         cost.received += len(content)
         return answer(status, header, content, secrets)
 
     wire.answer = counted
     try:
-        waits = []
+        waits: list[asyncio.Task[TriggerEvent]] = []
         for number, clientid in enumerate(_ids(awaited)):
             trigger = EmqxConditionTrigger(
                 kind="clients_offline",
