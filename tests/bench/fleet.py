@@ -69,7 +69,7 @@ def _shards(folder: Path, rows: int) -> Line:
         os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
         (one,) = provision_elsewhere(source, hashed)
         parts = provision_elsewhere(source, *({**hashed, "shard": [part, shards]} for part in range(shards)))
-    sums = {name: sum(part.result[name] for part in parts) for name in ("read", "written", "unchanged")}
+    sums = {name: sum(part.result[name] or 0 for part in parts) for name in ("read", "written", "unchanged")}
     if sums != {"read": rows, "written": rows, "unchanged": rows}:
         raise RuntimeError(f"the shards did not do what the single task did: {sums}")
     longest = max(part.wall for part in parts)
