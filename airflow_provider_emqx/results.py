@@ -6,11 +6,14 @@ Lists hold 1,000 entries at most; the counts beside them are complete.
 
 from __future__ import annotations
 
-from typing import Generic, NotRequired, TypedDict, TypeVar
+from typing import Generic, Literal, NotRequired, TypedDict, TypeVar
 
 from airflow_provider_emqx.api.rows import BanRow, PublishedRow
 
 _R = TypeVar("_R")
+
+#: what a run spent most of its time on
+LimitedBy = Literal["broker", "hashing", "reading"]
 
 
 class ListResult(TypedDict, Generic[_R]):
@@ -152,9 +155,15 @@ class Totals(TypedDict):
 
 
 class ProvisionUsersResult(Totals):
-    """The summary of provisioned users; ``phases`` is in seconds."""
+    """
+    The summary of provisioned users.
+
+    ``phases`` is in seconds. ``limited_by`` is what took most of the time: the broker, hashing in the task, or reading
+    and validating rows.
+    """
 
     phases: dict[str, float]
+    limited_by: LimitedBy
     chunks: dict[str, int]
     acl_changed: bool
     listing_moved: bool | None

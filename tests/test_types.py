@@ -139,6 +139,7 @@ class Kick(EmqxKickClientsOperator):
         reveal_type(summary["rejected_rows"][0]["reason"])  # type: str
         transferred = SqlToEmqxUsersOperator(task_id="sql", sql="SELECT 1", sql_conn_id="db").execute(context)
         reveal_type(transferred["phases"])  # type: dict[str, float]
+        summary["limited_by"] == "disk"  # error: Non-overlapping equality check
         published = EmqxPublishOperator(task_id="publish", topic="t", payload="").execute(context)
         reveal_type(published["results"][0]["id"])  # type: str | None
         return result

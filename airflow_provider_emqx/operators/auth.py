@@ -89,13 +89,14 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param user_id_type: ``"username"`` or ``"clientid"``: the table of users on EMQX 4. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
-        "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "chunks", "acl_changed",
-        "listing_moved", "dry_run", "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users in
-        scope that are not in the source but stay, since their id cannot be part of a request; ``not_carried`` rejected
-        rows whose salt an import of users cannot carry. ``unread`` names the first 100 directories and files beside
-        those of a directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` if the broker
-        does not report it. It is pushed to XCom
-        also if the task fails because of rejected rows or a truncated source.
+        "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "limited_by", "chunks",
+        "acl_changed", "listing_moved", "dry_run", "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable``
+        are users in scope that are not in the source but stay, since their id cannot be part of a request;
+        ``not_carried`` rejected rows whose salt an import of users cannot carry. ``limited_by`` is what took most of
+        the time: ``"broker"``, ``"hashing"`` or ``"reading"``. ``unread`` names the first 100 directories and files
+        beside those of a directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` if the
+        broker does not report it. It is pushed to XCom also if the task fails because of rejected rows or a truncated
+        source.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.
     :raises EmqxError: if the broker fails; rows before that are done, and running again converges.
     """

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import copy_context
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
 from airflow_provider_emqx.provisioning.hashing import Hasher
 from airflow_provider_emqx.provisioning.inventory import BLOCK, Inventory
 from airflow_provider_emqx.provisioning.limits import tell_rate
+from airflow_provider_emqx.provisioning.phases import Phases
 from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.target import hashing_of, user_id_type
 from airflow_provider_emqx.provisioning.terms import IDS_ONLY, PRUNING, UserTerms
@@ -63,8 +64,7 @@ class Run:
         self.read = 0
         self.inventory = Inventory(hook, terms)
         self.state: State | None = None
-        #: seconds spent on each part of the work; reading goes on while the broker writes
-        self.phases = {"read": 0.0, "list": 0.0, "write": 0.0, "prune": 0.0}
+        self.phases = Phases()
         #: rows of each request, or of each group of single ones
         self.chunks: list[int] = []
         #: whether the rules of all clients had to be changed
@@ -97,7 +97,7 @@ class Run:
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
         under_way: tuple[Chunk, Future[tuple[BulkResult, float]]] | None = None
         try:
-            for chunk in self._reading(writer.chunks):
+            for chunk in writer.chunks:
                 work = writer.prepared(chunk.users)
                 # nothing is sent after a chunk that failed
                 done = self._finish(*under_way, pace) if under_way else None
@@ -135,7 +135,8 @@ class Run:
         if self.terms.shard is not None:
             blocks = self.terms.shard.mine(blocks)
         # a source that cannot be opened fails before anything is sent
-        first = next(blocks, None)
+        with self.phases.time("read"):
+            first = next(blocks, None)
         self._checker = self._make_checker()
         if self._slow:
             # a request must be answered long before the read timeout
@@ -149,13 +150,13 @@ class Run:
         if self.terms.mode in PRUNING:
             # before the first write, so that users of this run are not deleted
             self.inventory.read()
-            self.phases["list"] = self.inventory.seconds
+            self.phases.seconds["list"] = self.inventory.seconds
         reading = self._count(chain(() if first is None else (first,), blocks))
-        checked: Iterator[Chunk] = map(self._checker.check, reading)
+        checked = self.phases.timed("read", map(self._checker.check, reading))
         if confirmed:
             checked = _without(checked, confirmed)
         if self._hasher is not None:
-            checked = _hashed(checked, self._hasher)
+            checked = self._hashed(checked, self._hasher)
         writer = Writer(self.hook, self.terms, self.inventory, self._kind, self.state, cut(checked, pace))
         if self.hook.broker.serverless and self.terms.mode not in IDS_ONLY:
             writer.chunks = self._fitting(writer.chunks)
@@ -169,31 +170,14 @@ class Run:
         chunk.result, seconds = future.result()
         chunk.verb = self.verb
         # a way of writing may list the users first
-        seconds -= self.inventory.seconds - self.phases["list"]
-        self.phases["list"] = self.inventory.seconds
+        seconds -= self.inventory.seconds - self.phases.seconds["list"]
+        self.phases.seconds["list"] = self.inventory.seconds
         sent = len(chunk.users) if chunk.result.sent is None else chunk.result.sent
         if sent:
             pace.took(sent, seconds)
             self.chunks.append(sent)
-        self.phases["write"] += seconds
+        self.phases.seconds["write"] += seconds
         return chunk
-
-    def _reading(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Take the time that reading, checking and hashing need."""
-        while True:
-            with self._time("read"):
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            yield chunk
-
-    @contextmanager
-    def _time(self, phase: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.phases[phase] += time.monotonic() - start
 
     # ------------------------------------------------------------------ pruning
 
@@ -250,7 +234,7 @@ class Run:
         delete = self.hook.api.users.delete
         gone: set[str] = set()
         failure: BaseException | None = None
-        with self._time("prune"):
+        with self.phases.time("prune"):
             try:
                 for one, answer in self.hook.run_each((one, delete(one)) for one in ids):
                     if isinstance(answer, EmqxError):
@@ -307,6 +291,12 @@ class Run:
         except Exception as error:  # an iterable may be anybody's
             self._error = error
 
+    def _hashed(self, checked: Iterator[Chunk], hasher: Hasher) -> Iterator[Chunk]:
+        for chunk in checked:
+            with self.phases.time("hash"):
+                chunk.users = [hasher.hashed(user) if "password" in user else user for user in chunk.users]
+            yield chunk
+
     # ------------------------------------------------------------------ limits
 
     def _fitting(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -354,12 +344,6 @@ def _without(checked: Iterator[Chunk], count: int) -> Iterator[Chunk]:
         here = min(count, len(chunk.users))
         count -= here
         del chunk.lines[:here], chunk.users[:here]
-        yield chunk
-
-
-def _hashed(checked: Iterator[Chunk], hasher: Hasher) -> Iterator[Chunk]:
-    for chunk in checked:
-        chunk.users = [hasher.hashed(user) if "password" in user else user for user in chunk.users]
         yield chunk
 
 

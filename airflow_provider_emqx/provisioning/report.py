@@ -23,6 +23,7 @@ from airflow_provider_emqx.outcomes import (
 )
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Outcome
+from airflow_provider_emqx.provisioning.phases import Phases
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.terms import Terms
 from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
@@ -58,9 +59,8 @@ class Tally:
     rejected_rows: list[Outcome] = field(default_factory=list)
     #: how often each reason for rejecting was met, and the first row
     reasons: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
-    #: seconds spent on listing the broker's users, and on deleting those that are not in the source
-    listing: float = 0.0
-    pruning: float = 0.0
+    #: of the run
+    phases: Phases = field(default_factory=Phases)
     _pulse: Pulse = field(default_factory=Pulse)
 
     @property
@@ -148,7 +148,8 @@ class Tally:
 
     def prune_rate(self) -> str:
         """Say how long deleting took, and how fast it was."""
-        return f"{self.pruning:.1f} s, {self.counts[PRUNED] / max(self.pruning, 0.001):,.0f} users/s"
+        seconds = self.phases.seconds["prune"]
+        return f"{seconds:.1f} s, {self.counts[PRUNED] / max(seconds, 0.001):,.0f} users/s"
 
     def most_frequent(self) -> list[Reason]:
         """Return the most frequent reasons for rejecting rows, each with its count and its first row."""
@@ -195,7 +196,8 @@ class Tally:
 
     @property
     def _rows_per_second(self) -> float:
-        return self.total / max(self.seconds - self.listing - self.pruning, 0.001)
+        other = self.phases.seconds["list"] + self.phases.seconds["prune"]
+        return self.total / max(self.seconds - other, 0.001)
 
     def broker_words(self) -> str:
         """Return what the broker counted, if it did."""
@@ -359,8 +361,8 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
         log.info("The broker counted %s", counts)
     tally.tell_reasons()
     log.info("Took %s", tally.rate())
-    if tally.listing >= 1:
-        log.info("Of that, listing the broker's users took %.1f s", tally.listing)
+    if (listing := tally.phases.seconds["list"]) >= 1:
+        log.info("Of that, listing the broker's users took %.1f s", listing)
     if tally.counts[PRUNED] and not terms.dry_run:
         log.info("Deleting took %s", tally.prune_rate())
 

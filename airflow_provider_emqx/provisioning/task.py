@@ -55,7 +55,7 @@ class Provisioning:
             Report(terms.report, len(source.files) + len(source.unread) > 1) if terms.report else None
         )
         self.run = Run(hook, terms, source.expected)
-        self.tally = Tally()
+        self.tally = Tally(phases=self.run.phases)
         #: why rejected rows make it a failure, once that is known
         self.failure: str | None = None
 
@@ -76,7 +76,6 @@ class Provisioning:
                 if progress is not None and chunk.result.failure is None:
                     progress.add(chunk, run.inventory.in_scope)
                 yield self._account(chunk)
-            tally.listing = run.phases["list"]
             tally.check(run.read)
             self.failure = judge(tally, run.read, terms)
             if terms.mode in PRUNING:
@@ -114,8 +113,6 @@ class Provisioning:
         return progress.users
 
     def _account(self, chunk: Chunk) -> Chunk:
-        phases = self.run.phases
-        self.tally.listing, self.tally.pruning = phases["list"], phases["prune"]
         self.tally.add(chunk)
         if chunk.verb == UNADDRESSABLE:
             log.warning(
@@ -143,7 +140,8 @@ class Provisioning:
         run, terms = self.run, self._terms
         return {
             **self.tally.summary(run.read),
-            "phases": {name: round(seconds, 3) for name, seconds in run.phases.items()},
+            "phases": {name: round(seconds, 3) for name, seconds in run.phases.seconds.items()},
+            "limited_by": run.phases.limited_by,
             "chunks": {
                 "count": len(run.chunks),
                 "rows": _median(run.chunks),
@@ -191,6 +189,7 @@ def provision(
         raise
     summary = work.summary()
     tell(work.tally, work.run.read, terms)
+    work.run.phases.tell()
     if work.failure is not None:
         push(summary)
         raise failed(work.failure, work.tally, terms)

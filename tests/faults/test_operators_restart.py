@@ -16,7 +16,18 @@ from tests.secrets import every
 VERSIONS = ["5.8.9", "6.1.0"]
 #: of results: what tells times, rates and names made of them
 FLEETING = {
-    *("seconds", "rows_per_second", "phases", "path", "filename", "sha256", "size", "time", "created_at"),
+    *(
+        "seconds",
+        "rows_per_second",
+        "phases",
+        "limited_by",
+        "path",
+        "filename",
+        "sha256",
+        "size",
+        "time",
+        "created_at",
+    ),
     *("report", "output_path", "id", "until", "publish_at", "connected_at", "port"),
 }
 

@@ -237,7 +237,7 @@ def test_a_second_run_doubles_and_loses_nothing_and_a_changed_row_is_updated(
     path.write_text("user_id,password\n" + "".join(f"d{i},p{i}\n" for i in range(700)))
     first = execute(path)
     assert first["created"] == 700
-    assert set(first["phases"]) == {"read", "list", "write", "prune"}
+    assert set(first["phases"]) == {"read", "hash", "list", "write", "prune"}
     assert first["phases"]["read"] > 0
     assert first["phases"]["write"] > 0
     assert first["chunks"] == {"count": 2, "rows": 500, "most": 500}
