@@ -124,7 +124,7 @@ def provision(source: Path, report: Path, mode: str = "upsert") -> dict[str, Any
     with quiet():
         from example_dags.provision_users import dag
 
-        run = run_dag(dag, {"source": str(source), "report": str(report), "mode": mode})
+        run = run_dag(dag, {"source": str(source), "report_path": str(report), "mode": mode})
         task = run.get_task_instance("provision_users")
         result = task.xcom_pull(task_ids="provision_users") if task else None
     if run.state != "success" or not isinstance(result, dict):

@@ -104,7 +104,7 @@ class EmqxOperatorKeywords(OperatorKeywords, total=False):
 class ActingKeywords(EmqxOperatorKeywords, total=False):
     """Arguments of :class:`~airflow_provider_emqx.operators.affected.BaseActingOperator`."""
 
-    report: str | os.PathLike[str] | XComArg | None
+    report_path: str | os.PathLike[str] | XComArg | None
 
 
 class SelectingKeywords(ActingKeywords, total=False):
@@ -164,7 +164,7 @@ class UsersKeywords(EmqxOperatorKeywords, total=False):
     """Arguments of the operators that provision users, besides the source and its format."""
 
     mode: UsersMode | Rendered
-    report: str | os.PathLike[str] | XComArg | None
+    report_path: str | os.PathLike[str] | XComArg | None
     columns: dict[str, str] | str | XComArg | None
     source_options: SourceOptions | str | XComArg | None
     on_rejected: OnRejected | Rendered
@@ -175,7 +175,7 @@ class UsersKeywords(EmqxOperatorKeywords, total=False):
     max_deletes: float | str | XComArg | None
     hash_passwords: bool | str | XComArg
     pepper_conn_id: str | XComArg | None
-    state: str | os.PathLike[str] | XComArg | None
+    state_path: str | os.PathLike[str] | XComArg | None
     shard: tuple[int, int] | list[int] | str | XComArg | None
     acl_rules: list[dict[str, Any]] | XComArg | None
     user_id_type: UserIdType | Rendered | None

@@ -28,7 +28,7 @@ class ListResult(TypedDict, Generic[_R]):
 class _Acting(TypedDict):
     counts: dict[str, int]
     selected: int
-    report: str | None
+    report_path: str | None
 
 
 class _Selecting(_Acting):
@@ -168,7 +168,7 @@ class ProvisionUsersResult(Totals):
     acl_changed: bool
     listing_moved: bool | None
     dry_run: bool
-    report: str | None
+    report_path: str | None
     reasons: list[Reason]
     rejected_rows: list[RejectedRow]
     unread: list[str]
@@ -183,7 +183,7 @@ class ProvisionAclResult(TypedDict):
     rejected: int
     subjects: int
     dry_run: bool
-    report: str | None
+    report_path: str | None
     reasons: list[Reason]
     rejected_rows: list[RejectedRow]
     unread: list[str]
@@ -194,7 +194,7 @@ class WrittenUsers(TypedDict):
 
     users: int
     superusers: int | None
-    path: str
+    output_path: str
 
 
 class ExportUsersResult(WrittenUsers):
@@ -208,7 +208,7 @@ class ExportUsersResult(WrittenUsers):
 class WrittenBackup(TypedDict):
     """A file in a directory of backups; ``size`` is in bytes."""
 
-    path: str
+    backup_path: str
     size: int
     sha256: str
 
@@ -240,7 +240,7 @@ class BackupContents(TypedDict):
 class RestoreResult(BackupContents):
     """An imported backup."""
 
-    path: str
+    backup_path: str
     node: str | None
     dry_run: bool
 

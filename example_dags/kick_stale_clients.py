@@ -24,7 +24,7 @@ with DAG(
         "keep": ["gateway-*"],
         "max_affected": "10%",
         "dry_run": True,
-        "report": "kicked.jsonl",
+        "report_path": "kicked.jsonl",
     },
     tags=["emqx"],
     doc_md=__doc__,
@@ -36,7 +36,7 @@ with DAG(
         # if more than a tenth of all clients seems to be gone, something else is wrong
         max_affected="{{ params.max_affected }}",
         dry_run="{{ params.dry_run }}",
-        report="{{ params.report }}",
+        report_path="{{ params.report_path }}",
         retries=2,
     )
     left = EmqxListClientsOperator(

@@ -43,10 +43,12 @@ with DAG(
     moved: dict[str, Any] = {**new, "source": "{{ params.source }}", "dry_run": "{{ params.dry_run }}"}
 
     # the way back for what the new broker has already
-    backup = EmqxBackupOperator(task_id="backup", target="backups", **new)
-    bans = EmqxBanOperator(task_id="bans", report="{{ params.reports }}/bans.jsonl", **moved)
-    rules = EmqxProvisionAclOperator(task_id="rules", report="{{ params.reports }}/rules.jsonl", **moved)
-    users = EmqxProvisionUsersOperator(task_id="users", report="{{ params.reports }}/users.jsonl", **moved)
+    backup = EmqxBackupOperator(task_id="backup", backup_dir="backups", **new)
+    bans = EmqxBanOperator(task_id="bans", report_path="{{ params.reports }}/bans.jsonl", **moved)
+    rules = EmqxProvisionAclOperator(task_id="rules", report_path="{{ params.reports }}/rules.jsonl", **moved)
+    users = EmqxProvisionUsersOperator(
+        task_id="users", report_path="{{ params.reports }}/users.jsonl", **moved
+    )
 
     @task
     def log_in(params: Any = None) -> list[str]:

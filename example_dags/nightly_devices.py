@@ -37,7 +37,7 @@ with DAG(
         "source": "devices.csv",
         "scope": "example-sensor-",
         "max_deletes": "5%",
-        "report": "nightly.jsonl",
+        "report_path": "nightly.jsonl",
         "dry_run": True,
     },
     tags=["emqx"],
@@ -50,7 +50,7 @@ with DAG(
         scope="{{ params.scope }}",
         max_deletes="{{ params.max_deletes }}",
         max_rejected="1%",
-        report="{{ params.report }}",
+        report_path="{{ params.report_path }}",
         dry_run="{{ params.dry_run }}",
     )
 
@@ -58,7 +58,7 @@ with DAG(
     def gone(summary: dict[str, Any]) -> list[str]:
         """Return the users that were deleted because they are no longer in the file."""
         # read whole: the files of Airflow 2 cannot be iterated over
-        report = cast("Any", ObjectStoragePath(summary["report"])).read_text(encoding="utf-8")
+        report = cast("Any", ObjectStoragePath(summary["report_path"])).read_text(encoding="utf-8")
         rows = [json.loads(line) for line in report.split("\n") if line]
         return [row["id"] for row in rows if row["outcome"] == "pruned"]
 

@@ -46,7 +46,7 @@ with DAG(
 ) as dag:
     backup = EmqxBackupOperator(
         task_id="backup",
-        target="{{ params.backups }}",
+        backup_dir="{{ params.backups }}",
         keep="{{ params.keep }}",
         keep_on_broker="{{ params.keep_on_broker }}",
     )

@@ -21,7 +21,7 @@ from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 with DAG(
     "emqx_provision_users",
     schedule=None,
-    params={"source": "devices.csv", "report": "rejected.jsonl", "mode": "upsert"},
+    params={"source": "devices.csv", "report_path": "rejected.jsonl", "mode": "upsert"},
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:
@@ -29,7 +29,7 @@ with DAG(
         task_id="provision_users",
         source="{{ params.source }}",
         mode=Template("{{ params.mode }}"),
-        report="{{ params.report }}",
+        report_path="{{ params.report_path }}",
         # a few bad rows are in the report; more of them, and something is wrong with the file
         max_rejected="5%",
         retries=2,
@@ -39,6 +39,6 @@ with DAG(
     def tell(summary: Any) -> str:
         """Return the result in one line; in production, send it to a chat or a dashboard."""
         line = f"{summary['read']:,} rows: {summary['written']:,} written, {summary['rejected']:,} rejected"
-        return f"{line}, see {summary['report']}" if summary["rejected"] else line
+        return f"{line}, see {summary['report_path']}" if summary["rejected"] else line
 
     tell(provision.output)

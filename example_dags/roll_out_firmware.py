@@ -62,7 +62,7 @@ with DAG(
         timeout=1800,
         pause=30,
         max_failed="5%",
-        report="{{ params.reports }}/{{ run_id }}.jsonl",
+        report_path="{{ params.reports }}/{{ run_id }}.jsonl",
         deferrable=True,
     )
     healthy = EmqxClientOnlineSensor(

@@ -63,7 +63,7 @@ with DAG("types", default_args={"retries": 2}) as dag:
         mode=Template("{{ params.mode }}"),
         dry_run="{{ params.dry_run }}",
         max_rejected="5%",
-        report=Path("report.jsonl"),
+        report_path=Path("report.jsonl"),
         shard=(0, 4),
         rate_limit="{{ var.value.rate }}",
         retries=3,
@@ -94,7 +94,7 @@ with DAG("types", default_args={"retries": 2}) as dag:
     EmqxProvisionUsersOperator(task_id="o", source="a", on_rejected="ignore")  # error: Argument "on_rejected"
     EmqxProvisionUsersOperator(source="a")  # error: Missing named argument "task_id"
     EmqxProvisionUsersOperator(task_id="ah", source="a", source_options={"d": 1})  # error: Argument "source_options"
-    EmqxExportUsersOperator(task_id="p", path="a.csv", user_id_type="user")  # error: Argument "user_id_type"
+    EmqxExportUsersOperator(task_id="p", output_path="a.csv", user_id_type="user")  # error: Argument "user_id_type"
     SqlToEmqxUsersOperator(task_id="q", sql="a", sql_conn_id="b", scop="a")  # error: Unexpected keyword argument "scop"
     EmqxBanOperator(task_id="r", kind="client", who="a", duration=60)  # error: Argument "kind"
     EmqxKickClientsOperator(task_id="s", clientids=3)  # error: Argument "clientids"

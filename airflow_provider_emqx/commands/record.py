@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -80,18 +79,18 @@ class Record:
     leaves one for each. An object store cannot append: there each :meth:`tell` writes the whole object.
 
     :param command: what the lines of this command are known by; others in the file are not used, and lost.
-    :param report: path or URL of the JSON Lines file, or ``None``.
+    :param report_path: path or URL of the JSON Lines file, or ``None``.
     """
 
-    def __init__(self, command: str, report: Location | None = None) -> None:
+    def __init__(self, command: str, report_path: Location | None = None) -> None:
         self.command = command
-        self.report = report or None
+        self.report_path = report_path or None
         self.rows: dict[str, Row] = {}
         self._writing = Lock()
         #: number of the latest wave of which it is decided whether another one follows
         self.judged = 0
-        if self.report is not None and exists(self.report):
-            self._load(self.report)
+        if self.report_path is not None and exists(self.report_path):
+            self._load(self.report_path)
         # a place that cannot be written to is found out before anything is sent
         self.settle()
 
@@ -131,7 +130,11 @@ class Record:
         :param rows: as taken.
         """
         with self._writing:
-            if self.report is not None and rows and not append(self.report, self._lines(rows), "report"):
+            if (
+                self.report_path is not None
+                and rows
+                and not append(self.report_path, self._lines(rows), "report")
+            ):
                 self.settle()
 
     def _take(self, row: Row) -> None:
@@ -148,9 +151,9 @@ class Record:
 
     def settle(self) -> None:
         """Leave one line for each device in the report, and one for the latest wave that was judged."""
-        if self.report is not None:
+        if self.report_path is not None:
             judged = [Row("", JUDGED, self.judged, time.time())] if self.judged else []
-            with replacing(self.report, "report") as file:
+            with replacing(self.report_path, "report") as file:
                 file.write(self._lines([*list(self.rows.values()), *judged]))
 
     def _lines(self, rows: Iterable[Row]) -> bytes:
@@ -214,7 +217,7 @@ class Record:
             "waves": self.wave,
             "reasons": [{"reason": reason, "count": count} for reason, count in reasons.most_common(10)],
             **({"replies": replies} if replies else {}),
-            "report": shown(os.fspath(self.report)) if self.report is not None else None,  # type: ignore[arg-type]
+            "report_path": shown(self.report_path) if self.report_path is not None else None,
         }
         return cast("CommandResult", result)
 

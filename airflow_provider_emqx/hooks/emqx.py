@@ -255,7 +255,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         source: Iterable[Mapping[str, Any]] | str | os.PathLike[str],
         mode: UsersMode = "upsert",
         *,
-        report: str | os.PathLike[str] | None = None,
+        report_path: str | os.PathLike[str] | None = None,
         format: SourceFormat | None = None,
         columns: Mapping[str, str] | None = None,
         source_options: SourceOptions | None = None,
@@ -267,7 +267,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         max_deletes: float | str | None = None,
         hash_passwords: bool = False,
         pepper_conn_id: str | None = None,
-        state: str | os.PathLike[str] | None = None,
+        state_path: str | os.PathLike[str] | None = None,
         shard: tuple[int, int] | None = None,
         acl_rules: Sequence[Mapping[str, Any]] | None = None,
     ) -> Iterator[Outcome]:
@@ -288,7 +288,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             ``"prune"``; with the last two, users in ``scope`` that are not in the source follow after the rows, with
             the outcome ``"pruned"`` and the line 0, or ``"unaddressable"`` if no request can name them (``""``, ``.``,
             ``..``).
-        :param report: path or URL of a file for the rows that were not done.
+        :param report_path: path or URL of a file for the rows that were not done.
         :param format: of a file; inferred from its extension or its content by default.
         :param columns: the source's own names, where they differ.
         :param source_options: how the source is read otherwise.
@@ -301,8 +301,8 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param max_deletes: of these modes: a count or a share; if more are to be deleted, none is. By default a tenth
             of the users in scope, or 100 if that is more.
         :param hash_passwords: hash plain passwords here instead of in the broker (EMQX 5.7 and newer).
-        :param pepper_conn_id: Airflow connection whose password is the pepper of the salts and of ``state``.
-        :param state: path or URL of a file that remembers what was written.
+        :param pepper_conn_id: Airflow connection whose password is the pepper of the salts and of ``state_path``.
+        :param state_path: path or URL of a file that remembers what was written.
         :param shard: ``(number, of)``: do this part of the rows only.
         :param acl_rules: rules that all clients are to have.
         :return: an iterator over ``(line, user_id, outcome, reason, file)``; the work is done as it is advanced.
@@ -320,7 +320,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         terms = UserTerms.of(
             mode=mode,
             dry_run=dry_run,
-            report=report,
+            report_path=report_path,
             on_rejected=on_rejected,
             max_rejected=max_rejected,
             scope=scope,
@@ -328,7 +328,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             max_deletes=max_deletes,
             hash_passwords=hash_passwords,
             pepper=pepper_of(pepper_conn_id),
-            state=state,
+            state_path=state_path,
             shard=shard,
             acl_rules=acl_rules,
         )

@@ -39,10 +39,9 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener``, ``listener_re``). A row that says nobody is
         rejected, and so is any other column.
     :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules.
-    :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
-        rejected: id (as ``username:alice``), line, outcome, reason. Of a dry run it has every row. A local
-        file may be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned
-        dict.
+    :param report_path: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped
+        or rejected: id (as ``username:alice``), line, outcome, reason. Of a dry run it has every row. A local file may
+        be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``, by
         default inferred from the file extension; or an export of another broker, detected from its content:
         ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, or ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the
@@ -57,7 +56,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     :param max_rejected: how many rejected rows are accepted before the task ends as failed, after the good subjects are
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
     :param dry_run: read and check everything, write nothing.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "unread", "reasons",
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "unread", "reasons",
         "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or
         deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed without a
         report; subjects done; in ``unread`` the first 100 directories and files beside those of a directory
@@ -69,7 +68,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
     template_fields: Sequence[str] = (
         "source",
         "mode",
-        "report",
+        "report_path",
         "format",
         "columns",
         "source_options",
@@ -86,7 +85,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         *,
         source: str | os.PathLike[str] | Iterable[dict[str, Any]] | XComArg,
         mode: AclMode | Rendered = "set",
-        report: str | os.PathLike[str] | XComArg | None = None,
+        report_path: str | os.PathLike[str] | XComArg | None = None,
         format: SourceFormat | Rendered | None = None,
         columns: dict[str, str] | str | XComArg | None = None,
         source_options: SourceOptions | str | XComArg | None = None,
@@ -98,7 +97,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         super().__init__(**kwargs)
         self.source = source
         self.mode: Any = mode
-        self.report: Any = report
+        self.report_path: Any = report_path
         self.format: Any = format
         self.columns: Any = columns
         self.source_options: Any = source_options
@@ -111,9 +110,9 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         """Refuse invalid arguments, except those that are known only when the task runs."""
         from airflow_provider_emqx.provisioning.acl import AclTerms
 
-        names = ("mode", "report", "on_rejected", "max_rejected")
+        names = ("mode", "report_path", "on_rejected", "max_rejected")
         known = {name: getattr(self, name) for name in names if is_literal(getattr(self, name))}
-        AclTerms(**{**known, "report": known.get("report") or None})
+        AclTerms(**{**known, "report_path": known.get("report_path") or None})
         if all(is_literal(getattr(self, name)) for name in ("format", "columns", "source_options")):
             self._format()
 
@@ -134,7 +133,7 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         terms = AclTerms(
             mode=self.mode,
             dry_run=boolean("dry_run", self.plan_only),
-            report=self.report or None,
+            report_path=self.report_path or None,
             on_rejected=self.on_rejected,
             max_rejected=self.max_rejected,
         )

@@ -32,19 +32,19 @@ class BaseActingOperator(BaseEmqxOperator):
     """
     Base class of the operators that act on many objects.
 
-    :param report: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
+    :param report_path: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
     """
 
-    template_fields: Sequence[str] = ("report", *BaseEmqxOperator.template_fields)
+    template_fields: Sequence[str] = ("report_path", *BaseEmqxOperator.template_fields)
 
     def __init__(
         self,
         *,
-        report: str | os.PathLike[str] | XComArg | None = None,
+        report_path: str | os.PathLike[str] | XComArg | None = None,
         **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.report: Any = report
+        self.report_path: Any = report_path
 
 
 class BaseSelectingOperator(BaseActingOperator):
@@ -55,7 +55,7 @@ class BaseSelectingOperator(BaseActingOperator):
     :param max_affected: the maximum number to act on: a count, or a share of all such as ``"5%"``. If
         more are selected, the task fails and nothing is touched.
     :param dry_run: select and report only.
-    :param report: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
+    :param report_path: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
     """
 
     template_fields: Sequence[str] = (
@@ -121,7 +121,7 @@ class Affected:
     :param name: what identifies one of them in the file, as ``"clientid"``; those that are dicts have names of their
         own.
     :param outcomes: what may become of one; ``failed`` and ``unknown`` always may.
-    :param report: path or URL of a JSON Lines file; local files are for their owner only.
+    :param report_path: path or URL of a JSON Lines file; local files are for their owner only.
     """
 
     def __init__(
@@ -129,13 +129,13 @@ class Affected:
         context: Context,
         name: str,
         outcomes: Sequence[str],
-        report: str | os.PathLike[str] | None = None,
+        report_path: str | os.PathLike[str] | None = None,
     ) -> None:
         self._context = context
         self._name = name
         self._found: dict[str, list[Any]] = {outcome: [] for outcome in (*outcomes, FAILED, UNKNOWN)}
         self._counts = dict.fromkeys(self._found, 0)
-        self._report = report or None
+        self._report = report_path or None
         self._opened = ExitStack()
         self._file: RowFile | None = None
         #: how many are to be acted on
@@ -216,5 +216,5 @@ class Affected:
             "counts": self._counts,
             "selected": self.selected,
             **self.about,
-            "report": str(self._report) if self._report else None,
+            "report_path": str(self._report) if self._report else None,
         }

@@ -44,10 +44,10 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         ``upsert``, and then deletes the users in ``scope`` that are not in the source (``pruned``); ``"prune"`` does
         only the latter, after shards have done the former. A user created between the listing and the write of
         ``create`` is overwritten on EMQX 5.7 and newer.
-    :param report: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped or
-        rejected, and per user that was pruned or could not be (``unaddressable``): id, line, outcome, reason. Never a
-        password. A local file may be read by its owner only. Without it the first 100 rejected rows are in the log and
-        in the returned dict.
+    :param report_path: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped
+        or rejected, and per user that was pruned or could not be (``unaddressable``): id, line, outcome, reason. Never
+        a password. A local file may be read by its owner only. Without it the first 100 rejected rows are in the log
+        and in the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
         the extra ``parquet``), by default inferred from the file extension; or an export of another broker, detected
         from its content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4 (the users of ``user_id_type``), or
@@ -74,14 +74,14 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         authenticator uses and a salt that is the same in every run: then EMQX 5.8.2 and newer leaves unchanged users
         alone (``unchanged``). EMQX 5.7 and newer.
     :param pepper_conn_id: Airflow connection whose password is the pepper, from which salts and the digests of
-        ``state`` are derived: a long secret that stays the same.
-    :param state: path or URL of a file with digests of what was written. Rows that it contains, and whose
+        ``state_path`` are derived: a long secret that stays the same.
+    :param state_path: path or URL of a file with digests of what was written. Rows that it contains, and whose
         users the broker still has, are not sent again (``unchanged``). For brokers that hash themselves, such as
         EMQX 4. It belongs to one broker and is created by the first run. It does not notice changes by other programs.
         After a killed run it is empty: the next run sends all rows.
     :param shard: ``(number, of)``, as ``(0, 4)`` to ``(3, 4)``: process this share of the rows only. With
         ``.partial().expand(shard=[(0, 4), (1, 4), (2, 4), (3, 4)])`` several workers share reading and hashing. Each
-        needs a ``report`` and a ``state`` of its own.
+        needs a ``report_path`` and a ``state_path`` of its own.
     :param acl_rules: rules for all clients, as ``[{"topic": "devices/${username}/#", "permission": "allow"}]``: they
         are inserted before the existing rules for all clients, unless they are there. A column ``acl`` of the source, a
         list of rules or the same as JSON text, replaces the rules of that user alone, before the user is written;
@@ -89,14 +89,13 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     :param user_id_type: ``"username"`` or ``"clientid"``: the table of users on EMQX 4. On EMQX 5 and newer the
         authenticator decides, and a value that differs from it is refused.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
-        "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "limited_by", "chunks",
-        "acl_changed", "listing_moved", "dry_run", "report", "reasons", "rejected_rows", "unread"}``. ``unaddressable``
-        are users in scope that are not in the source but stay, since their id cannot be part of a request;
-        ``not_carried`` rejected rows whose salt an import of users cannot carry. ``limited_by`` is what took most of
-        the time: ``"broker"``, ``"hashing"`` or ``"reading"``. ``unread`` names the first 100 directories and files
-        beside those of a directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` if the
-        broker does not report it. It is pushed to XCom also if the task fails because of rejected rows or a truncated
-        source.
+        "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "limited_by", "chunks", "acl_changed",
+        "listing_moved", "dry_run", "report_path", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users
+        in scope that are not in the source but stay, since their id cannot be part of a request; ``not_carried``
+        rejected rows whose salt an import of users cannot carry. ``limited_by`` is what took most of the time:
+        ``"broker"``, ``"hashing"`` or ``"reading"``. ``unread`` names the first 100 directories and files beside those
+        of a directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` if the broker does
+        not report it. It is pushed to XCom also if the task fails because of rejected rows or a truncated source.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.
     :raises EmqxError: if the broker fails; rows before that are done, and running again converges.
     """
@@ -109,7 +108,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
     template_fields: Sequence[str] = (
         "source",
         "mode",
-        "report",
+        "report_path",
         "format",
         "columns",
         "source_options",
@@ -121,7 +120,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "max_deletes",
         "hash_passwords",
         "pepper_conn_id",
-        "state",
+        "state_path",
         "shard",
         "acl_rules",
         "user_id_type",
@@ -135,7 +134,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         *,
         source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | XComArg,
         mode: UsersMode | Rendered = "upsert",
-        report: str | os.PathLike[str] | XComArg | None = None,
+        report_path: str | os.PathLike[str] | XComArg | None = None,
         format: SourceFormat | Rendered | None = None,
         columns: dict[str, str] | str | XComArg | None = None,
         source_options: SourceOptions | str | XComArg | None = None,
@@ -147,7 +146,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         max_deletes: float | str | XComArg | None = None,
         hash_passwords: bool | str | XComArg = False,
         pepper_conn_id: str | XComArg | None = None,
-        state: str | os.PathLike[str] | XComArg | None = None,
+        state_path: str | os.PathLike[str] | XComArg | None = None,
         shard: tuple[int, int] | list[int] | str | XComArg | None = None,
         acl_rules: list[dict[str, Any]] | XComArg | None = None,
         user_id_type: UserIdType | Rendered | None = None,
@@ -156,7 +155,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         super().__init__(**kwargs)
         self.source = source
         self.mode: Any = mode
-        self.report: Any = report
+        self.report_path: Any = report_path
         self.format: Any = format
         self.columns: Any = columns
         self.source_options: Any = source_options
@@ -168,7 +167,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.max_deletes = max_deletes
         self.hash_passwords = hash_passwords
         self.pepper_conn_id: Any = pepper_conn_id
-        self.state = state
+        self.state_path = state_path
         self.shard = shard
         self.acl_rules = acl_rules
         self.user_id_type: Any = user_id_type
@@ -199,14 +198,14 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         return {
             "mode": self.mode,
             "dry_run": self.plan_only,
-            "report": self.report,
+            "report_path": self.report_path,
             "on_rejected": self.on_rejected,
             "max_rejected": self.max_rejected,
             "scope": self.scope,
             "protect": self.protect,
             "max_deletes": self.max_deletes,
             "hash_passwords": self.hash_passwords,
-            "state": self.state,
+            "state_path": self.state_path,
             "shard": self.shard,
             "acl_rules": self.acl_rules,
         }
@@ -258,8 +257,8 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
     ``GET /auth_username`` or ``/auth_clientid``. With ``with_hashes`` the broker exports its tables to its disk,
     ``POST /data/export``, the export is downloaded into memory, and deleted from that disk whatever happens.
 
-    :param path: path or URL of the file (whatever Airflow's ObjectStoragePath opens), ending in ``.csv`` or ``.jsonl``,
-        each also with ``.gz``. A local file may be read by its owner only. It can be the ``source`` of
+    :param output_path: path or URL of the file (whatever Airflow's ObjectStoragePath opens), ending in ``.csv`` or
+        ``.jsonl``, each also with ``.gz``. A local file may be read by its owner only. It can be the ``source`` of
         ``mode="delete"`` and ``"prune"``, and with hashes of every mode.
     :param is_superuser: only superusers, or only the others; EMQX 4 has no superusers.
     :param with_hashes: write ``user_id``, ``password_hash``, ``salt_base64`` and ``is_superuser``: another
@@ -267,7 +266,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         newer, with a key that may export; and EMQX 4, whose export holds API secrets too: they are not kept. Who has
         the file can try out passwords: keep it as safe as these.
     :param user_id_type: ``"username"`` or ``"clientid"``: which users of EMQX 4 are meant.
-    :return: ``{"users", "superusers", "path", "listing_moved", "left_out", "password_hash_algorithm"}``;
+    :return: ``{"users", "superusers", "output_path", "listing_moved", "left_out", "password_hash_algorithm"}``;
         ``superusers`` is ``None`` on EMQX 4, and ``listing_moved`` says whether users came or went between two pages,
         so that some may be missing. With hashes, ``left_out`` counts users that have none that could move, as SCRAM
         users, and ``password_hash_algorithm`` says what the other authenticator needs, ``None`` on EMQX 4, where the
@@ -278,7 +277,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
 
     template_fields: Sequence[str] = (
         *BaseEmqxOperator.template_fields,
-        "path",
+        "output_path",
         "is_superuser",
         "with_hashes",
         "user_id_type",
@@ -287,14 +286,14 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        path: str | os.PathLike[str] | XComArg,
+        output_path: str | os.PathLike[str] | XComArg,
         is_superuser: bool | str | XComArg | None = None,
         with_hashes: bool | str | XComArg = False,
         user_id_type: UserIdType | Rendered | None = None,
         **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.path: Any = path
+        self.output_path: Any = output_path
         self.is_superuser = is_superuser
         self.with_hashes = with_hashes
         self.user_id_type: Any = user_id_type
@@ -304,7 +303,7 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         """Refuse a file of another form."""
         from airflow_provider_emqx.row_files import form_of
 
-        form_of("path", self.path, packed=True)
+        form_of("output_path", self.output_path, packed=True)
         optional(boolean, "is_superuser", self.is_superuser)
         boolean("with_hashes", self.with_hashes)
 
@@ -314,6 +313,6 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
 
         wanted = optional(boolean, "is_superuser", self.is_superuser)
         with self.hook(user_id_type=self.user_id_type or None) as hook:
-            summary = export_users(hook, self.path, wanted, boolean("with_hashes", self.with_hashes))
-        self.log.info("%s users are in %s", f"{summary['users']:,}", summary["path"])
+            summary = export_users(hook, self.output_path, wanted, boolean("with_hashes", self.with_hashes))
+        self.log.info("%s users are in %s", f"{summary['users']:,}", summary["output_path"])
         return summary

@@ -48,7 +48,7 @@ class Store:
         :param filename: its name.
         :param content: the file.
         :param size: how large the broker says it is.
-        :return: ``{"path", "size", "sha256"}``.
+        :return: ``{"backup_path", "size", "sha256"}``.
         :raises EmqxError: if it is not what the broker exported, or not what was written.
         """
         if size is not None and size != len(content):
@@ -63,7 +63,7 @@ class Store:
         if not same:
             self._delete(filename)
             raise EmqxError(f"what was written to {path} is not what can be read there; it was deleted again")
-        return {"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return {"backup_path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def has(self, filename: str) -> bool:
         """Return whether there is a backup of this name."""
@@ -122,7 +122,7 @@ def take(
     :param store: where it is to be kept.
     :param table_sets: as of :meth:`~airflow_provider_emqx.hooks.cluster.ClusterMethods.export_backup`.
     :param root_keys: the same.
-    :return: ``{"path", "size", "sha256", "filename", "node"}``.
+    :return: ``{"backup_path", "size", "sha256", "filename", "node"}``.
     :raises EmqxError: if the broker does not find what it exports; before exporting where that shows.
     """
     if hook.api_version == "v4":

@@ -59,13 +59,13 @@ class EmqxBanOperator(BaseActingOperator):
     :param kick: also end the sessions of those banned by username, and tell whose sessions ended. A ban of
         a client id ends its session by itself; one of any other kind leaves them open. Goes with ``clientid`` and
         ``username``, and not with ``source``.
-    :param report: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
+    :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …], "still_connected": […],
         "unaddressable": […], "rejected": [{"line", "who", "reason"}, …], "failed": […], "unknown": […], "counts": {…},
-        "selected", "over", "dry_run", "report"}``, of each list 1,000 at most; ``over`` counts bans that are over. With
-        ``dry_run`` ``banned`` are those that would be. With ``kick``, ``still_connected`` are clients that are
-        connected all the same, and ``unaddressable`` those of a username that the broker cannot be asked to kick. It is
-        stored also when the task fails.
+        "selected", "over", "dry_run", "report_path"}``, of each list 1,000 at most; ``over`` counts bans that are
+        over. With ``dry_run`` ``banned`` are those that would be. With ``kick``, ``still_connected`` are clients that
+        are connected all the same, and ``unaddressable`` those of a username that the broker cannot be asked to kick.
+        It is stored also when the task fails.
     :raises EmqxConfigError: for invalid arguments; nobody is banned.
     :raises EmqxError: if a ban was not made, after all others are done and their clients are kicked.
     """
@@ -144,7 +144,7 @@ class EmqxBanOperator(BaseActingOperator):
         self.check()
         kick, dry_run = boolean("kick", self.kick), boolean("dry_run", self.plan_only)
         outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, REJECTED)
-        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
+        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report_path) as affected:
             bans, rejected, over = self._bans(hook)
             affected.select(len(bans) + len(rejected), over=over, dry_run=dry_run)
             affected.add(
@@ -238,11 +238,11 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     :param max_affected: how many bans may end: a count, or a share of all bans such as ``"5%"``. If more
         are selected, the task fails and no ban ends.
     :param dry_run: select and report only.
-    :param report: path or URL of a JSON Lines file with the outcome of each ban: the result lists 1,000.
+    :param report_path: path or URL of a JSON Lines file with the outcome of each ban: the result lists 1,000.
     :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "unaddressable": […], "failed": […], "unknown":
-        […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``unaddressable`` are those
-        that filters select and no request can name (``.``, ``..``), with ``dry_run`` ``unbanned`` are those that would
-        be. It is stored also when the task fails or is stopped.
+        […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report_path"}``; ``unaddressable`` are
+        those that filters select and no request can name (``.``, ``..``), with ``dry_run`` ``unbanned`` are those that
+        would be. It is stored also when the task fails or is stopped.
     :raises EmqxConfigError: for invalid arguments, and for more bans than ``max_affected``; none ends.
     """
 
@@ -304,7 +304,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run = boolean("dry_run", self.plan_only)
         outcomes = ("unbanned", "still_banned", UNADDRESSABLE)
-        with self.hook() as hook, Affected(context, "ban", outcomes, self.report) as affected:
+        with self.hook() as hook, Affected(context, "ban", outcomes, self.report_path) as affected:
             bans = list(hook.settled_rows(hook.api.bans.list))
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
             selected = self.without_excluded(found, lambda ban: ban["who"])

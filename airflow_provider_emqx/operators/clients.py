@@ -83,9 +83,9 @@ class EmqxSubscribeOperator(BaseActingOperator):
 
     :param clientids: one client id or several.
     :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh``.
-    :param report: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
+    :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"subscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
-        "report"}``; where nothing could be done for a client, its entry is ``{"clientid"}``.
+        "report_path"}``; where nothing could be done for a client, its entry is ``{"clientid"}``.
     :raises EmqxError: if a client is not there or a subscription was not made, after all others are done.
     """
 
@@ -116,7 +116,7 @@ class EmqxSubscribeOperator(BaseActingOperator):
         ids = self._ids()
         topics = texts("topics", self.topics) if isinstance(self.topics, str) else self.topics
         done = f"{self._verb}d"
-        with self.hook() as hook, Affected(context, "clientid", (done,), self.report) as affected:
+        with self.hook() as hook, Affected(context, "clientid", (done,), self.report_path) as affected:
             affected.select(len(ids))
             change = getattr(hook.api.clients, self._verb)
             failures = []
@@ -147,9 +147,9 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
 
     :param clientids: one client id or several.
     :param topics: topic filters, exactly as subscribed.
-    :param report: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
+    :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"unsubscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
-        "report"}``; not subscribed counts as done.
+        "report_path"}``; not subscribed counts as done.
     :raises EmqxError: if a client is not there, after all others are done.
     """
 
@@ -175,11 +175,11 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     :param max_affected: how many clients may be kicked: a count, or a share of all the broker's clients such as
         ``"5%"``. If more are selected, the task fails and nobody is kicked.
     :param dry_run: select and report only.
-    :param report: path or URL of a JSON Lines file with the outcome of each client: the result lists 1,000
+    :param report_path: path or URL of a JSON Lines file with the outcome of each client: the result lists 1,000
         of a kind.
     :param rate_limit: maximum requests per second, instead of the connection's; clients are then kicked one by one.
-    :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "unaddressable": […],
-        "failed": […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``;
+    :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "unaddressable": […], "failed":
+        […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report_path"}``;
         ``changed`` are those that the filters no longer select, ``unaddressable`` those that filters select and this
         broker cannot be asked to kick (client ids ``.`` and ``..``, where it has no request for many), and with
         ``dry_run`` ``kicked`` are those that would be. It is stored also when the task fails or is stopped.
@@ -227,7 +227,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         given = None if self.clientids is None else texts("clientids", self.clientids)
         dry_run = boolean("dry_run", self.plan_only)
         outcomes = ("kicked", ABSENT, "still_connected", "changed", UNADDRESSABLE)
-        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report) as affected:
+        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report_path) as affected:
             ids = self._select(hook, given, filters)
             chosen = self.without_excluded(ids)
             left = {one for one in chosen if not hook.api.clients.can_kick(one)}

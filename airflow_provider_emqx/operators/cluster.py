@@ -58,7 +58,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
     A backup holds password hashes and, as the configuration does, secrets in clear: the place must be safe. A local
     file is for its owner only.
 
-    :param target: directory: path or URL that Airflow's ObjectStoragePath knows, as
+    :param backup_dir: directory: path or URL that Airflow's ObjectStoragePath knows, as
         ``s3://aws_default@bucket/emqx``. One directory per broker: ``keep`` counts what lies in it.
     :param table_sets: of EMQX 5 and newer: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``;
         ``None`` for all, ``[]`` for none.
@@ -66,14 +66,14 @@ class EmqxBackupOperator(BaseEmqxOperator):
         "rule_engine"]``; ``None`` for all, ``[]`` for none.
     :param keep: how many backups stay in the directory, the newest ones; ``None`` for all.
     :param keep_on_broker: how many backups stay on the broker's disks, the newest ones; ``None`` for all.
-    :return: ``{"path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker": [filename,
-        …]}``.
+    :return: ``{"backup_path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker":
+        [filename, …]}``.
     :raises EmqxError: if what was downloaded is not what the broker exported, or the broker does not find what it
         exported; no older backup is deleted.
     """
 
     template_fields: Sequence[str] = (
-        "target",
+        "backup_dir",
         "table_sets",
         "root_keys",
         "keep",
@@ -84,7 +84,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
     def __init__(
         self,
         *,
-        target: str | os.PathLike[str] | XComArg,
+        backup_dir: str | os.PathLike[str] | XComArg,
         table_sets: Sequence[str] | str | XComArg | None = None,
         root_keys: Sequence[str] | str | XComArg | None = None,
         keep: int | str | XComArg | None = None,
@@ -92,7 +92,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.target: Any = target
+        self.backup_dir: Any = backup_dir
         self.table_sets = table_sets
         self.root_keys = root_keys
         self.keep = keep
@@ -101,9 +101,9 @@ class EmqxBackupOperator(BaseEmqxOperator):
 
     def check(self) -> None:
         """Refuse a missing directory and invalid counts."""
-        if not str(self.target):
+        if not str(self.backup_dir):
             raise EmqxConfigError(
-                "target is empty; give a directory or a URL as s3://aws_default@bucket/emqx"
+                "backup_dir is empty; give a directory or a URL as s3://aws_default@bucket/emqx"
             )
         optional(whole, "keep", self.keep)
         optional(whole, "keep_on_broker", self.keep_on_broker)
@@ -118,11 +118,11 @@ class EmqxBackupOperator(BaseEmqxOperator):
             optional(whole, "keep", self.keep),
             optional(whole, "keep_on_broker", self.keep_on_broker),
         )
-        store = Store(self.target)
+        store = Store(self.backup_dir)
         result: BackupResult | None = None
         with self.hook() as hook, told_on_failure(context, lambda: result):
             written = take(hook, store, *self._parts())
-            self.log.info("Wrote %s, %d bytes", written["path"], written["size"])
+            self.log.info("Wrote %s, %d bytes", written["backup_path"], written["size"])
             deleted: list[str] = []
             on_broker: list[str] = []
             result = {**written, "deleted": deleted, "deleted_on_broker": on_broker}
@@ -166,33 +166,34 @@ class EmqxRestoreOperator(BaseEmqxOperator):
     older versions; the open source edition does not accept archives of EMQX Enterprise. Archives with dashboard users
     or API keys cannot be imported with an API key.
 
-    :param path: path or URL of the backup (whatever Airflow's ObjectStoragePath opens): the ``.tar.gz`` of EMQX 5 and
-        6, or the JSON of EMQX 4. The file is read into memory.
+    :param backup_path: path or URL of the backup (whatever Airflow's ObjectStoragePath opens): the ``.tar.gz`` of EMQX
+        5 and 6, or the JSON of EMQX 4. The file is read into memory.
     :param dry_run: check the file and import nothing.
-    :return: ``{"path", "version", "edition", "tables": {name: records}, "configuration", "files", "node", "dry_run"}``.
+    :return: ``{"backup_path", "version", "edition", "tables": {name: records}, "configuration", "files", "node",
+        "dry_run"}``.
     :raises EmqxConfigError: if the file is not a backup, is incomplete or damaged; nothing is sent.
     :raises EmqxBadRequestError: if the broker refuses the backup or a part of it; other parts may be in force.
     :raises EmqxOutcomeUnknownError: if the broker's response was lost and the import could not be repeated.
     """
 
-    template_fields: Sequence[str] = ("path", "plan_only", *BaseEmqxOperator.template_fields)
+    template_fields: Sequence[str] = ("backup_path", "plan_only", *BaseEmqxOperator.template_fields)
 
     def __init__(
         self,
         *,
-        path: str | os.PathLike[str] | XComArg,
+        backup_path: str | os.PathLike[str] | XComArg,
         dry_run: bool | str | XComArg = False,
         **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
-        self.path: Any = path
+        self.backup_path: Any = backup_path
         self.plan_only = dry_run
         self.check_literals()
 
     def check(self) -> None:
         """Refuse no file."""
-        if not str(self.path):
-            raise EmqxConfigError("path is empty; give the path or URL of a backup")
+        if not str(self.backup_path):
+            raise EmqxConfigError("backup_path is empty; give the path or URL of a backup")
         boolean("dry_run", self.plan_only)
 
     def execute(self, context: Context) -> RestoreResult:
@@ -201,13 +202,13 @@ class EmqxRestoreOperator(BaseEmqxOperator):
 
         self.check()
         dry_run = boolean("dry_run", self.plan_only)
-        content, contents = look(self.path)
+        content, contents = look(self.backup_path)
         node = None
         if not dry_run:
             with self.hook() as hook:
                 node = restore(hook, content)
         self.log.info("%s", "Dry run: nothing was imported" if dry_run else f"Imported on node {node}")
-        return {"path": str(self.path), **contents, "node": node, "dry_run": dry_run}
+        return {"backup_path": str(self.backup_path), **contents, "node": node, "dry_run": dry_run}
 
 
 class EmqxClearAlarmsOperator(BaseEmqxOperator):

@@ -58,14 +58,14 @@ class EmqxCommandOperator(BaseEmqxOperator):
         or a share such as ``"5%"``. With more, no further wave begins and the task fails. Default: it does
         so when a wave misses its quorum.
     :param keep_replies: keep the first 1,000 characters of each reply in report and result.
-    :param report: path or URL of a JSON Lines file with a line for each device, written as it happens. With
+    :param report_path: path or URL of a JSON Lines file with a line for each device, written as it happens. With
         ``deferrable`` the triggerer must reach it as well.
     :param resend: when the task is tried again, give the command again to the devices with these outcomes, as
         ``["no_reply"]``; ``"all"``: to all. Default: only to those that it was never sent to.
-    :param deferrable: wait in the triggerer, without a worker slot; needs ``report``. Default: ``[operators]
+    :param deferrable: wait in the triggerer, without a worker slot; needs ``report_path``. Default: ``[operators]
         default_deferrable``, where there is a report.
     :return: a list of at most 1,000 client ids per outcome, ``counts``, ``selected``, ``left`` (devices that nothing
-        was sent to), ``left_count``, ``waves``, ``reasons``, ``replies`` if they are kept, and ``report``.
+        was sent to), ``left_count``, ``waves``, ``reasons``, ``replies`` if they are kept, and ``report_path``.
     :raises EmqxConfigError: for invalid arguments; nothing is sent.
     :raises EmqxError: if too few devices have replied; a retry goes on with those that nothing was sent to.
     """
@@ -84,7 +84,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
         "pause",
         "max_failed",
         "keep_replies",
-        "report",
+        "report_path",
         "resend",
         "emqx_conn_id",
     )
@@ -108,7 +108,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
         pause: float | str | timedelta | XComArg | None = None,
         max_failed: float | str | XComArg | None = None,
         keep_replies: bool | str | XComArg = False,
-        report: str | os.PathLike[str] | XComArg | None = None,
+        report_path: str | os.PathLike[str] | XComArg | None = None,
         resend: str | Sequence[str] | XComArg | None = None,
         deferrable: bool | None = None,
         **kwargs: Unpack[EmqxOperatorKeywords],
@@ -127,10 +127,12 @@ class EmqxCommandOperator(BaseEmqxOperator):
         self.pause = pause
         self.max_failed: Any = max_failed
         self.keep_replies = keep_replies
-        self.report: Any = report
+        self.report_path: Any = report_path
         self.resend: Any = resend
         if deferrable is None:
-            deferrable = bool(report) and conf.getboolean("operators", "default_deferrable", fallback=False)
+            deferrable = bool(report_path) and conf.getboolean(
+                "operators", "default_deferrable", fallback=False
+            )
         self.deferrable = deferrable
         if all(is_literal(getattr(self, name)) for name in self.template_fields):
             self.check()
@@ -156,7 +158,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
             raise EmqxConfigError(
                 f"resend: unknown outcome {unknown[0]!r}; expected some of {', '.join(OUTCOMES)}, or 'all'"
             )
-        if self.deferrable and not self.report:
+        if self.deferrable and not self.report_path:
             raise EmqxConfigError(
                 "deferrable needs report: in it the triggerer finds whom to wait for, and writes down what they answer"
             )
@@ -169,13 +171,13 @@ class EmqxCommandOperator(BaseEmqxOperator):
         ti = context.get("ti")
         resend = optional(texts, "resend", self.resend) or []
         attempt = getattr(ti, "try_number", 1) or 1
-        if attempt > 1 and not self.report and "all" not in resend:
+        if attempt > 1 and not self.report_path and "all" not in resend:
             raise EmqxConfigError(
                 f"this is attempt {attempt} of the task, and nothing is known of what the earlier one has sent. Give a "
                 "report, from which a retry goes on, or resend='all' if devices may get the command again. Nothing was "
                 "sent"
             )
-        record = Record(self._command(ti), self.report)
+        record = Record(self._command(ti), self.report_path)
         again = [row for row in record.rows.values() if row.outcome in resend or "all" in resend]
         record.tell([Row(row.clientid, LEFT, row.wave, row.at) for row in again])
         return self._go_on(context, record)
@@ -196,7 +198,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
             raise error_of(event)
         if status != "done":
             raise EmqxError(f"the triggerer sent an unknown event: {status!r}")
-        return self._go_on(context, Record(self._command(context.get("ti")), self.report))
+        return self._go_on(context, Record(self._command(context.get("ti")), self.report_path))
 
     def _go_on(self, context: Context, record: Record) -> CommandResult:
         from airflow_provider_emqx.commands.order import addressable
@@ -284,7 +286,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
         self.defer(
             trigger=EmqxCommandTrigger(
                 order=self._order(record.command).to_json(),
-                report=str(self.report),
+                report_path=str(self.report_path),
                 emqx_conn_id=self.emqx_conn_id,
                 keep_replies=boolean("keep_replies", self.keep_replies),
                 **how,
@@ -344,7 +346,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
     def _command(self, ti: Any) -> str:
         """Return what this command is known by: the same in every attempt that can go on from a report."""
         names = [str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id", "map_index")]
-        key = "\n".join(names) if self.report else os.urandom(16).hex()
+        key = "\n".join(names) if self.report_path else os.urandom(16).hex()
         return hashlib.sha256(key.encode()).hexdigest()[:16]
 
     @staticmethod

@@ -215,13 +215,13 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
     :param max_affected: how many messages may be deleted: a count, or a share of all retained messages such as
         ``"5%"``. If more are selected, the task fails and nothing is deleted.
     :param dry_run: select and report only.
-    :param report: path or URL of a JSON Lines file with the outcome of each topic: the result lists 1,000
+    :param report_path: path or URL of a JSON Lines file with the outcome of each topic: the result lists 1,000
         of a kind.
     :return: ``{"deleted": […], "absent": […], "changed": […], "unaddressable": […], "failed": […], "unknown": […],
-        "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report"}``; ``changed`` were replaced since
-        the selection,
-        ``unaddressable`` are topics that the filter selects and no request can name (``.``, ``..``), and with
-        ``dry_run`` ``deleted`` are those that would be. It is stored also when the task fails or is stopped.
+        "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report_path"}``; ``changed`` were replaced
+        since the selection, ``unaddressable`` are topics that the filter selects and no request can name (``.``,
+        ``..``), and with ``dry_run`` ``deleted`` are those that would be. It is stored also when the task fails or is
+        stopped.
     :raises EmqxConfigError: for invalid arguments, and for more messages than ``max_affected``; nothing
         is deleted.
     """
@@ -265,7 +265,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         age = seconds("older_than", self.older_than)
         dry_run = boolean("dry_run", self.plan_only)
         outcomes = (DELETED, ABSENT, "changed", UNADDRESSABLE)
-        with self.hook() as hook, Affected(context, "topic", outcomes, self.report) as affected:
+        with self.hook() as hook, Affected(context, "topic", outcomes, self.report_path) as affected:
             if self.topics is not None:
                 found: dict[str, Any] = {topic_name(topic): None for topic in texts("topics", self.topics)}
                 left: list[str] = []

@@ -173,7 +173,7 @@ def provision(
     :param source: of the rows. All are read before anything is written.
     :param terms: what to do with them.
     :param push: given the summary before the task fails.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report", "reasons",
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "reasons",
         "rejected_rows", "unread"}``.
     :raises EmqxConfigError: if the source breaks off; nothing is written then. If too many rows were rejected.
     :raises EmqxError: if the broker fails; subjects before that are done.
@@ -189,7 +189,7 @@ def provision(
             "rejected": tally.counts[REJECTED],
             "subjects": subjects,
             "dry_run": terms.dry_run,
-            "report": str(terms.report) if terms.report else None,
+            "report_path": str(terms.report_path) if terms.report_path else None,
             "reasons": tally.most_frequent(),
             "rejected_rows": rejected_rows(tally, terms),
             "unread": list(source.unread[:SHOWN]),
@@ -200,8 +200,10 @@ def provision(
         if report is not None:
             report.add(outcomes)
 
-    source.spare(report=terms.report)
-    report = Report(terms.report, len(source.files) + len(source.unread) > 1) if terms.report else None
+    source.spare(report_path=terms.report_path)
+    report = (
+        Report(terms.report_path, len(source.files) + len(source.unread) > 1) if terms.report_path else None
+    )
     with closing(Rows(terms)) as rows:
         try:
             tell_unread(source.unread)

@@ -145,8 +145,8 @@ class Run:
         if rate is not None and (self.terms.mode == "delete" or not self.hook.api.users.has_bulk_upsert()):
             # each row is a request at least, and nothing is said before the first chunk is done
             pace.rows = max(1, min(pace.rows, int(rate * EVERY)))
-        if self.terms.state:
-            self.state = State(self.terms.state, self.terms.pepper, self.hook)
+        if self.terms.state_path:
+            self.state = State(self.terms.state_path, self.terms.pepper, self.hook)
         if self.terms.mode in PRUNING:
             # before the first write, so that users of this run are not deleted
             self.inventory.read()

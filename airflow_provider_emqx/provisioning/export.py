@@ -39,11 +39,11 @@ def export_users(
     :param target: ``….csv`` or ``….jsonl``, each also with ``.gz``.
     :param is_superuser: only superusers, or only the others.
     :param with_hashes: with their password hashes and salts, which EMQX tells in exports of its tables only.
-    :return: ``{"users", "superusers", "path", "listing_moved", "left_out", "password_hash_algorithm"}``.
+    :return: ``{"users", "superusers", "output_path", "listing_moved", "left_out", "password_hash_algorithm"}``.
     :raises EmqxConfigError: if the file cannot be written, or what the broker exported is damaged.
     :raises EmqxError: if the broker fails.
     """
-    form_of("path", target, packed=True)
+    form_of("output_path", target, packed=True)
     if not with_hashes:
         summary = _write(hook, target, _NAMES, hook.rows(hook.api.users.list(is_superuser=is_superuser)))
         return {
@@ -86,7 +86,7 @@ def _with_hashes(
 
 
 def _write(hook: Session, target: Location, names: Sequence[str], users: Iterator[Any]) -> WrittenUsers:
-    form = form_of("path", target, packed=True)
+    form = form_of("output_path", target, packed=True)
     # a broker that cannot be asked leaves the file of the last time alone
     block = list(islice(users, _BLOCK))
     count, superusers = 0, 0
@@ -99,4 +99,8 @@ def _write(hook: Session, target: Location, names: Sequence[str], users: Iterato
                 block = [{**user, "is_superuser": user.get("is_superuser") or False} for user in block]
             file.write(block)
             block = list(islice(users, _BLOCK))
-    return {"users": count, "superusers": None if hook.broker.is_v4 else superusers, "path": str(target)}
+    return {
+        "users": count,
+        "superusers": None if hook.broker.is_v4 else superusers,
+        "output_path": str(target),
+    }

@@ -73,7 +73,7 @@ class Inventory:
     def _read(self) -> IdSet:
         terms = self._terms
         # a state file needs to know who is still there, and the free places of Serverless are counted
-        if terms.mode in PRUNING and not terms.state and not self._hook.broker.serverless:
+        if terms.mode in PRUNING and not terms.state_path and not self._hook.broker.serverless:
             self._part = terms.part_of_all()
         try:
             return self._list()

@@ -250,7 +250,7 @@ class Report:
 
     def __init__(self, target: Location, several: bool = False) -> None:
         columns = _COLUMNS if several else _COLUMNS[:-1]
-        self._opened = written_at_once(target, columns, form_of("report", target))
+        self._opened = written_at_once(target, columns, form_of("report_path", target))
         self._file: RowFile | None = None
 
     def __enter__(self) -> Report:
@@ -302,9 +302,9 @@ def rejected_rows(tally: Tally, terms: Terms) -> list[RejectedRow]:
     Return the first rejected rows for a result; none where a report has them.
 
     :param tally: of the run.
-    :param terms: its ``report`` counts.
+    :param terms: its ``report_path`` counts.
     """
-    if terms.report:
+    if terms.report_path:
         return []
     rows = map(row, tally.rejected_rows)
     told = [{name: value for name, value in one.items() if name != "file" or value} for one in rows]
@@ -333,22 +333,24 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
 
     :param tally: of the finished run.
     :param read: rows that the source gave.
-    :param terms: its ``dry_run`` and ``report`` count.
+    :param terms: its ``dry_run`` and ``report_path`` count.
     """
     if not read:
         log.warning("The source has no rows")
         return
-    if tally.rejected and not terms.report:
+    if tally.rejected and not terms.report_path:
         for told in tally.rejected_rows:
             place = f"{told.file}, line {told.line}" if told.file else f"Line {told.line}"
             log.warning("%s rejected, id %r: %s", place, told.user_id, told.reason)
         if tally.rejected > len(tally.rejected_rows):
             log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
-    if terms.report and (
+    if terms.report_path and (
         terms.dry_run or sum(map(tally.counts.__getitem__, (SKIPPED, REJECTED, *_OF_USERS)))
     ):
         log.info(
-            "%s: %s", "Report of the dry run" if terms.dry_run else "Report of rows not done", terms.report
+            "%s: %s",
+            "Report of the dry run" if terms.dry_run else "Report of rows not done",
+            terms.report_path,
         )
     log.log(
         logging.WARNING if tally.rejected else logging.INFO,
@@ -395,7 +397,7 @@ def failed(why: str, tally: Tally, terms: Terms) -> EmqxConfigError:
 
     :param why: as :func:`judge` says it.
     :param tally: of the run.
-    :param terms: its ``report`` counts.
+    :param terms: its ``report_path`` counts.
     """
-    where = f"The report is {terms.report}" if terms.report else "They are in the log"
+    where = f"The report is {terms.report_path}" if terms.report_path else "They are in the log"
     return EmqxConfigError(f"{why}; {tally.words()}. {where}")

@@ -47,12 +47,14 @@ class Provisioning:
     def __init__(
         self, hook: Session, source: Source, terms: UserTerms, progress: Progress | None = None
     ) -> None:
-        source.spare(report=terms.report, state=terms.state)
+        source.spare(report_path=terms.report_path, state_path=terms.state_path)
         self._source = source
         self._terms = terms
         self._progress = progress
         self._report = (
-            Report(terms.report, len(source.files) + len(source.unread) > 1) if terms.report else None
+            Report(terms.report_path, len(source.files) + len(source.unread) > 1)
+            if terms.report_path
+            else None
         )
         self.run = Run(hook, terms, source.expected)
         self.tally = Tally(phases=self.run.phases)
@@ -150,7 +152,7 @@ class Provisioning:
             "acl_changed": run.acl_changed,
             "listing_moved": run.inventory.moved,
             "dry_run": terms.dry_run,
-            "report": str(terms.report) if terms.report else None,
+            "report_path": str(terms.report_path) if terms.report_path else None,
             "reasons": self.tally.most_frequent(),
             "rejected_rows": rejected_rows(self.tally, terms),
             "unread": list(self._source.unread[:SHOWN]),

@@ -30,13 +30,13 @@ class Terms:
     Options for all kinds of rows.
 
     :param dry_run: read and check everything, write nothing.
-    :param report: where to write the report, if anywhere.
+    :param report_path: where to write the report, if anywhere.
     :param on_rejected: ``"report"`` or ``"fail"``.
     :param max_rejected: count or share of rejected rows that is accepted.
     """
 
     dry_run: bool = False
-    report: Location | None = None
+    report_path: Location | None = None
     on_rejected: str = "report"
     max_rejected: float | str | None = None
 
@@ -56,7 +56,7 @@ class UserTerms(Terms):
     :param max_deletes: of these: count, or share of the users in scope, that may be deleted.
     :param hash_passwords: hash plain passwords here instead of in the broker.
     :param pepper: secret of the salts and of the state file.
-    :param state: file that remembers what was written.
+    :param state_path: file that remembers what was written.
     :param shard: part of the source that is meant.
     :param acl_rules: rules that all clients are to have.
     """
@@ -67,7 +67,7 @@ class UserTerms(Terms):
     max_deletes: float | str | None = None
     hash_passwords: bool = False
     pepper: str = ""
-    state: Location | None = None
+    state_path: Location | None = None
     shard: Shard | None = None
     acl_rules: Sequence[Mapping[str, Any]] = ()
 
@@ -76,9 +76,9 @@ class UserTerms(Terms):
         cls,
         *,
         dry_run: bool | str,
-        report: Location | None,
+        report_path: Location | None,
         hash_passwords: bool | str,
-        state: Location | None,
+        state_path: Location | None,
         shard: Sequence[Any] | str | None,
         acl_rules: Sequence[Mapping[str, Any]] | None,
         **others: Any,
@@ -90,9 +90,9 @@ class UserTerms(Terms):
         """
         return cls(
             dry_run=boolean("dry_run", dry_run),
-            report=report or None,
+            report_path=report_path or None,
             hash_passwords=optional(boolean, "hash_passwords", hash_passwords) or False,
-            state=state or None,
+            state_path=state_path or None,
             shard=Shard.read(shard),
             acl_rules=acl_rules or (),
             **others,
@@ -118,16 +118,16 @@ class UserTerms(Terms):
                 "task 'prune'"
             )
         self.protected()
-        if (self.hash_passwords or self.state) and not self.pepper:
+        if (self.hash_passwords or self.state_path) and not self.pepper:
             raise EmqxConfigError(
-                "hash_passwords and state need pepper_conn_id, a connection whose password is the pepper: a long "
+                "hash_passwords and state_path need pepper_conn_id, a connection whose password is the pepper: a long "
                 "secret that stays the same"
             )
         if isinstance(self.acl_rules, str | Mapping):
             raise EmqxConfigError("acl_rules must be a list of rules, each with topic and permission")
         read_rules(self.acl_rules)
-        if self.state and self.mode not in ("upsert", "sync"):
-            raise EmqxConfigError(f"state is for the modes 'upsert' and 'sync', not for {self.mode!r}")
+        if self.state_path and self.mode not in ("upsert", "sync"):
+            raise EmqxConfigError(f"state_path is for the modes 'upsert' and 'sync', not for {self.mode!r}")
 
     def _scope(self) -> list[str]:
         scope = optional(texts, "scope", self.scope) or []

@@ -30,7 +30,7 @@ class EmqxCommandTrigger(BaseTrigger):
     "args", "text"}``.
 
     :param order: how the command is answered, as :meth:`airflow_provider_emqx.commands.order.Order.to_json` tells it.
-    :param report: path or URL of the report, with the devices that are awaited.
+    :param report_path: path or URL of the report, with the devices that are awaited.
     :param emqx_conn_id: the Airflow connection.
     :param enough: replies that end the wait; 0 where none is awaited, in a pause.
     :param deadline: seconds since 1970 at which the wait ends at the latest.
@@ -42,7 +42,7 @@ class EmqxCommandTrigger(BaseTrigger):
         self,
         *,
         order: Mapping[str, Any],
-        report: str,
+        report_path: str,
         emqx_conn_id: str = EmqxHook.default_conn_name,
         enough: int = 0,
         deadline: float = 0.0,
@@ -51,7 +51,7 @@ class EmqxCommandTrigger(BaseTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.order = dict(order)
-        self.report = report
+        self.report_path = report_path
         self.emqx_conn_id = emqx_conn_id
         self.enough = enough
         self.deadline = deadline
@@ -62,7 +62,7 @@ class EmqxCommandTrigger(BaseTrigger):
         """Return what the trigger is made of again after a restart: plain JSON, no credential, no payload."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "order": self.order,
-            "report": self.report,
+            "report_path": self.report_path,
             "emqx_conn_id": self.emqx_conn_id,
             "enough": self.enough,
             "deadline": self.deadline,
@@ -75,7 +75,7 @@ class EmqxCommandTrigger(BaseTrigger):
         soonest = max(self.not_before, time.time() + _SOONEST)
         try:
             order = Order(**self.order)
-            record = await asyncio.to_thread(Record, order.command, self.report)
+            record = await asyncio.to_thread(Record, order.command, self.report_path)
             if self.enough and record.open():
                 exchange = Exchange(await looked_up(self.emqx_conn_id), order, record, self.keep_replies)
                 await exchange.wait(self.enough, self.deadline)

@@ -29,7 +29,7 @@ ORDER = Order("abc", "devices/{clientid}/command", "devices/{clientid}/reply")
 
 def trigger(report: Path, **options: Any) -> EmqxCommandTrigger:
     given = {"enough": 10**6, "deadline": time.time() + 20, **options}
-    made = EmqxCommandTrigger(order=ORDER.to_json(), report=str(report), **given)
+    made = EmqxCommandTrigger(order=ORDER.to_json(), report_path=str(report), **given)
     name, arguments = made.serialize()
     assert name == "airflow_provider_emqx.triggers.commands.EmqxCommandTrigger"
     return EmqxCommandTrigger(**json.loads(json.dumps(arguments)))
@@ -69,7 +69,7 @@ def test_a_deferred_task_ends_as_one_that_waits_itself(
             success={"ok": True},
             wave_size=wave_size,
             pause=0.1,
-            report=str(report),
+            report_path=str(report),
             deferrable=True,
         )
     run = run_dag(dag)
@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_while_it_sends_is_taken_over_by_the_retry(
     report, ti = tmp_path / "report.jsonl", TaskInstance(2)
     clientids = fleet(250)
     task = EmqxCommandOperator(
-        task_id="task", clientids=clientids, payload="do", report=report, timeout=0.5, max_failed="50%"
+        task_id="task", clientids=clientids, payload="do", report_path=report, timeout=0.5, max_failed="50%"
     )
     command = task._command(ti)
     order = Order(command, ORDER.topic, ORDER.reply_topic)
@@ -165,7 +165,7 @@ def test_connections_that_break_again_and_again_send_nothing_twice(
     clientids = fleet(600, answer)
     report = tmp_path / "report.jsonl"
     result = EmqxCommandOperator(
-        task_id="task", clientids=clientids, payload="do", report=report, timeout=2, max_failed="90%"
+        task_id="task", clientids=clientids, payload="do", report_path=report, timeout=2, max_failed="90%"
     ).execute({})
     assert result["counts"]["replied"] + result["counts"]["unknown"] == 600
     # the session outlives the connection, so that no reply is lost: unknown are those whom the command did not reach
@@ -224,7 +224,7 @@ def test_the_trigger_tells_of_errors_that_stay(broker: FakeEmqx, fleet: Fleet, t
     asyncio.run(send(fleet(1, lambda _: None), report))
     (event,) = asyncio.run(event_of(trigger(report, emqx_conn_id="not_there")))
     assert event["status"] == "error"
-    task = EmqxCommandOperator(task_id="task", clientids="dev-0", payload="do", report=report)
+    task = EmqxCommandOperator(task_id="task", clientids="dev-0", payload="do", report_path=report)
     with pytest.raises(EmqxError):
         task.execute_complete({}, event)
     with pytest.raises(EmqxError, match="unknown event"):

@@ -24,7 +24,7 @@ def operator(clientids: Any, **options: Any) -> EmqxCommandOperator:
 def test_every_device_replies(broker: FakeEmqx, fleet: Fleet, tmp_path: Path) -> None:
     clientids = fleet(250)
     report = tmp_path / "new" / "report.jsonl"
-    result = operator(clientids, report=report).execute({})
+    result = operator(clientids, report_path=report).execute({})
     assert result["counts"] == {
         "replied": 250, "failed": 0, "no_reply": 0, "not_delivered": 0, "unknown": 0, "unaddressable": 0
     }  # fmt: skip
@@ -52,7 +52,7 @@ def test_each_device_ends_in_the_outcome_that_is_its_own(
         success={"ok": True},
         timeout=0.5,
         max_failed="100%",
-        report=tmp_path / "report.jsonl",
+        report_path=tmp_path / "report.jsonl",
     )
     result = task.execute({})
     told = lines(tmp_path / "report.jsonl")
@@ -146,7 +146,7 @@ def test_too_few_replies_fail_the_task_and_stop_the_waves(
 ) -> None:
     silent, answering = fleet(["x"], lambda _: None), fleet(25)
     ti = TaskInstance()
-    task = operator([*silent, *answering], wave_size=10, timeout=0.3, report=tmp_path / "report.jsonl")
+    task = operator([*silent, *answering], wave_size=10, timeout=0.3, report_path=tmp_path / "report.jsonl")
     with pytest.raises(
         EmqxError, match=r"9 of the 10 devices of wave 1.*Nothing was sent to 16 devices"
     ) as caught:
@@ -179,9 +179,9 @@ def test_a_retry_gives_the_command_again_only_if_asked(
     silent, answering = fleet(["x"], lambda _: None), fleet(2)
     report = tmp_path / "report.jsonl"
     with pytest.raises(EmqxError):
-        operator([*silent, *answering], timeout=0.3, report=report).execute({"ti": TaskInstance()})
+        operator([*silent, *answering], timeout=0.3, report_path=report).execute({"ti": TaskInstance()})
     fleet(["x"])
-    result = operator([*silent, *answering], report=report, resend="no_reply").execute(
+    result = operator([*silent, *answering], report_path=report, resend="no_reply").execute(
         {"ti": TaskInstance(2)}
     )
     assert result["counts"]["replied"] == 3
@@ -200,19 +200,19 @@ def test_another_run_does_not_take_the_report_of_this_one_for_its_own(
     broker: FakeEmqx, fleet: Fleet, tmp_path: Path
 ) -> None:
     clientids, report = fleet(2), tmp_path / "report.jsonl"
-    operator(clientids, report=report).execute({"ti": TaskInstance()})
+    operator(clientids, report_path=report).execute({"ti": TaskInstance()})
     other = TaskInstance()
     other.run_id = "another"
-    operator(clientids, report=report).execute({"ti": other})
+    operator(clientids, report_path=report).execute({"ti": other})
     assert [got(broker, clientid) for clientid in clientids] == [2, 2]
     assert len(lines(report)) == 2
 
 
 def test_replies_are_kept_only_if_asked_for(broker: FakeEmqx, fleet: Fleet, tmp_path: Path) -> None:
     clientids, report = fleet(1, "hush-1" + "x" * 2_000), tmp_path / "report.jsonl"
-    result = operator(clientids, report=report).execute({})
+    result = operator(clientids, report_path=report).execute({})
     assert "hush-1" not in json.dumps(result) + report.read_text()
-    result = operator(clientids, report=tmp_path / "kept.jsonl", keep_replies=True).execute({})
+    result = operator(clientids, report_path=tmp_path / "kept.jsonl", keep_replies=True).execute({})
     assert result["replies"] == {"dev-0": ("hush-1" + "x" * 2_000)[:1_000]}
     assert lines(tmp_path / "kept.jsonl")["dev-0"]["reply"] == result["replies"]["dev-0"]
 
@@ -227,7 +227,7 @@ def test_nothing_is_sent_where_replies_could_not_be_heard(
         os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(
             broker.connection(**login, mqtt_password=password)
         )
-        task = operator("dev-0", report=tmp_path / "report.jsonl")
+        task = operator("dev-0", report_path=tmp_path / "report.jsonl")
         with task.hook() as hook:
             hook.set_acl_rules(
                 {"username": "airflow"},

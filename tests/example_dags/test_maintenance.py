@@ -27,11 +27,11 @@ def test_stale_clients_are_kicked_and_those_to_keep_are_kept(
     broker.advance(40 * 86_400)
     broker.connect_many([f"example-device-{i}" for i in range(30)])
     report = tmp_path / "kicked.jsonl"
-    run = run_dag(dag, run_conf={"dry_run": True, "report": str(report)})
+    run = run_dag(dag, run_conf={"dry_run": True, "report_path": str(report)})
     assert run.state == "success"
     assert result(run, "kick")["kicked"] == ["example-device-old"]
     assert "example-device-old" in broker.clients
-    run = run_dag(dag, run_conf={"dry_run": False, "report": str(report)})
+    run = run_dag(dag, run_conf={"dry_run": False, "report_path": str(report)})
     assert run.state == "success"
     assert json.loads(report.read_text()) == {"clientid": "example-device-old", "outcome": "kicked"}
     assert [row["clientid"] for row in result(run, "left")["rows"]] == ["gateway-old"]

@@ -21,14 +21,14 @@ FLEETING = {
         "rows_per_second",
         "phases",
         "limited_by",
-        "path",
+        "backup_path",
         "filename",
         "sha256",
         "size",
         "time",
         "created_at",
     ),
-    *("report", "output_path", "id", "until", "publish_at", "connected_at", "port"),
+    *("report_path", "output_path", "id", "until", "publish_at", "connected_at", "port"),
 }
 
 

@@ -105,7 +105,9 @@ def test_provisioning_tells_what_was_done_before(
             yield {"user_id": f"d{number}", "password": "p"}
 
     report, pushed = tmp_path / "report.csv", []
-    plan = Plan(mode=mode, report=report, **({"scope": "*", "max_deletes": "100%"} if mode == "sync" else {}))
+    plan = Plan(
+        mode=mode, report_path=report, **({"scope": "*", "max_deletes": "100%"} if mode == "sync" else {})
+    )
     with EmqxHook() as hook, pytest.raises(EmqxAuthError) as caught:
         provision(hook, read_source(source(), Format()), plan, pushed.append)
     says_what_to_do(caught.value)

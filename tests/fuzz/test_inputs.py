@@ -390,7 +390,7 @@ def test_any_backup_is_kept_whole_or_refused(
         assert not os.listdir(target)
         return
     assert os.listdir(target) == [name]
-    assert Path(told["path"]).read_bytes() == made
+    assert Path(told["backup_path"]).read_bytes() == made
 
 
 @QUICK

@@ -91,7 +91,7 @@ def test_a_file_becomes_users_and_bad_rows_a_report(
         rows.writerows([[f"{base}no-password", ""], ["..", "dots"], [ids[0], "again"]])
 
     with DAG("live_provisioning") as dag:
-        EmqxProvisionUsersOperator(task_id="provision", source=str(source), report=str(report))
+        EmqxProvisionUsersOperator(task_id="provision", source=str(source), report_path=str(report))
     for _ in range(2):
         run = run_dag(dag)
         assert run.state == "success"

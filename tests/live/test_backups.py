@@ -52,12 +52,12 @@ def test_a_backup_is_taken_out_and_one_that_changes_nothing_is_put_into_force(
     tmp_path: Path,
 ) -> None:
     with DAG("live_backup") as dag:
-        EmqxBackupOperator(task_id="backup", target=str(tmp_path))
+        EmqxBackupOperator(task_id="backup", backup_dir=str(tmp_path))
     run = run_dag(dag)
     assert run.state == "success"
     made = run.get_task_instance("backup").xcom_pull(task_ids="backup")
     undo.callback(hook.delete_backup, made["filename"], made["node"])
-    content = Path(made["path"]).read_bytes()
+    content = Path(made["backup_path"]).read_bytes()
     assert (len(content), hashlib.sha256(content).hexdigest()) == (made["size"], made["sha256"])
     assert made["filename"] in listed(hook)
     assert hook.delete_backup(made["filename"], made["node"])

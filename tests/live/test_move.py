@@ -60,7 +60,7 @@ def test_devices_of_emqx_4_log_in_with_the_passwords_that_they_have(
         source.create_user(who, password)
     path = tmp_path / "users.csv"
     try:
-        execute(EmqxExportUsersOperator, path=str(path), with_hashes=True, emqx_conn_id="emqx_old")
+        execute(EmqxExportUsersOperator, output_path=str(path), with_hashes=True, emqx_conn_id="emqx_old")
     except EmqxError as error:
         if isinstance(error.__cause__, EmqxNotFoundError):
             pytest.skip("this build of EMQX 4.4 does not find its exports")
@@ -109,7 +109,7 @@ def test_an_archive_of_the_broker_is_a_source_for_itself(
         with pytest.raises(EmqxConfigError, match="ready-made hashes need EMQX 5"):
             execute(EmqxProvisionUsersOperator, **dry)
     else:
-        execute(EmqxProvisionUsersOperator, report=str(report), **dry)
+        execute(EmqxProvisionUsersOperator, report_path=str(report), **dry)
         rows = [json.loads(line) for line in report.read_text().splitlines()]
         assert [row["outcome"] for row in rows if row["id"] == who] == ["written"]
     assert execute(EmqxProvisionAclOperator, on_rejected="report", **dry)["dry_run"] is True

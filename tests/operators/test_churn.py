@@ -115,7 +115,7 @@ def test_no_ban_is_left(broker: Any, churn: Churn, dry_run: bool) -> None:
 
 
 def exported(broker: Any, folder: Path) -> dict[str, Any]:
-    return EmqxExportUsersOperator(task_id="e", path=str(folder / "users.csv")).execute({})
+    return EmqxExportUsersOperator(task_id="e", output_path=str(folder / "users.csv")).execute({})
 
 
 def test_an_export_of_users_says_whether_the_listing_has_moved(

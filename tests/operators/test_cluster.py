@@ -45,8 +45,8 @@ V4, V5 = "4.4.19", "5.8.9"
 
 def test_a_backup_is_complete_and_for_its_owner_only(broker: Any, tmp_path: Path) -> None:
     broker.add_user("alice", "S3cret")
-    result = execute(EmqxBackupOperator, target=tmp_path / "backups")
-    path = Path(result["path"])
+    result = execute(EmqxBackupOperator, backup_dir=tmp_path / "backups")
+    path = Path(result["backup_path"])
     assert path.stat().st_size == result["size"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     if broker.version == V5:
@@ -62,7 +62,7 @@ def test_only_the_newest_backups_are_kept_here_and_on_the_broker(broker: Any, tm
     (tmp_path / "something-else.json").write_text("{}")
     made = []
     for _ in range(4):
-        made.append(execute(EmqxBackupOperator, target=tmp_path, keep=2, keep_on_broker="3"))
+        made.append(execute(EmqxBackupOperator, backup_dir=tmp_path, keep=2, keep_on_broker="3"))
         broker.advance(60)
     assert made[0]["deleted"] == []
     assert made[1]["deleted"] == [str(tmp_path / "emqx-export-2020-1-2-3-4-5.json")]
@@ -75,18 +75,18 @@ def test_a_backup_goes_to_an_object_store(broker: Any, tmp_path: Path) -> None:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     for _ in range(2):
-        result = execute(EmqxBackupOperator, target=f"file://{tmp_path}", keep=1)
+        result = execute(EmqxBackupOperator, backup_dir=f"file://{tmp_path}", keep=1)
         broker.advance(60)
     assert [path.name for path in ObjectStoragePath(f"file://{tmp_path}").iterdir()] == [result["filename"]]
 
 
 @pytest.mark.parametrize("version", [V5])
 def test_a_damaged_download_deletes_nothing(broker: Any, tmp_path: Path) -> None:
-    old = execute(EmqxBackupOperator, target=tmp_path)
+    old = execute(EmqxBackupOperator, backup_dir=tmp_path)
     broker.advance(60)
     broker.order_fault("status", status=200, body=b"no archive", match="GET /api/v5/data/files/")
     with pytest.raises(EmqxError, match="bytes, but the broker exported"):
-        execute(EmqxBackupOperator, target=tmp_path, keep=1)
+        execute(EmqxBackupOperator, backup_dir=tmp_path, keep=1)
     assert [file.name for file in tmp_path.iterdir()] == [old["filename"]]
 
 
@@ -106,7 +106,7 @@ def test_a_broker_that_does_not_find_its_exports_keeps_one_at_most(
 ) -> None:
     broker.lose_backups(deletable=deletable)
     with pytest.raises(EmqxError, match="does not find it there.*emqx_ctl data export") as failure:
-        execute(EmqxBackupOperator, target=tmp_path)
+        execute(EmqxBackupOperator, backup_dir=tmp_path)
     left = list(broker.state.backups)
     assert len(left) == (0 if deletable else 1)
     told = "was deleted again" if deletable else "stays on the disk of node emqx@127.0.0.1"
@@ -114,7 +114,7 @@ def test_a_broker_that_does_not_find_its_exports_keeps_one_at_most(
     broker.advance(60)
     broker.requests.clear()
     with pytest.raises(EmqxError, match="does not find it") as failure:
-        execute(EmqxBackupOperator, target=tmp_path)
+        execute(EmqxBackupOperator, backup_dir=tmp_path)
     assert list(broker.state.backups) == left
     assert ("Nothing was exported" in str(failure.value)) == (not deletable)
     assert bool(sent(broker)) == deletable
@@ -129,12 +129,12 @@ def test_the_smallest_listed_file_tells_that_downloads_work(broker: Any, tmp_pat
         broker.add_user(f"u{number}", "p")
     broker.export_backup()
     broker.advance(60)
-    made = execute(EmqxBackupOperator, target=tmp_path)
+    made = execute(EmqxBackupOperator, backup_dir=tmp_path)
     assert [path.rpartition("/")[2] for path in downloads(broker)] == [small, made["filename"]]
     broker.advance(60)
     broker.requests.clear()
     # the last one lies here, so that it was downloaded
-    made = execute(EmqxBackupOperator, target=tmp_path)
+    made = execute(EmqxBackupOperator, backup_dir=tmp_path)
     assert [path.rpartition("/")[2] for path in downloads(broker)] == [made["filename"]]
 
 
@@ -147,12 +147,12 @@ def test_what_lies_on_another_node_only_is_no_reason_to_refuse(
         broker.export_backup()
         broker.start_node("emqx@a")
         broker.advance(60)
-        assert execute(EmqxBackupOperator, target=tmp_path)["node"] == "emqx@a"
+        assert execute(EmqxBackupOperator, backup_dir=tmp_path)["node"] == "emqx@a"
 
 
 @pytest.mark.parametrize("fault", ["download", "content", "target"])
 def test_an_export_that_cannot_be_stored_is_deleted_again(broker: Any, tmp_path: Path, fault: str) -> None:
-    old = execute(EmqxBackupOperator, target=tmp_path)
+    old = execute(EmqxBackupOperator, backup_dir=tmp_path)
     broker.advance(60)
     target = tmp_path
     if fault == "target":
@@ -167,7 +167,7 @@ def test_an_export_that_cannot_be_stored_is_deleted_again(broker: Any, tmp_path:
             match=lambda method, path: method == "GET" and bool(re.search("/data/files?/", path)),
         )
     with pytest.raises(EmqxError):
-        execute(EmqxBackupOperator, target=target, keep=1, keep_on_broker=1)
+        execute(EmqxBackupOperator, backup_dir=target, keep=1, keep_on_broker=1)
     assert list(broker.state.backups) == [old["filename"]]
     assert [file.name for file in tmp_path.iterdir()] == [old["filename"]]
 
@@ -177,7 +177,7 @@ def test_an_export_that_stays_is_told(broker: Any, tmp_path: Path, caplog: pytes
     broker.order_fault("status", status=200, body=b"no archive", match="GET /api/v5/data/files/")
     broker.order_fault("status", status=403, match="DELETE /api/v5/data/files/")
     with pytest.raises(EmqxError, match="bytes, but the broker exported"):
-        execute(EmqxBackupOperator, target=tmp_path)
+        execute(EmqxBackupOperator, backup_dir=tmp_path)
     (left,) = broker.state.backups
     assert f"The export {left} stays on the disk of node emqx@127.0.0.1" in caplog.text
 
@@ -207,7 +207,7 @@ def test_a_backup_with_impossible_arguments_sends_nothing(
     broker: Any, tmp_path: Path, arguments: Any
 ) -> None:
     with pytest.raises(EmqxConfigError):
-        execute(EmqxBackupOperator, target=tmp_path, **arguments)
+        execute(EmqxBackupOperator, backup_dir=tmp_path, **arguments)
     assert sent(broker) == []
 
 

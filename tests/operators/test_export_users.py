@@ -32,12 +32,12 @@ def test_ids_and_flags_are_written_and_nothing_else(
     filled: Any, tmp_path: Path, version: str, name: str
 ) -> None:
     path = tmp_path / name
-    summary = execute(path=str(path))
+    summary = execute(output_path=str(path))
     four = version.startswith("4")
     assert summary == {
         "users": 5,
         "superusers": None if four else 0,
-        "path": str(path),
+        "output_path": str(path),
         "listing_moved": False,
         "left_out": 0,
         "password_hash_algorithm": None,
@@ -56,7 +56,7 @@ def test_ids_and_flags_are_written_and_nothing_else(
 
 @pytest.mark.parametrize("name", ["users.csv", "users.jsonl.gz"])
 def test_an_export_can_be_the_source_of_a_deletion(filled: Any, tmp_path: Path, name: str) -> None:
-    execute(path=tmp_path / name)
+    execute(output_path=tmp_path / name)
     EmqxProvisionUsersOperator(task_id="x", source=tmp_path / name, mode="delete").execute({})
     assert not filled.users
 
@@ -64,26 +64,26 @@ def test_an_export_can_be_the_source_of_a_deletion(filled: Any, tmp_path: Path, 
 @pytest.mark.parametrize("version", ["5.8.9"])
 def test_superusers_only(filled: Any, tmp_path: Path) -> None:
     filled.add_user("root", "p", is_superuser=True)
-    assert execute(path=tmp_path / "x.csv", is_superuser="true")["users"] == 1
+    assert execute(output_path=tmp_path / "x.csv", is_superuser="true")["users"] == 1
     assert (tmp_path / "x.csv").read_text().split() == ["user_id,is_superuser", "root,true"]
-    assert execute(path=tmp_path / "x.csv", is_superuser="")["superusers"] == 1
+    assert execute(output_path=tmp_path / "x.csv", is_superuser="")["superusers"] == 1
 
 
 def test_many_pages_and_no_user_at_all(broker: Any, tmp_path: Path) -> None:
-    assert execute(path=tmp_path / "x.csv")["users"] == 0
+    assert execute(output_path=tmp_path / "x.csv")["users"] == 0
     for number in range(12_000):
         broker.add_user(f"d{number}", "p")
-    assert execute(path=f"file://{tmp_path}/x.csv")["users"] == 12_000
+    assert execute(output_path=f"file://{tmp_path}/x.csv")["users"] == 12_000
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 12_001
 
 
 def test_a_wrong_name_and_a_broker_that_refuses_leave_the_file_alone(broker: Any, tmp_path: Path) -> None:
     with pytest.raises(EmqxConfigError, match="must end in"):
-        execute(path=tmp_path / "x.txt")
+        execute(output_path=tmp_path / "x.txt")
     (tmp_path / "x.csv").write_text("of yesterday")
     broker.order_fault("status", status=401, match=lambda method, path: "user" in path, times=9)
     with pytest.raises(EmqxAuthError):
-        execute(path=tmp_path / "x.csv")
+        execute(output_path=tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "of yesterday"
 
 
@@ -98,7 +98,7 @@ def test_an_export_that_fails_leaves_the_local_file_alone(
     (tmp_path / name).write_text("of yesterday")
     broker.order_fault("status", status=401, match="/users?", after=1, times=9)
     with pytest.raises(EmqxAuthError):
-        execute(path=f"{url}{tmp_path}/{name}")
+        execute(output_path=f"{url}{tmp_path}/{name}")
     assert (tmp_path / name).read_text() == "of yesterday"
     assert os.listdir(tmp_path) == [name]
 
@@ -106,11 +106,11 @@ def test_an_export_that_fails_leaves_the_local_file_alone(
 @pytest.mark.parametrize("version", ["5.8.9"])
 def test_a_link_stays_a_link_and_a_pipe_is_written_as_it_is(filled: Any, tmp_path: Path) -> None:
     (tmp_path / "x.csv").symlink_to(tmp_path / "real.csv")
-    execute(path=tmp_path / "x.csv")
+    execute(output_path=tmp_path / "x.csv")
     assert (tmp_path / "x.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text().startswith("user_id")
     os.mkfifo(tmp_path / "pipe.csv")
     reader = os.open(tmp_path / "pipe.csv", os.O_RDONLY | os.O_NONBLOCK)
-    execute(path=tmp_path / "pipe.csv")
+    execute(output_path=tmp_path / "pipe.csv")
     assert os.read(reader, 1 << 16).startswith(b"user_id")
     os.close(reader)

@@ -96,7 +96,7 @@ def test_every_operator_runs_from_templates(broker: Any, run_dag: Any, tmp_path:
                 output_path="{{ params.dir }}/figures.csv",
                 names="{{ 'stats.live_connections.count' }}",
             ),
-            EmqxBackupOperator(task_id="backup", target="{{ params.dir }}/backups", keep="{{ 2 }}"),
+            EmqxBackupOperator(task_id="backup", backup_dir="{{ params.dir }}/backups", keep="{{ 2 }}"),
             EmqxClearAlarmsOperator(task_id="alarms", history="{{ True }}"),
             EmqxSetRuleStateOperator(task_id="rule", names="{{ 'r1' }}", state="{{ 'disabled' }}"),
         ]

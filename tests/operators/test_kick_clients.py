@@ -126,7 +126,7 @@ def test_a_part_of_a_name_works_where_the_broker_has_no_such_filter(broker: Any)
 def test_a_dry_run_touches_nobody(broker: Any, tmp_path: Path) -> None:
     broker.connect_many(["a1", "a2", "b"])
     report = tmp_path / "kicked.jsonl"
-    result = kick(clientid_like="a", dry_run="True", report=str(report))
+    result = kick(clientid_like="a", dry_run="True", report_path=str(report))
     assert sorted(result["kicked"]) == ["a1", "a2"]
     assert result["dry_run"] is True
     assert sent(broker) == []
@@ -161,7 +161,7 @@ def test_a_client_that_has_come_back_since_the_selection_is_left_alone(broker: A
 def test_the_report_names_everybody_and_is_for_its_owner_only(broker: Any, tmp_path: Path) -> None:
     broker.connect_many([f"dev-{i}" for i in range(1_100)])
     report = tmp_path / "kicked.jsonl"
-    result = kick(clientid_like="dev", report=str(report))
+    result = kick(clientid_like="dev", report_path=str(report))
     rows = [json.loads(line) for line in report.read_text().splitlines()]
     assert len(rows) == 1_100
     assert rows[0].keys() == {"clientid", "outcome"}
@@ -174,7 +174,7 @@ def test_a_report_that_cannot_be_written_is_found_out_before_anybody_is_kicked(
 ) -> None:
     broker.connect("dev-1")
     with pytest.raises(EmqxConfigError, match="cannot be written"):
-        kick(clientids="dev-1", report=str(tmp_path))
+        kick(clientids="dev-1", report_path=str(tmp_path))
     assert sent(broker) == []
 
 
@@ -246,7 +246,7 @@ def test_who_was_kicked_before_a_failure_is_in_report_and_result(broker: Any, tm
     broker.order_fault("status", match="POST /api/v5/clients/kickout/bulk", after=2, times=9, status=500)
     report, ti = tmp_path / "kicked.jsonl", TI()
     with pytest.raises(EmqxServerError):
-        execute(EmqxKickClientsOperator, ti, clientids=ids, report=str(report))
+        execute(EmqxKickClientsOperator, ti, clientids=ids, report_path=str(report))
     rows = [json.loads(line) for line in report.read_text().splitlines()]
     assert [row["outcome"] for row in rows] == ["kicked"] * 2_000 + ["unknown"] * 500
     assert {row["clientid"] for row in rows if row["outcome"] == "kicked"} == set(ids) - set(broker.clients)

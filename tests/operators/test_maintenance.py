@@ -179,7 +179,7 @@ def test_what_was_deleted_beside_a_failure_is_in_the_report(retained: Any, tmp_p
         "status", status=403, body="{}", match="DELETE /api/v5/mqtt/retainer/message/state%2Fold%2F1"
     )
     with pytest.raises(EmqxForbiddenError):
-        execute(EmqxClearRetainedOperator, topic_filter="state/#", report=report)
+        execute(EmqxClearRetainedOperator, topic_filter="state/#", report_path=report)
     assert sorted(retained.retained) == ["other", "state/old/1"]
     told = {row["topic"]: row["outcome"] for row in map(json.loads, report.read_text().splitlines())}
     assert told == {"state/new": "deleted", "state/old/2": "deleted", "state/old/1": "failed"}

@@ -165,13 +165,13 @@ def test_an_archive_with_its_configuration_is_held_against_the_authenticator(
 ) -> None:
     broker.add_user("alice", "pw")
     parts = {"table_sets": ["builtin_authn"], "root_keys": ["authentication"]}
-    made = execute(EmqxBackupOperator, target=str(tmp_path), **parts)
+    made = execute(EmqxBackupOperator, backup_dir=str(tmp_path), **parts)
     with FakeEmqx("6.3.0", password_hash_algorithm=SUFFIX) as other:
         monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(other.connection()))
         with pytest.raises(
             EmqxConfigError, match=r"\{name = sha256, salt_position = prefix\}.*Nothing was written"
         ):
-            provision(made["path"])
+            provision(made["backup_path"])
         assert not other.users
 
 
@@ -228,7 +228,7 @@ def test_a_state_file_knows_salts_that_are_no_text(
     broker: FakeEmqx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_PEPPER", json.dumps({"conn_type": "generic", "password": "pepper"}))
-    options = {"state": str(tmp_path / "state"), "pepper_conn_id": "pepper"}
+    options = {"state_path": str(tmp_path / "state"), "pepper_conn_id": "pepper"}
     source = str(export(tmp_path, [b"\xff\x01\x02\x03", b"text"]))
     assert provision(source, **options)["written"] == 2
     before = len(sent(broker))
@@ -287,8 +287,8 @@ def test_no_hash_and_no_secret_is_in_a_log_or_a_report(
 ) -> None:
     caplog.set_level("DEBUG")
     report = tmp_path / "report.jsonl"
-    result = provision(str(EXPORT), dry_run=True, report=str(report))
-    result = provision(str(EXPORT), report=str(report)) | {"dry": result}
+    result = provision(str(EXPORT), dry_run=True, report_path=str(report))
+    result = provision(str(EXPORT), report_path=str(report)) | {"dry": result}
     told = caplog.text + report.read_text() + json.dumps(result)
     rows = json.loads(EXPORT.read_text())
     secrets = [row["password"] for row in [*rows["auth_mnesia"], *rows["users"]]]
@@ -369,7 +369,7 @@ def test_rows_are_bans_with_what_they_say_and_what_holds_for_all(broker: FakeEmq
     report = tmp_path / "report.jsonl"
     dry = ban(source=str(path), duration=60, dry_run=True)
     assert not broker.bans
-    result = ban(source=str(path), duration=60, reason="all", report=str(report))
+    result = ban(source=str(path), duration=60, reason="all", report_path=str(report))
     assert dry["counts"]["banned"] == result["counts"]["banned"] == 3
     assert sorted(broker.bans) == [("clientid", "a"), ("peerhost", "10.0.0.1"), ("username", "b")]
     assert (broker.bans["clientid", "a"].reason, broker.bans["username", "b"].reason) == ("all", "spam")
@@ -419,7 +419,7 @@ def test_users_are_exported_with_their_hashes_and_move(
     for user, password in passwords.items():
         broker.add_user(user, password)
     path = tmp_path / name
-    result = execute(EmqxExportUsersOperator, path=str(path), with_hashes=True)
+    result = execute(EmqxExportUsersOperator, output_path=str(path), with_hashes=True)
     assert (result["users"], result["left_out"]) == (12, 0)
     assert oct(os.stat(path).st_mode & 0o777) == "0o600"
     assert os.listdir(tmp_path) == [name]
@@ -440,7 +440,7 @@ def test_what_is_exported_with_hashes_has_these_columns(broker: FakeEmqx, tmp_pa
     broker.add_user("root", "pw", is_superuser=True)
     broker.add_user("alice", "pw")
     path = tmp_path / "users.csv"
-    result = execute(EmqxExportUsersOperator, path=str(path), with_hashes=True, is_superuser=True)
+    result = execute(EmqxExportUsersOperator, output_path=str(path), with_hashes=True, is_superuser=True)
     header, row = path.read_text().splitlines()
     assert header == "user_id,password_hash,salt_base64,is_superuser"
     user_id, password_hash, salt, flag = row.split(",")
@@ -457,7 +457,7 @@ def test_an_export_that_fails_leaves_nothing_behind(broker: FakeEmqx, tmp_path: 
     path.write_text("of the last time")
     broker.order_fault("status", match="GET /api/v5/data/files/", status=400, body='{"code": "BAD_REQUEST"}')
     with pytest.raises(EmqxError):
-        execute(EmqxExportUsersOperator, path=str(path), with_hashes=True)
+        execute(EmqxExportUsersOperator, output_path=str(path), with_hashes=True)
     assert path.read_text() == "of the last time"
     assert os.listdir(tmp_path) == ["users.csv"]
     assert not broker.state.backups
@@ -473,7 +473,7 @@ def test_a_build_that_does_not_find_its_exports_is_told_what_to_do(
     path = tmp_path / "users.csv"
     left = "was deleted again" if deletable else "stays on the disk of node emqx@127.0.0.1"
     with pytest.raises(EmqxError, match=f"{left}.*Run 'emqx_ctl data export' on that node"):
-        execute(EmqxExportUsersOperator, path=str(path), with_hashes=True)
+        execute(EmqxExportUsersOperator, output_path=str(path), with_hashes=True)
     assert not path.exists()
     assert bool(broker.state.backups) is not deletable
 
@@ -484,7 +484,7 @@ def test_an_export_that_cannot_be_deleted_is_warned_about(
 ) -> None:
     broker.add_user("alice", "pw")
     broker.order_fault("status", match="DELETE /api/v5/data/files/", status=403, body="{}", times=9)
-    execute(EmqxExportUsersOperator, path=str(tmp_path / "users.csv"), with_hashes=True)
+    execute(EmqxExportUsersOperator, output_path=str(tmp_path / "users.csv"), with_hashes=True)
     (name,) = broker.state.backups
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any(f"The export {name} stays on the disk of node" in message for message in warned)

@@ -56,7 +56,7 @@ def test_rows_become_the_rules_of_their_subjects_in_order(broker: Any, tmp_path:
         "rejected": 0,
         "subjects": 3,
         "dry_run": False,
-        "report": None,
+        "report_path": None,
         "reasons": [],
         "rejected_rows": [],
         "unread": [],
@@ -139,7 +139,7 @@ def test_a_failure_says_where_the_rejected_rows_are(broker: Any, tmp_path: Path)
         provision([*ROWS, "no row"], on_rejected="fail")
     report = tmp_path / "report.jsonl"
     with pytest.raises(EmqxConfigError, match=f"4 written, 1 rejected. The report is {report}"):
-        provision([*ROWS, "no row"], on_rejected="fail", report=str(report))
+        provision([*ROWS, "no row"], on_rejected="fail", report_path=str(report))
 
 
 def test_rules_are_deleted_by_subject(broker: Any) -> None:
@@ -247,7 +247,7 @@ def test_files_of_a_directory_are_read_as_one(broker: Any, tmp_path: Path) -> No
         '{"clientid": "c", "topic": "y", "permission": "deny"}'
     )
     report = tmp_path / "r.jsonl"
-    result = provision(tmp_path / "rules", report=report)
+    result = provision(tmp_path / "rules", report_path=report)
     assert (result["read"], result["written"], result["skipped"], result["rejected"]) == (4, 1, 2, 1)
     assert result["rejected_rows"] == []
     told = [json.loads(line) for line in report.read_text().splitlines()]
@@ -291,12 +291,12 @@ def test_a_row_too_broken_to_tell_its_subject_spoils_whoever_it_may_have_meant(
 def test_a_report_tells_what_was_not_done_and_a_dry_run_everything(broker: Any, tmp_path: Path) -> None:
     source = [*ROWS, {"clientid": "dev-1", "topic": "", "permission": "deny"}]
     report = tmp_path / "r.csv"
-    assert provision(source, report=report)["report"] == str(report)
+    assert provision(source, report_path=report)["report_path"] == str(report)
     lines = report.read_text().splitlines()
     assert lines[0] == "id,line,outcome,reason"
     assert lines[1].startswith("clientid:dev-1,5,rejected,")
     assert lines[2:] == ["clientid:dev-1,2,skipped,another row of the same name was rejected"]
-    provision(source, report=report, dry_run=True)
+    provision(source, report_path=report, dry_run=True)
     assert len(report.read_text().splitlines()) == 1 + len(source)
 
 

@@ -58,7 +58,7 @@ def test_good_rows_beside_bad_ones_are_provisioned_and_the_report_tells_of_the_b
 ) -> None:
     caplog.set_level(logging.DEBUG)
     report = tmp_path / "report.jsonl"
-    summary = execute(bad_file, report=str(report))
+    summary = execute(bad_file, report_path=str(report))
     assert {
         name: summary[name] for name in ("read", "written", "deleted", "skipped", "rejected", "pruned")
     } == {
@@ -94,7 +94,7 @@ def test_without_a_report_the_rejected_rows_are_in_log_and_result(
     broker: Any, bad_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     summary = execute(str(bad_file))
-    assert summary["report"] is None
+    assert summary["report_path"] is None
     assert [row["line"] for row in summary["rejected_rows"]] == [*range(12, 20), 30]
     assert "Line 15 rejected, id 'no-password': password is empty" in caplog.text
     assert "29 rows read: 20 written, 9 rejected" in caplog.text
@@ -108,7 +108,7 @@ def test_why_rows_were_rejected_is_in_log_and_result(
     caplog.set_level("INFO")
     rows = [{"user_id": f"d{number}", "password": "" if number % 2 else "p"} for number in range(20)]
     rows += [{"user_id": "..", "password": "p"}, {"user_id": "d0", "password": "p"}]
-    report = {"report": str(tmp_path / "rejected.jsonl")} if with_report else {}
+    report = {"report_path": str(tmp_path / "rejected.jsonl")} if with_report else {}
     summary = execute(rows, **report)
     assert [(told["count"], told["reason"], told["line"], told["id"]) for told in summary["reasons"]] == [
         (10, "password is empty", 2, "d1"),
@@ -117,7 +117,7 @@ def test_why_rows_were_rejected_is_in_log_and_result(
     ]
     assert "10 rejected: password is empty; for example line 2, id 'd1'" in caplog.messages
     lines = [line for line in caplog.messages if "rejected.jsonl" in line or "rows read" in line]
-    first = [f"Report of rows not done: {report['report']}"] if with_report else []
+    first = [f"Report of rows not done: {report['report_path']}"] if with_report else []
     assert lines == [*first, "22 rows read: 10 written, 12 rejected"]
 
 
@@ -224,7 +224,7 @@ def test_the_report_of_a_dry_run_is_a_plan(
     broker: Any, bad_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     report = tmp_path / "would-be.csv"
-    execute(str(bad_file), dry_run=True, report=report)
+    execute(str(bad_file), dry_run=True, report_path=report)
     assert len(report.read_text().splitlines()) == 1 + 29
     assert f"Report of the dry run: {report}" in caplog.messages
     assert "Report of rows not done" not in caplog.text
@@ -255,7 +255,7 @@ def test_create_and_delete(broker: Any, tmp_path: Path) -> None:
     execute([{"user_id": "a", "password": "first"}])
     report = tmp_path / "r.csv"
     rows = [{"user_id": "a", "password": "x"}, {"user_id": "b", "password": "y"}]
-    summary = execute(rows, mode="create", report=report)
+    summary = execute(rows, mode="create", report_path=report)
     assert (summary["written"], summary["skipped"]) == (1, 1)
     assert "a,1,skipped,exists" in report.read_text()
     assert broker.verify("a", "first")
@@ -265,7 +265,9 @@ def test_create_and_delete(broker: Any, tmp_path: Path) -> None:
 
 def test_arguments_may_come_from_templates_as_text(broker: Any) -> None:
     rows = [{"user_id": f"d{i}", "password": "p"} for i in range(9)] + [{"user_id": ""}]
-    summary = execute(rows, dry_run="True", max_rejected="10%", rate_limit="1000", user_id_type="", report="")
+    summary = execute(
+        rows, dry_run="True", max_rejected="10%", rate_limit="1000", user_id_type="", report_path=""
+    )
     assert summary["dry_run"] is True
     assert (summary["written"], summary["rejected"]) == (9, 1)
     assert not broker.users
@@ -280,7 +282,7 @@ def test_too_many_rejected_rows_fail_the_task_after_the_good_ones_are_done(
 ) -> None:
     ti, report = TI(), tmp_path / "report.csv"
     with pytest.raises(EmqxConfigError, match="9 of 29 rows were rejected") as caught:
-        execute(bad_file, ti, report=report, **arguments)
+        execute(bad_file, ti, report_path=report, **arguments)
     assert str(report) in str(caught.value)
     assert len(broker.users) == 20
     assert len(report.read_text().splitlines()) == 10
@@ -309,7 +311,7 @@ def test_json_that_breaks_in_the_middle_fails_after_the_rows_before_it(broker: A
         '[{"user_id": "a", "password": "p"},\n{"user_id": "", "password": "p"},\n{"user_id": "b",'
     )
     with pytest.raises(EmqxConfigError, match=r"x.json, line 3: .*\(byte"):
-        execute(path, ti, report=report)
+        execute(path, ti, report_path=report)
     assert list(broker.users) == ["a"]
     assert '"line": 2' in report.read_text()
     assert ti.pushed["return_value"]["written"] == 1
@@ -325,7 +327,7 @@ def test_json_that_breaks_in_the_middle_fails_after_the_rows_before_it(broker: A
         ({"source": [], "mode": "replace"}, "mode must be one of"),
         ({"source": [], "on_rejected": "ignore"}, "on_rejected must be"),
         ({"source": [], "max_rejected": "few"}, "max_rejected must be"),
-        ({"source": [], "report": "r.txt"}, "report must end in"),
+        ({"source": [], "report_path": "r.txt"}, "report_path must end in"),
         ({"source": [], "dry_run": "perhaps"}, "dry_run must be true or false"),
         ({"source": [], "dry_run": ""}, "dry_run has no value"),
         ({"source": [], "max_rejected": ""}, "max_rejected has no value"),
@@ -469,7 +471,7 @@ def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path) -> None:
 
     source, report = tmp_path / "devices.csv", tmp_path / "rejected.jsonl"
     source.write_text("user_id,password\n" + "".join(f"d{i},p{i}\n" for i in range(40)) + ",nobody\n")
-    conf = {"source": str(source), "report": str(report)}
+    conf = {"source": str(source), "report_path": str(report)}
     # a parameter left out has, in dag.test(), the value of the run before
     run = run_dag(dag, run_conf={**conf, "mode": "upsert"})
     assert run.state == "success"

@@ -26,7 +26,7 @@ REAL = CONTRACT / f"{ARCHIVES['5.8.9']}.tar.gz"
 
 
 def restore(path: Any, **arguments: Any) -> dict[str, Any]:
-    result: dict[str, Any] = execute(EmqxRestoreOperator, path=str(path), **arguments)
+    result: dict[str, Any] = execute(EmqxRestoreOperator, backup_path=str(path), **arguments)
     return result
 
 
@@ -70,9 +70,9 @@ def test_a_dry_run_asks_nobody(broker: FakeEmqx, version: str) -> None:
 
 def test_a_backup_goes_back_to_where_it_came_from(broker: FakeEmqx, tmp_path: Path) -> None:
     broker.add_user("alice", "pw")
-    made = execute(EmqxBackupOperator, target=str(tmp_path))
+    made = execute(EmqxBackupOperator, backup_dir=str(tmp_path))
     broker.users.clear()
-    result = restore(made["path"])
+    result = restore(made["backup_path"])
     assert broker.verify("alice", "pw")
     assert result["dry_run"] is False
     # what the broker had exported itself is still there
@@ -173,8 +173,8 @@ def test_an_archive_on_another_node_is_imported_there(
 def test_a_backup_of_some_tables(
     broker: FakeEmqx, tmp_path: Path, parts: dict[str, Any], tables: int, configured: bool
 ) -> None:
-    made = execute(EmqxBackupOperator, target=str(tmp_path), **parts)
-    files = {name: size for name, _, size in read_archive(io.BytesIO(Path(made["path"]).read_bytes()))}
+    made = execute(EmqxBackupOperator, backup_dir=str(tmp_path), **parts)
+    files = {name: size for name, _, size in read_archive(io.BytesIO(Path(made["backup_path"]).read_bytes()))}
     assert sum(name.startswith("mnesia/") for name in files) == tables
     assert bool(files["cluster.hocon"]) is configured
 
@@ -182,16 +182,16 @@ def test_a_backup_of_some_tables(
 @pytest.mark.parametrize("version", ["4.4.19"])
 def test_emqx_4_exports_everything_or_nothing(broker: FakeEmqx, tmp_path: Path) -> None:
     with pytest.raises(EmqxUnsupportedError, match="needs EMQX 5"):
-        execute(EmqxBackupOperator, target=str(tmp_path), table_sets=["builtin_authn"])
+        execute(EmqxBackupOperator, backup_dir=str(tmp_path), table_sets=["builtin_authn"])
     assert not sent(broker)
 
 
 @pytest.mark.parametrize(
     ("operator", "arguments"),
     [
-        (EmqxRestoreOperator, {"path": ""}),
-        (EmqxRestoreOperator, {"path": "x", "dry_run": ""}),
-        (EmqxBackupOperator, {"target": "x", "table_sets": ""}),
+        (EmqxRestoreOperator, {"backup_path": ""}),
+        (EmqxRestoreOperator, {"backup_path": "x", "dry_run": ""}),
+        (EmqxBackupOperator, {"backup_dir": "x", "table_sets": ""}),
     ],
 )
 def test_arguments_without_a_value_are_refused(operator: type, arguments: dict[str, Any]) -> None:

@@ -157,7 +157,7 @@ def test_a_task_that_is_stopped_tells_what_it_has_done(
         process = stopper.begin(
             {
                 "operator": f"airflow_provider_emqx.{job.operator}",
-                "arguments": job.arguments | ({"report": str(report)} if job.outcome else {}),
+                "arguments": job.arguments | ({"report_path": str(report)} if job.outcome else {}),
                 "connection": broker.connection(),
                 "raises": raises,
             }

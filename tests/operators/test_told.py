@@ -66,7 +66,7 @@ def refuse(broker: Any, method: str) -> None:
 def test_who_was_banned_beside_a_failure(broker: Any, tmp_path: Path) -> None:
     report = tmp_path / "report.jsonl"
     broker.order_fault("status", status=403, body="{}", match="POST", after=17)
-    told = fails(EmqxBanOperator, who=IDS, until="infinity", report=report)
+    told = fails(EmqxBanOperator, who=IDS, until="infinity", report_path=report)
     assert (told["counts"]["banned"], told["counts"]["failed"], told["selected"]) == (39, 1, 40)
     assert {row["who"] for row in told["banned"]} == {who for _, who in broker.bans}
     assert {who for who, outcome in lines(report).items() if outcome == "banned"} == {
@@ -78,7 +78,7 @@ def test_whose_ban_ended_beside_a_failure(broker: Any, tmp_path: Path) -> None:
     ban(broker, *IDS)
     report = tmp_path / "report.jsonl"
     refuse(broker, "DELETE")
-    told = fails(EmqxUnbanOperator, kind="username", report=report)
+    told = fails(EmqxUnbanOperator, kind="username", report_path=report)
     assert (told["counts"]["unbanned"], told["failed"]) == (39, [{"as": "username", "who": BAD}])
     assert lines(report) == expected("unbanned")
     assert [who for _, who in broker.bans] == [BAD]
@@ -89,7 +89,7 @@ def test_who_was_kicked_one_by_one_beside_a_failure(broker: Any, tmp_path: Path)
     broker.connect_many(IDS)
     report = tmp_path / "report.jsonl"
     refuse(broker, "DELETE")
-    told = fails(EmqxKickClientsOperator, clientids=IDS, report=report, rate_limit=1_000)
+    told = fails(EmqxKickClientsOperator, clientids=IDS, report_path=report, rate_limit=1_000)
     assert (told["counts"]["kicked"], told["failed"]) == (39, [BAD])
     assert lines(report) == expected("kicked")
     assert list(broker.clients) == [BAD]
@@ -101,7 +101,7 @@ def test_what_was_cleared_beside_a_failure(broker: Any, tmp_path: Path) -> None:
         broker.publish(name, b"x", retain=True)
     report = tmp_path / "report.jsonl"
     refuse(broker, "DELETE")
-    told = fails(EmqxClearRetainedOperator, topic_filter="+", report=report)
+    told = fails(EmqxClearRetainedOperator, topic_filter="+", report_path=report)
     assert (told["counts"]["deleted"], told["failed"]) == (39, [BAD])
     assert lines(report) == expected("deleted")
     assert list(broker.retained) == [BAD]
@@ -115,7 +115,7 @@ def test_who_was_subscribed_before_the_broker_went_away_and_nobody_is_tried_afte
     broker.connect_many(ids)
     report = tmp_path / "report.jsonl"
     broker.order_fault("reset", match="POST", after=100, times=10_000)
-    told = fails(EmqxSubscribeOperator, EmqxConnectionError, clientids=ids, topics="t", report=report)
+    told = fails(EmqxSubscribeOperator, EmqxConnectionError, clientids=ids, topics="t", report_path=report)
     subscribed = {name for name, client in broker.clients.items() if client.subscriptions}
     assert len(subscribed) == 100
     assert {row["clientid"] for row in told["subscribed"]} == subscribed
@@ -150,10 +150,10 @@ def test_which_rules_were_switched_before_a_failure(broker: Any) -> None:
 @pytest.mark.parametrize("version", [V5])
 def test_what_a_backup_has_written_and_deleted_before_a_failure(broker: Any, tmp_path: Path) -> None:
     for _ in range(2):
-        execute(EmqxBackupOperator, target=tmp_path)
+        execute(EmqxBackupOperator, backup_dir=tmp_path)
     broker.order_fault("status", status=403, body="{}", match="DELETE", after=1, times=9)
-    told = fails(EmqxBackupOperator, target=tmp_path, keep=1, keep_on_broker=1)
-    assert Path(told["path"]).exists()
+    told = fails(EmqxBackupOperator, backup_dir=tmp_path, keep=1, keep_on_broker=1)
+    assert Path(told["backup_path"]).exists()
     assert (len(told["deleted"]), len(told["deleted_on_broker"])) == (2, 1)
 
 
@@ -193,7 +193,7 @@ def test_who_was_pruned_beside_a_failure(broker: Any, tmp_path: Path) -> None:
         mode="prune",
         scope="d",
         max_deletes="100%",
-        report=report,
+        report_path=report,
     )
     assert told["pruned"] == 39
     assert {json.loads(line)["id"] for line in report.read_text().splitlines()} == {*IDS} - {BAD}

@@ -40,7 +40,7 @@ def test_clients_without_an_address_are_kicked_by_a_body_or_left(
         broker.connect(name, username="u")
     report = tmp_path / "report.jsonl"
     result = both(
-        EmqxKickClientsOperator, filters={"username": "u"}, report=str(report), rate_limit=rate_limit
+        EmqxKickClientsOperator, filters={"username": "u"}, report_path=str(report), rate_limit=rate_limit
     )
     if broker.version == "5.8.9":
         assert counts(result) == {"kicked": 4}
@@ -83,7 +83,7 @@ def test_a_ban_by_username_kicks_whom_it_can(broker: Any) -> None:
 def test_bans_without_an_address_are_left_and_the_others_end(broker: Any, tmp_path: Path) -> None:
     ban(broker, *ODD, "a", "b")
     report = tmp_path / "report.jsonl"
-    result = both(EmqxUnbanOperator, kind="username", report=str(report))
+    result = both(EmqxUnbanOperator, kind="username", report_path=str(report))
     assert counts(result) == {"unbanned": 2, "unaddressable": 2}
     assert sorted(who for _, who in broker.bans) == ODD
     told = {row["who"]: row["outcome"] for row in map(json.loads, report.read_text().splitlines())}

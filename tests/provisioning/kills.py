@@ -95,19 +95,23 @@ class Case:
 
     def __init__(self, chance: random.Random, folder: Path, version: str, mode: str) -> None:
         self.version = version
-        self.report = folder / "report.jsonl"
+        self.report_path = folder / "report.jsonl"
         self.store = str(folder / "store") if chance.random() < 0.5 else ""
         source = folder / "devices.csv"
         lines = [f"d{i},p{i}" for i in range(ROWS)]
         for at in range(0, ROWS, 90):
             lines.insert(at, chance.choice([f"d{at},", "..,x", f"d{at + 1},too,many", f'"d{at}', ",p"]))
         source.write_text("\n".join(["user_id,password", *lines]))
-        self.arguments: dict[str, Any] = {"source": str(source), "report": str(self.report), "mode": mode}
+        self.arguments: dict[str, Any] = {
+            "source": str(source),
+            "report_path": str(self.report_path),
+            "mode": mode,
+        }
         if mode == "sync":
             self.arguments |= {"scope": "d", "max_deletes": "90%", "protect": "d-kept"}
         hashed = tuple(map(int, version.split("."))) >= (5, 7)
         if mode in ("upsert", "sync") and chance.random() < 0.5:
-            self.arguments |= {"state": str(folder / "state"), "pepper_conn_id": "pepper"}
+            self.arguments |= {"state_path": str(folder / "state"), "pepper_conn_id": "pepper"}
         elif mode != "delete" and hashed and chance.random() < 0.5:
             self.arguments |= {"hash_passwords": True, "pepper_conn_id": "pepper"}
         self.before = (
@@ -135,7 +139,7 @@ class Case:
     def result(self, broker: FakeEmqx) -> tuple[dict[str, bool], list[Any]]:
         """Give the users, with whether they have their new password, and the rejected rows."""
         users = {user_id: broker.verify(user_id, f"p{user_id[1:]}") for user_id in sorted(broker.users)}
-        rows = [json.loads(line) for line in self.report.read_text().splitlines()]
+        rows = [json.loads(line) for line in self.report_path.read_text().splitlines()]
         return users, sorted(
             (row["line"], row["id"], row["reason"]) for row in rows if row["outcome"] == "rejected"
         )

@@ -109,7 +109,7 @@ def test_rules_with_hashes_and_a_state_file(
     execute(rows, hash_passwords=True, pepper_conn_id="pepper")
     assert topics("username:d2") == [("a/b", "allow")]
     assert broker.verify("d2", "p")
-    state = {"state": tmp_path / "state", "pepper_conn_id": "pepper"}
+    state = {"state_path": tmp_path / "state", "pepper_conn_id": "pepper"}
     execute(rows, **state)
     rows[1]["acl"] = [{"topic": "new", "permission": "deny"}]
     assert execute(rows, **state)["unchanged"] == 2

@@ -498,9 +498,9 @@ def test_the_hook_reads_files_as_it_is_told_and_writes_report_and_state(
         "format": "csv",
         "columns": {"user_id": "device"},
         "source_options": {"delimiter": ";", "strip": True},
-        "report": report,
+        "report_path": report,
         "pepper_conn_id": "pepper",
-        "state": tmp_path / "state",
+        "state_path": tmp_path / "state",
     }
     for _ in range(2):
         told = [row.outcome for row in hook.provision_users(source, **options)]
@@ -513,7 +513,10 @@ def test_the_hook_reads_files_as_it_is_told_and_writes_report_and_state(
     assert broker.verify("d0", "p0")
     with EmqxHook() as other:
         parts = [
-            [row.line for row in other.provision_users(source, shard=(part, 2), **{**options, "state": None})]
+            [
+                row.line
+                for row in other.provision_users(source, shard=(part, 2), **{**options, "state_path": None})
+            ]
             for part in (0, 1)
         ]
     assert sorted(parts[0] + parts[1]) == [2, 3, 4]

@@ -219,7 +219,10 @@ def test_every_line_of_a_run_is_in_its_sums_and_its_report(
     kept: dict[str, Any] = {}
     try:
         summary = provision(
-            hook, Source(read_file(path, how), [path]), UserTerms(report=report, dry_run=True), kept.update
+            hook,
+            Source(read_file(path, how), [path]),
+            UserTerms(report_path=report, dry_run=True),
+            kept.update,
         )
     except EmqxError:
         summary = kept

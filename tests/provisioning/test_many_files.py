@@ -78,7 +78,7 @@ def odd(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("place", ["", "/", "/*.csv", "/*"])
 def test_names_are_neither_web_addresses_nor_patterns(broker: Any, odd: Path, url: str, place: str) -> None:
     operator = EmqxProvisionUsersOperator(
-        task_id="x", source=f"{url}{odd}{place}", mode="sync", scope="d", report=odd.parent / "r.jsonl"
+        task_id="x", source=f"{url}{odd}{place}", mode="sync", scope="d", report_path=odd.parent / "r.jsonl"
     )
     assert operator.execute({})["written"] == len(broker.users) == 100
     assert operator.execute({})["pruned"] == 0
@@ -122,7 +122,7 @@ def test_what_is_not_read_is_told_and_keeps_all_users(
     for mode in ("sync", "prune"):
         caplog.clear()
         operator = EmqxProvisionUsersOperator(
-            task_id="x", source=f"{url}{folder}", mode=mode, scope="*", report=tmp_path / report
+            task_id="x", source=f"{url}{folder}", mode=mode, scope="*", report_path=tmp_path / report
         )
         summary = operator.execute({})
         assert [name.removeprefix("file://") for name in summary["unread"]] == unread(folder)
@@ -165,7 +165,7 @@ def test_rules_of_files_that_are_not_read_are_told(broker: Any, folder: Path, tm
     for name in ("a.jsonl", "c.json.gz"):
         (folder / name).unlink()
     report = tmp_path / "r.jsonl"
-    summary = EmqxProvisionAclOperator(task_id="x", source=folder, report=report).execute({})
+    summary = EmqxProvisionAclOperator(task_id="x", source=folder, report_path=report).execute({})
     assert (summary["written"], summary["unread"]) == (1, unread(folder))
     assert [json.loads(line)["file"] for line in report.read_text().splitlines()] == unread(folder)
 
@@ -181,7 +181,7 @@ def test_rejected_rows_tell_their_file(broker: Any, folder: Path, tmp_path: Path
     report = tmp_path / name
     (folder / "README.md").unlink()
     (folder / "sub").rename(folder / "_sub")
-    operator = EmqxProvisionUsersOperator(task_id="x", source=str(folder), report=report)
+    operator = EmqxProvisionUsersOperator(task_id="x", source=str(folder), report_path=report)
     summary = operator.execute({})
     assert sorted(broker.users) == ["a1", "b1", "c1"]
     assert (summary["read"], summary["rejected"]) == (5, 2)
@@ -207,7 +207,7 @@ def parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])
-@pytest.mark.parametrize("what", ["report", "state"])
+@pytest.mark.parametrize("what", ["report_path", "state_path"])
 @pytest.mark.parametrize("url", ["", "file://"])
 def test_nothing_is_written_over_the_source(
     broker: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, url: str
@@ -222,7 +222,7 @@ def test_nothing_is_written_over_the_source(
         with pytest.raises(EmqxConfigError, match=f"the {what} .* is one of the files of the source"):
             EmqxProvisionUsersOperator(task_id="x", source=f"{url}{source}", **target).execute({})
     with pytest.raises(EmqxConfigError, match="is one of the files of the source"):
-        EmqxProvisionAclOperator(task_id="x", source=folder, report=folder / "b.csv").execute({})
+        EmqxProvisionAclOperator(task_id="x", source=folder, report_path=folder / "b.csv").execute({})
     assert (folder / "b.csv").read_text() == before
     assert not broker.requests
 
@@ -253,11 +253,11 @@ def test_a_report_is_no_file_of_the_next_runs_source(
     def execute() -> Any:
         report = str((folder / target).resolve())
         return EmqxProvisionUsersOperator(
-            task_id="x", source=f"{url}{folder}{source}", report=report
+            task_id="x", source=f"{url}{folder}{source}", report_path=report
         ).execute({})
 
     if refused:
-        with pytest.raises(EmqxConfigError, match="the report .* would be at the next run"):
+        with pytest.raises(EmqxConfigError, match="the report_path .* would be at the next run"):
             execute()
         assert not broker.requests
         assert not (folder / target).exists()
@@ -270,7 +270,9 @@ def test_a_report_is_no_file_of_the_next_runs_source(
 def test_a_file_whose_name_looks_like_a_pattern_is_no_pattern(broker: Any, folder: Path) -> None:
     (folder / "b[1].jsonl").write_text('{"user_id": "x", "password": "p"}\n')
     source, report = folder / "b[1].jsonl", folder / "b1.jsonl"
-    assert EmqxProvisionUsersOperator(task_id="x", source=source, report=report).execute({})["written"] == 1
+    assert (
+        EmqxProvisionUsersOperator(task_id="x", source=source, report_path=report).execute({})["written"] == 1
+    )
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])
@@ -280,11 +282,11 @@ def test_report_and_state_are_two_files(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_PEPPER", '{"conn_type": "generic", "password": "a long secret"}')
     same = {
-        "report": f"{url}{folder}/r.csv",
-        "state": folder / "sub" / ".." / "r.csv",
+        "report_path": f"{url}{folder}/r.csv",
+        "state_path": folder / "sub" / ".." / "r.csv",
         "pepper_conn_id": "pepper",
     }
-    with pytest.raises(EmqxConfigError, match="report and state are both"):
+    with pytest.raises(EmqxConfigError, match="report_path and state_path are both"):
         EmqxProvisionUsersOperator(task_id="x", source=folder / "b.csv", **same).execute({})
     assert not broker.requests
     assert not (folder / "r.csv").exists()
@@ -292,11 +294,11 @@ def test_report_and_state_are_two_files(
 
 def test_the_connection_in_a_url_makes_no_other_file() -> None:
     source = Source(iter(()), ["s3://fleet/a@b.csv"])
-    source.spare(report="s3://aws@other/a@b.csv", state="s3://aws@fleet/b.csv")
+    source.spare(report_path="s3://aws@other/a@b.csv", state_path="s3://aws@fleet/b.csv")
     with pytest.raises(EmqxConfigError, match="is one of the files of the source"):
-        source.spare(report="s3://aws@fleet/a@b.csv")
-    with pytest.raises(EmqxConfigError, match="report and state are both"):
-        source.spare(report="s3://aws@fleet/r.csv", state="s3://fleet/r.csv")
+        source.spare(report_path="s3://aws@fleet/a@b.csv")
+    with pytest.raises(EmqxConfigError, match="report_path and state_path are both"):
+        source.spare(report_path="s3://aws@fleet/r.csv", state_path="s3://fleet/r.csv")
     assert takes("s3://aws@fleet/", "", Format(), "s3://fleet/r.csv")
     assert takes("s3://aws@fleet/in/", "*/*.csv", Format(), "s3://fleet/in/x/r.csv")
     assert not takes("s3://aws@fleet/", "", Format(), "s3://fleet/in/r.csv")
@@ -400,6 +402,6 @@ def test_the_name_of_a_file_need_not_be_utf_8(
     folder.mkdir()
     for name in ("a\udcff.csv", "b.csv"):
         (folder / name).write_text(content.format(name[0]))
-    summary = operator(task_id="x", source=str(folder), report=str(report)).execute({})
+    summary = operator(task_id="x", source=str(folder), report_path=str(report)).execute({})
     assert (summary["written"], summary["rejected"]) == (2, 2)
     assert "a\\udcff.csv" in report.read_text().replace("\\\\", "\\")

@@ -187,7 +187,7 @@ def test_directories_and_patterns(broker: Any, bucket: Bucket, place: str, users
     )
     source = f"{BUCKET}/{place}" if kind == "url" else ObjectStoragePath(f"s3://fleet/{place}", conn_id="aws")
     report = f"{BUCKET}/report.jsonl"
-    assert execute(source, report=report)["rejected"] == len(users)
+    assert execute(source, report_path=report)["rejected"] == len(users)
     assert sorted(broker.users) == list(users)
     told = [json.loads(line) for line in bucket.get("report.jsonl").splitlines()]
     if len(users) > 1:
@@ -198,14 +198,14 @@ def test_a_report_replaces_the_one_that_was_there(broker: Any, bucket: Bucket) -
     rows = [{"user_id": "a", "password": "p"}, {"user_id": "b"}]
     for name in ("r.csv", "r.jsonl"):
         for given in ([*rows, {"user_id": "c"}], rows):
-            execute(given, report=f"{BUCKET}/deep/{name}")
+            execute(given, report_path=f"{BUCKET}/deep/{name}")
             assert len(bucket.get(f"deep/{name}").splitlines()) == len(given) - 1 + name.endswith("csv")
-        execute(rows[:1], report=ObjectStoragePath(f"s3://fleet/deep/{name}", conn_id="aws"))
+        execute(rows[:1], report_path=ObjectStoragePath(f"s3://fleet/deep/{name}", conn_id="aws"))
         assert b"missing" not in bucket.get(f"deep/{name}")
 
 
 def test_a_state_in_a_bucket_knows_nobody_while_a_run_writes(broker: Any, bucket: Bucket) -> None:
-    state = {"state": f"{BUCKET}/a.state", "pepper_conn_id": "pepper"}
+    state = {"state_path": f"{BUCKET}/a.state", "pepper_conn_id": "pepper"}
     execute([{"user_id": "a", "password": "p"}], **state)
     whole, during = len(bucket.get("a.state")), []
 
@@ -222,7 +222,7 @@ def test_a_state_in_a_bucket_knows_nobody_while_a_run_writes(broker: Any, bucket
 
 def test_a_state_file_in_a_bucket(broker: Any, bucket: Bucket) -> None:
     bucket.put(**{"x.csv": TWO})
-    state = {"state": f"{BUCKET}/a.state", "pepper_conn_id": "pepper"}
+    state = {"state_path": f"{BUCKET}/a.state", "pepper_conn_id": "pepper"}
     assert execute(f"{BUCKET}/x.csv", **state)["unchanged"] == 0
     bucket.put(**{"x.csv": TWO + "c,3\n"})
     assert execute(f"{BUCKET}/x.csv", **state)["unchanged"] == 2
@@ -233,8 +233,12 @@ def test_an_export_can_be_a_source(broker: Any, bucket: Bucket) -> None:
     for number in range(2_500):
         broker.add_user(f"d{number}", "p")
     for name in ("users.csv", "users.jsonl.gz"):
-        result = EmqxExportUsersOperator(task_id="x", path=f"{BUCKET}/{name}").execute({})
-        assert (result["users"], result["superusers"], result["path"]) == (2_500, 0, f"{BUCKET}/{name}")
+        result = EmqxExportUsersOperator(task_id="x", output_path=f"{BUCKET}/{name}").execute({})
+        assert (result["users"], result["superusers"], result["output_path"]) == (
+            2_500,
+            0,
+            f"{BUCKET}/{name}",
+        )
         assert execute(f"{BUCKET}/{name}", mode="delete", dry_run=True)["deleted"] == 2_500
     assert gzip.decompress(bucket.get("users.jsonl.gz")).count(b"\n") == 2_500
 
@@ -249,7 +253,7 @@ def test_an_export_that_fails_leaves_the_object_alone(
         broker.add_user(f"d{number}", "p")
     broker.order_fault("status", status=401, match="page=2", times=9)
     with pytest.raises(EmqxAuthError):
-        EmqxExportUsersOperator(task_id="x", path=f"{BUCKET}/{name}").execute({})
+        EmqxExportUsersOperator(task_id="x", output_path=f"{BUCKET}/{name}").execute({})
     assert bucket.get(name) == b"of yesterday"
 
 
@@ -313,7 +317,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
     broker: Any, bucket: Bucket, report: str, message: str
 ) -> None:
     with pytest.raises(EmqxError, match=message):
-        execute([{"user_id": "a", "password": "p"}], report=report)
+        execute([{"user_id": "a", "password": "p"}], report_path=report)
     assert not broker.users
 
 
@@ -321,8 +325,8 @@ def test_an_export_and_a_state_that_cannot_be_written(broker: Any, bucket: Bucke
     with pytest.raises(
         EmqxConfigError, match="the export .* cannot be written .*bucket or directory not found"
     ):
-        EmqxExportUsersOperator(task_id="x", path="s3://aws@nobucket/x.csv.gz").execute({})
-    state = {"state": "s3://aws@nobucket/a.state", "pepper_conn_id": "pepper"}
+        EmqxExportUsersOperator(task_id="x", output_path="s3://aws@nobucket/x.csv.gz").execute({})
+    state = {"state_path": "s3://aws@nobucket/a.state", "pepper_conn_id": "pepper"}
     with pytest.raises(
         EmqxConfigError, match="the state .* cannot be written .*bucket or directory not found"
     ):

@@ -52,20 +52,20 @@ def test_a_repeated_task_goes_on_where_it_was(broker: Any, source: Path, tmp_pat
     report, store = tmp_path / "r.jsonl", Store()
     broker.order_fault("status", status=401, match="POST ", after=2, times=9)
     with pytest.raises(EmqxAuthError):
-        execute(store, source=source, report=report)
+        execute(store, source=source, report_path=report)
     first = sent(broker)
     done = store[progress.KEY]["users"]
     assert 0 < done < first < 4_000
     assert "p1" not in json.dumps(store)
     broker.clear_faults()
     broker.requests.clear()
-    summary = execute(store, source=source, report=report)
+    summary = execute(store, source=source, report_path=report)
     assert sent(broker) <= 4_000 - done
     assert not store
     resumed = sorted(report.read_text().splitlines())
     with type(broker)(broker.version) as fresh, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(fresh.connection()))
-        single = execute(None, source=source, report=report)
+        single = execute(None, source=source, report_path=report)
         assert set(fresh.users) == set(broker.users)
     assert resumed == sorted(report.read_text().splitlines())
     for name in ("read", "written", "skipped", "rejected", "created", "updated"):

@@ -82,7 +82,9 @@ def test_a_report_at_a_url_goes_through_object_storage(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["report.txt", "report", "/proc/none/r.csv", "nosuch://x/r.jsonl"])
 def test_a_report_that_cannot_be_written_is_refused_at_the_start(target: str) -> None:
     with (
-        pytest.raises(EmqxConfigError, match="report must end|report .* cannot be written|cannot be opened"),
+        pytest.raises(
+            EmqxConfigError, match="report_path must end|report .* cannot be written|cannot be opened"
+        ),
         Report(target),
     ):
         pass

@@ -30,7 +30,7 @@ def execute(**arguments: Any) -> dict[str, Any]:
 
 
 def test_the_sums_of_the_shards_are_those_of_a_single_run(broker: Any, source: Path, tmp_path: Path) -> None:
-    parts = [execute(source=source, shard=(i, 4), report=tmp_path / f"{i}.jsonl") for i in range(4)]
+    parts = [execute(source=source, shard=(i, 4), report_path=tmp_path / f"{i}.jsonl") for i in range(4)]
     users = set(broker.users)
     lines = sorted(line for i in range(4) for line in (tmp_path / f"{i}.jsonl").read_text().splitlines())
     assert min(part["read"] for part in parts) > 200
@@ -39,7 +39,7 @@ def test_the_sums_of_the_shards_are_those_of_a_single_run(broker: Any, source: P
         import json
 
         patch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(fresh.connection()))
-        single = execute(source=source, report=tmp_path / "single.jsonl")
+        single = execute(source=source, report_path=tmp_path / "single.jsonl")
         assert set(fresh.users) == users
     assert {name: sum(part[name] for part in parts) for name in SUMS} == {name: single[name] for name in SUMS}
     assert lines == sorted((tmp_path / "single.jsonl").read_text().splitlines())

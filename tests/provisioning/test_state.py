@@ -18,7 +18,7 @@ from airflow_provider_emqx.provisioning.terms import UserTerms
 
 def run(state: Path | str, rows: list[dict[str, Any]], **terms: Any) -> dict[str, Any]:
     with EmqxHook() as hook:
-        full = UserTerms(**{"state": state, "pepper": "pepper", **terms})
+        full = UserTerms(**{"state_path": state, "pepper": "pepper", **terms})
         return provision(hook, read_source(rows, Format()), full, lambda summary: None)
 
 
@@ -238,7 +238,7 @@ def test_a_changed_flag_is_a_change(broker: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("terms", [{"mode": "create"}, {"mode": "delete"}, {"pepper": ""}])
 def test_a_state_with_another_mode_or_no_pepper_is_refused(terms: dict[str, Any]) -> None:
     with pytest.raises(EmqxConfigError, match="state"):
-        UserTerms(**{"state": "x", "pepper": "p", **terms})
+        UserTerms(**{"state_path": "x", "pepper": "p", **terms})
 
 
 @pytest.mark.parametrize("version", ["5.8.9"])

@@ -225,7 +225,7 @@ def test_nobody_is_deleted_when_too_many_rows_are_rejected(filled: Any, terms: d
 
 def test_a_dry_run_is_a_plan_in_counts_and_as_a_file(filled: Any, tmp_path: Path) -> None:
     report = tmp_path / "would-be.jsonl"
-    summary = run([*rows(8, 9, 10), {"user_id": "."}], dry_run=True, report=report, protect="d7")
+    summary = run([*rows(8, 9, 10), {"user_id": "."}], dry_run=True, report_path=report, protect="d7")
     wanted = {"read": 4, "written": 3, "created": 1, "updated": 2, "rejected": 1, "pruned": 7}
     assert {name: summary[name] for name in wanted} == wanted
     lines = [json.loads(line) for line in report.read_text().splitlines()]
@@ -245,7 +245,7 @@ def test_a_dry_run_is_a_plan_in_counts_and_as_a_file(filled: Any, tmp_path: Path
 def test_a_dry_run_lists_whom_the_guard_keeps_and_fails_like_the_run(filled: Any, tmp_path: Path) -> None:
     report = tmp_path / "would-be.jsonl"
     with pytest.raises(EmqxConfigError, match="7 of 10 users in scope"):
-        run(rows(0, 1, 2), dry_run=True, report=report, max_deletes=6)
+        run(rows(0, 1, 2), dry_run=True, report_path=report, max_deletes=6)
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     pruned = [line["id"] for line in lines if line["outcome"] == "pruned"]
     assert sorted(pruned) == [f"d{i}" for i in range(3, 10)]
@@ -254,7 +254,7 @@ def test_a_dry_run_lists_whom_the_guard_keeps_and_fails_like_the_run(filled: Any
 
 def test_deletions_are_in_the_report(filled: Any, tmp_path: Path) -> None:
     report = tmp_path / "r.csv"
-    run(rows(*range(1, 10)), report=report)
+    run(rows(*range(1, 10)), report_path=report)
     assert "d0,,pruned,this user is not in the source" in report.read_text()
 
 
@@ -287,7 +287,7 @@ def test_users_that_no_request_can_name_are_told_and_the_others_deleted(
 ) -> None:
     report = tmp_path / "r.jsonl"
     # the guard counts whom it would delete
-    summary = run(rows(0, 1), mode=mode, scope="*", max_deletes=3, report=report, dry_run=dry_run)
+    summary = run(rows(0, 1), mode=mode, scope="*", max_deletes=3, report_path=report, dry_run=dry_run)
     assert (summary["pruned"], summary["unaddressable"], summary["rejected"]) == (3, len(odd), 0)
     told = [json.loads(line) for line in report.read_text().splitlines()]
     left = [line["id"] for line in told if line["outcome"] == "unaddressable"]
@@ -335,7 +335,7 @@ def test_a_plan_that_makes_no_sense_is_refused(terms: dict[str, Any], message: s
 def test_pruning_alone_writes_nothing_and_needs_no_passwords(filled: Any, tmp_path: Path) -> None:
     report = tmp_path / "r.jsonl"
     source = [{"user_id": f"d{i}"} for i in range(3, 13)] + [{"user_id": ""}]
-    summary = run(source, mode="prune", report=report)
+    summary = run(source, mode="prune", report_path=report)
     assert (summary["read"], summary["skipped"], summary["rejected"], summary["pruned"]) == (11, 10, 1, 3)
     assert ids(filled) == {f"d{i}" for i in range(3, 10)} | {"other", "x-d1"}
     assert filled.verify("d5", "old")

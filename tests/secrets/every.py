@@ -151,13 +151,16 @@ def operators(folder: Path, files: dict[str, str], v4: bool, deferrable: bool) -
     messages = [{"topic": "t/1", "payload": PAYLOAD}, {"topic": "t/1", "payload": "{{ var.value.command }}"}]
     auth.EmqxProvisionUsersOperator(task_id="rows", source=ROWS)
     auth.EmqxProvisionUsersOperator(
-        task_id="file", source=files["good.csv"], report=f"{folder}/file.jsonl", on_failure_callback=notify
+        task_id="file",
+        source=files["good.csv"],
+        report_path=f"{folder}/file.jsonl",
+        on_failure_callback=notify,
     )
     auth.EmqxProvisionUsersOperator(
         task_id="remembered",
         source=files["good.csv"],
-        report=f"{folder}/remembered.csv",
-        state=f"{folder}/state",
+        report_path=f"{folder}/remembered.csv",
+        state_path=f"{folder}/state",
         pepper_conn_id="pepper",
         hash_passwords=not v4,
     )
@@ -168,23 +171,23 @@ def operators(folder: Path, files: dict[str, str], v4: bool, deferrable: bool) -
         task_id="query",
         sql="SELECT user_id, password FROM users",
         sql_conn_id="users_db",
-        report=f"{folder}/query.jsonl",
+        report_path=f"{folder}/query.jsonl",
     )
-    auth.EmqxExportUsersOperator(task_id="export", path=f"{folder}/export.csv")
+    auth.EmqxExportUsersOperator(task_id="export", output_path=f"{folder}/export.csv")
     auth.EmqxProvisionAclOperator(
         task_id="acl", source=[{"username": "alice", "topic": "a", "permission": "allow"}]
     )
     auth.EmqxBanOperator(task_id="ban", who="nobody", duration=60, kick=True)
-    auth.EmqxUnbanOperator(task_id="unban", by="airflow", report=f"{folder}/unban.jsonl")
+    auth.EmqxUnbanOperator(task_id="unban", by="airflow", report_path=f"{folder}/unban.jsonl")
     clients.EmqxListClientsOperator(task_id="clients", output_path=f"{folder}/clients.jsonl")
-    clients.EmqxKickClientsOperator(task_id="kick", clientids="dev-2", report=f"{folder}/kick.jsonl")
+    clients.EmqxKickClientsOperator(task_id="kick", clientids="dev-2", report_path=f"{folder}/kick.jsonl")
     clients.EmqxSubscribeOperator(task_id="subscribe", clientids="dev-1", topics="t/2")
     clients.EmqxUnsubscribeOperator(task_id="unsubscribe", clientids="dev-1", topics="t/2")
     commands.EmqxCommandOperator(
         task_id="command",
         clientids="dev-3",
         payload={"pin": PAYLOAD},
-        report=f"{folder}/command.jsonl",
+        report_path=f"{folder}/command.jsonl",
         timeout=20,
         deferrable=deferrable,
     )
@@ -194,12 +197,14 @@ def operators(folder: Path, files: dict[str, str], v4: bool, deferrable: bool) -
     topics.EmqxPublishOperator.partial(task_id="mapped_publish", payload="{{ var.value.command }}").expand(
         topic=["t/1", "t/2"]
     )
-    topics.EmqxClearRetainedOperator(task_id="clear", topics="state/2", report=f"{folder}/clear.jsonl")
+    topics.EmqxClearRetainedOperator(task_id="clear", topics="state/2", report_path=f"{folder}/clear.jsonl")
     topics.EmqxTopicMetricsOperator(task_id="measure", action="register", topics="t/1")
     topics.EmqxListSubscriptionsOperator(task_id="subscriptions", output_path=f"{folder}/subscriptions.jsonl")
     # password hashes are what a backup is: the file is left out of the search
-    cluster.EmqxBackupOperator(task_id="backup", target=f"{folder}/backups")
-    cluster.EmqxRestoreOperator(task_id="restore", path=files["export.json" if v4 else "archive.tar.gz"])
+    cluster.EmqxBackupOperator(task_id="backup", backup_dir=f"{folder}/backups")
+    cluster.EmqxRestoreOperator(
+        task_id="restore", backup_path=files["export.json" if v4 else "archive.tar.gz"]
+    )
     cluster.EmqxClearAlarmsOperator(task_id="alarms", deactivate=None)
     cluster.EmqxMetricsSnapshotOperator(task_id="figures", output_path=f"{folder}/figures.csv")
     cluster.EmqxSetRuleStateOperator(task_id="rule", names="r1", state="disabled")
@@ -297,7 +302,7 @@ def triggers(folder: Path) -> Iterator[BaseTrigger]:
     record.tell([Row("nobody", SENT, 1, 0.0)])
     yield EmqxCommandTrigger(
         order=order.to_json(),
-        report=str(record.report),
+        report_path=str(record.report_path),
         enough=1,
         deadline=datetime.now(UTC).timestamp() + 60,
     )

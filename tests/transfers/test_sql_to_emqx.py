@@ -43,7 +43,7 @@ def execute(**arguments: Any) -> dict[str, Any]:
 
 def test_rows_of_a_query_become_users(broker: Any, database: Path, tmp_path: Path) -> None:
     report = tmp_path / "r.jsonl"
-    summary = execute(report=report)
+    summary = execute(report_path=report)
     assert (summary["read"], summary["written"], summary["rejected"]) == (ROWS, ROWS - 1, 1)
     assert broker.verify("d2499", "p2499")
     assert json.loads(report.read_text()) == {

@@ -21,7 +21,7 @@ def provision(name: str, **more: Any) -> EmqxProvisionUsersOperator:
     return EmqxProvisionUsersOperator(
         task_id="provision",
         source=f"{FILES}/many.csv",
-        report=f"{FILES}/{name}.jsonl",
+        report_path=f"{FILES}/{name}.jsonl",
         emqx_conn_id="emqx_slow",
         **arguments,
     )

@@ -36,8 +36,8 @@ with DAG(
     EmqxProvisionUsersOperator(
         task_id="file",
         source=f"{FILES}/users.csv",
-        report=f"{HOME}/report.jsonl",
-        state=f"{HOME}/state",
+        report_path=f"{HOME}/report.jsonl",
+        state_path=f"{HOME}/state",
         pepper_conn_id="pepper",
     )
     EmqxProvisionUsersOperator(task_id="rows", source=ROWS)
