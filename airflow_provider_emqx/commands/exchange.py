@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
@@ -31,6 +31,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxServerError,
 )
 from airflow_provider_emqx.outcomes import FAILED, UNKNOWN
+from airflow_provider_emqx.transport.mqtt import Outgoing
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -129,20 +130,23 @@ class Exchange:
         clock = asyncio.get_running_loop().time
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
+            messages = [self._message(clientid, payload(clientid)) for clientid in chunk]
             heard, begun, now = self._heard, clock(), time.time()
             await self._tell([Row(clientid, SENDING, wave, now) for clientid in chunk])
-            rows = await asyncio.gather(
-                *(self._publish(client, clientid, payload) for clientid in chunk), return_exceptions=True
-            )
+            told = await client.publish_all(messages)
+            rows = [self._sent(*one, wave) for one in zip(chunk, told, strict=True)]
             # a device may have replied before the broker acknowledged the command
-            told = [row for row in rows if isinstance(row, Row) and self._is_open(row.clientid)]
             await self._tell(
-                [replace(row, reason=row.reason or self._record.rows[row.clientid].reason) for row in told]
+                [
+                    replace(row, reason=row.reason or self._record.rows[row.clientid].reason)
+                    for row in rows
+                    if self._is_open(row.clientid)
+                ]
             )
-            for wrong in rows:
-                if isinstance(wrong, BaseException):
-                    raise wrong
-            left = [row.clientid for row in told if row.outcome == LEFT]
+            for one in told:
+                if isinstance(one, EmqxConfigError):
+                    raise one
+            left = [row.clientid for row in rows if row.outcome == LEFT]
             if left:
                 return [*left, *todo[start + _CHUNK :]]
             await self._keep_pace(heard + len(chunk), 2 * (clock() - begun))
@@ -165,28 +169,27 @@ class Exchange:
                 break
             await asyncio.sleep(left)
 
-    async def _publish(self, client: MqttClient, clientid: str, payload: Callable[[str], bytes]) -> Row:
-        order, wave = self._order, self._record.rows[clientid].wave
+    def _message(self, clientid: str, payload: bytes) -> Outgoing:
+        order = self._order
+        return Outgoing(
+            order.command_topic(clientid),
+            payload,
+            response_topic=order.answer_topic(clientid),
+            correlation_data=order.mark(clientid).encode(),
+        )
+
+    @staticmethod
+    def _sent(clientid: str, told: bool | EmqxError, wave: int) -> Row:
+        """Return what is known of a device after the command was sent, or was not."""
         outcome, reason = SENT, ""
-        try:
-            delivered = await client.publish(
-                order.command_topic(clientid),
-                payload(clientid),
-                response_topic=order.answer_topic(clientid),
-                correlation_data=order.mark(clientid).encode(),
-            )
-            if not delivered:
-                outcome = NOT_DELIVERED
-        except EmqxOutcomeUnknownError:
+        if isinstance(told, EmqxOutcomeUnknownError):
             outcome, reason = SENDING, "the connection broke before the broker had acknowledged the command"
-        except EmqxConnectionError:
+        elif isinstance(told, EmqxConnectionError | EmqxConfigError):
             outcome = LEFT
-        except EmqxConfigError:
-            # it is wrong for every device
-            await self._tell([Row(clientid, LEFT, wave, time.time())])
-            raise
-        except EmqxError as error:
-            outcome, reason = FAILED, str(error)
+        elif isinstance(told, EmqxError):
+            outcome, reason = FAILED, str(told)
+        elif not told:
+            outcome = NOT_DELIVERED
         return Row(clientid, outcome, wave, time.time(), reason)
 
     # ------------------------------------------------------------------ waiting
@@ -267,27 +270,32 @@ class Exchange:
         return row is not None and row.is_open
 
     async def _close(self, enough: bool) -> None:
-        """Return what became of the devices that have not answered."""
+        """Note what became of the devices that have not replied."""
         now = time.time()
-        rows = []
-        for clientid in self._record.open():
-            row = self._record.rows[clientid]
-            outcome, reason = NO_REPLY, row.reason
-            if row.outcome == SENDING:
-                outcome, reason = UNKNOWN, reason or _INTERRUPTED
-            elif reason in (_LOST, _DEAF):
-                outcome = UNKNOWN
-            elif enough:
-                reason = reason or _ENOUGH
-            rows.append(Row(clientid, outcome, row.wave, now, reason))
-        await self._tell(rows)
+        await self._tell(self._closed(self._record.rows[one], enough, now) for one in self._record.open())
+
+    @staticmethod
+    def _closed(row: Row, enough: bool, now: float) -> Row:
+        outcome, reason = NO_REPLY, row.reason
+        if row.outcome == SENDING:
+            outcome, reason = UNKNOWN, reason or _INTERRUPTED
+        elif reason in (_LOST, _DEAF):
+            outcome = UNKNOWN
+        elif enough:
+            reason = reason or _ENOUGH
+        return Row(row.clientid, outcome, row.wave, now, reason)
 
     # ------------------------------------------------------------------ both
 
-    async def _tell(self, rows: list[Row]) -> None:
-        if rows:
-            self._record.take(rows)
-            await asyncio.to_thread(self._record.write, rows)
+    async def _tell(self, rows: Iterable[Row]) -> None:
+        told: list[Row] = []
+        for row in rows:
+            self._record.take([row])
+            told.append(row)
+            if len(told) % _BATCH == 0:
+                await asyncio.sleep(0)
+        if told:
+            await asyncio.to_thread(self._record.write, told)
 
     async def _greet(self, client: MqttClient, clientids: Sequence[str], fresh: bool) -> None:
         """Subscribe; note whose replies may be lost where the broker had no session any more."""
@@ -299,7 +307,7 @@ class Exchange:
     async def _doubt(self, why: str) -> None:
         """Note that replies of those who have not answered may have been missed."""
         missed = [self._record.rows[clientid] for clientid in self._record.open()]
-        await self._tell([replace(row, reason=why) for row in missed if row.outcome == SENT])
+        await self._tell(replace(row, reason=why) for row in missed if row.outcome == SENT)
 
     def _session(self, seconds: float, fresh: bool = False) -> AbstractAsyncContextManager[MqttClient]:
         return self._hook.mqtt(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
 
 #: bytes of the largest packet that is taken; EMQX's own default is 1 MB, and what is larger than this it drops
 LARGEST = 16_000_000
-#: messages that may be on their way to the broker without an acknowledgement
+#: messages that may be on their way, in either direction, without an acknowledgement
 IN_FLIGHT = 100
 #: topic filters in one SUBSCRIBE
 _FILTERS = 100
+#: bytes of a PUBLISH at most beside payload, topics and correlation data
+_OVERHEAD = 24
 _KEEPALIVE = 30
 _NO_SUBSCRIBERS = 0x10
 #: reason codes that have an error of their own; all others that say "no" are an EmqxApiError
@@ -85,6 +88,27 @@ class Received:
     mid: int
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """
+    A message to publish.
+
+    :param topic: topic name.
+    :param payload: payload.
+    :param qos: quality of service: 0 or 1.
+    :param retain: whether the broker keeps it for later subscribers.
+    :param response_topic: where an answer is expected.
+    :param correlation_data: what the answer is to carry.
+    """
+
+    topic: str
+    payload: bytes = field(repr=False)
+    qos: int = 1
+    retain: bool = False
+    response_topic: str | None = None
+    correlation_data: bytes | None = field(default=None, repr=False)
+
+
 class MqttClient:
     """
     One MQTT 5 connection, in a running event loop: ``async with MqttClient(…) as client``.
@@ -115,6 +139,7 @@ class MqttClient:
         self._error: EmqxError | None = None
         self._ends_session = False
         self._socket: Any = None
+        self._properties: Properties | None = None
 
     async def __aenter__(self) -> MqttClient:
         self._loop = asyncio.get_running_loop()
@@ -210,31 +235,89 @@ class MqttClient:
         :raises EmqxOutcomeUnknownError: if the connection broke before the broker had acknowledged it.
         :raises EmqxError: if it was refused otherwise, or nothing could be sent.
         """
+        message = Outgoing(topic, payload, qos, retain, response_topic, correlation_data)
+        [told] = await self.publish_all([message])
+        if isinstance(told, EmqxError):
+            raise told
+        return told
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> list[bool | EmqxError]:
+        """
+        Publish messages, as many at a time as the broker takes, and wait until it has them.
+
+        A task for each would leave the garbage collector so much to look at that it looks at all that Airflow has.
+
+        :param messages: what to publish.
+        :return: for each, in their order, what :meth:`publish` would have returned or raised.
+        """
+        sent: list[asyncio.Future[ReasonCode] | bool | EmqxError] = []
+        for message in messages:
+            try:
+                sent.append(await self._send(message))
+            except EmqxError as error:
+                sent.append(error)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.read_timeout):
+                for one in sent:
+                    if isinstance(one, asyncio.Future):
+                        with suppress(EmqxError):
+                            await one
+        return [
+            self._told(one, message) if isinstance(one, asyncio.Future) else one
+            for one, message in zip(sent, messages, strict=True)
+        ]
+
+    async def _send(self, message: Outgoing) -> asyncio.Future[ReasonCode] | bool:
+        """Send a message; with QoS 1 return what the broker's acknowledgement ends."""
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
-        asked = f"PUBLISH {topic_name(topic)}"
+        asked = f"PUBLISH {topic_name(message.topic)}"
         if self._settings.read_only:
             raise EmqxConfigError("the connection is read-only: nothing was published", asked)
-        properties = Properties(PacketTypes.PUBLISH)
-        if response_topic is not None:
-            properties.ResponseTopic = response_topic
-        if correlation_data is not None:
-            properties.CorrelationData = correlation_data
-        size = len(payload) + len(topic.encode()) + len(properties.pack()) + 16
+        response, correlation = message.response_topic, message.correlation_data
+        size = len(message.payload) + len(message.topic.encode()) + len((response or "").encode())
+        size += len(correlation or b"") + _OVERHEAD
         if size > self._largest:
             raise EmqxConfigError(
-                f"the message is larger than the {int(self._largest):,} bytes that the broker takes", asked
+                f"the message has {size:,} bytes; the broker takes at most {int(self._largest):,}", asked
             )
-        async with self._slots:
-            self._check(asked)
-            info = self._client.publish(topic, payload, qos, retain, properties)
-            if not qos:
-                return True
-            code = await self._in_time(self._answer(info.mid), asked, sent=True)
-        if code.is_failure:
-            raise _refusal(code, asked)
-        return bool(code.value != _NO_SUBSCRIBERS)
+        if message.qos:
+            await self._slot(asked)
+        self._check(asked)
+        # paho makes sixty objects for each; it has packed them when its publish() returns
+        properties = self._properties = self._properties or Properties(PacketTypes.PUBLISH)
+        properties.clear()
+        if response is not None:
+            properties.ResponseTopic = response
+        if correlation is not None:
+            properties.CorrelationData = correlation
+        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+        return self._answer(info.mid) if message.qos else True
+
+    async def _slot(self, asked: str) -> None:
+        """Wait until the broker has acknowledged enough for another message; its acknowledgement ends the slot."""
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout(self._settings.read_timeout):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise self._silence(asked) from None
+        else:
+            await self._slots.acquire()
+        if self._error is not None:
+            self._slots.release()
+
+    def _told(self, answer: asyncio.Future[ReasonCode], message: Outgoing) -> bool | EmqxError:
+        """Return what the broker's acknowledgement says; without one it is not known what became of the message."""
+        asked = f"PUBLISH {message.topic}"
+        came = answer.done() and not answer.cancelled()
+        problem = answer.exception() if came else self._silence(asked)
+        if problem is not None:
+            why = getattr(problem, "message", str(problem))
+            return EmqxOutcomeUnknownError(f"whether the message was published is not known: {why}", asked)
+        code = answer.result()
+        return _refusal(code, asked) if code.is_failure else bool(code.value != _NO_SUBSCRIBERS)
 
     async def receive(self) -> Received:
         """
@@ -310,7 +393,7 @@ class MqttClient:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_subscribe = lambda _c, _d, mid, codes, _p: self._on_answer(mid, codes)
-        client.on_publish = lambda _c, _d, mid, code, _p: self._on_answer(mid, code)
+        client.on_publish = lambda _c, _d, mid, code, _p: self._on_published(mid, code)
         client.on_socket_register_write = self._on_register_write
         client.on_socket_unregister_write = self._on_unregister_write
         client.on_socket_close = lambda _c, _d, sock: self._forget_socket(sock)
@@ -328,6 +411,7 @@ class MqttClient:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = self._session_expiry
         properties.MaximumPacketSize = LARGEST
+        properties.ReceiveMaximum = IN_FLIGHT
         try:
             self._client.connect(
                 settings.host,
@@ -429,7 +513,11 @@ class MqttClient:
 
     def _answer(self, mid: int | None) -> asyncio.Future[Any]:
         waiting: asyncio.Future[Any] = self._loop.create_future()
-        self._answers[mid or 0] = waiting
+        if self._error is None:
+            self._answers[mid or 0] = waiting
+        else:
+            # the connection broke while it was being written to
+            self._fail(waiting, self._error)
         return waiting
 
     def _on_answer(self, mid: int, answer: Any) -> None:
@@ -437,22 +525,25 @@ class MqttClient:
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
-    async def _in_time(self, waiting: asyncio.Future[Any], asked: str, sent: bool = False) -> Any:
-        """Wait for an answer; where a message was sent, an answer that does not come leaves it unknown."""
+    def _on_published(self, mid: int, code: ReasonCode) -> None:
+        # with QoS 0 it was written, and had no slot
+        if mid in self._answers:
+            self._slots.release()
+            self._on_answer(mid, code)
+
+    async def _in_time(self, waiting: asyncio.Future[Any], asked: str) -> Any:
         try:
             async with asyncio.timeout(self._settings.read_timeout):
                 return await waiting
         except TimeoutError:
-            problem: EmqxError = EmqxTimeoutError(
-                f"no answer from {self._settings.url} within {self._settings.read_timeout:g} s", asked, True
-            )
-        except EmqxError as error:
-            problem = type(error)(error.message, asked) if isinstance(error, EmqxConnectionError) else error
-        if sent and isinstance(problem, EmqxConnectionError):
-            raise EmqxOutcomeUnknownError(
-                f"whether the message was published is not known: {problem.message}", asked
-            )
-        raise problem
+            raise self._silence(asked) from None
+        except EmqxConnectionError as error:
+            raise type(error)(error.message, asked) from None
+
+    def _silence(self, asked: str) -> EmqxTimeoutError:
+        return EmqxTimeoutError(
+            f"no answer from {self._settings.url} within {self._settings.read_timeout:g} s", asked, True
+        )
 
     def _check(self, asked: str) -> None:
         if self._error is not None:
@@ -470,10 +561,16 @@ class MqttClient:
         self._error = error
         for waiting in [self._connected, *self._answers.values()]:
             if not waiting.done():
-                waiting.set_exception(error)
-                waiting.exception()  # nobody may be waiting any more
+                self._fail(waiting, error)
         self._answers.clear()
+        # whoever waits for a slot finds out, one after another
+        self._slots.release()
         self._received.put_nowait(None)
+
+    @staticmethod
+    def _fail(waiting: asyncio.Future[Any], error: EmqxError) -> None:
+        waiting.set_exception(error)
+        waiting.exception()  # nobody may be waiting any more
 
 
 def _close_late(opening: asyncio.Future[Any]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_emqx import exceptions as errors
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.testing import FakeEmqx
-from airflow_provider_emqx.transport.mqtt import IN_FLIGHT, MqttClient
+from airflow_provider_emqx.transport.mqtt import IN_FLIGHT, MqttClient, Outgoing
 from airflow_provider_emqx.transport.settings import MqttSettings
 from tests.faults.certificates import Authority
 from tests.live.devices import eventually
@@ -143,7 +143,7 @@ def test_bad_input_is_refused_before_anything_is_sent(broker: FakeEmqx) -> None:
                     await client.publish(topic, b"x")
             with pytest.raises(errors.EmqxConfigError):
                 await client.subscribe(["a/#/b"])
-            with pytest.raises(errors.EmqxConfigError, match="larger than"):
+            with pytest.raises(errors.EmqxConfigError, match="takes at most 1,048,576"):
                 await client.publish("a", b"x" * 1_048_570)
         async with MqttClient(settings(broker, read_only=True), "asker") as client:
             with pytest.raises(errors.EmqxConfigError, match="read-only"):
@@ -194,6 +194,63 @@ def test_a_broken_connection_leaves_what_was_not_acknowledged_unknown(broker: Fa
                 await client.subscribe(["a"])
 
     asyncio.run(main())
+
+
+def test_a_connection_that_breaks_under_a_message_is_known_at_once(broker: FakeEmqx) -> None:
+    async def main() -> None:
+        async with MqttClient(settings(broker, read_timeout=600.0), "asker") as client:
+            client._socket.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(errors.EmqxOutcomeUnknownError, match="PUBLISH command"):
+                await client.publish("command", b"do")
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_whoever_waits_for_others_to_be_acknowledged_learns_that_the_connection_broke(
+    broker: FakeEmqx,
+) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"asker")
+        # CONNACK: one message at a time
+        writer.write(bytes.fromhex("2006000003210001"))
+        await reader.readuntil(b"command")
+        await asyncio.sleep(0.1)
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        given = settings(broker, port=server.sockets[0].getsockname()[1], read_timeout=600.0)
+        async with server, MqttClient(given, "asker") as client:
+            told = await asyncio.gather(
+                *(client.publish("command", b"do") for _ in range(20)), return_exceptions=True
+            )
+            assert [type(one) for one in told] == [
+                errors.EmqxOutcomeUnknownError,
+                *[errors.EmqxConnectionError] * 19,
+            ]
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_one_message_that_cannot_be_sent_costs_the_others_nothing(broker: FakeEmqx) -> None:
+    broker.connect("device")
+    broker.subscribe("device", "a/#", 1)
+
+    async def main() -> list[Any]:
+        async with MqttClient(settings(broker), "asker") as client:
+            topics = ["a/1", "a/+", "nobody", "a/2"]
+            messages = [Outgoing(topic, b"x") for topic in topics] + [Outgoing("a/3", b"x" * 2_000_000)]
+            return await client.publish_all(messages)
+
+    told = asyncio.run(main())
+    assert [type(one) if isinstance(one, Exception) else one for one in told] == [
+        True,
+        errors.EmqxConfigError,
+        False,
+        True,
+        errors.EmqxConfigError,
+    ]
+    assert [message.topic for message in broker.received("device")] == ["a/1", "a/2"]
 
 
 def test_a_session_goes_on_in_another_process(broker: FakeEmqx) -> None:
