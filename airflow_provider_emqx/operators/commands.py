@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 class EmqxCommandOperator(BaseEmqxOperator):
     """
-    Return a command to devices over MQTT, and wait for their replies.
+    Send a command to devices over MQTT, and wait for their replies.
 
     It needs the extra ``mqtt`` of this package, and the connection's MQTT address. It subscribes before it publishes,
-    with QoS 1. A device that knows MQTT 5 answers to the response topic with the correlation data of the command; with
-    ``reply_field`` it answers to ``reply_topic`` with a JSON object that repeats a field of the command.
+    with QoS 1. A device with MQTT 5 replies to the response topic with the correlation data of the command; with
+    ``reply_field`` it replies to ``reply_topic`` with a JSON object that repeats a field of the command.
 
     Every device ends in one outcome: ``replied``, ``failed`` (its reply is not as ``success`` asks, or the broker
     refused the command), ``no_reply``, ``not_delivered`` (it has not subscribed), ``unknown`` (whether it got the
-    command, or answered, was lost), or ``unaddressable`` (its id cannot stand in a topic).
+    command, or replied, was lost), or ``unaddressable`` (its id cannot be part of a topic).
 
     A command is never sent twice unasked. The report is the memory of the task: a retry, or a triggerer that takes
-    over, goes on from it. Without a report a retry of the task is refused, because nothing is known of what was sent.
+    over, continues from it. Without a report a retry of the task is refused, because it is not known what was sent.
 
     :param clientids: one client id, or several. An ``ObjectStoragePath`` is taken as ``clientids_path``.
     :param clientids_path: in place of ``clientids``, a file with one id per line.
@@ -60,7 +60,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
     :param keep_replies: keep the first 1,000 characters of each reply in report and result.
     :param report_path: path or URL of a JSON Lines file with a line for each device, written as it happens. With
         ``deferrable`` the triggerer must reach it as well.
-    :param resend: when the task is tried again, give the command again to the devices with these outcomes, as
+    :param resend: when the task is tried again, send the command again to the devices with these outcomes, such as
         ``["no_reply"]``; ``"all"``: to all. Default: only to those that it was never sent to.
     :param deferrable: wait in the triggerer, without a worker slot; needs ``report_path``. Default: ``[operators]
         default_deferrable``, where there is a report.
@@ -160,7 +160,8 @@ class EmqxCommandOperator(BaseEmqxOperator):
             )
         if self.deferrable and not self.report_path:
             raise EmqxConfigError(
-                "deferrable needs report: in it the triggerer finds whom to wait for, and writes down what they answer"
+                "deferrable needs report_path: the triggerer reads from the report whom to wait for, and writes the "
+                "replies into it"
             )
 
     def execute(self, context: Context) -> CommandResult:
@@ -173,9 +174,9 @@ class EmqxCommandOperator(BaseEmqxOperator):
         attempt = getattr(ti, "try_number", 1) or 1
         if attempt > 1 and not self.report_path and "all" not in resend:
             raise EmqxConfigError(
-                f"this is attempt {attempt} of the task, and nothing is known of what the earlier one has sent. Give a "
-                "report, from which a retry goes on, or resend='all' if devices may get the command again. Nothing was "
-                "sent"
+                f"this is attempt {attempt} of the task, and it is not known what the earlier one has sent; nothing was "
+                "sent. Set report_path, from which a retry continues, or resend='all' if devices may receive the command "
+                "again"
             )
         record = Record(self._command(ti), self.report_path)
         again = [row for row in record.rows.values() if row.outcome in resend or "all" in resend]

@@ -190,7 +190,7 @@ def test_a_retry_gives_the_command_again_only_if_asked(
 
 def test_without_a_report_a_retry_sends_nothing(broker: FakeEmqx, fleet: Fleet) -> None:
     clientids = fleet(1)
-    with pytest.raises(EmqxConfigError, match=r"attempt 2.*Nothing was sent"):
+    with pytest.raises(EmqxConfigError, match=r"attempt 2.*nothing was sent"):
         operator(clientids).execute({"ti": TaskInstance(2)})
     assert got(broker, "dev-0") == 0
     assert operator(clientids, resend="all").execute({"ti": TaskInstance(2)})["replied"] == clientids
@@ -282,7 +282,7 @@ def test_what_the_account_may_not_say_to_some_costs_the_others_nothing(
         ({"max_failed": "few"}, "max_failed must be"),
         ({"keep_replies": "perhaps"}, "keep_replies must be"),
         ({"resend": "nothing"}, "unknown outcome 'nothing'"),
-        ({"deferrable": True}, "deferrable needs report"),
+        ({"deferrable": True}, "deferrable needs report_path"),
     ],
 )
 def test_what_cannot_be_right_is_refused_when_the_dag_is_parsed(options: dict[str, Any], why: str) -> None:
