@@ -174,9 +174,9 @@ class EmqxCommandOperator(BaseEmqxOperator):
         attempt = getattr(ti, "try_number", 1) or 1
         if attempt > 1 and not self.report_path and "all" not in resend:
             raise EmqxConfigError(
-                f"this is attempt {attempt} of the task, and it is not known what the earlier one has sent; nothing was "
-                "sent. Set report_path, from which a retry continues, or resend='all' if devices may receive the command "
-                "again"
+                f"this is attempt {attempt} of the task, and it is not known what the earlier one has sent; nothing "
+                "was sent. Set report_path, from which a retry continues, or resend='all' if devices may receive the "
+                "command again"
             )
         record = Record(self._command(ti), self.report_path)
         again = [row for row in record.rows.values() if row.outcome in resend or "all" in resend]
