@@ -29,9 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "archives": {"exceptions"},
     # a double that shared code with what it doubles would share its mistakes; archives are held to recorded ones
     "testing": {"archives"},
-    "api": {"arguments", "choices", "exceptions", "outcomes"},
+    "api": {"arguments", "choices", "exceptions", "outcomes", "patterns"},
     "outcomes": {"exceptions"},
-    "transport": {"api", "arguments", "choices", "exceptions", "outcomes", ""},
+    "patterns": set(),
+    "transport": {"api", "arguments", "choices", "exceptions", "outcomes", "patterns", ""},
 }
 MAY_IMPORT["conditions"] = {"files", "transport", *MAY_IMPORT["transport"]}
 MAY_IMPORT["provisioning"] = {

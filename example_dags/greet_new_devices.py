@@ -24,7 +24,9 @@ came_online = Asset(
     watchers=[
         AssetWatcher(
             name="online",
-            trigger=EmqxEventTrigger(event="client_online", clientid="example-sensor-*", poll_interval=30),
+            trigger=EmqxEventTrigger(
+                event="client_online", clientid_pattern="example-sensor-*", poll_interval=30
+            ),
         )
     ],
 )

@@ -9,7 +9,7 @@ read; devices whose client id is their user id; and a pool, so that no two jobs 
 ``airflow pools set emqx 1 "jobs that write to EMQX"``. Its parameter ``dry_run`` is on until you turn
 it off, and it has no schedule until you set one.
 
-Run: ``airflow dags test emqx_nightly_devices --conf '{"source": "s3://fleet/devices.csv.gz", "scope": "sensor-",
+Run: ``airflow dags test emqx_nightly_devices --conf '{"source": "s3://fleet/devices.csv.gz", "scope": "sensor-*",
 "dry_run": false}'``.
 """
 
@@ -35,7 +35,7 @@ with DAG(
     default_args={"pool": "emqx", "retries": 3, "retry_delay": timedelta(minutes=5)},
     params={
         "source": "devices.csv",
-        "scope": "example-sensor-",
+        "scope": "example-sensor-*",
         "max_deletes": "5%",
         "report_path": "nightly.jsonl",
         "dry_run": True,

@@ -8,7 +8,7 @@ Needs: the Airflow connections ``emqx_default`` and ``device_pepper`` (a long se
 hashes), and EMQX 5.7 or newer. The pool bounds how many of the tasks write to the broker at a time:
 ``airflow pools set emqx_writes 2 "tasks that write to EMQX"``; here it is Airflow's own.
 
-Run: ``airflow dags test emqx_provision_in_shards --conf '{"source": "/data/devices.csv", "scope": "sensor-",
+Run: ``airflow dags test emqx_provision_in_shards --conf '{"source": "/data/devices.csv", "scope": "sensor-*",
 "dry_run": false}'``.
 """
 
@@ -25,7 +25,7 @@ SHARDS = 4
 with DAG(
     "emqx_provision_in_shards",
     schedule=None,
-    params={"source": "devices.csv", "scope": "example-sensor-", "max_deletes": "5%", "dry_run": True},
+    params={"source": "devices.csv", "scope": "example-sensor-*", "max_deletes": "5%", "dry_run": True},
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:

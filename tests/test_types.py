@@ -75,7 +75,7 @@ with DAG("types", default_args={"retries": 2}) as dag:
         trigger_rule="all_done",
         dag=dag,
     )
-    EmqxProvisionUsersOperator(task_id="a", source=[{"user_id": "a", "password": "b"}], mode="sync", scope="dev-")
+    EmqxProvisionUsersOperator(task_id="a", source=[{"user_id": "a", "password": "b"}], mode="sync", scope="dev-*")
     EmqxProvisionUsersOperator(task_id="b", source=users.output, format="csv", source_options={"delimiter": ";"})
     EmqxProvisionUsersOperator.partial(task_id="c", source="a.csv").expand(shard=[(0, 2), (1, 2)])
     SqlToEmqxUsersOperator(task_id="d", sql="SELECT 1", sql_conn_id="db", mode="create", pool="emqx")

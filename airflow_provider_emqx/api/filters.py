@@ -17,6 +17,7 @@ from airflow_provider_emqx.api.base import R, is_utf8
 from airflow_provider_emqx.api.names import matches, split_share, topic_filter, topic_name
 from airflow_provider_emqx.arguments import boolean, choice, text, texts, whole, wrong
 from airflow_provider_emqx.exceptions import EmqxConfigError
+from airflow_provider_emqx.patterns import common_part, like
 
 Wanted = dict[str, Any]
 
@@ -120,6 +121,17 @@ def rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parts_of_names(wanted: Wanted) -> Wanted:
+    """Replace patterns of names by what brokers can filter by: ``like_clientid``, a part of the name."""
+    found: Wanted = {}
+    for name, value in wanted.items():
+        if not name.endswith("_pattern"):
+            found[name] = value
+        elif part := common_part(value):
+            found[f"like_{name.removesuffix('_pattern')}"] = part
+    return found
+
+
 def whole_seconds(wanted: Wanted) -> Wanted:
     """Widen the times of filters to whole seconds: v4 knows no finer ones, in filters or in rows."""
     return {
@@ -200,8 +212,8 @@ def _one_of(value: Any, wanted: frozenset[str]) -> bool:
     return value in wanted
 
 
-def _contains(value: Any, wanted: str) -> bool:
-    return isinstance(value, str) and wanted in value
+def _is_like(value: Any, wanted: str) -> bool:
+    return like(wanted).fullmatch(value or "") is not None
 
 
 def _at_least(value: Any, wanted: Any) -> bool:
@@ -243,8 +255,8 @@ _NATURAL = _whole(0, 2**63)
 CLIENT_FILTERS: dict[str, Filter] = {
     "clientid": Filter("clientid", _texts, _one_of),
     "username": Filter("username", _texts, _one_of),
-    "like_clientid": Filter("clientid", _text, _contains),
-    "like_username": Filter("username", _text, _contains),
+    "clientid_pattern": Filter("clientid", _text, _is_like),
+    "username_pattern": Filter("username", _text, _is_like),
     "node": Filter("node", _text, _same),
     "ip_address": Filter("ip_address", _address, _same_address),
     "conn_state": Filter("connected", _state, _is_connected),

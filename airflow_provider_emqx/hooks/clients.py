@@ -33,10 +33,10 @@ class ClientMethods(Session):
         :param fields: only these fields of each row (and ``clientid``), as ``["connected"]``: since EMQX 5.6 this
             saves the broker most of the work.
         :param filters: all must match; ``None`` is ignored. ``clientid`` and ``username`` (one or a list),
-            ``like_clientid`` and ``like_username`` (a part of it), ``node``, ``ip_address``, ``conn_state``
-            (``connected``, ``idle``, ``disconnected``), ``clean_start``, ``proto_name``, ``proto_ver``, ``zone`` (EMQX
-            4), ``gte_``/``lte_`` with ``created_at``, ``connected_at``, ``disconnected_at`` (RFC 3339 or an aware
-            ``datetime``), ``mqueue_len``, ``mqueue_dropped``.
+            ``clientid_pattern`` and ``username_pattern`` (``*`` stands for any text), ``node``, ``ip_address``,
+            ``conn_state`` (``connected``, ``idle``, ``disconnected``), ``clean_start``, ``proto_name``, ``proto_ver``,
+            ``zone`` (EMQX 4), ``gte_``/``lte_`` with ``created_at``, ``connected_at``, ``disconnected_at`` (RFC 3339
+            or an aware ``datetime``), ``mqueue_len``, ``mqueue_dropped``.
         :return: an iterator over clients.
         :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
         """

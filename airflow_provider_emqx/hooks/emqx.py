@@ -296,8 +296,9 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param max_rejected: count or share; more rejected rows raise when all rows have their outcome, and keep
             ``sync`` and ``prune`` from deleting anybody.
         :param dry_run: tell what would be done, write nothing.
-        :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them.
-        :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted.
+        :param scope: of ``sync`` and ``prune``, and required there: a pattern of user ids, in which
+            ``*`` stands for any text, or a list.
+        :param protect: of these modes: id or pattern, or a list of them, of users that are never deleted.
         :param max_deletes: of these modes: a count or a share; if more are to be deleted, none is. By default a tenth
             of the users in scope, or 100 if that is more.
         :param hash_passwords: hash plain passwords here instead of in the broker (EMQX 5.7 and newer).

@@ -12,10 +12,10 @@ from airflow_provider_emqx.arguments import limit, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
-    excluded,
     keep_result,
 )
 from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNKNOWN, told_as
+from airflow_provider_emqx.patterns import one_of
 from airflow_provider_emqx.row_files import RowFile, written_at_once
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class BaseSelectingOperator(BaseActingOperator):
         :param found: the selected objects.
         :param name: returns the name to compare with ``exclude``.
         """
-        keep = texts("exclude", self.exclude)
-        return [one for one in found if not excluded(name(one), keep)]
+        excluded = one_of(texts("exclude", self.exclude)).fullmatch
+        return [one for one in found if not excluded(name(one))]
 
 
 def check_limit(most: float | str | None, selected: int, what: str, count: Callable[[], int]) -> None:

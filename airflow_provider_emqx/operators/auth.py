@@ -64,9 +64,9 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
     :param dry_run: read and validate everything, write nothing. The returned counts, and the report with a line for
         every row, are those that a run would have.
-    :param scope: of ``sync`` and ``prune``, and required there: prefix, shell pattern, or a list of them, of the user
-        ids to synchronize; ``"*"`` for all. Other users are never deleted.
-    :param protect: of these modes: id, shell pattern, or a list of them, of users that are never deleted. Superusers
+    :param scope: of ``sync`` and ``prune``, and required there: a pattern, or a list, of the user ids to synchronize;
+        ``*`` stands for any text: ``"sensor-*"``, ``"*"`` for all. Other users are never deleted.
+    :param protect: of these modes: id or pattern, or a list of them, of users that are never deleted. Superusers
         never are. In a list, ``""`` is the user of the empty id.
     :param max_deletes: of these modes: how many users may be deleted, a count or a share of the users that were in
         scope; if more would be, none is deleted and the task fails. Default: a tenth of them, or 100 if that is more.
@@ -183,7 +183,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             "mode": "sync" if deleting else "upsert",
             "dry_run": False,
             "on_rejected": "report",
-            "scope": "x",
+            "scope": "*",
             "hash_passwords": False,
         }
         known = {

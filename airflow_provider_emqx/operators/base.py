@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
@@ -121,15 +120,3 @@ def told_on_failure(context: Context, result: Callable[[], Any]) -> Iterator[Non
         if found := result():
             keep_result(context, found)
         raise
-
-
-def excluded(name: str, patterns: Sequence[str]) -> bool:
-    """Return whether a name is one of ``patterns``, in which ``*`` stands for any text."""
-    return any(
-        name == pattern or ("*" in pattern and _pattern(pattern).fullmatch(name) is not None)
-        for pattern in patterns
-    )
-
-
-def _pattern(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)

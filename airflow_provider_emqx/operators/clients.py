@@ -36,7 +36,7 @@ class EmqxListClientsOperator(BaseEmqxOperator):
     List MQTT clients, connected ones and kept sessions: v4 and v5 ``GET /clients``.
 
     :param filters: as of :meth:`~airflow_provider_emqx.hooks.clients.ClientMethods.list_clients`, as
-        ``{"conn_state": "connected", "like_clientid": "pump"}``; all must hold.
+        ``{"conn_state": "connected", "clientid_pattern": "pump-*"}``; all must hold.
     :param fields: only these fields of each client, and ``clientid``; cheaper for the broker.
     :param output_path: path or URL of a JSON Lines file for all rows: the result holds 1,000.
     :return: ``{"count", "rows", "output_path", "listing_moved"}``; the last says whether clients came or went between
@@ -167,8 +167,8 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     :param clientids: one client id or several.
     :param filters: in place of ``clientids``, filters as of
         :meth:`~airflow_provider_emqx.hooks.clients.ClientMethods.list_clients`, as ``{"username": "pump"}``.
-    :param clientid_like: filter: a part of the client id.
-    :param username_like: filter: a part of the username.
+    :param clientid_pattern: filter: a pattern of the client id, in which ``*`` stands for any text.
+    :param username_pattern: filter: a pattern of the username.
     :param disconnected_for: filter: no connection for so many seconds, or a ``timedelta``: sessions that
         the broker keeps for clients that stay away. By the broker's clock against the worker's.
     :param exclude: client ids that are never kicked; ``*`` stands for any text.
@@ -191,8 +191,8 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     template_fields: Sequence[str] = (
         "clientids",
         "filters",
-        "clientid_like",
-        "username_like",
+        "clientid_pattern",
+        "username_pattern",
         "disconnected_for",
         *BaseSelectingOperator.template_fields,
     )
@@ -202,16 +202,16 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         *,
         clientids: str | Sequence[str] | XComArg | None = None,
         filters: Mapping[str, Any] | str | XComArg | None = None,
-        clientid_like: str | XComArg | None = None,
-        username_like: str | XComArg | None = None,
+        clientid_pattern: str | XComArg | None = None,
+        username_pattern: str | XComArg | None = None,
         disconnected_for: float | str | timedelta | XComArg | None = None,
         **kwargs: Unpack[SelectingKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.clientids: Any = clientids
         self.filters = filters
-        self.clientid_like = clientid_like
-        self.username_like = username_like
+        self.clientid_pattern = clientid_pattern
+        self.username_pattern = username_pattern
         self.disconnected_for = disconnected_for
         self.check_literals()
 
@@ -251,14 +251,16 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         return cast("KickResult", affected.result())
 
     def _filters(self) -> dict[str, Any]:
-        parts = {"like_clientid": self.clientid_like, "like_username": self.username_like}
+        patterns = {name: getattr(self, name) for name in ("clientid_pattern", "username_pattern")}
         filters = {
             **mapping("filters", self.filters),
-            **{name: part for name, part in parts.items() if part is not None},
+            **{name: pattern for name, pattern in patterns.items() if pattern is not None},
         }
         # a template without a value would select far more than was meant
         if empty := [
-            name for name, value in filters.items() if value is None or (isinstance(value, str) and not value)
+            name
+            for name, value in filters.items()
+            if value is None or (isinstance(value, str) and not value.strip("*"))
         ]:
             raise EmqxConfigError(
                 f"the filter {empty[0]} has no value: it would select every client. Nobody was kicked"

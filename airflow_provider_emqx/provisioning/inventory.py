@@ -156,11 +156,11 @@ class Inventory:
             self._prunable = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  closed with the object
             self._scope, self._protected = self._terms.in_scope(), self._terms.protected()
         # EMQX 5 takes a number for an id, and keeps it as one
-        mine = [user for user in users if self._scope.match(str(user["user_id"]))]
+        mine = [user for user in users if self._scope.fullmatch(str(user["user_id"]))]
         self.in_scope += len(mine)
         for user in mine:
             user_id = user["user_id"]
-            if user.get("is_superuser") or self._protected.match(str(user_id)):
+            if user.get("is_superuser") or self._protected.fullmatch(str(user_id)):
                 continue
             if fits_path(user_id):
                 self._prunable.write(json.dumps(user_id) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from airflow_provider_emqx.arguments import boolean, choice, limit, optional, te
 from airflow_provider_emqx.choices import OnRejected, UsersMode
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location
+from airflow_provider_emqx.patterns import one_of
 from airflow_provider_emqx.provisioning.shards import Shard
 
 #: those that delete users that are not in the source
@@ -51,7 +51,7 @@ class UserTerms(Terms):
     Terms for users.
 
     :param mode: one of :data:`~airflow_provider_emqx.choices.UsersMode`.
-    :param scope: of ``sync`` and ``prune``: prefixes or patterns of the users that the source speaks for.
+    :param scope: of ``sync`` and ``prune``: patterns of the users that the source speaks for.
     :param protect: of these: ids or patterns of users that are never deleted. ``[""]`` is the user of the empty id.
     :param max_deletes: of these: count, or share of the users in scope, that may be deleted.
     :param hash_passwords: hash plain passwords here instead of in the broker.
@@ -105,8 +105,8 @@ class UserTerms(Terms):
         scope = self._scope()
         if self.mode in PRUNING and not scope:
             raise EmqxConfigError(
-                f"mode {self.mode!r} deletes users that are not in the source; set scope, the prefix or pattern of the "
-                "user ids that this source speaks for, as 'sensor-'; all users are '*'"
+                f"mode {self.mode!r} deletes users that are not in the source; set scope, a pattern of the user ids "
+                "that this source speaks for, as 'sensor-*'; all users are '*'"
             )
         if self.mode not in PRUNING and (self.scope or self.protect or self.max_deletes is not None):
             raise EmqxConfigError(
@@ -135,11 +135,15 @@ class UserTerms(Terms):
             raise EmqxConfigError(
                 "scope must be text or a list of texts, none of them empty; all users are '*'"
             )
+        if scope and not any("*" in one for one in scope):
+            raise EmqxConfigError(
+                f"scope {scope[0]!r} is the id of one user; write {scope[0] + '*'!r} for all that begin with it"
+            )
         return scope
 
     def in_scope(self) -> re.Pattern[str]:
-        """Return the pattern whose ``match`` tells whether the source speaks for a user."""
-        return re.compile("|".join(_glob(one) or re.escape(one) for one in self._scope()))
+        """Return the expression whose ``fullmatch`` tells whether the source speaks for a user."""
+        return one_of(self._scope())
 
     def part_of_all(self) -> str | None:
         """
@@ -151,15 +155,11 @@ class UserTerms(Terms):
         if len(given) != 1:
             return None
         (scope,) = given
-        literals = re.split(r"\[!?\]?[^]]*\]|[*?]", scope) if _glob(scope) else [scope]
-        parts = [part for literal in literals for part in re.findall(r"[A-Za-z0-9_:@/-]+", literal)]
-        return max(parts, key=len, default=None)
+        return max(re.findall(r"[A-Za-z0-9_:@/-]+", scope), key=len, default=None)
 
     def protected(self) -> re.Pattern[str]:
-        """Return the pattern whose ``match`` tells whether a user is never deleted."""
-        never = r"(?!)"
-        ids = (_glob(one) or re.escape(one) + r"\Z" for one in texts("protect", self.protect))
-        return re.compile("|".join(ids) or never)
+        """Return the expression whose ``fullmatch`` tells whether a user is never deleted."""
+        return one_of(texts("protect", self.protect))
 
     def deletes(self, in_scope: int) -> int:
         """
@@ -169,8 +169,3 @@ class UserTerms(Terms):
         """
         given = limit(self.max_deletes, in_scope, "max_deletes")
         return max(DELETES, int(DELETES_SHARE * in_scope)) if given is None else given
-
-
-def _glob(text: str) -> str | None:
-    """Translate a shell pattern to a regular expression."""
-    return fnmatch.translate(text) if any(mark in text for mark in "*?[") else None

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 #: events to watch for, and their arguments
 _EVENTS: dict[Event, tuple[str, ...]] = {
-    "client_online": ("clientid", "username"),
-    "client_offline": ("clientid", "username"),
+    "client_online": ("clientid_pattern", "username_pattern"),
+    "client_offline": ("clientid_pattern", "username_pattern"),
     "alarm_activated": ("alarms",),
     "condition_met": ("kind", "parameters"),
 }
@@ -184,8 +184,8 @@ class EmqxEventTrigger(BaseEventTrigger):
         condition that was not met in the last check is met now.
     :param emqx_conn_id: the Airflow connection.
     :param poll_interval: seconds between two checks, at least 0.1.
-    :param clientid: for clients: shell pattern (``*``, ``?``, ``[abc]``) of the client ids, case-sensitive.
-    :param username: for clients: shell pattern of the usernames. Default: any.
+    :param clientid_pattern: for clients: a pattern of their client ids, in which ``*`` stands for any text.
+    :param username_pattern: for clients: a pattern of their usernames. Default: any.
     :param alarms: for alarms: their names. Default: any.
     :param kind: for conditions: a name of :data:`airflow_provider_emqx.conditions.kinds.KINDS`.
     :param parameters: for conditions: arguments of that kind, plain JSON.
@@ -198,8 +198,8 @@ class EmqxEventTrigger(BaseEventTrigger):
         event: Event,
         emqx_conn_id: str = EmqxHook.default_conn_name,
         poll_interval: float = 60.0,
-        clientid: str = "*",
-        username: str | None = None,
+        clientid_pattern: str = "*",
+        username_pattern: str | None = None,
         alarms: Sequence[str] | None = None,
         kind: ConditionKind | None = None,
         parameters: Mapping[str, Any] | None = None,
@@ -208,8 +208,8 @@ class EmqxEventTrigger(BaseEventTrigger):
         self.event = event
         self.emqx_conn_id = emqx_conn_id
         self.poll_interval = number("poll_interval", poll_interval)
-        self.clientid = clientid
-        self.username = username
+        self.clientid_pattern = clientid_pattern
+        self.username_pattern = username_pattern
         self.alarms = [alarms] if isinstance(alarms, str) else None if alarms is None else list(alarms)
         self.kind = kind
         self.parameters = None if parameters is None else dict(parameters)
@@ -218,8 +218,8 @@ class EmqxEventTrigger(BaseEventTrigger):
     def _check(self) -> None:
         choice("event", self.event, _EVENTS)
         for name, default in (
-            ("clientid", "*"),
-            ("username", None),
+            ("clientid_pattern", "*"),
+            ("username_pattern", None),
             ("alarms", None),
             ("kind", None),
             ("parameters", None),
@@ -283,8 +283,8 @@ class EmqxEventTrigger(BaseEventTrigger):
             return events.met(await asyncio.to_thread(condition.loaded))
         if self.event == "alarm_activated":
             return events.alarm(self.alarms)
-        pattern = events.ClientPattern(self.clientid, self.username)
-        return events.online(pattern) if self.event == "client_online" else events.offline(pattern)
+        clients = {"clientid_pattern": self.clientid_pattern, "username_pattern": self.username_pattern}
+        return events.online(clients) if self.event == "client_online" else events.offline(clients)
 
     def _tell(self, error: Exception, failures: int, pause: float) -> None:
         known = isinstance(error, EmqxError)

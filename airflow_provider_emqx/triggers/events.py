@@ -8,10 +8,8 @@ That function returns the events and the new memory.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +24,7 @@ from airflow_provider_emqx.outcomes import MOST_LISTED
 from airflow_provider_emqx.transport.listing import Listing
 
 Memory = dict[str, Any]
+Filters = Mapping[str, Any]
 
 #: how much older than the newest one a new connection may be: the clocks of a cluster's nodes differ, and a client is
 #: listed a moment after it has connected
@@ -50,49 +49,22 @@ Compare = Callable[[], Found]
 Look = Callable[[Api, Memory | None, float], Operation[Compare]]
 
 
-class ClientPattern(NamedTuple):
-    """
-    Which clients are meant, by shell patterns (``*``, ``?``, ``[abc]``), case-sensitive.
-
-    :param clientid: pattern of the client id.
-    :param username: pattern of the username; ``None`` for any, and for clients without one.
-    """
-
-    clientid: str
-    username: str | None
-
-    def matches(self, row: ClientRow) -> bool:
-        """Return whether a client is meant."""
-        if not fnmatchcase(row["clientid"], self.clientid):
-            return False
-        return self.username is None or fnmatchcase(row.get("username") or "", self.username)
-
-    def filters(self) -> dict[str, Any]:
-        """Return the filters that let the broker send fewer rows; each row is checked all the same."""
-        filters: dict[str, Any] = {"conn_state": "connected"}
-        for name, pattern in (("clientid", self.clientid), ("username", self.username or "*")):
-            # a "]" that comes first belongs to the set
-            if literal := max(re.split(r"\[!?\]?[^]]*\]|[*?]", pattern), key=len):
-                filters[f"like_{name}"] = literal
-        return filters
-
-
-def online(pattern: ClientPattern) -> Look:
+def online(clients: Filters) -> Look:
     """
     Find clients that have connected since the last check: ``GET /clients`` by ``gte_connected_at``.
 
-    :param pattern: which clients.
+    :param clients: filters for those that are meant.
     """
 
     def look(api: Api, memory: Memory | None, now: float) -> Operation[Compare]:
-        filters = pattern.filters()
+        filters = {**clients}
         if newest := (memory or {}).get("newest"):
             filters["gte_connected_at"] = (_time(newest) - OVERLAP).isoformat()
         rows: list[ClientRow] = []
-        pages = yield from _connected(api, pattern, filters, ("connected_at",), rows.append)
+        pages = yield from _connected(api, filters, ("connected_at",), rows.append)
         if pages > 1 and memory is not None:
             # clients that come and go shift the pages, and the next check goes on from the newest of this one
-            yield from _connected(api, pattern, filters, ("connected_at",), rows.append)
+            yield from _connected(api, filters, ("connected_at",), rows.append)
         return partial(_came, rows, memory, now)
 
     return look
@@ -114,19 +86,19 @@ def _came(rows: Iterable[ClientRow], memory: Memory | None, now: float) -> Found
     return Found(events, {"newest": newest, "seen": seen})
 
 
-def offline(pattern: ClientPattern) -> Look:
+def offline(clients: Filters) -> Look:
     """
     Find clients that were online in the last check and are not now: ``GET /clients``.
 
-    :param pattern: which clients.
+    :param clients: filters for those that are meant.
     """
 
     def look(api: Api, memory: Memory | None, now: float) -> Operation[Compare]:
-        current, pages = yield from _online_now(api, pattern)
+        current, pages = yield from _online_now(api, clients)
         gone = set((memory or {}).get("ids") or ()) - current
         if gone and pages > 1:
             # clients that come and go shift the pages: what was on none of them may be online all the same
-            back = yield from _still_there(api, pattern, gone)
+            back = yield from _still_there(api, clients, gone)
             current |= back
             gone -= back
         return lambda: Found(_batches("client_offline", gone), {"ids": sorted(current)})
@@ -134,9 +106,9 @@ def offline(pattern: ClientPattern) -> Look:
     return look
 
 
-def _still_there(api: Api, pattern: ClientPattern, gone: set[str]) -> Operation[set[str]]:
+def _still_there(api: Api, clients: Filters, gone: set[str]) -> Operation[set[str]]:
     if len(gone) > _FEW:
-        return gone & (yield from _online_now(api, pattern))[0]
+        return gone & (yield from _online_now(api, clients))[0]
     back = set()
     for name in gone:
         if is_online((yield from api.clients.get(name))):
@@ -144,28 +116,27 @@ def _still_there(api: Api, pattern: ClientPattern, gone: set[str]) -> Operation[
     return back
 
 
-def _online_now(api: Api, pattern: ClientPattern) -> Operation[tuple[set[str], int]]:
+def _online_now(api: Api, clients: Filters) -> Operation[tuple[set[str], int]]:
     current: set[str] = set()
-    filters = pattern.filters()
-    pages = yield from _connected(api, pattern, filters, (), lambda row: current.add(row["clientid"]))
+    pages = yield from _connected(api, clients, (), lambda row: current.add(row["clientid"]))
     return current, pages
 
 
 def _connected(
     api: Api,
-    pattern: ClientPattern,
-    filters: dict[str, Any],
+    filters: Filters,
     more: Sequence[str],
     keep: Callable[[ClientRow], None],
 ) -> Operation[int]:
-    """List those who are online, and give the number of pages."""
-    names = ("clientid", "connected", *more, *(["username"] if pattern.username is not None else []))
-    listing = Listing(api.clients.list(1, page_of_clients(api, matched=True), filters, names))
+    """List those who are online, and return the number of pages."""
+    filters = {**filters, "conn_state": "connected"}
+    listing = Listing(
+        api.clients.list(1, page_of_clients(api, matched=True), filters, ("clientid", "connected", *more))
+    )
     pages = 0
     while listing.next is not None:
         for row in (yield from listing.page()):
-            if is_online(row) and pattern.matches(row):
-                keep(row)
+            keep(row)
         pages += 1
     return pages
 

@@ -54,7 +54,7 @@ def test_the_next_page_is_known_from_the_answer(generation: str) -> None:
 
 @BOTH
 def test_filters_are_spelt_as_the_broker_has_them_and_rows_checked_again(generation: str) -> None:
-    filtered = run(generation, "clients.list", "clients-fuzzy", filters={"like_clientid": "dev"})
+    filtered = run(generation, "clients.list", "clients-fuzzy", filters={"clientid_pattern": "*dev*"})
     assert len(filtered.rows) == 3
     one = run(generation, "clients.list", "clients-by-id-filter", filters={"clientid": "dev-1"})
     assert [row["clientid"] for row in one.rows] == ["dev-1"]

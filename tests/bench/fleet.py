@@ -28,13 +28,13 @@ def _sync(folder: Path, quick: bool) -> Iterator[Line]:
     new, changed, gone = rows // 100, rows // 200, rows // 1_000
     with FakeEmqx(V5.version, pace=PACE_V5, log_requests=False) as fake:
         os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
-        (small,) = provision_elsewhere(_source(folder, few, 0), {"mode": "sync", "scope": "fleet-"})
+        (small,) = provision_elsewhere(_source(folder, few, 0), {"mode": "sync", "scope": "fleet-*"})
         for number in range(few, rows - new + gone):
             fake.add_user(_id(number), _password(number))
         before = fake.request_count
         # those who are gone have the last numbers of the old ones, the new ones come after them
         source = _source(folder, rows, changed, skip=range(rows - new, rows - new + gone))
-        (usage,) = provision_elsewhere(source, {"mode": "sync", "scope": "fleet-"})
+        (usage,) = provision_elsewhere(source, {"mode": "sync", "scope": "fleet-*"})
         requests = fake.request_count - before
         users = len(fake.users)
     result = usage.result

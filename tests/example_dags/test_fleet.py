@@ -27,7 +27,7 @@ def test_the_night_brings_the_broker_to_the_file_and_disconnects_who_left(
     # one left, one is new
     rows = [f"sensor-{number},new" for number in range(1, 41)]
     source.write_text("\n".join(["user_id,password", *rows]))
-    conf = {"source": str(source), "report_path": str(report), "scope": "sensor-", "dry_run": False}
+    conf = {"source": str(source), "report_path": str(report), "scope": "sensor-*", "dry_run": False}
     run = run_dag(dag, run_conf=conf)
     assert run.state == "success"
     assert set(broker.users) == {f"sensor-{number}" for number in range(1, 41)} | {"gateway-1"}

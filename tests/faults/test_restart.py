@@ -161,7 +161,7 @@ def test_no_row_is_rejected_because_the_broker_starts(booting: FakeEmqx) -> None
 @pytest.mark.parametrize("mode", ["create", "sync"])
 def test_every_mode_outlives_a_restart_in_the_middle(mode: str, broker: FakeEmqx) -> None:
     rows = [{"user_id": f"dev-{number}", "password": "secret"} for number in range(40)]
-    arguments = {"scope": "dev-"} if mode == "sync" else {}
+    arguments = {"scope": "dev-*"} if mode == "sync" else {}
     seen: list[str] = []
 
     def go_down(method: str, path: str) -> None:

@@ -26,7 +26,7 @@ CALLS: dict[str, Callable[[EmqxHook, str], Any]] = {
     "set_keepalive": lambda hook, text: hook.set_keepalive(text, 60),
     "list_queued_messages": lambda hook, text: list(hook.list_queued_messages(text, "mqueue")),
     "list_clients": lambda hook, text: list(hook.list_clients(username=text)),
-    "list_clients_like": lambda hook, text: list(hook.list_clients(like_clientid=text)),
+    "list_clients_like": lambda hook, text: list(hook.list_clients(clientid_pattern=text)),
     "list_subscriptions": lambda hook, text: list(hook.list_subscriptions(clientid=text)),
     "list_subscriptions_topic": lambda hook, text: list(hook.list_subscriptions(topic=text)),
     "publish_topic": lambda hook, text: hook.publish({"topic": text, "payload": "p"}),

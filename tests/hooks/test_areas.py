@@ -140,7 +140,7 @@ def test_a_client_of_any_id_is_served_by_every_method(broker: Any, hook: EmqxHoo
     assert client["clientid"] == clientid
     assert [row["clientid"] for row in hook.list_clients(clientid=clientid)] == [clientid]
     assert [row["clientid"] for row in hook.list_clients(username=clientid)] == [clientid]
-    assert [row["clientid"] for row in hook.list_clients(like_clientid=clientid[1:])] == [clientid]
+    assert [row["clientid"] for row in hook.list_clients(clientid_pattern="*" + clientid[1:])] == [clientid]
     assert [row["clientid"] for row in hook.list_client_subscriptions(clientid)] == [clientid]
     assert [row["clientid"] for row in hook.list_subscriptions(clientid=clientid)] == [clientid]
     hook.subscribe(clientid, "plain")
@@ -188,8 +188,10 @@ def test_a_topic_of_any_kind_is_served_by_every_method(broker: Any, hook: EmqxHo
         ({"clientid": ["pump-1", "lamp", "ghost"]}, {"pump-1", "lamp"}),
         ({"clientid": [f"ghost-{i:03}" for i in range(500)] + ["lamp"]}, {"lamp"}),
         ({"username": ["u1", "u2"]}, {"pump-1", "pump-2"}),
-        ({"like_clientid": "pump"}, {"pump-1", "pump-2"}),
-        ({"like_username": "u"}, {"pump-1", "pump-2", "away"}),
+        ({"clientid_pattern": "pump*"}, {"pump-1", "pump-2"}),
+        ({"clientid_pattern": "p*-2"}, {"pump-2"}),
+        ({"clientid_pattern": "*"}, {"pump-1", "pump-2", "away", "lamp"}),
+        ({"username_pattern": "u*"}, {"pump-1", "pump-2", "away"}),
         ({"conn_state": "connected"}, {"pump-1", "pump-2", "lamp"}),
         ({"conn_state": "disconnected"}, {"away"}),
         ({"ip_address": "10.0.0.1"}, {"lamp"}),
@@ -216,11 +218,17 @@ def test_a_filter_means_the_same_on_every_broker(
     assert {row["clientid"] for row in hook.list_clients(fields="username", **filters)} == expected
 
 
+@pytest.mark.parametrize("pattern", ["pump-*", "*pump-", "p*pump-*"])
+def test_the_broker_is_asked_for_a_part_of_the_name(broker: Any, hook: EmqxHook, pattern: str) -> None:
+    list(hook.list_clients(clientid_pattern=pattern))
+    assert "like_clientid=pump-&" in broker.requests[-1].path + "&"
+
+
 @pytest.mark.parametrize(
     "filters",
     [
         {"colour": "red"},
-        {"_like_clientid": "a"},
+        {"like_clientid": "a"},
         {"limit": 5},
         {"conn_state": "up"},
         {"clean_start": "maybe"},
@@ -231,7 +239,7 @@ def test_a_filter_means_the_same_on_every_broker(
         {"gte_connected_at": 1_700_000_000},
         {"clientid": []},
         {"clientid": ["a", ""]},
-        {"like_clientid": ""},
+        {"clientid_pattern": ""},
         {"gte_mqueue_len": -1},
     ],
 )

@@ -71,7 +71,7 @@ def _left_over(hook: EmqxHook, prefix: str) -> Iterator[str]:
         lambda: (f"ACL rules of {row['clientid']}" for row in hook.list_acl_subjects("clientid")),
         lambda: (f"ban of {row['who']}" for row in hook.list_bans()),
         lambda: (f"topic metrics of {row['topic']}" for row in hook.list_topic_metrics()),
-        lambda: (f"client {row['clientid']}" for row in hook.list_clients(like_clientid=prefix)),
+        lambda: (f"client {row['clientid']}" for row in hook.list_clients(clientid_pattern=f"{prefix}*")),
         lambda: (f"retained message of {row['topic']}" for row in hook.list_retained(f"{prefix}/#")),
         lambda: (f"rule {row['id']}" for row in hook.list_rules()),
         lambda: (f"action {row['id']}" for row in hook.list_actions()),

@@ -133,7 +133,7 @@ def test_sync_deletes_whom_the_source_does_not_name(
     assert all(row.outcome == "written" for row in hook.provision_users(remove_later))
     with DAG("live_sync") as dag:
         EmqxProvisionUsersOperator(
-            task_id="sync", source=remove_later[:7], mode="sync", scope=base, max_deletes=3
+            task_id="sync", source=remove_later[:7], mode="sync", scope=f"{base}*", max_deletes=3
         )
     assert run_dag(dag).state == "success"
     assert present(hook, base) == set(ids[:7])

@@ -32,7 +32,7 @@ def test_a_device_is_found_by_its_name_and_by_a_part_of_it(
     here, other = device(), device()
     assert eventually(lambda: (hook.get_client(here.name) or {}).get("connected") is True)
     assert [row["clientid"] for row in hook.list_clients(clientid=here.name)] == [here.name]
-    found = {row["clientid"] for row in hook.list_clients(like_clientid=prefix)}
+    found = {row["clientid"] for row in hook.list_clients(clientid_pattern=f"{prefix}*")}
     assert {here.name, other.name} <= found
 
 

@@ -90,7 +90,7 @@ def test_every_operator_runs_from_templates(broker: Any, run_dag: Any, tmp_path:
                 task_id="ban", who="{{ params.ids | tojson }}", duration="{{ 3600 }}", kick="{{ True }}"
             ),
             EmqxUnbanOperator(task_id="unban", by="airflow", dry_run="{{ True }}"),
-            EmqxKickClientsOperator(task_id="kick", username_like="{{ 'bo' }}", max_affected="100%"),
+            EmqxKickClientsOperator(task_id="kick", username_pattern="{{ 'bo' }}*", max_affected="100%"),
             EmqxMetricsSnapshotOperator(
                 task_id="figures",
                 output_path="{{ params.dir }}/figures.csv",

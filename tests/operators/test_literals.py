@@ -42,7 +42,7 @@ MESSAGE = {"topic": "a", "payload": "x"}
 WRONG: list[tuple[type, dict[str, Any], str]] = [
     (EmqxProvisionUsersOperator, {**USERS, "mode": "synk"}, "mode must be one of"),
     (EmqxProvisionUsersOperator, {**USERS, "mode": "sync"}, "set scope"),
-    (EmqxProvisionUsersOperator, {**USERS, "scope": "dev-"}, "are for the modes"),
+    (EmqxProvisionUsersOperator, {**USERS, "scope": "dev-*"}, "are for the modes"),
     (EmqxProvisionUsersOperator, {**USERS, "max_rejected": "many"}, "max_rejected"),
     (EmqxProvisionUsersOperator, {**USERS, "on_rejected": "ignore"}, "on_rejected"),
     (EmqxProvisionUsersOperator, {**USERS, "format": "xml"}, "format must be one of"),
@@ -71,7 +71,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (EmqxUnbanOperator, {}, "which bans end"),
     (EmqxUnbanOperator, {"who": "a"}, "who needs kind"),
     (EmqxKickClientsOperator, {}, "who is to be kicked"),
-    (EmqxKickClientsOperator, {"clientids": "a", "clientid_like": "b"}, "who is to be kicked"),
+    (EmqxKickClientsOperator, {"clientids": "a", "clientid_pattern": "b"}, "who is to be kicked"),
     (EmqxClearRetainedOperator, {}, "what is to be deleted"),
     (EmqxClearRetainedOperator, {"topics": "a", "older_than": 5}, "older_than goes with"),
     (EmqxTopicMetricsOperator, {"action": "count"}, "action must be one of"),
@@ -136,7 +136,7 @@ def test_it_is_refused_when_the_dag_is_parsed(made: type, arguments: dict[str, A
     ("made", "arguments"),
     [
         (EmqxProvisionUsersOperator, {**USERS, "mode": "{{ params.mode }}"}),
-        (EmqxProvisionUsersOperator, {**USERS, "mode": "{{ params.mode }}", "scope": "dev-"}),
+        (EmqxProvisionUsersOperator, {**USERS, "mode": "{{ params.mode }}", "scope": "dev-*"}),
         (EmqxProvisionUsersOperator, {**USERS, "mode": "sync", "scope": "{{ params.scope }}"}),
         (EmqxProvisionUsersOperator, {**USERS, "hash_passwords": "{{ params.hash }}"}),
         (EmqxProvisionUsersOperator, {**USERS, "acl_rules": [{"topic": "{{ params.topic }}"}]}),
@@ -165,7 +165,7 @@ def test_neither_is_the_output_of_another_task() -> None:
         other: Any = BaseOperator(task_id="other")
         EmqxProvisionUsersOperator(task_id="users", mode=other.output, source=other.output)
         EmqxKickClientsOperator(task_id="kick", clientids=other.output)
-        EmqxProvisionUsersOperator.partial(task_id="mapped", mode="sync", scope="dev-").expand(
+        EmqxProvisionUsersOperator.partial(task_id="mapped", mode="sync", scope="dev-*").expand(
             source=other.output
         )
         EmqxPublishOperator(task_id="publish", topic="a", payload=other.output)

@@ -42,7 +42,7 @@ def test_a_listing_is_cut_in_the_result_and_complete_in_the_file(broker: Any, tm
     path = tmp_path / "clients.jsonl"
     result = execute(
         EmqxListClientsOperator,
-        filters={"like_clientid": "pump", "conn_state": "connected"},
+        filters={"clientid_pattern": "pump*", "conn_state": "connected"},
         fields=["connected"],
         output_path=str(path),
     )
@@ -417,14 +417,14 @@ def test_a_template_without_a_value_takes_no_guard_away(broker: Any, guard: str)
     broker.requests.clear()
     arguments: dict[str, Any] = {guard: ""}
     for call in (
-        lambda: execute(EmqxKickClientsOperator, filters={"like_clientid": "d"}, **arguments),
+        lambda: execute(EmqxKickClientsOperator, filters={"clientid_pattern": "d*"}, **arguments),
         lambda: execute(EmqxUnbanOperator, by="airflow", **arguments),
         lambda: execute(EmqxClearRetainedOperator, topics=["a"], **arguments),
     ):
         with pytest.raises(EmqxConfigError, match=f"{guard} has no value"):
             call()
     assert sent(broker) == []
-    assert execute(EmqxKickClientsOperator, filters={"like_clientid": "d"}, exclude=[])["kicked"] == ["d"]
+    assert execute(EmqxKickClientsOperator, filters={"clientid_pattern": "d*"}, exclude=[])["kicked"] == ["d"]
 
 
 def test_an_empty_list_from_another_task_means_nobody(broker: Any) -> None:

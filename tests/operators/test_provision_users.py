@@ -141,7 +141,7 @@ def test_listing_and_deleting_have_times_and_a_rate_of_their_own(
     for number in range(30):
         broker.add_user(f"gone-{number}", "p")
     summary = execute(
-        [{"user_id": "gone-0", "password": "p"}], mode="prune", scope="gone-", max_deletes="100%"
+        [{"user_id": "gone-0", "password": "p"}], mode="prune", scope="gone-*", max_deletes="100%"
     )
     assert (summary["pruned"], summary["phases"]["prune"] > 0) == (29, True)
     assert any(
@@ -162,7 +162,7 @@ def test_every_phase_says_how_far_it_is(
     monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(rate_limit=200)))
     for number in range(7):
         broker.add_user(f"gone-{number}", "p")
-    summary = execute([{"user_id": "gone-0", "password": "p"}], mode=mode, scope="gone-")
+    summary = execute([{"user_id": "gone-0", "password": "p"}], mode=mode, scope="gone-*")
     assert summary["pruned"] == 6
     told = caplog.messages
     assert [line for line in told if line.startswith("Listing: 7 rows so far; ") and line.endswith(" rows/s")]
@@ -199,7 +199,7 @@ def test_the_rate_of_the_rows_is_that_of_the_rows(
         broker.add_user(f"d{number}", "p")
     rows = [{"user_id": f"d{number}", "password": "p"} for number in range(700)]
     broker.order_fault("stall", match="limit=10000", after=0, times=1, seconds=1.0)
-    summary = execute(rows, mode=mode, **({} if mode == "create" else {"scope": "d"}))
+    summary = execute(rows, mode=mode, **({} if mode == "create" else {"scope": "d*"}))
     phases = summary["phases"]
     if mode == "create" and version == "4.4.19":
         return  # nobody is listed
@@ -331,8 +331,8 @@ def test_json_that_breaks_in_the_middle_fails_after_the_rows_before_it(broker: A
         ({"source": [], "dry_run": "perhaps"}, "dry_run must be true or false"),
         ({"source": [], "dry_run": ""}, "dry_run has no value"),
         ({"source": [], "max_rejected": ""}, "max_rejected has no value"),
-        ({"source": [], "mode": "sync", "scope": "d", "max_deletes": ""}, "max_deletes has no value"),
-        ({"source": [], "mode": "sync", "scope": "d", "max_deletes": "None"}, "max_deletes has no value"),
+        ({"source": [], "mode": "sync", "scope": "d*", "max_deletes": ""}, "max_deletes has no value"),
+        ({"source": [], "mode": "sync", "scope": "d*", "max_deletes": "None"}, "max_deletes has no value"),
         ({"source": [], "dry_run": "None"}, "dry_run has no value"),
         ({"source": [], "rate_limit": "0"}, "rate_limit must be a number above 0"),
         ({"source": [], "columns": {"name": "x"}}, "unknown key 'name'"),
@@ -488,7 +488,7 @@ def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path) -> None:
 def test_lists_may_come_from_templates(broker: Any, given: Any) -> None:
     for user_id in ("d-root", "d-x1", "d-gone", "e-gone", "other"):
         broker.add_user(user_id, "p")
-    scope = "['d-', 'e-']" if isinstance(given, str) else ["d-", "e-"]
+    scope = "['d-*', 'e-*']" if isinstance(given, str) else ["d-*", "e-*"]
     summary = execute([{"user_id": "d-1", "password": "p"}], mode="sync", scope=scope, protect=given)
     assert summary["pruned"] == 2
     assert sorted(broker.users) == ["d-1", "d-root", "d-x1", "other"]
@@ -497,7 +497,7 @@ def test_lists_may_come_from_templates(broker: Any, given: Any) -> None:
 def test_a_template_without_a_value_protects_nobody_and_is_refused(broker: Any) -> None:
     broker.add_user("d-root", "p")
     with pytest.raises(EmqxConfigError, match="protect has no value"):
-        execute([{"user_id": "d-1", "password": "p"}], mode="sync", scope="d-", protect="")
+        execute([{"user_id": "d-1", "password": "p"}], mode="sync", scope="d-*", protect="")
     assert list(broker.users) == ["d-root"]
 
 

@@ -121,7 +121,7 @@ JOBS = {
     ),
     "prune": Job(
         "operators.auth.EmqxProvisionUsersOperator",
-        {"source": [{"user_id": "other"}], "mode": "prune", "scope": "d", "max_deletes": "100%"},
+        {"source": [{"user_id": "other"}], "mode": "prune", "scope": "d*", "max_deletes": "100%"},
         users,
         lambda broker: COUNT - len(broker.users),
         lambda result: int(result["pruned"]),

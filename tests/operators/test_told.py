@@ -191,7 +191,7 @@ def test_who_was_pruned_beside_a_failure(broker: Any, tmp_path: Path) -> None:
         EmqxProvisionUsersOperator,
         source=[{"user_id": "other"}],
         mode="prune",
-        scope="d",
+        scope="d*",
         max_deletes="100%",
         report_path=report,
     )

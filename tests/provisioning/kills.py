@@ -108,7 +108,7 @@ class Case:
             "mode": mode,
         }
         if mode == "sync":
-            self.arguments |= {"scope": "d", "max_deletes": "90%", "protect": "d-kept"}
+            self.arguments |= {"scope": "d*", "max_deletes": "90%", "protect": "d-kept"}
         hashed = tuple(map(int, version.split("."))) >= (5, 7)
         if mode in ("upsert", "sync") and chance.random() < 0.5:
             self.arguments |= {"state_path": str(folder / "state"), "pepper_conn_id": "pepper"}

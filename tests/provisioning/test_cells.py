@@ -66,7 +66,7 @@ def test_a_row_with_white_space_keeps_its_user_from_being_deleted(broker: FakeEm
     for name in ("dev-1", "dev-2", "dev-gone"):
         broker.add_user(name, "old")
     rows = [{"user_id": " dev-1", "password": "x"}, {"user_id": "dev-2", "password": "x"}]
-    assert provision(rows, mode="sync", scope="dev-")["pruned"] == 1
+    assert provision(rows, mode="sync", scope="dev-*")["pruned"] == 1
     assert set(broker.users) == {"dev-1", "dev-2"}
 
 
@@ -173,7 +173,7 @@ def test_sources_of_another_shape_are_refused_in_our_words(broker: FakeEmqx, sou
 
 @pytest.mark.parametrize("name", ["scope", "protect", "shard", "max_deletes", "rate_limit"])
 def test_nothing_asks_an_array_whether_it_is_empty(broker: FakeEmqx, name: str) -> None:
-    arguments: dict[str, Any] = {"scope": "dev-", name: Series()}
+    arguments: dict[str, Any] = {"scope": "dev-*", name: Series()}
     with pytest.raises(EmqxConfigError):
         provision([{"user_id": "a", "password": "x"}], mode="sync", **arguments)
     assert broker.requests == []

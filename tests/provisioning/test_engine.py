@@ -375,7 +375,7 @@ def test_what_a_rate_limit_means_is_told_before_the_first_write(
     broker: Any, caplog: pytest.LogCaptureFixture, mode: str, told: str
 ) -> None:
     caplog.set_level("INFO")
-    scope = {"scope": "d"} if mode in ("sync", "prune") else {}
+    scope = {"scope": "d*"} if mode in ("sync", "prune") else {}
     with EmqxHook(rate_limit=200) as hook:
         source = read_source(rows(1_200), Format())
         run = Run(hook, UserTerms(mode, **scope), source.expected)
@@ -434,9 +434,9 @@ def test_a_span_of_time_is_one_number(seconds: float, text: str) -> None:
 def test_the_hook_synchronises_and_tells_of_users_without_a_row(hook: EmqxHook, broker: Any) -> None:
     for name in ("d0", "d-old", "other"):
         broker.add_user(name, "p")
-    expected = [tuple(row[:3]) for row in hook.provision_users(rows(2), "sync", scope="d", dry_run=True)]
+    expected = [tuple(row[:3]) for row in hook.provision_users(rows(2), "sync", scope="d*", dry_run=True)]
     assert set(broker.users) == {"d0", "d-old", "other"}
-    found = list(hook.provision_users(rows(2), "sync", scope="d"))
+    found = list(hook.provision_users(rows(2), "sync", scope="d*"))
     assert [tuple(row[:3]) for row in found] == expected
     assert expected == [(1, "d0", "written"), (2, "d1", "written"), (0, "d-old", "pruned")]
     assert found[-1].reason == "this user is not in the source"
@@ -457,9 +457,9 @@ def test_the_hook_deletes_nobody_by_a_source_without_a_good_row(
 def test_the_hook_refuses_a_plan_that_cannot_be_before_anything_is_sent(hook: EmqxHook, broker: Any) -> None:
     for options in (
         {"mode": "sync"},
-        {"scope": "d"},
+        {"scope": "d*"},
         {"hash_passwords": True},
-        {"mode": "sync", "scope": "d", "protect": ""},
+        {"mode": "sync", "scope": "d*", "protect": ""},
     ):
         with pytest.raises(EmqxConfigError):
             hook.provision_users(rows(1), **options)
@@ -530,7 +530,7 @@ def test_rejected_rows_end_the_hooks_work_as_it_is_told(
     found: list[Outcome] = []
     with pytest.raises(EmqxConfigError, match="1 of 3 rows were rejected"):
         for outcome in hook.provision_users(
-            [*rows(2), {"user_id": ""}], "sync", scope="d", max_deletes="100%", **verdict
+            [*rows(2), {"user_id": ""}], "sync", scope="d*", max_deletes="100%", **verdict
         ):
             found.append(outcome)  # noqa: PERF402
     assert [outcome.outcome for outcome in found] == ["written", "written", "rejected"]
@@ -546,7 +546,7 @@ def test_a_dry_run_rejects_the_superusers_that_a_run_rejects(
         broker.add_namespace("tenant-1")
         monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection(namespace="tenant-1")))
     rows = [{"user_id": f"dev-{n}", "password": "pw", "is_superuser": n % 3 == 0} for n in range(6)]
-    scope = {"scope": "dev-"} if mode == "sync" else {}
+    scope = {"scope": "dev-*"} if mode == "sync" else {}
     with EmqxHook() as hook:
         dry, done = (
             [row.outcome for row in hook.provision_users(rows, mode, dry_run=dry_run, **scope)]

@@ -78,7 +78,7 @@ def odd(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("place", ["", "/", "/*.csv", "/*"])
 def test_names_are_neither_web_addresses_nor_patterns(broker: Any, odd: Path, url: str, place: str) -> None:
     operator = EmqxProvisionUsersOperator(
-        task_id="x", source=f"{url}{odd}{place}", mode="sync", scope="d", report_path=odd.parent / "r.jsonl"
+        task_id="x", source=f"{url}{odd}{place}", mode="sync", scope="d*", report_path=odd.parent / "r.jsonl"
     )
     assert operator.execute({})["written"] == len(broker.users) == 100
     assert operator.execute({})["pruned"] == 0

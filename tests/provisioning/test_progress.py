@@ -106,7 +106,7 @@ def test_the_guard_of_a_synchronisation_counts_the_users_before_the_first_attemp
         broker.add_user(f"d-old-{number}", "p")
     source = tmp_path / "x.csv"
     source.write_text("user_id,password\n" + "".join(f"d{i},p\n" for i in range(3_000)))
-    arguments = {"source": source, "mode": "sync", "scope": "d", "max_deletes": "50%"}
+    arguments = {"source": source, "mode": "sync", "scope": "d*", "max_deletes": "50%"}
     store = Store()
     broker.order_fault("status", status=401, match="POST ", after=2, times=9)
     with pytest.raises(EmqxAuthError):

@@ -51,7 +51,7 @@ def test_shards_are_mapped_tasks(broker: Any, run_dag: Any, source: Path, versio
             shard=[(0, 2), (1, 2)]
         )
         prune = EmqxProvisionUsersOperator(
-            task_id="prune", source=str(source), mode="prune", scope="d", max_deletes=5, retries=0
+            task_id="prune", source=str(source), mode="prune", scope="d*", max_deletes=5, retries=0
         )
         write >> prune
     broker.add_user("d-gone", "p")
@@ -89,7 +89,7 @@ def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path, monkeypatch:
     source.write_text("user_id,password\n" + "".join(f"sensor-{i},p{i}\n" for i in range(100)))
     for number in range(4):
         broker.add_user(f"sensor-gone-{number}", "p")
-    run = run_dag(dag, run_conf={"source": str(source), "scope": "sensor-", "dry_run": False})
+    run = run_dag(dag, run_conf={"source": str(source), "scope": "sensor-*", "dry_run": False})
     assert run.state == "success"
     assert set(broker.users) == {f"sensor-{i}" for i in range(100)}
     assert broker.verify("sensor-7", "p7")

@@ -17,7 +17,7 @@ from airflow_provider_emqx.provisioning.terms import UserTerms
 
 
 def run(rows: Any, **terms: Any) -> dict[str, Any]:
-    terms = {"mode": "sync", "scope": "d", **terms}
+    terms = {"mode": "sync", "scope": "d*", **terms}
     with EmqxHook() as hook:
         return provision(hook, read_source(rows, Format()), UserTerms(**terms), lambda summary: None)
 
@@ -57,13 +57,14 @@ def test_the_users_in_scope_become_those_of_the_source(filled: Any) -> None:
     ("scope", "left"),
     [
         ("*", {"d1"}),
-        ("d?", {"d1", "other", "x-d1"}),
-        ("d[5-9]", {"d0", "d1", "d2", "d3", "d4", "other", "x-d1"}),
-        (["d5", "x-"], {f"d{i}" for i in range(10) if i != 5} | {"other"}),
-        ("nobody", {f"d{i}" for i in range(10)} | {"other", "x-d1"}),
+        ("d*", {"d1", "other", "x-d1"}),
+        ("*d1", {f"d{i}" for i in range(10)} | {"other"}),
+        (["d5", "x-*"], {f"d{i}" for i in range(10) if i != 5} | {"other"}),
+        (["d?*", "d[5-9]*", "nobody"], {f"d{i}" for i in range(10)} | {"other", "x-d1"}),
+        ("nobody*", {f"d{i}" for i in range(10)} | {"other", "x-d1"}),
     ],
 )
-def test_the_scope_is_a_prefix_or_a_pattern(filled: Any, scope: Any, left: set[str]) -> None:
+def test_in_the_scope_a_star_is_any_text_and_all_else_itself(filled: Any, scope: Any, left: set[str]) -> None:
     run(rows(1), scope=scope)
     assert ids(filled) == left
 
@@ -74,7 +75,7 @@ def test_protected_users_and_superusers_are_never_deleted(filled: Any, version: 
         with EmqxHook() as hook:
             hook.create_user("d-root", "p", is_superuser=True)
         superusers = {"d-root"}
-    summary = run(rows(1), protect=["d2", "d[34]"])
+    summary = run(rows(1), protect=["d2", "d3*", "*4", "d[56]"])
     assert ids(filled) == {"d1", "d2", "d3", "d4", "other", "x-d1"} | superusers
     assert summary["pruned"] == 6
 
@@ -100,7 +101,7 @@ def test_a_wrong_file_does_not_hide_behind_the_users_that_it_brings(filled: Any)
 
 
 def test_by_default_a_tenth_or_a_hundred_may_be_deleted() -> None:
-    terms = UserTerms(mode="sync", scope="d")
+    terms = UserTerms(mode="sync", scope="d*")
     assert [terms.deletes(in_scope) for in_scope in (5, 999, 1_001, 50_000)] == [100, 100, 100, 5_000]
 
 
@@ -191,7 +192,7 @@ def test_nobody_is_deleted_when_the_file_was_changed_while_it_was_read(filled: A
         yield from source.blocks
 
     with EmqxHook() as hook, pytest.raises(EmqxError, match="x.csv was changed while it was read") as caught:
-        terms = UserTerms(mode="sync", scope="d")
+        terms = UserTerms(mode="sync", scope="d*")
         provision(hook, source._replace(blocks=growing()), terms, lambda summary: None)
     assert not isinstance(caught.value, EmqxConfigError)  # the next attempt may find it at rest
     assert filled.verify("d1", "p")
@@ -309,9 +310,9 @@ def test_the_outcomes_of_a_hook_have_users_that_no_request_can_name(odd: list[st
 def test_users_that_no_request_can_name_can_be_protected_or_out_of_scope(odd: list[str], broker: Any) -> None:
     protect = ["", ".", "..", "ddd*", "7"]
     assert run(rows(*range(5)), mode="prune", scope="*", protect=protect)["unaddressable"] == 0
-    assert run(rows(*range(5)), mode="prune", scope="d")["unaddressable"] == 1
+    assert run(rows(*range(5)), mode="prune", scope="d*")["unaddressable"] == 1
     # a row that names one is rejected as ever, and the user counts as named
-    summary = run([{"user_id": ".."}, *rows(*range(5))], mode="prune", scope=".")
+    summary = run([{"user_id": ".."}, *rows(*range(5))], mode="prune", scope=".*")
     assert (summary["rejected"], summary["unaddressable"]) == (1, 1)
 
 
@@ -322,8 +323,9 @@ def test_users_that_no_request_can_name_can_be_protected_or_out_of_scope(odd: li
         ({"mode": "sync", "scope": ""}, "set scope"),
         ({"mode": "sync", "scope": [""]}, "scope must be text"),
         ({"mode": "sync", "scope": [5]}, "scope must be text"),
-        ({"mode": "sync", "scope": "d", "max_deletes": "lots"}, "max_deletes must be a count"),
-        ({"mode": "upsert", "scope": "d"}, "are for the modes"),
+        ({"mode": "sync", "scope": "dev-"}, r"scope 'dev-' is the id of one user; write 'dev-\*'"),
+        ({"mode": "sync", "scope": "d*", "max_deletes": "lots"}, "max_deletes must be a count"),
+        ({"mode": "upsert", "scope": "d*"}, "are for the modes"),
         ({"mode": "delete", "max_deletes": 5}, "are for the modes"),
     ],
 )
@@ -346,14 +348,14 @@ def test_pruning_alone_writes_nothing_and_needs_no_passwords(filled: Any, tmp_pa
 @pytest.mark.parametrize("mode", ["sync", "prune"])
 def test_a_shard_never_deletes_the_users_of_the_others(mode: str) -> None:
     with pytest.raises(EmqxConfigError, match="needs the whole source"):
-        UserTerms(mode=mode, scope="d", shard=Shard(0, 2))
+        UserTerms(mode=mode, scope="d*", shard=Shard(0, 2))
 
 
-def test_a_protected_id_is_one_user_and_a_scope_a_prefix() -> None:
+def test_a_protected_id_is_one_user_and_a_pattern_many() -> None:
     from airflow_provider_emqx.provisioning.terms import UserTerms
 
-    terms = UserTerms("sync", scope="dev-", protect=["dev-1", "dev-a*"])
-    protected, scope = terms.protected().match, terms.in_scope().match
+    terms = UserTerms("sync", scope="dev-*", protect=["dev-1", "dev-a*"])
+    protected, scope = terms.protected().fullmatch, terms.in_scope().fullmatch
     assert [bool(protected(one)) for one in ("dev-1", "dev-10", "dev-1\n", "dev-ab", "xdev-ab")] == [
         True, False, False, True, False,
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from airflow_provider_emqx.api.filters import (
     Wanted,
     fields_looked_at,
     kept,
+    parts_of_names,
     read_fields,
     read_filters,
     whole_seconds,
@@ -204,7 +205,7 @@ def _codes(request: Request, reply: Reply, expected: int) -> list[int]:
 def _sent(wanted: Wanted) -> Row:
     """Return the query for the filters that the broker knows, in v4's spelling and units."""
     params: Row = {}
-    for name, value in wanted.items():
+    for name, value in parts_of_names(wanted).items():
         if name == "node" or name in _OURS or (name == "ip_address" and ":" in value):
             # EMQX 4 compares IPv4 addresses only
             continue

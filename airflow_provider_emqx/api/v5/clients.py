@@ -13,6 +13,7 @@ from airflow_provider_emqx.api.filters import (
     Wanted,
     fields_looked_at,
     kept,
+    parts_of_names,
     read_fields,
     read_filters,
     rfc3339,
@@ -306,7 +307,7 @@ class Clients(NodesArea):
     def _sent(self, wanted: Wanted) -> Row:
         """Return the query for the filters that the broker knows."""
         params: Row = {}
-        for name, value in wanted.items():
+        for name, value in parts_of_names(wanted).items():
             if name in _OURS or (self.broker.serverless and name.startswith("like_")):
                 continue
             if name in ("clientid", "username"):
