@@ -15,6 +15,8 @@ Rendered: TypeAlias = "Template | XComArg"
 
 #: what is done with users
 UsersMode = Literal["upsert", "create", "delete", "sync", "prune"]
+#: how many users are written and deleted at a time
+Bulk = Literal["archive"]
 #: what is done with ACL rules
 AclMode = Literal["set", "delete"]
 #: how a source is written

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, TaskGroup, XComArg
 
-    from airflow_provider_emqx.choices import Comparison, OnRejected, Quoting, Rendered, UserIdType, UsersMode
+    from airflow_provider_emqx.choices import (
+        Bulk,
+        Comparison,
+        OnRejected,
+        Quoting,
+        Rendered,
+        UserIdType,
+        UsersMode,
+    )
 
 Callback = Callable[[Any], None]
 Callbacks = Callback | list[Any] | Collection[Any] | None
@@ -178,4 +186,5 @@ class UsersKeywords(EmqxOperatorKeywords, total=False):
     state_path: str | os.PathLike[str] | XComArg | None
     shard: tuple[int, int] | list[int] | str | XComArg | None
     acl_rules: list[dict[str, Any]] | XComArg | None
+    bulk: Bulk | Rendered | None
     user_id_type: UserIdType | Rendered | None

@@ -11,9 +11,7 @@ import re
 
 from airflow_provider_emqx.api.base import Broker
 
-NOT_CARRIED = (
-    "an import of users cannot carry this salt: the device needs a new password, or to come in an archive"
-)
+NOT_CARRIED = "an import of users cannot carry this salt: the device needs a new password, or bulk='archive'"
 #: EMQX before 5.9 takes fields apart at commas and spaces
 _SEPARATED = re.compile(rb"[\r\n, ]")
 #: EMQX 6.1 and newer takes white space off fields, for which they must begin as text, and so must what follows a space

@@ -107,15 +107,18 @@ def read_meta(file: IO[bytes]) -> Meta:
     return Meta(told["edition"], told["version"])
 
 
-def write_archive(target: IO[bytes], root: str, files: Iterable[tuple[str, IO[bytes], int]]) -> None:
+def write_archive(
+    target: IO[bytes], root: str, files: Iterable[tuple[str, IO[bytes], int]], level: int = 9
+) -> None:
     """
     Write an archive.
 
     :param target: where to.
     :param root: the one directory in it, as the file is called without its ``.tar.gz``.
     :param files: name below that directory, content and size of each.
+    :param level: how hard to try to make it small, 1 to 9.
     """
-    with tarfile.open(fileobj=target, mode="w:gz") as archive:
+    with tarfile.open(fileobj=target, mode="w:gz", compresslevel=level) as archive:
         for name, content, size in files:
             member = tarfile.TarInfo(f"{root}/{name}")
             member.size = size

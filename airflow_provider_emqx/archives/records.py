@@ -15,7 +15,7 @@ from airflow_provider_emqx.archives.terms import Atom, Term
 Row = dict[str, Any]
 
 #: whose users MQTT clients are; gateways and single listeners have others in the same table
-_MQTT = "mqtt:global"
+MQTT = "mqtt:global"
 _SCRAM = (
     "is a SCRAM user, whose keys no request can write: create it on the new broker with its password, or import the "
     "archive as a whole"
@@ -88,8 +88,8 @@ def _user(group: Term, name: bytes, hashed: bytes, salt: bytes, flag: bool) -> R
         user_id = name.decode()
     except UnicodeDecodeError:
         return Refused(_name(name), "user_id is not valid UTF-8")
-    if group != _MQTT:
-        return Refused(user_id, f"is a user of {_name(group)!r}, and not of MQTT as a whole ({_MQTT})")
+    if group != MQTT:
+        return Refused(user_id, f"is a user of {_name(group)!r}, and not of MQTT as a whole ({MQTT})")
     return {
         "user_id": user_id,
         "password_hash": hashed.decode("utf-8", "replace"),
@@ -265,15 +265,15 @@ def _name(key: Term) -> str | None:
 
 
 Read = Callable[[tuple[Term, ...]], Iterator[Found]]
-_USER = ("user_id", "password_hash", "salt", "is_superuser")
+USER = ("user_id", "password_hash", "salt", "is_superuser")
 _KEYS = ("user_id", "stored_key", "server_key", "salt", "is_superuser")
 _BAN = ("who", "by", "reason", "at", "until")
 
 #: the tables that are read: fields of their records, and what reads one
 TABLES: dict[str, dict[str, tuple[tuple[str, ...], Read]]] = {
     "users": {
-        "emqx_authn_mnesia": (_USER, _users),
-        "emqx_authn_mnesia_ns": ((*_USER, "extra"), _users),
+        "emqx_authn_mnesia": (USER, _users),
+        "emqx_authn_mnesia_ns": ((*USER, "extra"), _users),
         "emqx_authn_scram_mnesia": (_KEYS, _scram_users),
         "emqx_authn_scram_mnesia_ns": ((*_KEYS, "extra"), _scram_users),
     },

@@ -77,7 +77,9 @@ def read_items(file: IO[bytes]) -> Iterator[bytes]:
         yield _read(file, size)
 
 
-def write_table(file: IO[bytes], header: Term, schema: Term, records: Iterable[Term]) -> int:
+def write_table(
+    file: IO[bytes], header: Term, schema: Term, records: Iterable[Term], latin: bool = False
+) -> int:
     """
     Write a table file.
 
@@ -85,18 +87,23 @@ def write_table(file: IO[bytes], header: Term, schema: Term, records: Iterable[T
     :param header: the first item.
     :param schema: the second.
     :param records: the others; ``{table, key}`` deletes a key.
+    :param latin: write atoms as Erlang 25 and older do.
     :return: how many records there were.
     """
-    file.write(_HEAD + _item(header) + _item(schema))
+    file.write(_HEAD + item(encode(header, latin)) + item(encode(schema, latin)))
     count = 0
     for record in records:
-        file.write(_item(record))
+        file.write(item(encode(record, latin)))
         count += 1
     return count
 
 
-def _item(term: Term) -> bytes:
-    data = encode(term)
+def item(data: bytes) -> bytes:
+    """
+    Write one item.
+
+    :param data: its term, encoded.
+    """
     size = struct.pack(">I", len(data))
     return size + _MAGIC + (_md5(len(data)) if len(data) >= _WITH_MD5 else b"") + data
 

@@ -149,22 +149,35 @@ def _whole(value: Term, at: int, size: int) -> Term:
     return value
 
 
-def encode(term: Term) -> bytes:
+def encode(term: Term, latin: bool = False) -> bytes:
     """
     Write one term, as Erlang does it.
 
     :param term: of what :func:`decode` gives.
+    :param latin: write atoms as Erlang 25 and older do, which EMQX 5 runs on.
     :raises TermError: if it holds anything else.
     """
-    return bytes([_VERSION]) + _encode(term)
+    return bytes([_VERSION]) + _encode(term, _latin_atom if latin else _text_atom)
 
 
-def _encode(term: Term) -> bytes:
+def _text_atom(name: str) -> bytes:
+    data = name.encode()
+    return (bytes([119, len(data)]) if len(data) < 256 else struct.pack(">BH", 118, len(data))) + data
+
+
+def _latin_atom(name: str) -> bytes:
+    try:
+        data = name.encode("latin-1")
+    except UnicodeEncodeError:
+        return _text_atom(name)
+    return struct.pack(">BH", 100, len(data)) + data
+
+
+def _encode(term: Term, atom: Callable[[str], bytes]) -> bytes:
     if isinstance(term, bool):
-        return _encode(Atom(str(term).lower()))
+        return atom(str(term).lower())
     if isinstance(term, Atom):
-        name = term.encode()
-        return (bytes([119, len(name)]) if len(name) < 256 else struct.pack(">BH", 118, len(name))) + name
+        return atom(term)
     if isinstance(term, bytes):
         return struct.pack(">BI", _BINARY, len(term)) + term
     if isinstance(term, int):
@@ -173,11 +186,11 @@ def _encode(term: Term) -> bytes:
         return struct.pack(">Bd", _FLOAT, term)
     if isinstance(term, tuple):
         head = struct.pack(">BB" if len(term) < 256 else ">BI", _SMALL_TUPLE + (len(term) > 255), len(term))
-        return head + b"".join(map(_encode, term))
+        return head + b"".join(_encode(one, atom) for one in term)
     if isinstance(term, list):
-        return _list(term)
+        return _list(term, atom)
     if isinstance(term, dict):
-        pairs = b"".join(_encode(one) for pair in term.items() for one in pair)
+        pairs = b"".join(_encode(one, atom) for pair in term.items() for one in pair)
         return struct.pack(">BI", _MAP, len(term)) + pairs
     raise TermError(f"{type(term).__name__} is not a term")
 
@@ -193,9 +206,13 @@ def _integer(number: int) -> bytes:
     return bytes([_SMALL_BIG, len(digits), number < 0]) + digits
 
 
-def _list(values: list[Term]) -> bytes:
+def _list(values: list[Term], atom: Callable[[str], bytes]) -> bytes:
     if not values:
         return bytes([_NIL])
     if len(values) <= _LONGEST_STRING and all(type(one) is int and 0 <= one < 256 for one in values):
         return struct.pack(">BH", _STRING, len(values)) + bytes(values)
-    return struct.pack(">BI", _LIST, len(values)) + b"".join(map(_encode, values)) + bytes([_NIL])
+    return (
+        struct.pack(">BI", _LIST, len(values))
+        + b"".join(_encode(one, atom) for one in values)
+        + bytes([_NIL])
+    )

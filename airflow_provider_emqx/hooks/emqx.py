@@ -24,7 +24,7 @@ from airflow_provider_emqx.transport.session import Session
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_provider_emqx.choices import OnRejected, SourceFormat, UsersMode
+    from airflow_provider_emqx.choices import Bulk, OnRejected, SourceFormat, UsersMode
     from airflow_provider_emqx.keywords import SourceOptions
     from airflow_provider_emqx.provisioning.outcomes import Outcome
     from airflow_provider_emqx.transport.aio import AsyncClient
@@ -270,6 +270,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         state_path: str | os.PathLike[str] | None = None,
         shard: tuple[int, int] | None = None,
         acl_rules: Sequence[Mapping[str, Any]] | None = None,
+        bulk: Bulk | None = None,
     ) -> Iterator[Outcome]:
         """
         Provision users in bulk and yield the outcome of every row: what
@@ -306,6 +307,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param state_path: path or URL of a file that remembers what was written.
         :param shard: ``(number, of)``: do this part of the rows only.
         :param acl_rules: rules that all clients are to have.
+        :param bulk: ``"archive"`` writes and deletes users by archives that the broker imports.
         :return: an iterator over ``(line, user_id, outcome, reason, file)``; the work is done as it is advanced.
         :raises EmqxConfigError: for invalid arguments, before anything is sent; if ``max_deletes`` is
             exceeded; and as ``on_rejected`` and ``max_rejected`` say.
@@ -332,6 +334,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             state_path=state_path,
             shard=shard,
             acl_rules=acl_rules,
+            bulk=bulk,
         )
         how = Format.of(format, columns, source_options, ids_only=terms.mode in IDS_ONLY, target=Target(self))
         return Provisioning(self, read_source(source, how), terms).outcomes()

@@ -23,6 +23,8 @@ _FLAGS: dict[object, bool] = {None: False, "": False, **TRUTH}
 #: characters of the longest hash with its salt
 _HASHED = 160
 _DOTS = frozenset({".", ".."})
+#: ids that users may have, but no path
+_NAMELESS = _DOTS | {""}
 #: what databases and programs write where they have nothing
 _NOTHING = frozenset({"\\N", "NULL", "null", "nan", "NaN", "None"})
 #: what a spreadsheet makes of a number that is too long, and how it keeps zeros at the front
@@ -44,6 +46,7 @@ class Checker:
     :param no_superusers: why no user can be a superuser, if none can.
     :param hasher: hashes plain passwords, if they are not left to the broker.
     :param keep: remember the ids of rejected rows too, for :meth:`names`.
+    :param by_archive: whether users travel in archives, which carry any salt, and delete users of any id.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Checker:
         no_superusers: str = "",
         hasher: Hasher | None = None,
         keep: bool = False,
+        by_archive: bool = False,
     ) -> None:
         self._broker = broker
         self._ids_only = ids_only
@@ -64,6 +68,7 @@ class Checker:
         self._no_superusers = no_superusers
         self._hasher = hasher
         self._keep = keep
+        self._by_archive = by_archive
         self._seen = IdSet()
         self._rejected = IdSet()
         #: rejected rows whose id nobody can tell
@@ -220,7 +225,7 @@ class Checker:
         try:
             return data.decode(), None
         except UnicodeDecodeError:
-            return data, not_carried(self._broker, user_id, data)
+            return data, None if self._by_archive else not_carried(self._broker, user_id, data)
 
     def _as_stored(self, hashed: Any) -> Any:
         """EMQX makes its hex digits small, and compares them as they are."""
@@ -234,6 +239,8 @@ class Checker:
         return self._no_superusers or None if is_superuser else None
 
     def _wrong_id(self, user_id: object) -> str | None:
+        if self._by_archive and self._ids_only and isinstance(user_id, str) and user_id in _NAMELESS:
+            return None
         reason = _wrong_text("user_id", user_id)
         if reason or not isinstance(user_id, str):
             return reason

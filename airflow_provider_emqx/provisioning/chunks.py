@@ -93,11 +93,13 @@ class Pace:
     :param rows: to begin with.
     :param most: rows of the largest chunk; beyond it the broker gains nothing.
     :param target: seconds that a chunk should take.
+    :param body: bytes of JSON that a chunk may have.
     """
 
-    def __init__(self, rows: int = 500, most: int = 5_000, target: float = 5.0) -> None:
+    def __init__(self, rows: int = 500, most: int = 5_000, target: float = 5.0, body: int = MAX_BODY) -> None:
         self.rows = rows
         self.most = most
+        self.body = body
         self._target = target
 
     def took(self, rows: int, seconds: float) -> None:
@@ -107,9 +109,9 @@ class Pace:
         :param rows: its rows.
         :param seconds: how long the broker took.
         """
-        fitting = int(rows * self._target / max(seconds, 0.001))
+        fitting = rows * self._target / max(seconds, 0.001)
         # upwards in steps: the first chunk's time says little
-        self.rows = max(1, min(fitting, 4 * self.rows, self.most))
+        self.rows = max(1, int(min(fitting, 4 * self.rows, self.most)))
 
 
 def cut(checked: Iterable[Chunk], pace: Pace) -> Iterator[Chunk]:
@@ -122,14 +124,14 @@ def cut(checked: Iterable[Chunk], pace: Pace) -> Iterator[Chunk]:
     """
     chunk = Chunk()
     for block in checked:
-        pieces = list(_pieces(block, pace.rows))
+        pieces = list(_pieces(block, pace))
         if block.file != chunk.file:
             if chunk.users or chunk.bad:
                 yield chunk
             chunk = Chunk(file=block.file)
         chunk.bad += block.bad
         for lines, users, size in pieces:
-            if chunk.users and (chunk.weight + size > MAX_BODY or len(chunk.users) + len(users) > pace.rows):
+            if chunk.users and (chunk.weight + size > pace.body or len(chunk.users) + len(users) > pace.rows):
                 yield chunk
                 chunk = Chunk(file=block.file)
             chunk.lines += lines
@@ -142,9 +144,10 @@ def cut(checked: Iterable[Chunk], pace: Pace) -> Iterator[Chunk]:
         yield chunk
 
 
-def _pieces(block: Chunk, rows: int) -> Iterator[tuple[list[int], list[User], int]]:
-    """Cut a block where it is larger than a chunk; rows too large for any chunk become bad ones."""
-    if block.weight > MAX_BODY:
+def _pieces(block: Chunk, pace: Pace) -> Iterator[tuple[list[int], list[User], int]]:
+    """Cut a block where it is larger than a chunk; rows too large for any request become bad ones."""
+    rows = pace.rows
+    if block.weight > pace.body:
         for line, user in zip(block.lines, block.users, strict=True):
             size = weight(user)
             if size > MAX_BODY:

@@ -18,7 +18,8 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.outcomes import DELETED, PRUNED, UNADDRESSABLE, WRITTEN
-from airflow_provider_emqx.provisioning import rules
+from airflow_provider_emqx.provisioning import archiving, rules
+from airflow_provider_emqx.provisioning.archiving import Archives, Snapshot
 from airflow_provider_emqx.provisioning.blocks import Block
 from airflow_provider_emqx.provisioning.check import Checker
 from airflow_provider_emqx.provisioning.chunks import Chunk, Pace, cut
@@ -62,7 +63,9 @@ class Run:
         self._expected = expected
         #: rows that the source has given so far
         self.read = 0
-        self.inventory = Inventory(hook, terms)
+        #: imports and deletes users, if archives are to do that
+        self._archives: Archives | None = None
+        self.inventory = Snapshot(hook, terms) if terms.bulk else Inventory(hook, terms)
         self.state: State | None = None
         self.phases = Phases()
         #: rows of each request, or of each group of single ones
@@ -92,7 +95,7 @@ class Run:
         :return: an iterator over chunks in their order; stopping early leaves the rest of the source undone.
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
-        pace = Pace()
+        pace = archiving.pace() if self.terms.bulk else Pace()
         writer = self._prepare(blocks, confirmed, pace)
         pool = ThreadPoolExecutor(1, "emqx-provisioning")
         under_way: tuple[Chunk, Future[tuple[BulkResult, float]]] | None = None
@@ -138,26 +141,25 @@ class Run:
         with self.phases.time("read"):
             first = next(blocks, None)
         self._checker = self._make_checker()
-        if self._slow:
-            # a request must be answered long before the read timeout
-            pace.rows = 50
-        rate = self.hook.settings.rate_limit
-        if rate is not None and (self.terms.mode == "delete" or not self.hook.api.users.has_bulk_upsert()):
-            # each row is a request at least, and nothing is said before the first chunk is done
-            pace.rows = max(1, min(pace.rows, int(rate * EVERY)))
+        if self._archives is None:
+            self._begin_small(pace)
         if self.terms.state_path:
             self.state = State(self.terms.state_path, self.terms.pepper, self.hook)
-        if self.terms.mode in PRUNING:
+        if self._archives is not None:
+            self._archives.begin()
+        elif self.terms.mode in PRUNING:
             # before the first write, so that users of this run are not deleted
             self.inventory.read()
-            self.phases.seconds["list"] = self.inventory.seconds
+        self.phases.seconds["list"] = self.inventory.seconds
         reading = self._count(chain(() if first is None else (first,), blocks))
         checked = self.phases.timed("read", map(self._checker.check, reading))
         if confirmed:
             checked = _without(checked, confirmed)
-        if self._hasher is not None:
+        if self._hasher is not None and self._archives is None:
             checked = self._hashed(checked, self._hasher)
-        writer = Writer(self.hook, self.terms, self.inventory, self._kind, self.state, cut(checked, pace))
+        writer = Writer(
+            self.hook, self.terms, self.inventory, self._kind, self.state, cut(checked, pace), self._archives
+        )
         if self.hook.broker.serverless and self.terms.mode not in IDS_ONLY:
             writer.chunks = self._fitting(writer.chunks)
         if not self.terms.dry_run:
@@ -165,6 +167,16 @@ class Run:
         if self.terms.acl_rules and not self.terms.dry_run:
             self.acl_changed = rules.ensure_for_all(self.hook, self.terms.acl_rules)
         return writer
+
+    def _begin_small(self, pace: Pace) -> None:
+        """Begin with small chunks where each row takes the broker its time."""
+        if self._slow:
+            # a request must be answered long before the read timeout
+            pace.rows = 50
+        rate = self.hook.settings.rate_limit
+        if rate is not None and (self.terms.mode == "delete" or not self.hook.api.users.has_bulk_upsert()):
+            # each row is a request at least, and nothing is said before the first chunk is done
+            pace.rows = max(1, min(pace.rows, int(rate * EVERY)))
 
     def _finish(self, chunk: Chunk, future: Future[tuple[BulkResult, float]], pace: Pace) -> Chunk:
         chunk.result, seconds = future.result()
@@ -231,17 +243,20 @@ class Run:
             raise too_many
 
     def _delete(self, ids: list[str]) -> Iterator[Chunk]:
-        delete = self.hook.api.users.delete
         gone: set[str] = set()
         failure: BaseException | None = None
         with self.phases.time("prune"):
             try:
-                for one, answer in self.hook.run_each((one, delete(one)) for one in ids):
-                    if isinstance(answer, EmqxError):
-                        failure = failure or answer
-                    elif answer is not False:
-                        # otherwise somebody else was faster
-                        gone.add(one)
+                if self._archives is not None:
+                    gone, failure = self._archives.delete(ids)
+                else:
+                    delete = self.hook.api.users.delete
+                    for one, answer in self.hook.run_each((one, delete(one)) for one in ids):
+                        if isinstance(answer, EmqxError):
+                            failure = failure or answer
+                        elif answer is not False:
+                            # otherwise somebody else was faster
+                            gone.add(one)
             except BaseException as error:
                 # raised after the deleted users are yielded
                 failure = failure or error
@@ -252,6 +267,8 @@ class Run:
     @property
     def _deletes_at_once(self) -> int:
         """Return how many deletions to run between log messages: a few seconds' worth with a rate limit."""
+        if self._archives is not None:
+            return archiving.MOST
         rate = self.hook.settings.rate_limit
         return BLOCK if rate is None else max(1, min(BLOCK, int(rate * EVERY)))
 
@@ -260,16 +277,22 @@ class Run:
     def _make_checker(self) -> Checker:
         """Look at the broker, and refuse what it cannot do before anything is sent."""
         hook, terms = self.hook, self.terms
+        if terms.bulk:
+            archiving.require(hook)
         self._kind = user_id_type(hook)
         algorithm, no_hashes = (None, "") if terms.mode in IDS_ONLY else hashing_of(hook)
-        self._slow = algorithm is not None and algorithm.slow and not terms.hash_passwords
-        if terms.hash_passwords and terms.mode not in IDS_ONLY:
+        here = terms.hash_passwords or terms.bulk is not None
+        self._slow = algorithm is not None and algorithm.slow and not here
+        if here and terms.mode not in IDS_ONLY:
             if no_hashes or algorithm is None:
+                what = "bulk='archive'" if terms.bulk else "hash_passwords"
                 raise EmqxUnsupportedError(
-                    f"hash_passwords is not possible: {no_hashes}. Leave it out; a state file spares the broker "
+                    f"{what} is not possible: {no_hashes}. Leave it out; a state file spares the broker "
                     "unchanged rows as well"
                 )
             self._hasher = Hasher(algorithm, terms.pepper)
+        if isinstance(self.inventory, Snapshot):
+            self._archives = Archives(hook, terms, self.inventory, self._hasher)
         return Checker(
             hook.broker,
             ids_only=terms.mode in IDS_ONLY,
@@ -278,6 +301,7 @@ class Run:
             no_superusers=hook.api.users.no_superusers(),
             hasher=self._hasher,
             keep=terms.mode in PRUNING,
+            by_archive=terms.bulk is not None,
         )
 
     def _count(self, blocks: Iterable[Block]) -> Iterator[Block]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -114,28 +115,44 @@ class Algorithm:
                 return f"there is a salt, but the authenticator expects {self}"
         return None
 
-    def hash(self, password: str, salt: str) -> str:
+    def hash(self, password: str, salt: bytes) -> bytes:
         """
         Hash a password as the broker would.
 
         :param password: plain.
         :param salt: for bcrypt its own form, as ``$2b$10$…``.
         """
+        data = password.encode()
         if self.name == "bcrypt":
             import bcrypt
 
-            return bcrypt.hashpw(password.encode(), salt.encode()).decode()
+            return bcrypt.hashpw(data, salt)
         if self.name == "pbkdf2":
-            return hashlib.pbkdf2_hmac(
-                self.mac, password.encode(), salt.encode(), self.rounds, self.length
-            ).hex()
+            return hashlib.pbkdf2_hmac(self.mac, data, salt, self.rounds, self.length).hex().encode()
         if self.salt_position == "prefix":
-            password = salt + password
+            data = salt + data
         elif self.salt_position == "suffix":
-            password = password + salt
+            data += salt
         if self.name == "plain":
-            return password
-        return hashlib.new(_MACS.get(self.name, self.name), password.encode()).hexdigest()
+            return data
+        return hashlib.new(_MACS.get(self.name, self.name), data).hexdigest().encode()
+
+    def made(self, password: str, password_hash: bytes, salt: bytes) -> bool:
+        """
+        Return whether a hash is that of a password.
+
+        :param password: plain.
+        :param password_hash: as the broker keeps it.
+        :param salt: the same.
+        """
+        if self.name != "bcrypt":
+            return self.hash(password, salt) == password_hash
+        import bcrypt
+
+        try:
+            return bcrypt.checkpw(password.encode(), password_hash)
+        except ValueError:
+            return False
 
 
 class Hasher:
@@ -146,7 +163,7 @@ class Hasher:
     without the pepper.
 
     :param algorithm: the authenticator's.
-    :param pepper: the secret.
+    :param pepper: the secret; without one, salts are drawn anew each time.
     """
 
     def __init__(self, algorithm: Algorithm, pepper: str) -> None:
@@ -177,14 +194,17 @@ class Hasher:
         others = {name: value for name, value in user.items() if name != "password"}
         return {
             **others,
-            "password_hash": self.algorithm.hash(user["password"], salt),
+            "password_hash": self.algorithm.hash(user["password"], salt.encode()).decode(),
             "salt": salt if self.algorithm.takes_salt else "",
         }
 
     def _salt(self, user_id: str) -> str:
         if self.algorithm.name != "bcrypt" and not self.algorithm.takes_salt:
             return ""
-        drawn = hmac.digest(self._pepper, b"salt\0" + user_id.encode(), "sha256")[:16]
+        if self._pepper:
+            drawn = hmac.digest(self._pepper, b"salt\0" + user_id.encode(), "sha256")[:16]
+        else:
+            drawn = secrets.token_bytes(16)
         if self.algorithm.name != "bcrypt":
             return drawn.hex()
         text = base64.b64encode(drawn).rstrip(b"=").translate(_TO_BCRYPT).decode()

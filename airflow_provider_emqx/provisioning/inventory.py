@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from functools import partial
 from itertools import islice
 from typing import IO, TYPE_CHECKING
@@ -62,8 +62,11 @@ class Inventory:
         #: seconds spent on listing
         self.seconds = 0.0
 
-    def read(self) -> IdSet:
+    def read(self) -> Sized:
         """List the users, unless that is done."""
+        return self._listed()
+
+    def _listed(self) -> IdSet:
         if self._ids is None:
             start = time.monotonic()
             self._ids = self._read()
@@ -102,7 +105,7 @@ class Inventory:
 
     def among(self, users: list[User]) -> set[int]:
         """Return the indexes of those users that were listed."""
-        ids = self.read()
+        ids = self._listed()
         return {index for index, user in enumerate(users) if user["user_id"] in ids}
 
     def existing(self, users: list[User]) -> set[int]:

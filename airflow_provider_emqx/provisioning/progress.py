@@ -127,7 +127,7 @@ def fingerprint(hook: Session, files: Sequence[Location], how: Format, terms: Us
     broker, settings = hook.broker, hook.settings
     told.append([settings.origin, broker.authenticator, broker.user_id_type, broker.namespace])
     told.append([how.name, dict(how.columns), how.delimiter, how.quoting, how.rows, how.encoding])
-    told.append([terms.mode, terms.hash_passwords, terms.shard, terms.scope])
+    told.append([terms.mode, terms.hash_passwords, terms.shard, terms.scope, terms.bulk])
     return hashlib.blake2b(json.dumps(told, default=str).encode(), digest_size=16).hexdigest()
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from airflow_provider_emqx.api.acl import read_rules
 from airflow_provider_emqx.arguments import boolean, choice, limit, optional, texts
-from airflow_provider_emqx.choices import OnRejected, UsersMode
+from airflow_provider_emqx.choices import Bulk, OnRejected, UsersMode
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location
 from airflow_provider_emqx.patterns import one_of
@@ -59,6 +59,7 @@ class UserTerms(Terms):
     :param state_path: file that remembers what was written.
     :param shard: part of the source that is meant.
     :param acl_rules: rules that all clients are to have.
+    :param bulk: ``"archive"`` to write and delete users by archives that the broker imports.
     """
 
     mode: str = "upsert"
@@ -70,6 +71,7 @@ class UserTerms(Terms):
     state_path: Location | None = None
     shard: Shard | None = None
     acl_rules: Sequence[Mapping[str, Any]] = ()
+    bulk: str | None = None
 
     @classmethod
     def of(
@@ -81,6 +83,7 @@ class UserTerms(Terms):
         state_path: Location | None,
         shard: Sequence[Any] | str | None,
         acl_rules: Sequence[Mapping[str, Any]] | None,
+        bulk: str | None = None,
         **others: Any,
     ) -> UserTerms:
         """
@@ -95,12 +98,15 @@ class UserTerms(Terms):
             state_path=state_path or None,
             shard=Shard.read(shard),
             acl_rules=acl_rules or (),
+            bulk=bulk or None,
             **others,
         )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("mode", self.mode, get_args(UsersMode))
+        if self.bulk is not None:
+            choice("bulk", self.bulk, get_args(Bulk))
         limit(self.max_deletes, 1, "max_deletes")
         scope = self._scope()
         if self.mode in PRUNING and not scope:

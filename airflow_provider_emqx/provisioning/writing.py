@@ -14,6 +14,7 @@ from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 from airflow_provider_emqx.outcomes import ABSENT, EXISTS, KEPT, MAYBE_OURS, REJECTED, SKIPPED
 from airflow_provider_emqx.provisioning import rules
+from airflow_provider_emqx.provisioning.archiving import Archives
 from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.inventory import Inventory
 from airflow_provider_emqx.provisioning.state import State
@@ -62,6 +63,7 @@ class Writer:
     :param kind: what users are keyed by, ``"username"`` or ``"clientid"``.
     :param state: what earlier runs have written, if that is remembered.
     :param chunks: of the source; go on with :attr:`chunks`, since the choice may look at the first ones.
+    :param archives: writes and deletes users, if archives are to do that.
     """
 
     def __init__(
@@ -72,18 +74,22 @@ class Writer:
         kind: str,
         state: State | None,
         chunks: Iterator[Chunk],
+        archives: Archives | None = None,
     ) -> None:
         self._hook = hook
         self._terms = terms
         self._inventory = inventory
         self._kind = kind
         self._state = state
+        self._archives = archives
         self.way, self.chunks = self._choose(chunks)
 
     def _choose(self, chunks: Iterator[Chunk]) -> tuple[Way, Iterator[Chunk]]:
         users, mode = self._hook.api.users, self._terms.mode
         if mode == "prune":
             return Way.of(_keep), chunks
+        if self._archives is not None:
+            return Way(self._archives.prepare), chunks
         if self._terms.dry_run:
             dry: dict[str, Write] = {
                 "delete": self._would_delete,

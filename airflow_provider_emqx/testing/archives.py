@@ -13,6 +13,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from airflow_provider_emqx.archives.archive import (
@@ -62,7 +63,9 @@ def make(state: State, root: str, table_sets: Iterable[str] | None, root_keys: I
     configuration = [found.config for found in state.authenticators.values()]
     asked = root_keys is None or "authentication" in root_keys
     files[CLUSTER] = f"{_CONFIGURATION}{json.dumps(configuration)}\n".encode() if asked else b""
-    for table_set, tables in _EXPORTED.items():
+    for table_set, tables in sorted(
+        _EXPORTED.items(), key=lambda one: not state.at_least(6) and one[0] == "banned"
+    ):
         if table_sets is not None and table_set not in table_sets:
             continue
         for name, (attributes, kind, record, records, since) in tables.items():
@@ -78,7 +81,8 @@ def _table(
 ) -> bytes:
     node, now = Atom(state.node), state.now()
     moment = (int(now // 1_000_000), int(now % 1_000_000), int(now * 1_000_000) % 1_000_000)
-    mnesia = "4.23.5" if state.at_least(6) else "4.21.3"
+    older = not state.at_least(6)
+    mnesia = "4.21.3" if older else "4.23.5"
     header = (Atom("log_header"), Atom("backup_log"), list(b"1.2"), list(mnesia.encode()), node, moment)
     schema = {
         "name": Atom(name),
@@ -102,9 +106,8 @@ def _table(
     }
     properties = [(Atom(key), value) for key, value in schema.items()]
     file = io.BytesIO()
-    write_table(
-        file, header, (Atom("schema"), Atom(name), properties), ((Atom(name), *fields) for fields in rows)
-    )
+    records = ((Atom(name), *fields) for fields in rows)
+    write_table(file, header, (Atom("schema"), Atom(name), properties), records, older)
     return file.getvalue()
 
 
@@ -126,8 +129,14 @@ def _stored(found: Authenticator, users: Table[User]) -> Iterator[tuple[Any, byt
 
 def _users(state: State) -> Iterator[Term]:
     found = _built_in(state)
-    if found is not None:
-        yield from (((_GROUP, key), *fields) for key, *fields in _stored(found, found.users))
+    if found is None:
+        return
+    # groups are atoms, in the order of their names
+    before = [key for key in sorted(state.gateway_users) if key[0] < _GROUP]
+    after = [key for key in sorted(state.gateway_users) if key[0] > _GROUP]
+    yield from ((key, *state.gateway_users[key]) for key in before)
+    yield from (((_GROUP, key), *fields) for key, *fields in _stored(found, found.users))
+    yield from ((key, *state.gateway_users[key]) for key in after)
 
 
 def _scram_users(state: State) -> Iterator[Term]:
@@ -298,9 +307,14 @@ def _root(content: bytes) -> str:
     return root
 
 
-def restore(state: State, filename: str, content: bytes) -> None:
-    """Import an archive: what it holds is added to what there is. A table that is cut ends where it is cut."""
+def restore(state: State, filename: str, content: bytes, most: int | None = None) -> tuple[int, int]:
+    """Import an archive: what it holds is added to what there is. A table that is cut ends where it is cut.
+
+    :param most: Records of each table that are imported at most, as if it were cut there.
+    :return: How many records were written, and how many keys deleted.
+    """
     check(state, filename, content)
+    written = deleted = 0
     for name, file, _ in read_archive(io.BytesIO(content)):
         data = file.read()
         if name == CLUSTER and data.startswith(_CONFIGURATION.encode()):
@@ -309,8 +323,11 @@ def restore(state: State, filename: str, content: bytes) -> None:
                     f"{config['mechanism']}:{config['backend']}", Authenticator(config)
                 )
         elif (put := _IMPORTED.get(name.removeprefix(TABLES))) and name.startswith(TABLES):
-            for record in _records(data):
+            for record in islice(_records(data), most):
                 put(state, *record[1:])
+                written += len(record) > 2
+                deleted += len(record) == 2
+    return written, deleted
 
 
 def _records(data: bytes) -> Iterator[Any]:
@@ -324,6 +341,12 @@ def _records(data: bytes) -> Iterator[Any]:
 def _put_user(state: State, key: Term, *fields: Term) -> None:
     found = _built_in(state)
     if found is None:
+        return
+    if len(key) == 2 and key[0] != _GROUP:
+        if fields:
+            state.gateway_users[key] = fields
+        else:
+            state.gateway_users.pop(key, None)
         return
     namespace, name = (key[0].decode(), key[2]) if len(key) == 3 else (None, key[1])
     users = found.users_of(namespace)

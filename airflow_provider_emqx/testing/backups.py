@@ -38,16 +38,20 @@ def newest_first(state: State) -> list[Backup]:
     return sorted(state.backups.values(), key=lambda one: (int(one.created_at), one.filename), reverse=True)
 
 
-def restore(state: State, backup: Backup) -> None:
+def restore(state: State, backup: Backup) -> tuple[int, int]:
     """Import a file: add its contents to the broker's.
 
+    :return: How many records of an archive were written, and how many keys deleted.
     :raises archives.Refused: If this broker does not import it.
     """
+    counts = (0, 0)
     if state.generation == "v4":
         exports.restore(state, backup.content)
     else:
-        archives.restore(state, backup.filename, backup.content)
+        most = state.import_records.pop(0) if state.import_records else None
+        counts = archives.restore(state, backup.filename, backup.content, most)
     state.imported.append(backup.filename)
+    return counts
 
 
 def check(state: State, filename: str, content: bytes) -> None:

@@ -305,6 +305,25 @@ class FakeEmqx:
         with self.state.lock:
             self._server.faults.orders.append(Order(fault, match, times, after))
 
+    def lose_import(self, seconds: float = 0.0) -> None:
+        """Lose the response to the next import: the connection is reset, and the import ends later.
+
+        Until then a repeated import of the file is answered with 400 ``enoent``. API v5.
+
+        :param seconds: How long the import takes.
+        """
+        with self.state.lock:
+            self.state.import_seconds.append(seconds)
+        self.order_fault("reset_after", match="POST /api/v5/data/import")
+
+    def cut_import(self, records: int) -> None:
+        """Let the next import end early, with 204 all the same, as EMQX does if a table is cut. API v5.
+
+        :param records: How many of each table are imported.
+        """
+        with self.state.lock:
+            self.state.import_records.append(records)
+
     @property
     def pending_faults(self) -> int:
         """The number of orders that are not used up yet."""

@@ -27,7 +27,17 @@ class Answer:
     :param headers: Further headers.
     """
 
-    __slots__ = ("body", "content_type", "cost", "headers", "read", "status", "written")
+    __slots__ = (
+        "body",
+        "content_type",
+        "cost",
+        "deleted",
+        "headers",
+        "imported",
+        "read",
+        "status",
+        "written",
+    )
 
     def __init__(
         self,
@@ -41,6 +51,8 @@ class Answer:
         self.content_type = content_type
         self.headers = headers
         self.written = 0  # rows written, for the pace
+        self.imported = 0  # records of an archive that were written
+        self.deleted = 0  # keys that an archive deleted
         self.read = 0.0  # seconds of a paced broker's time for the rows it had to look at
         self.cost = 1.0  # this call, as a share of an average call
 

@@ -40,6 +40,7 @@ class NodeInfo:
     name: str
     started_at: float
     running: bool = True
+    role: str = "core"  # or "replicant"; API v5
     evacuation: Any = None  # an Eviction while it is being emptied
 
     @property
@@ -215,6 +216,12 @@ class State:
         #: 4.4: whether files are found to be read, and to be deleted
         self.backups_found = {"GET": True, "DELETE": True}
         self.imported: list[str] = []  # names of the backups that were imported, in order
+        self.importing: set[str] = set()  # names of those that are being imported
+        # ordered by a test: seconds that imports take, and records at which they end
+        self.import_seconds: list[float] = []
+        self.import_records: list[int] = []
+        # users of gateways and listeners: group and id, then hash, salt and flag
+        self.gateway_users: dict[tuple[Any, Any], tuple[Any, ...]] = {}
         self.rebalances: dict[str, Any] = {}  # coordinator -> Rebalance
         self.license_days = 365.0
         self.cluster_name = "emqxcl"

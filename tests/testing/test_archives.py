@@ -126,13 +126,13 @@ def test_only_the_tables_that_are_asked_for_are_exported(broker: FakeEmqx) -> No
 def test_an_item_without_fields_deletes_and_a_table_that_is_cut_imports_silently_short(
     broker: FakeEmqx,
 ) -> None:
-    from airflow_provider_emqx.archives.tables import _item
-    from airflow_provider_emqx.archives.terms import Atom
+    from airflow_provider_emqx.archives.tables import item
+    from airflow_provider_emqx.archives.terms import Atom, encode
 
     broker.add_user("old", "pw")
     broker.add_user("stays", "pw")
     short = users([("new", "ab" * 32, b"s"), ("cut", "ab" * 32, b"s")])[:-5]
-    gone = users([]) + _item((Atom("emqx_authn_mnesia"), (Atom("mqtt:global"), b"old")))
+    gone = users([]) + item(encode((Atom("emqx_authn_mnesia"), (Atom("mqtt:global"), b"old"))))
     with EmqxHook() as hook:
         for name, data in (("one", short), ("two", gone)):
             content = renamed(archive({"emqx_authn_mnesia": data}), name)

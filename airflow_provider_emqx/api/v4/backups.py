@@ -105,19 +105,20 @@ class Backups(v5.Backups):
             "POST", "/data/file", json={"filename": filename, "file": text}, repeatable=True, timeout=_LONG
         )
 
-    def restore(self, filename: str, node: str | None = None) -> Operation[None]:
+    def restore(self, filename: str, node: str | None = None, repeatable: bool = True) -> Operation[None]:
         """
         Put a backup that lies on a node's disk into force: ``POST /data/import``. It overwrites configuration and
         users.
 
         :param node: whose disk it is on.
+        :param repeatable: whether to send the request again if its answer is lost.
         """
         path(filename)
         if node is not None:
             yield from self.nodes.require(node)
         body = {"filename": filename} if node is None else {"filename": filename, "node": node}
         try:
-            yield Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
+            yield Request("POST", "/data/import", json=body, repeatable=repeatable, timeout=_LONG)
         except EmqxBadRequestError as error:
             _refuse_missing(error)
             raise

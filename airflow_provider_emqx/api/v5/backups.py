@@ -14,6 +14,7 @@ from airflow_provider_emqx.api.v5.nodes import NodesArea
 from airflow_provider_emqx.exceptions import (
     EmqxBadRequestError,
     EmqxConfigError,
+    EmqxError,
     EmqxNotFoundError,
     EmqxOutcomeUnknownError,
 )
@@ -103,16 +104,18 @@ class Backups(NodesArea):
             if not error.maybe_applied or "already exists" not in error.reason:
                 raise
             # brought by an attempt whose answer was lost, if it is this one
-            if (yield from self.download(filename)) != content:
+            if (yield from self.download(filename, (yield from self._node_of(filename)))) != content:
                 raise
 
-    def restore(self, filename: str, node: str | None = None) -> Operation[None]:
+    def restore(self, filename: str, node: str | None = None, repeatable: bool = True) -> Operation[None]:
         """
         Put a backup that lies on a node's disk into force, EMQX 5.4 and newer: ``POST /data/import``.
 
         It overwrites configuration and users.
 
         :param node: whose disk it is on.
+        :param repeatable: whether to send the request again if its answer is lost. While the broker still imports the
+            file, a repeated request takes its directory away.
         :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
         :raises EmqxOutcomeUnknownError: if the answer was lost, and the import could not be repeated.
         """
@@ -121,7 +124,7 @@ class Backups(NodesArea):
         if node is not None:
             yield from self.nodes.require(node)
         body = {"filename": filename} if node is None else {"filename": filename, "node": node}
-        request = Request("POST", "/data/import", json=body, repeatable=True, timeout=_LONG)
+        request = Request("POST", "/data/import", json=body, repeatable=repeatable, timeout=_LONG)
         try:
             yield request
         except EmqxBadRequestError as error:
@@ -133,6 +136,64 @@ class Backups(NodesArea):
                 "what the broker has before you import again",
                 str(request),
             ) from error
+
+    def take(
+        self, table_sets: Sequence[str], root_keys: Sequence[str]
+    ) -> Operation[tuple[bytes, EmqxError | None]]:
+        """
+        Export, download, and delete the export from the broker's disk: all of it, even if the task is to stop.
+
+        :param table_sets: as of :meth:`export`.
+        :param root_keys: the same.
+        :return: the export; and why it could not be deleted, ``None`` if it was.
+        """
+        made = yield from self.export(table_sets, root_keys)
+        try:
+            content = yield from self.download(made["filename"], made["node"])
+        except EmqxError:
+            yield from self._remove(made["filename"], made["node"])
+            raise
+        return content, (yield from self._remove(made["filename"], made["node"]))
+
+    def bring(self, filename: str, content: bytes) -> Operation[EmqxError | None]:
+        """
+        Upload, import once, and delete the file from the broker's disk: all of it, even if the task is to stop.
+
+        :param filename: as of :meth:`upload`.
+        :param content: the same.
+        :return: why the file could not be deleted, ``None`` if it was.
+        :raises EmqxOutcomeUnknownError: if it is not known whether it was imported.
+        :raises EmqxError: if it was not uploaded, or not imported as a whole.
+        """
+        node: str | None = None
+        try:
+            yield from self.upload(filename, content)
+            # behind a load balancer it is on one of the nodes only
+            node = yield from self._node_of(filename)
+            yield from self.restore(filename, node, repeatable=False)
+        except EmqxError:
+            yield from self._remove(filename, node)
+            raise
+        return (yield from self._remove(filename, node))
+
+    def _node_of(self, filename: str) -> Operation[str | None]:
+        page: Page[BackupRow] | None = yield from self.list()
+        while page is not None:
+            for row in page.rows:
+                if row["filename"] == filename:
+                    return row["node"]
+            page = (yield from page.next()) if page.next else None
+        return None
+
+    def _remove(self, filename: str, node: str | None) -> Operation[EmqxError | None]:
+        """Delete a file that is of no more use, and return why that failed, if it did."""
+        try:
+            node = node or (yield from self._node_of(filename))
+            if node is not None:
+                yield from self.delete(filename, node)
+        except EmqxError as error:
+            return error
+        return None
 
 
 def _row(row: Row) -> Row:

@@ -30,7 +30,6 @@ _NODE = {
     "otp_release": "25.2.3/13.1.5",
     "process_available": 262144,
     "process_used": 410,
-    "role": "core",
     "sys_path": "/usr/lib/erlang",
 }
 LISTENERS = {"ssl": 8883, "tcp": 1883, "ws": 8083, "wss": 8084}
@@ -38,7 +37,7 @@ LISTENERS = {"ssl": 8883, "tcp": 1883, "ws": 8083, "wss": 8084}
 
 def _node_row(state: State, info: NodeInfo) -> dict[str, Any]:
     if not info.running:
-        return {"node": info.name, "node_status": "stopped", "role": "core"}
+        return {"node": info.name, "node_status": "stopped", "role": info.role}
     counts = count_on(state, info.name)
     return {
         **_NODE,
@@ -48,6 +47,7 @@ def _node_row(state: State, info: NodeInfo) -> dict[str, Any]:
         "edition": state.edition,
         "node": info.name,
         "node_status": "running",
+        "role": info.role,
         "uptime": int((state.now() - info.started_at) * 1000),
         "version": state.version_text,
     }

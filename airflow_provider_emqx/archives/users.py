@@ -1,0 +1,287 @@
+"""The users of an export in little memory, and archives of changes to them."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import struct
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import IO, NamedTuple
+
+from airflow_provider_emqx.archives.archive import (
+    META,
+    TABLES,
+    ArchiveError,
+    read_archive,
+    read_meta,
+    write_archive,
+)
+from airflow_provider_emqx.archives.records import MQTT, USER
+from airflow_provider_emqx.archives.tables import TableError, item, read_table
+from airflow_provider_emqx.archives.terms import TermError, decode
+
+#: where MQTT clients' users are; those of gateways and of single listeners are there too
+TABLE = "emqx_authn_mnesia"
+#: bytes of the longest META.hocon that is kept
+_META_LONGEST = 1 << 16
+_PIECE = 1 << 20
+#: Erlang 25 and older write atoms with two bytes of length, newer ones with one
+_ATOMS = (struct.Struct(">BH"), struct.Struct(">BB"))
+_TAGS = (100, 119)
+_LENGTH = struct.Struct(">I")
+#: before an item's term: length, magic, and for long ones a checksum of the length
+_BEFORE, _BEFORE_LONG, _LONG = 8, 24, 65_528
+
+
+class Stored(NamedTuple):
+    """
+    Facts that the broker keeps of a user.
+
+    :param password_hash: as its authenticator writes it.
+    :param salt: any bytes.
+    :param is_superuser: exempt from ACL rules.
+    """
+
+    password_hash: bytes
+    salt: bytes
+    is_superuser: bool
+
+
+#: a change: the id, and what to write; ``None`` deletes
+Change = tuple[str, Stored | None]
+
+
+def _atom(name: str, form: int) -> bytes:
+    return _ATOMS[form].pack(_TAGS[form], len(name)) + name.encode()
+
+
+def _key(form: int) -> bytes:
+    """Return how the key of a user begins: a tuple of the group and the id, a binary."""
+    return b"h\x02" + _atom(MQTT, form) + b"m"
+
+
+#: how a record of a user begins, in both forms of atoms
+_STARTS = tuple(b"\x83h\x05" + _atom(TABLE, form) + _key(form) for form in (0, 1))
+_DELETED = b"\x83h\x02" + _atom(TABLE, 1) + _key(1)
+_FLAGS = {flag: _atom(str(flag).lower(), 1) for flag in (False, True)}
+_TRUE = tuple(_atom("true", form) for form in (0, 1))
+_ENDS = frozenset((*_TRUE, *(_atom("false", form) for form in (0, 1))))
+_BINARY = ord("m")
+_MAGIC = b"bWLA"
+#: after the head, the start of the first item, and the start of its tuple
+_FIRST_ATOM = 8 + 8 + 3
+
+
+class ExportedUsers:
+    """
+    The users of MQTT clients in an export: found by id, and listed.
+
+    The unpacked table is in a temporary file that has no name, so that it is gone with the process; in memory are 11 to
+    23 bytes for each user.
+
+    :param content: the export, a ``.tar.gz``.
+    :raises ArchiveError: if it is not an archive with a table of users, or is damaged.
+    :raises TableError: if the table is damaged, or its records have other fields than those that are known here.
+    """
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed with the object
+        #: which EMQX made the export, as archives for it have to say
+        self.meta = b""
+        size = 0
+        for name, file, _ in read_archive(content):
+            if name == META:
+                self.meta = file.read(_META_LONGEST)
+                read_meta(io.BytesIO(self.meta))
+            elif name == TABLES + TABLE:
+                while piece := file.read(_PIECE):
+                    size += self._file.write(piece)
+        if not size:
+            raise ArchiveError(f"it has no table {TABLE}")
+        self._file.flush()
+        self._data = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ)
+        self._check_schema()
+        #: users by the group that they are of, besides those of MQTT clients
+        self.others: Counter[str] = Counter()
+        #: ids that no request and no row can have, for people to read
+        self.odd: list[str] = []
+        self._offsets = array("q")
+        self._slots = array("q")
+        self._index()
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def get(self, user_id: str) -> Stored | None:
+        """
+        Return what the broker keeps of a user.
+
+        :param user_id: the id.
+        :return: ``None`` if it has none of this id.
+        """
+        key = user_id.encode()
+        mask = len(self._slots) - 1
+        slot = hash(key) & mask
+        while at := self._slots[slot]:
+            found, end = self._key(at)
+            if found == key:
+                return self._stored(end)
+            slot = (slot + 1) & mask
+        return None
+
+    def __iter__(self) -> Iterator[tuple[str, Stored]]:
+        """Return an iterator over ids and what the broker keeps, in the order of the table."""
+        for at in self._offsets:
+            key, end = self._key(at)
+            yield key.decode(), self._stored(end)
+
+    def pack(self, root: str, changes: Iterable[Change]) -> bytes:
+        """
+        Write an archive that changes users when this broker imports it, and nothing else.
+
+        :param root: name of the file without its ``.tar.gz``.
+        :param changes: ids and what to write; ``None`` deletes a user.
+        :return: the archive. It has no configuration, not even an empty one: that would be put into force too.
+        """
+        table = b"".join([self._data[: self._start], *(record(*change) for change in changes)])
+        files = (
+            (META, io.BytesIO(self.meta), len(self.meta)),
+            (TABLES + TABLE, io.BytesIO(table), len(table)),
+        )
+        target = io.BytesIO()
+        # digits of hashes do not get smaller by trying harder
+        write_archive(target, root, files, level=1)
+        return target.getvalue()
+
+    def _check_schema(self) -> None:
+        file = io.BytesIO(self._data[: 1 << 16])
+        schema, _ = read_table(file)
+        # where the records begin
+        self._start = file.tell()
+        if schema.name != TABLE:
+            raise TableError(f"{TABLES}{TABLE} holds the table {schema.name[:80]!r}")
+        if schema.attributes != USER:
+            raise TableError(
+                f"{TABLE} has the fields {', '.join(schema.attributes)[:200]}; expected {', '.join(USER)}"
+            )
+
+    def _index(self) -> None:
+        data, size, at = self._data, len(self._data), self._start
+        unpack, offsets, digests = _LENGTH.unpack_from, self._offsets, array("q")
+        start, skip = self._usual_start()
+        while at < size:
+            (length,) = unpack(data, at) if at + _BEFORE <= size else (size,)
+            begin = at + (_BEFORE if length < _LONG else _BEFORE_LONG)
+            at_end = begin + length
+            if at_end > size or data[at + 4 : at + 8] != _MAGIC:
+                raise TableError(f"{TABLE} is cut or damaged")
+            at = at_end
+            id_at = begin + skip
+            if data[begin:id_at] == start and self._is_whole(id_at, at_end):
+                key = data[id_at + 4 : id_at + 4 + unpack(data, id_at)[0]]
+                if key.isascii() or _is_text(key):
+                    offsets.append(id_at)
+                    digests.append(hash(key))
+                else:
+                    self.odd.append(_shown(key))
+            else:
+                self._note_other(data[begin:at_end])
+        # at most 7 in 10 slots are taken
+        slots = 1 << (len(digests) * 10 // 7 + 1).bit_length()
+        self._slots = taken = array("q", bytes(8 * slots))
+        mask = slots - 1
+        for begin, digest in zip(offsets, digests, strict=True):
+            slot = digest & mask
+            while taken[slot]:
+                slot = (slot + 1) & mask
+            taken[slot] = begin
+
+    def _usual_start(self) -> tuple[bytes, int]:
+        """Return how a record of a user begins in this table, whose atoms all have one form, and its size."""
+        # the first atom of the header follows version, tag and size of its tuple
+        start = _STARTS[self._data[_FIRST_ATOM] != _TAGS[0]]
+        return start, len(start)
+
+    def _note_other(self, data: bytes) -> None:
+        """Note a record that is not, or not in the usual form, one of a user of MQTT clients."""
+        try:
+            match decode(data):
+                case (_, (group, key), *_):
+                    pass
+                case _:
+                    raise TableError(f"{TABLE} has a record of an unknown form")
+        except TermError as error:
+            raise TableError(f"{TABLE}: {error}") from None
+        if group == MQTT:
+            self.odd.append(_shown(key) if isinstance(key, bytes) else str(key))
+        else:
+            self.others[_shown(group) if isinstance(group, bytes) else str(group)] += 1
+
+    def _is_whole(self, at: int, at_end: int) -> bool:
+        """Return whether what follows the start of a record has the usual form: three binaries, then a flag."""
+        data, unpack = self._data, _LENGTH.unpack_from
+        for _ in range(2):
+            if at + 4 > at_end:
+                return False
+            at += 4 + unpack(data, at)[0]
+            if at >= at_end or data[at] != _BINARY:
+                return False
+            at += 1
+        if at + 4 > at_end:
+            return False
+        return data[at + 4 + unpack(data, at)[0] : at_end] in _ENDS
+
+    def _key(self, at: int) -> tuple[bytes, int]:
+        """Return the id of a record, and where what follows it begins."""
+        end = at + 4 + int(_LENGTH.unpack_from(self._data, at)[0])
+        return self._data[at + 4 : end], end + 1
+
+    def _stored(self, at: int) -> Stored:
+        data = self._data
+        middle = at + 4 + _LENGTH.unpack_from(data, at)[0]
+        end = middle + 5 + _LENGTH.unpack_from(data, middle + 1)[0]
+        return Stored(data[at + 4 : middle], data[middle + 5 : end], data[end : end + 7].startswith(_TRUE))
+
+
+def record(user_id: str, stored: Stored | None) -> bytes:
+    """
+    Write one item of the table of users.
+
+    :param user_id: the id.
+    :param stored: what the broker is to keep, ``None`` to delete the user.
+    """
+    key = user_id.encode()
+    if stored is None:
+        return item(_DELETED + _LENGTH.pack(len(key)) + key)
+    password_hash, salt, flag = stored
+    return item(
+        b"".join(
+            (
+                _STARTS[1],
+                _LENGTH.pack(len(key)),
+                key,
+                b"m",
+                _LENGTH.pack(len(password_hash)),
+                password_hash,
+                b"m",
+                _LENGTH.pack(len(salt)),
+                salt,
+                _FLAGS[flag],
+            )
+        )
+    )
+
+
+def _shown(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
