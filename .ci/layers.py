@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "choices": set(),
     "keywords": {"choices"},
     "results": {"api"},
+    "run_log": {"results"},
     "arguments": {"exceptions"},
     "hidden": {"exceptions"},
     "files": {"exceptions"},
@@ -36,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["conditions"] = {"files", "transport", *MAY_IMPORT["transport"]}
 MAY_IMPORT["provisioning"] = {
+    "run_log",
     "archives",
     "files",
     "keywords",

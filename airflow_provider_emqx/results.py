@@ -16,6 +16,37 @@ _R = TypeVar("_R")
 LimitedBy = Literal["broker", "hashing", "reading"]
 
 
+class Reason(TypedDict):
+    """
+    A reason for an outcome other than the one wanted, how often it was met, and an example.
+
+    ``id`` is the name of the example; ``line`` and ``file`` say where a source has it, the latter if the source is
+    several files.
+    """
+
+    outcome: str
+    reason: str
+    count: int
+    id: str | None
+    line: NotRequired[int]
+    file: NotRequired[str]
+
+
+class Guard(TypedDict):
+    """
+    A limit that a run was held to, by the name of the argument.
+
+    ``count`` is what was counted, and ``allowed`` the number that it was compared with. ``of`` is what a share is taken
+    of, ``None`` for a limit that is a count. ``exceeded`` says whether the limit ended the run.
+    """
+
+    name: str
+    count: int
+    allowed: int
+    of: int | None
+    exceeded: bool
+
+
 class ListResult(TypedDict, Generic[_R]):
     """The rows of a listing; ``listing_moved`` is ``None`` where it is not known."""
 
@@ -28,6 +59,8 @@ class ListResult(TypedDict, Generic[_R]):
 class _Acting(TypedDict):
     counts: dict[str, int]
     selected: int
+    reasons: list[Reason]
+    guards: list[Guard]
     report_path: str | None
 
 
@@ -116,18 +149,8 @@ class PublishResult(TypedDict):
     results: list[PublishedRow]
 
 
-class Reason(TypedDict):
-    """A reason for rejecting rows, with the first row; ``file`` is of a source of several files."""
-
-    reason: str
-    count: int
-    id: str | None
-    line: int
-    file: NotRequired[str]
-
-
 class RejectedRow(TypedDict):
-    """A rejected row; ``file`` is of a source of several files."""
+    """A rejected row, one of the first 100; ``file`` is of a source of several files."""
 
     id: str | None
     line: int | None
@@ -170,6 +193,7 @@ class ProvisionUsersResult(Totals):
     dry_run: bool
     report_path: str | None
     reasons: list[Reason]
+    guards: list[Guard]
     rejected_rows: list[RejectedRow]
     unread: list[str]
 
@@ -185,6 +209,7 @@ class ProvisionAclResult(TypedDict):
     dry_run: bool
     report_path: str | None
     reasons: list[Reason]
+    guards: list[Guard]
     rejected_rows: list[RejectedRow]
     unread: list[str]
 
@@ -272,13 +297,6 @@ class EvacuateNodeResult(TypedDict):
     stopped: bool
 
 
-class ReasonCount(TypedDict):
-    """A reason why a command failed, and how often."""
-
-    reason: str
-    count: int
-
-
 class CommandResult(_Acting):
     """The outcomes of a command, by client id; ``replies`` is there if replies are kept."""
 
@@ -291,5 +309,4 @@ class CommandResult(_Acting):
     left: list[str]
     left_count: int
     waves: int
-    reasons: list[ReasonCount]
     replies: NotRequired[dict[str, str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_emqx.commands.order import REPLIED
 from airflow_provider_emqx.files import Location, append, exists, open_to_read, replacing, shown
 from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
+from airflow_provider_emqx.run_log import REASONS, table
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.results import CommandResult
+    from airflow_provider_emqx.results import CommandResult, Guard, Reason
 
 #: on its way, acknowledged by the broker: a reply is awaited
 SENDING, SENT = "sending", "sent"
@@ -194,13 +195,43 @@ class Record:
         open_ = counts[SENDING] + counts[SENT]
         return {outcome: counts[outcome] for outcome in OUTCOMES} | ({"awaited": open_} if open_ else {})
 
-    def result(self, left: Sequence[str]) -> CommandResult:
+    def lines(self, title: str, left: Sequence[str], guards: Sequence[Guard] = ()) -> Iterator[str]:
+        """
+        Return what the log says of the command.
+
+        :param title: how it begins.
+        :param left: devices that nothing was sent to.
+        :param guards: limits that it was held to.
+        """
+        return table(
+            title,
+            {**self._counts(), "not begun": len(left)},
+            reasons=self._most_frequent(),
+            guards=guards,
+            report=self._place(),
+        )
+
+    def _most_frequent(self) -> list[Reason]:
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for row in self.rows.values():
+            if row.reason:
+                reasons.setdefault((row.outcome, row.reason), []).append(row.clientid)
+        found = sorted(reasons.items(), key=lambda item: -len(item[1]))[:REASONS]
+        return [
+            {"outcome": outcome, "reason": reason, "count": len(ids), "id": ids[0]}
+            for (outcome, reason), ids in found
+        ]
+
+    def _place(self) -> str | None:
+        return shown(self.report_path) if self.report_path is not None else None
+
+    def result(self, left: Sequence[str], guards: Sequence[Guard] = ()) -> CommandResult:
         """
         Return counts, lists of at most 1,000 devices, and the most frequent reasons.
 
         :param left: devices that nothing was sent to.
+        :param guards: limits that the command was held to.
         """
-        reasons = Counter(row.reason for row in self.rows.values() if row.reason)
         lists: dict[str, list[str]] = {outcome: [] for outcome in OUTCOMES}
         replies: dict[str, str] = {}
         for row in self.rows.values():
@@ -215,9 +246,10 @@ class Record:
             "left": list(left[:MOST_LISTED]),
             "left_count": len(left),
             "waves": self.wave,
-            "reasons": [{"reason": reason, "count": count} for reason, count in reasons.most_common(10)],
+            "reasons": self._most_frequent(),
+            "guards": list(guards),
             **({"replies": replies} if replies else {}),
-            "report_path": shown(self.report_path) if self.report_path is not None else None,
+            "report_path": self._place(),
         }
         return cast("CommandResult", result)
 

@@ -39,9 +39,9 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener``, ``listener_re``). A row that says nobody is
         rejected, and so is any other column.
     :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules.
-    :param report_path: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped
-        or rejected: id (as ``username:alice``), line, outcome, reason. Of a dry run it has every row. A local file may
-        be read by its owner only. Without it the first 100 rejected rows are in the log and in the returned dict.
+    :param report_path: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was
+        skipped or rejected: id (as ``username:alice``), line, outcome, reason. Of a dry run it has every row. A local
+        file may be read by its owner only. The first 100 rejected rows are also in the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"``, by
         default inferred from the file extension; or an export of another broker, detected from its content:
         ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4, or ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the
@@ -57,10 +57,10 @@ class EmqxProvisionAclOperator(BaseEmqxOperator):
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
     :param dry_run: read and check everything, write nothing.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "unread", "reasons",
-        "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in force (or
-        deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed without a
-        report; subjects done; in ``unread`` the first 100 directories and files beside those of a directory
-        that are not read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
+        "guards", "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in
+        force (or deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed;
+        subjects done; in ``unread`` the first 100 directories and files beside those of a directory that are not
+        read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
 

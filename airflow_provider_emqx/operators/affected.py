@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -14,16 +14,21 @@ from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     keep_result,
 )
-from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNKNOWN, told_as
+from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, REJECTED, UNKNOWN, told_as
 from airflow_provider_emqx.patterns import one_of
 from airflow_provider_emqx.row_files import RowFile, written_at_once
+from airflow_provider_emqx.run_log import REASONS, guard, table, tell
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.keywords import ActingKeywords, EmqxOperatorKeywords
+    from airflow_provider_emqx.results import Guard, Reason
 
 T = TypeVar("T")
+
+#: outcomes other than those wanted, whose reasons are counted
+_EXPLAINED = (FAILED, UNKNOWN, REJECTED)
 
 log = logging.getLogger(__name__)
 
@@ -89,28 +94,6 @@ class BaseSelectingOperator(BaseActingOperator):
         return [one for one in found if not excluded(name(one))]
 
 
-def check_limit(most: float | str | None, selected: int, what: str, count: Callable[[], int]) -> None:
-    """
-    Refuse to touch more than the user has allowed.
-
-    :param most: a count (``5``, ``"5"``), a share (``0.05``, ``"5%"``), or ``None`` for no limit.
-    :param selected: how many would be touched.
-    :param what: their name in the plural.
-    :param count: counts all that there are, if a share is asked for.
-    :raises EmqxConfigError: if there are more; nothing has been touched.
-    """
-    text = "" if most is None else str(most).strip()
-    share = text and not text.isdecimal()
-    total = count() if share else 0
-    allowed = limit(most, total, "max_affected")
-    if allowed is not None and selected > allowed:
-        of = f" of {total:,}" if share else ""
-        raise EmqxConfigError(
-            f"{selected:,}{of} {what} are selected, more than max_affected={most!r} allows ({allowed:,}): nothing was "
-            "touched. Look with dry_run=True, then correct the selection or the limit"
-        )
-
-
 class Affected:
     """
     The outcomes of everything that an operator acts on: lists of at most 1,000, counts, and a file with a line for
@@ -135,6 +118,8 @@ class Affected:
         self._name = name
         self._found: dict[str, list[Any]] = {outcome: [] for outcome in (*outcomes, FAILED, UNKNOWN)}
         self._counts = dict.fromkeys(self._found, 0)
+        self._reasons: dict[tuple[str, str], tuple[int, str]] = {}
+        self._guards: list[Guard] = []
         self._report = report_path or None
         self._opened = ExitStack()
         self._file: RowFile | None = None
@@ -153,8 +138,14 @@ class Affected:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._opened.close()
+        if isinstance(error, EmqxError):
+            for outcome in (FAILED, UNKNOWN):
+                if (outcome, "") in self._reasons:
+                    # the work ended before each of them had an error of its own
+                    self._reasons[outcome, str(error)[:300]] = self._reasons.pop((outcome, ""))
         if error is not None and self.total:
-            log.error("Ended early: of %s %s", f"{self.selected:,}", self.words())
+            tell(log, logging.ERROR, self._lines(f"Ended early: {self.selected:,} selected"))
+        if error is not None and (self.total or self._guards):
             keep_result(self._context, self.result())
 
     @property
@@ -171,6 +162,30 @@ class Affected:
         """
         self.selected, self.about = chosen, about
 
+    def hold(self, most: float | str | None, selected: int, what: str, count: Callable[[], int]) -> None:
+        """
+        Hold the selection to ``max_affected``.
+
+        :param most: a count (``5``, ``"5"``), a share (``0.05``, ``"5%"``), or ``None`` for no limit.
+        :param selected: how many would be touched.
+        :param what: their name in the plural.
+        :param count: counts all that exist, if a share is asked for.
+        :raises EmqxConfigError: if there are more; nothing has been touched.
+        """
+        text = "" if most is None else str(most).strip()
+        share = bool(text) and not text.isdecimal()
+        total = count() if share else 0
+        allowed = limit(most, total, "max_affected")
+        if allowed is None:
+            return
+        self._guards.append(guard("max_affected", selected, allowed, total if share else None))
+        if selected > allowed:
+            of = f" of {total:,}" if share else ""
+            raise EmqxConfigError(
+                f"{selected:,}{of} {what} are selected, more than max_affected={most!r} allows ({allowed:,}): nothing "
+                "was touched. Look with dry_run=True, then correct the selection or the limit"
+            )
+
     def add(self, outcome: str | EmqxError, names: Iterable[Any], reason: str = "") -> None:
         """
         Record outcomes.
@@ -186,6 +201,8 @@ class Affected:
         self._counts[outcome] += len(told)
         listed = self._found[outcome]
         listed += told[: MOST_LISTED - len(listed)]
+        for name in told:
+            self._count_reason(outcome, name, reason)
         if self._file is not None:
             why = {"reason": reason[:300]} if reason else {}
             self._file.write(
@@ -202,19 +219,59 @@ class Affected:
         if self.failure is not None:
             raise self.failure
 
-    def words(self) -> str:
-        """Return a summary of the outcomes."""
-        told = [f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in self._counts.items() if count]
-        if self.total < self.selected:
-            told.append(f"{self.selected - self.total:,} not begun")
-        return ", ".join(told) or "none"
+    def tell(self, what: str) -> None:
+        """
+        Log the outcomes.
+
+        :param what: the name of the objects in the plural.
+        """
+        dry = "DRY RUN, nothing was touched. " if self.about.get("dry_run") else ""
+        level = logging.WARNING if self._counts[FAILED] or self._counts[UNKNOWN] else logging.INFO
+        tell(log, level, self._lines(f"{dry}{self.selected:,} {what} selected"))
+
+    def _lines(self, title: str) -> Iterator[str]:
+        return table(
+            title,
+            {**self._counts, "not begun": max(0, self.selected - self.total)},
+            reasons=self._most_frequent(),
+            guards=self._guards,
+            report=str(self._report) if self._report else None,
+        )
+
+    def _count_reason(self, outcome: str, name: Any, reason: str) -> None:
+        if isinstance(name, Mapping):
+            reason = reason or str(name.get("reason") or "")
+        if outcome not in _EXPLAINED:
+            return
+        key = outcome, reason[:300]
+        if key not in self._reasons and len(self._reasons) >= MOST_LISTED:
+            key = outcome, "other reasons"
+        count, example = self._reasons.get(key, (0, _id(name)))
+        self._reasons[key] = count + 1, example
+
+    def _most_frequent(self) -> list[Reason]:
+        found = sorted(self._reasons.items(), key=lambda item: -item[1][0])[:REASONS]
+        return [
+            {"outcome": outcome, "reason": reason, "count": count, "id": example}
+            for (outcome, reason), (count, example) in found
+            if reason
+        ]
 
     def result(self) -> dict[str, Any]:
-        """Return lists, counts and the file's place."""
+        """Return lists, counts, reasons, limits and the file's place."""
         return {
             **self._found,
             "counts": self._counts,
             "selected": self.selected,
             **self.about,
+            "reasons": self._most_frequent(),
+            "guards": self._guards,
             "report_path": str(self._report) if self._report else None,
         }
+
+
+def _id(name: Any) -> str:
+    """Return the name of one object, as a reason shows it."""
+    if not isinstance(name, Mapping):
+        return str(name)
+    return ", ".join(str(name[key]) for key in ("who", "clientid", "topic") if name.get(key))

@@ -44,10 +44,10 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         ``upsert``, and then deletes the users in ``scope`` that are not in the source (``pruned``); ``"prune"`` does
         only the latter, after shards have done the former. A user created between the listing and the write of
         ``create`` is overwritten on EMQX 5.7 and newer.
-    :param report_path: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was skipped
-        or rejected, and per user that was pruned or could not be (``unaddressable``): id, line, outcome, reason. Never
-        a password. A local file may be read by its owner only. Without it the first 100 rejected rows are in the log
-        and in the returned dict.
+    :param report_path: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was
+        skipped or rejected, and per user that was pruned or could not be (``unaddressable``): id, line, outcome,
+        reason. Never a password. A local file may be read by its owner only. The first 100 rejected rows are also in
+        the returned dict.
     :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
         the extra ``parquet``), by default inferred from the file extension; or an export of another broker, detected
         from its content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4 (the users of ``user_id_type``), or
@@ -95,12 +95,13 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         authenticator decides, and a value that differs from it is refused.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
         "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "limited_by", "chunks", "acl_changed",
-        "listing_moved", "dry_run", "report_path", "reasons", "rejected_rows", "unread"}``. ``unaddressable`` are users
-        in scope that are not in the source but stay, since their id cannot be part of a request; ``not_carried``
-        rejected rows whose salt an import of users cannot carry. ``limited_by`` is what took most of the time:
-        ``"broker"``, ``"hashing"`` or ``"reading"``. ``unread`` names the first 100 directories and files beside those
-        of a directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None`` if the broker does
-        not report it. It is pushed to XCom also if the task fails because of rejected rows or a truncated source.
+        "listing_moved", "dry_run", "report_path", "reasons", "guards", "rejected_rows", "unread"}``.
+        ``unaddressable`` are users in scope that are not in the source but stay, since their id cannot be part of a
+        request; ``not_carried`` rejected rows whose salt an import of users cannot carry. ``limited_by`` is what took
+        most of the time: ``"broker"``, ``"hashing"`` or ``"reading"``. ``unread`` names the first 100 directories and
+        files beside those of a directory that are not read. ``created``, ``updated`` and ``unchanged`` are ``None``
+        if the broker does not report it. It is pushed to XCom also if the task fails because of rejected rows or a
+        truncated source.
     :raises EmqxConfigError: if the source cannot be read or too many rows are rejected.
     :raises EmqxError: if the broker fails; rows before that are done, and running again converges.
     """

@@ -15,7 +15,6 @@ from airflow_provider_emqx.operators.affected import (
     Affected,
     BaseActingOperator,
     BaseSelectingOperator,
-    check_limit,
 )
 from airflow_provider_emqx.outcomes import ABSENT, REJECTED, UNADDRESSABLE
 
@@ -61,11 +60,11 @@ class EmqxBanOperator(BaseActingOperator):
         ``username``, and not with ``source``.
     :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …], "still_connected": […],
-        "unaddressable": […], "rejected": [{"line", "who", "reason"}, …], "failed": […], "unknown": […], "counts": {…},
-        "selected", "over", "dry_run", "report_path"}``, of each list 1,000 at most; ``over`` counts bans that are
-        over. With ``dry_run`` ``banned`` are those that would be. With ``kick``, ``still_connected`` are clients that
-        are connected all the same, and ``unaddressable`` those of a username that the broker cannot be asked to kick.
-        It is stored also when the task fails.
+        "unaddressable": […], "rejected": [{"line", "who", "reason"}, …], "failed": […], "unknown": […], "counts":
+        {…}, "selected", "over", "dry_run", "reasons": […], "guards": […], "report_path"}``, of each list 1,000 at
+        most; ``over`` counts bans that are over. With ``dry_run`` ``banned`` are those that would be. With ``kick``,
+        ``still_connected`` are clients that are connected all the same, and ``unaddressable`` those of a username
+        that the broker cannot be asked to kick. It is stored also when the task fails.
     :raises EmqxConfigError: for invalid arguments; nobody is banned.
     :raises EmqxError: if a ban was not made, after all others are done and their clients are kicked.
     """
@@ -168,7 +167,7 @@ class EmqxBanOperator(BaseActingOperator):
             if kick and not dry_run:
                 self._kick(hook, banned, there, affected)
             affected.raise_failure()
-            self.log.info("%sBans: %s", "Dry run. " if dry_run else "", affected.words())
+            affected.tell("bans")
         return cast("BanResult", affected.result())
 
     def _bans(self, hook: EmqxHook) -> tuple[list[Ban], list[Bad], int]:
@@ -240,9 +239,9 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     :param dry_run: select and report only.
     :param report_path: path or URL of a JSON Lines file with the outcome of each ban: the result lists 1,000.
     :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "unaddressable": […], "failed": […], "unknown":
-        […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report_path"}``; ``unaddressable`` are
-        those that filters select and no request can name (``.``, ``..``), with ``dry_run`` ``unbanned`` are those that
-        would be. It is stored also when the task fails or is stopped.
+        […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "reasons": […], "guards": […],
+        "report_path"}``; ``unaddressable`` are those that filters select and no request can name (``.``, ``..``),
+        with ``dry_run`` ``unbanned`` are those that would be. It is stored also when the task fails or is stopped.
     :raises EmqxConfigError: for invalid arguments, and for more bans than ``max_affected``; none ends.
     """
 
@@ -309,13 +308,13 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
             selected = self.without_excluded(found, lambda ban: ban["who"])
             chosen = [ban for ban in selected if fits_path(ban["who"])]
-            check_limit(self.max_affected, len(chosen), "bans", lambda: len(bans))
             affected.select(
                 len(selected),
                 excluded=len(found) - len(selected),
                 listing_moved=hook.listing_moved,
                 dry_run=dry_run,
             )
+            affected.hold(self.max_affected, len(chosen), "bans", lambda: len(bans))
             affected.add(UNADDRESSABLE, [_name(ban) for ban in selected if not fits_path(ban["who"])])
             if dry_run:
                 affected.add("unbanned", map(_name, chosen))
@@ -323,7 +322,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
                 for start in range(0, len(chosen), _PART):
                     self._end(hook, chosen[start : start + _PART], affected)
             affected.raise_failure()
-            self.log.info("%sOf %d bans: %s", "Dry run. " if dry_run else "", len(bans), affected.words())
+            affected.tell("bans")
         return cast("UnbanResult", affected.result())
 
     @staticmethod

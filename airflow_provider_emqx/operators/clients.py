@@ -12,7 +12,6 @@ from airflow_provider_emqx.operators.affected import (
     Affected,
     BaseActingOperator,
     BaseSelectingOperator,
-    check_limit,
 )
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
@@ -85,7 +84,8 @@ class EmqxSubscribeOperator(BaseActingOperator):
     :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh``.
     :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"subscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
-        "report_path"}``; where nothing could be done for a client, its entry is ``{"clientid"}``.
+        "reasons": […], "guards": […], "report_path"}``; where nothing could be done for a client, its entry is
+        ``{"clientid"}``.
     :raises EmqxError: if a client is not there or a subscription was not made, after all others are done.
     """
 
@@ -135,7 +135,7 @@ class EmqxSubscribeOperator(BaseActingOperator):
                     failures += [f"{clientid}, {row['topic']}: {reason}"] if reason else []
             if failures:
                 raise EmqxError(f"{self._verb} failed {len(failures):,} times, first for {failures[0]}")
-        self.log.info("Of %d clients: %s", len(ids), affected.words())
+        affected.tell("clients")
         return cast("SubscribeResult", affected.result())
 
 
@@ -149,7 +149,7 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
     :param topics: topic filters, exactly as subscribed.
     :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"unsubscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
-        "report_path"}``; not subscribed counts as done.
+        "reasons": […], "guards": […], "report_path"}``; not subscribed counts as done.
     :raises EmqxError: if a client is not there, after all others are done.
     """
 
@@ -179,10 +179,11 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         of a kind.
     :param rate_limit: maximum requests per second, instead of the connection's; clients are then kicked one by one.
     :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "unaddressable": […], "failed":
-        […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report_path"}``;
-        ``changed`` are those that the filters no longer select, ``unaddressable`` those that filters select and this
-        broker cannot be asked to kick (client ids ``.`` and ``..``, where it has no request for many), and with
-        ``dry_run`` ``kicked`` are those that would be. It is stored also when the task fails or is stopped.
+        […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "reasons": […],
+        "guards": […], "report_path"}``; ``changed`` are those that the filters no longer select, ``unaddressable``
+        those that filters select and this broker cannot be asked to kick (client ids ``.`` and ``..``, where it has
+        no request for many), and with ``dry_run`` ``kicked`` are those that would be. It is stored also when the task
+        fails or is stopped.
     :raises EmqxConfigError: for invalid arguments, and for more clients than ``max_affected``; nobody is
         kicked.
     """
@@ -231,13 +232,13 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
             ids = self._select(hook, given, filters)
             chosen = self.without_excluded(ids)
             left = {one for one in chosen if not hook.api.clients.can_kick(one)}
-            check_limit(self.max_affected, len(chosen) - len(left), "clients", lambda: _clients(hook))
             affected.select(
                 len(chosen),
                 excluded=len(ids) - len(chosen),
                 listing_moved=hook.listing_moved,
                 dry_run=dry_run,
             )
+            affected.hold(self.max_affected, len(chosen) - len(left), "clients", lambda: _clients(hook))
             if dry_run:
                 affected.add(UNADDRESSABLE, [one for one in chosen if one in left])
                 affected.add("kicked", [one for one in chosen if one not in left])
@@ -245,9 +246,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
                 for part in hook.kick_in_parts(chosen, filters or None):
                     for outcome, clientids in part.items():
                         affected.add(outcome, clientids)
-            self.log.info(
-                "%sOf %d clients: %s", "Dry run. " if dry_run else "", len(chosen), affected.words()
-            )
+            affected.tell("clients")
         return cast("KickResult", affected.result())
 
     def _filters(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds,
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hidden import HiddenField, is_literal, plain
 from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result
+from airflow_provider_emqx.run_log import guard, tell
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.commands.order import Order
     from airflow_provider_emqx.commands.record import Record
     from airflow_provider_emqx.keywords import EmqxOperatorKeywords
-    from airflow_provider_emqx.results import CommandResult
+    from airflow_provider_emqx.results import CommandResult, Guard
 
 
 class EmqxCommandOperator(BaseEmqxOperator):
@@ -65,7 +67,8 @@ class EmqxCommandOperator(BaseEmqxOperator):
     :param deferrable: wait in the triggerer, without a worker slot; needs ``report_path``. Default: ``[operators]
         default_deferrable``, where there is a report.
     :return: a list of at most 1,000 client ids per outcome, ``counts``, ``selected``, ``left`` (devices that nothing
-        was sent to), ``left_count``, ``waves``, ``reasons``, ``replies`` if they are kept, and ``report_path``.
+        was sent to), ``left_count``, ``waves``, ``reasons``, ``guards``, ``replies`` if they are kept, and
+        ``report_path``.
     :raises EmqxConfigError: for invalid arguments; nothing is sent.
     :raises EmqxError: if too few devices have replied; a retry goes on with those that nothing was sent to.
     """
@@ -230,12 +233,18 @@ class EmqxCommandOperator(BaseEmqxOperator):
         except BaseException:
             left = [clientid for clientid in devices if clientid not in record.rows]
             if record.rows:
-                self.log.error("Ended early: %s; %d left", record.words(), len(left))
-                keep_result(context, record.result(left))
+                guards = self._guards(record)
+                tell(
+                    self.log,
+                    logging.ERROR,
+                    record.lines(f"Ended early: {len(devices):,} devices", left, guards),
+                )
+                keep_result(context, record.result(left, guards))
             raise
         record.settle()
-        self.log.info("Of %d devices: %s", len(record.rows), record.words())
-        return record.result(left)
+        guards = self._guards(record)
+        tell(self.log, logging.INFO, record.lines(f"{len(devices):,} devices", left, guards))
+        return record.result(left, guards)
 
     # ------------------------------------------------------------------ the steps
 
@@ -302,12 +311,11 @@ class EmqxCommandOperator(BaseEmqxOperator):
         self.log.info("Wave %d: %d of %d devices have replied", record.wave, replied, len(rows))
         record.judge()
         why = ""
-        if self.max_failed is not None:
-            failed = sum(row.outcome != "replied" for row in record.rows.values())
-            allowed = self._share("max_failed", self.max_failed, len(record.rows)) or 0
-            if failed > allowed:
+        if guards := self._guards(record):
+            (held,) = guards
+            if held["exceeded"]:
                 why = (
-                    f"{failed:,} of {len(record.rows):,} devices have not replied as asked, more than "
+                    f"{held['count']:,} of {held['of']:,} devices have not replied as asked, more than "
                     f"max_failed={self.max_failed!r} allows"
                 )
         elif replied < self._enough(record):
@@ -323,6 +331,14 @@ class EmqxCommandOperator(BaseEmqxOperator):
                 else ""
             )
             raise EmqxError(f"{why}. All in all: {record.words()}.{rest}")
+
+    def _guards(self, record: Record) -> list[Guard]:
+        """Return the limit of failures, and how near the command has come to it."""
+        if self.max_failed is None:
+            return []
+        failed = sum(row.outcome != "replied" for row in record.rows.values())
+        allowed = self._share("max_failed", self.max_failed, len(record.rows)) or 0
+        return [guard("max_failed", failed, allowed, len(record.rows))]
 
     # ------------------------------------------------------------------ the arguments
 

@@ -10,7 +10,7 @@ from airflow_provider_emqx.arguments import boolean, choice, mapping, seconds, t
 from airflow_provider_emqx.choices import TopicMetricsAction
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hidden import HiddenField, plain
-from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator, check_limit
+from airflow_provider_emqx.operators.affected import Affected, BaseSelectingOperator
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     told_on_failure,
@@ -218,10 +218,10 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
     :param report_path: path or URL of a JSON Lines file with the outcome of each topic: the result lists 1,000
         of a kind.
     :return: ``{"deleted": […], "absent": […], "changed": […], "unaddressable": […], "failed": […], "unknown": […],
-        "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "report_path"}``; ``changed`` were replaced
-        since the selection, ``unaddressable`` are topics that the filter selects and no request can name (``.``,
-        ``..``), and with ``dry_run`` ``deleted`` are those that would be. It is stored also when the task fails or is
-        stopped.
+        "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "reasons": […], "guards": […],
+        "report_path"}``; ``changed`` were replaced since the selection, ``unaddressable`` are topics that the filter
+        selects and no request can name (``.``, ``..``), and with ``dry_run`` ``deleted`` are those that would be. It
+        is stored also when the task fails or is stopped.
     :raises EmqxConfigError: for invalid arguments, and for more messages than ``max_affected``; nothing
         is deleted.
     """
@@ -276,20 +276,19 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
                 left = [topic for topic in self.without_excluded(list(found)) if not fits_path(topic)]
             selected = self.without_excluded(list(found))
             chosen = {topic: found[topic] for topic in selected if topic not in left}
-            check_limit(self.max_affected, len(chosen), "retained messages", lambda: _retained(hook))
             affected.select(
                 len(selected),
                 excluded=len(found) - len(selected),
                 listing_moved=hook.listing_moved,
                 dry_run=dry_run,
             )
+            affected.hold(self.max_affected, len(chosen), "retained messages", lambda: _retained(hook))
             affected.add(UNADDRESSABLE, left)
             if dry_run:
                 affected.add(DELETED, chosen)
             else:
                 self._delete(hook, chosen, affected)
-            prefix = "Dry run. " if dry_run else ""
-            self.log.info("%sOf %d retained messages: %s", prefix, len(selected), affected.words())
+            affected.tell("retained messages")
         return cast("ClearRetainedResult", affected.result())
 
     @staticmethod
@@ -341,8 +340,8 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
 
     :param action: ``"register"``, ``"read"``, ``"reset"`` or ``"unregister"``.
     :param topics: without wildcards; ``None`` for all measured topics.
-    :return: ``register``, ``unregister``: per topic whether it is new, or was measured (``None`` on EMQX 4, which does
-        not tell); ``read``: per topic its metrics, ``None`` where it is not measured; ``reset``: the topics.
+    :return: ``register``, ``unregister``: per topic whether it is new, or was measured (``None`` on EMQX 4, which
+        does not tell); ``read``: per topic its metrics, ``None`` where it is not measured; ``reset``: the topics.
     :raises EmqxNotFoundError: if a topic to reset is not measured.
     """
 

@@ -174,7 +174,7 @@ def provision(
     :param terms: what to do with them.
     :param push: given the summary before the task fails.
     :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "reasons",
-        "rejected_rows", "unread"}``.
+        "guards", "rejected_rows", "unread"}``.
     :raises EmqxConfigError: if the source breaks off; nothing is written then. If too many rows were rejected.
     :raises EmqxError: if the broker fails; subjects before that are done.
     """
@@ -191,7 +191,8 @@ def provision(
             "dry_run": terms.dry_run,
             "report_path": str(terms.report_path) if terms.report_path else None,
             "reasons": tally.most_frequent(),
-            "rejected_rows": rejected_rows(tally, terms),
+            "guards": tally.guards,
+            "rejected_rows": rejected_rows(tally),
             "unread": list(source.unread[:SHOWN]),
         }
 
@@ -225,11 +226,11 @@ def provision(
                         report.add(subject.outcomes(outcome))
             tally.check(rows.read)
         except BaseException:
-            tally.ended_early(rows.read)
+            tally.ended_early(rows.read, terms)
             push(summary())
             raise
-        tell(tally, rows.read, terms)
         failure = judge(tally, rows.read, terms)
+        tell(tally, rows.read, terms)
         if tally.rejected and not tally.counts[WRITTEN]:
             failure = failure or f"none of {rows.read:,} rows could be done, {tally.rejected:,} were rejected"
         if failure:

@@ -31,9 +31,11 @@ from airflow_provider_emqx.provisioning.state import State
 from airflow_provider_emqx.provisioning.target import hashing_of, user_id_type
 from airflow_provider_emqx.provisioning.terms import IDS_ONLY, PRUNING, UserTerms
 from airflow_provider_emqx.provisioning.writing import Writer
+from airflow_provider_emqx.run_log import guard
 from airflow_provider_emqx.transport.pulse import EVERY, Pulse
 
 if TYPE_CHECKING:
+    from airflow_provider_emqx.results import Guard
     from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
@@ -203,12 +205,15 @@ class Run:
             )
         return ""
 
-    def prune(self, in_scope: int | None = None) -> Iterator[Chunk]:
+    def prune(
+        self, in_scope: int | None = None, guarded: Callable[[Guard], None] = lambda guard: None
+    ) -> Iterator[Chunk]:
         """
         Delete the users in scope that are not in the source; in a dry run, only yield them. Those that no request can
         name are left.
 
         :param in_scope: how many were in scope before the task's first attempt, if this is not the first.
+        :param guarded: is given the limit that the deletion is held to.
         :return: an iterator over chunks of those that are left, and of those that are deleted when it gives them out.
         :raises EmqxConfigError: if they are more than the terms allow; then none is deleted. A dry run tells first.
         :raises EmqxError: if the broker fails.
@@ -227,6 +232,7 @@ class Run:
                 log.info("Comparing: %s users in scope so far are not in the source", f"{count:,}")
         before = self.inventory.in_scope if in_scope is None else in_scope
         allowed = self.terms.deletes(before)
+        guarded(guard("max_deletes", count, allowed, before))
         too_many = EmqxConfigError(
             f"{count:,} of {before:,} users in scope are not in the source; the limit is {allowed:,}, none "
             "were deleted. If the source is complete, raise max_deletes; a dry run with a report lists them"

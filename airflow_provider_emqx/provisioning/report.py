@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,17 +27,17 @@ from airflow_provider_emqx.provisioning.phases import Phases
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.terms import Terms
 from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
+from airflow_provider_emqx.run_log import REASONS, guard, table
+from airflow_provider_emqx.run_log import tell as log_table
 from airflow_provider_emqx.transport.pulse import Pulse
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.results import Reason, RejectedRow, Totals
+    from airflow_provider_emqx.results import Guard, Reason, RejectedRow, Totals
 
 log = logging.getLogger(__name__)
 
-#: rejected rows that are kept for log and XCom without a report file
+#: rejected rows that are kept for the result
 SHOWN = 100
-#: reasons that the log and the result name, the most frequent ones
-REASONS = 10
 #: reasons that are counted each for itself; they may name what is wrong, and be as many as the rows
 _COUNTED = 1_000
 _OTHERS = "other reasons"
@@ -61,6 +61,8 @@ class Tally:
     reasons: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
     #: of the run
     phases: Phases = field(default_factory=Phases)
+    #: limits that the run was held to
+    guards: list[Guard] = field(default_factory=list)
     _pulse: Pulse = field(default_factory=Pulse)
 
     @property
@@ -156,39 +158,56 @@ class Tally:
         found = sorted(self.reasons.items(), key=lambda item: -item[1][0])[:REASONS]
         reasons: list[Reason] = []
         for reason, (count, first) in found:
-            reasons.append({"reason": reason, "count": count, "id": first.user_id, "line": first.line})
+            reasons.append(
+                {
+                    "outcome": REJECTED,
+                    "reason": reason,
+                    "count": count,
+                    "id": first.user_id,
+                    "line": first.line,
+                }
+            )
             if first.file:
                 reasons[-1]["file"] = first.file
         return reasons
 
-    def ended_early(self, read: int) -> None:
+    def lines(self, title: str, report: Location | None) -> Iterator[str]:
+        """
+        Return what the log says of the run.
+
+        :param title: how it begins.
+        :param report: where it is, if it has any rows.
+        """
+        notes = {
+            WRITTEN: self.broker_words(),
+            PRUNED: self.prune_rate() if self.phases.seconds["prune"] else "",
+        }
+        yield from table(
+            f"{title}; {self.rate()}",
+            self.counts,
+            notes=notes,
+            reasons=self.most_frequent(),
+            guards=self.guards,
+            phases=self.phases.seconds,
+            report=str(report) if report else None,
+        )
+        if len(self.reasons) > REASONS:
+            yield f"These are the {REASONS} most frequent of {len(self.reasons):,} reasons"
+
+    def ended_early(self, read: int, terms: Terms) -> None:
         """
         Log what was done before an error.
 
         :param read: rows that the source gave until then.
+        :param terms: its ``report`` counts.
         """
         if read:
-            log.error("Ended early: %s rows read; %s; %s", f"{read:,}", self.words(), self.rate())
-            self.tell_reasons()
+            log_table(log, logging.ERROR, self.lines(f"Ended early: {read:,} rows read", terms.report_path))
 
     def words(self) -> str:
         """Name the sums that are not zero."""
         told = [f"{count:,} {outcome}" for outcome, count in self.counts.items() if count]
         return ", ".join(told) or "nothing done"
-
-    def tell_reasons(self) -> None:
-        """Log why rows were rejected."""
-        for told in self.most_frequent():
-            place = f"{told['file']}, line {told['line']}" if "file" in told else f"line {told['line']}"
-            log.warning(
-                "%s rejected: %s; for example %s, id %r",
-                f"{told['count']:,}",
-                told["reason"],
-                place,
-                told["id"],
-            )
-        if len(self.reasons) > REASONS:
-            log.warning("These are the %s most frequent of %s reasons", REASONS, f"{len(self.reasons):,}")
 
     def rate(self) -> str:
         """Say how long it took, and how fast the rows were done."""
@@ -297,15 +316,12 @@ def row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def rejected_rows(tally: Tally, terms: Terms) -> list[RejectedRow]:
+def rejected_rows(tally: Tally) -> list[RejectedRow]:
     """
-    Return the first rejected rows for a result; none where a report has them.
+    Return the first rejected rows for a result.
 
     :param tally: of the run.
-    :param terms: its ``report_path`` counts.
     """
-    if terms.report_path:
-        return []
     rows = map(row, tally.rejected_rows)
     told = [{name: value for name, value in one.items() if name != "file" or value} for one in rows]
     return cast("list[RejectedRow]", told)
@@ -329,7 +345,7 @@ def tell_unread(files: Sequence[str]) -> None:
 
 def tell(tally: Tally, read: int, terms: Terms) -> None:
     """
-    Log what came of a run, with the first rejected rows where no report has them.
+    Log what came of a run.
 
     :param tally: of the finished run.
     :param read: rows that the source gave.
@@ -338,53 +354,30 @@ def tell(tally: Tally, read: int, terms: Terms) -> None:
     if not read:
         log.warning("The source has no rows")
         return
-    if tally.rejected and not terms.report_path:
-        for told in tally.rejected_rows:
-            place = f"{told.file}, line {told.line}" if told.file else f"Line {told.line}"
-            log.warning("%s rejected, id %r: %s", place, told.user_id, told.reason)
-        if tally.rejected > len(tally.rejected_rows):
-            log.warning("These are the first %s of %s", len(tally.rejected_rows), f"{tally.rejected:,}")
-    if terms.report_path and (
-        terms.dry_run or sum(map(tally.counts.__getitem__, (SKIPPED, REJECTED, *_OF_USERS)))
-    ):
-        log.info(
-            "%s: %s",
-            "Report of the dry run" if terms.dry_run else "Report of rows not done",
-            terms.report_path,
-        )
-    log.log(
-        logging.WARNING if tally.rejected else logging.INFO,
-        "%s%s rows read: %s",
-        "DRY RUN, nothing was written. " if terms.dry_run else "",
-        f"{read:,}",
-        tally.words(),
-    )
-    if counts := tally.broker_words():
-        log.info("The broker counted %s", counts)
-    tally.tell_reasons()
-    log.info("Took %s", tally.rate())
-    if (listing := tally.phases.seconds["list"]) >= 1:
-        log.info("Of that, listing the broker's users took %.1f s", listing)
-    if tally.counts[PRUNED] and not terms.dry_run:
-        log.info("Deleting took %s", tally.prune_rate())
+    reported = terms.dry_run or any(tally.counts[one] for one in (SKIPPED, REJECTED, *_OF_USERS))
+    title = f"{'DRY RUN, nothing was written. ' if terms.dry_run else ''}{read:,} rows read"
+    level = logging.WARNING if tally.rejected else logging.INFO
+    log_table(log, level, tally.lines(title, terms.report_path if reported else None))
 
 
 def judge(tally: Tally, read: int, terms: Terms) -> str | None:
     """
-    Decide whether rejected rows make the run a failure.
+    Decide whether rejected rows make the run a failure, and record the limit that they are held to.
 
     :param tally: of the finished run.
     :param read: rows that the source gave.
     :param terms: its ``on_rejected`` and ``max_rejected`` count.
     :return: why the run has failed, ``None`` if it has not.
     """
+    allowed = limit(terms.max_rejected, read, "max_rejected")
+    if allowed is None and terms.on_rejected == "fail":
+        allowed = 0
+    if allowed is not None:
+        tally.guards.append(guard("max_rejected", tally.rejected, allowed, read))
     if not tally.rejected:
         return None
     if tally.rejected == read:
         return f"all {read:,} rows of the source were rejected"
-    allowed = limit(terms.max_rejected, read, "max_rejected")
-    if allowed is None and terms.on_rejected == "fail":
-        allowed = 0
     if allowed is None or tally.rejected <= allowed:
         return None
     given = "on_rejected is 'fail'" if terms.max_rejected is None else f"max_rejected is {terms.max_rejected}"
@@ -399,5 +392,7 @@ def failed(why: str, tally: Tally, terms: Terms) -> EmqxConfigError:
     :param tally: of the run.
     :param terms: its ``report_path`` counts.
     """
-    where = f"The report is {terms.report_path}" if terms.report_path else "They are in the log"
+    where = (
+        f"The report is {terms.report_path}" if terms.report_path else "The first of them are in the result"
+    )
     return EmqxConfigError(f"{why}; {tally.words()}. {where}")

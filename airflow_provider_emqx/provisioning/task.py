@@ -84,7 +84,10 @@ class Provisioning:
                 if withheld := self.failure or self._source.withheld() or run.withheld():
                     log.warning("Nobody is deleted: %s", withheld)
                 else:
-                    yield from map(self._account, run.prune(progress.in_scope if progress else None))
+                    guards = tally.guards
+                    yield from map(
+                        self._account, run.prune(progress.in_scope if progress else None, guards.append)
+                    )
             if progress is not None:
                 progress.clear()
 
@@ -154,7 +157,8 @@ class Provisioning:
             "dry_run": terms.dry_run,
             "report_path": str(terms.report_path) if terms.report_path else None,
             "reasons": self.tally.most_frequent(),
-            "rejected_rows": rejected_rows(self.tally, terms),
+            "guards": self.tally.guards,
+            "rejected_rows": rejected_rows(self.tally),
             "unread": list(self._source.unread[:SHOWN]),
         }
 
@@ -186,7 +190,7 @@ def provision(
     except BaseException:
         if progress is not None:
             progress.save()
-        work.tally.ended_early(work.run.read)
+        work.tally.ended_early(work.run.read, terms)
         push(work.summary())
         raise
     summary = work.summary()

@@ -72,7 +72,12 @@ def test_each_device_ends_in_the_outcome_that_is_its_own(
     assert "1,000,001 bytes" in told["dev-large"]["reason"]
     assert told["dev-foreign"]["reason"] == "what it sent did not carry the mark of this command"
     assert sum(result["counts"].values()) == len(names)
-    assert {"reason": "a topic name has no + and no #", "count": 2} in result["reasons"]
+    assert {
+        "outcome": "unaddressable",
+        "reason": "a topic name has no + and no #",
+        "count": 2,
+        "id": "dev-a+b",
+    } in result["reasons"]
 
 
 def test_devices_without_mqtt_5_answer_with_a_field_of_json(broker: FakeEmqx, fleet: Fleet) -> None:
@@ -138,7 +143,9 @@ def test_enough_replies_end_the_wait(broker: FakeEmqx, fleet: Fleet) -> None:
     result = operator([*answering, *silent], quorum="90%", timeout=1_000).execute({})
     assert result["counts"]["replied"] == 9
     assert result["no_reply"] == silent
-    assert result["reasons"] == [{"reason": "enough devices had replied before it did", "count": 1}]
+    assert [(one["outcome"], one["reason"], one["count"], one["id"]) for one in result["reasons"]] == [
+        ("no_reply", "enough devices had replied before it did", 1, silent[0])
+    ]
 
 
 def test_too_few_replies_fail_the_task_and_stop_the_waves(

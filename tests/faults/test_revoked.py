@@ -14,9 +14,9 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.provisioning.blocks import Format
-from airflow_provider_emqx.provisioning.plan import Plan
 from airflow_provider_emqx.provisioning.sources import read_source
 from airflow_provider_emqx.provisioning.task import provision
+from airflow_provider_emqx.provisioning.terms import UserTerms
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.transport.session import _BLOCK
 
@@ -105,11 +105,11 @@ def test_provisioning_tells_what_was_done_before(
             yield {"user_id": f"d{number}", "password": "p"}
 
     report, pushed = tmp_path / "report.csv", []
-    plan = Plan(
+    terms = UserTerms(
         mode=mode, report_path=report, **({"scope": "*", "max_deletes": "100%"} if mode == "sync" else {})
     )
     with EmqxHook() as hook, pytest.raises(EmqxAuthError) as caught:
-        provision(hook, read_source(source(), Format()), plan, pushed.append)
+        provision(hook, read_source(source(), Format()), terms, pushed.append)
     says_what_to_do(caught.value)
     (summary,) = pushed
     now = set(broker.users)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxServerError
+from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxForbiddenError, EmqxServerError
 from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
 from tests.operators.run import TI, execute, sent
 
@@ -252,3 +252,28 @@ def test_who_was_kicked_before_a_failure_is_in_report_and_result(broker: Any, tm
     assert [row["outcome"] for row in rows] == ["kicked"] * 2_000 + ["unknown"] * 500
     assert {row["clientid"] for row in rows if row["outcome"] == "kicked"} == set(ids) - set(broker.clients)
     assert counts(ti.pushed["return_value"]) == {"kicked": 2_000, "unknown": 500}
+
+
+def test_the_limit_and_why_clients_were_not_kicked_are_in_log_and_result(
+    broker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.connect_many(f"dev-{number}" for number in range(10))
+    ti = TI()
+    with pytest.raises(EmqxConfigError, match="more than max_affected='20%' allows"):
+        execute(EmqxKickClientsOperator, ti, clientid_pattern="dev-*", max_affected="20%")
+    result = ti.pushed["return_value"]
+    assert counts(result) == {}
+    assert result["guards"] == [
+        {"name": "max_affected", "count": 10, "allowed": 2, "of": 10, "exceeded": True}
+    ]
+    broker.order_fault("status", status=403, match=lambda method, path: method != "GET", times=999)
+    with pytest.raises(EmqxForbiddenError):
+        execute(EmqxKickClientsOperator, ti, clientids=["dev-1", "dev-2"], max_affected=5)
+    result = ti.pushed["return_value"]
+    assert [(one["outcome"], one["count"], one["id"]) for one in result["reasons"]] == [
+        ("failed", 2, "dev-1")
+    ]
+    assert "Limit max_affected: 2, 5 allowed" in caplog.messages
+    assert any(
+        line.startswith("2 failed: ") and line.endswith("for example 'dev-1'") for line in caplog.messages
+    )

@@ -59,9 +59,14 @@ def test_what_was_done(broker: Any, told: Any) -> None:
     for line in (
         "Alarms ended: none; history deleted; active now: high_cpu_usage",
         "Topic metrics: register, 2 topics",
-        "Of 1 clients: 1 subscribed",
-        "Of 2 clients: 1 absent, 1 still connected",
-        "Bans: 2 banned, 1 kicked",
+        "1 clients selected",
+        "        1  subscribed",
+        "2 clients selected",
+        "        1  absent",
+        "        1  still connected",
+        "2 bans selected",
+        "        2  banned",
+        "        1  kicked",
     ):
         assert line in told()
     assert any(line.startswith("rule 'r1': disabled") for line in told())
