@@ -32,7 +32,7 @@ def table(
     reasons: Sequence[Reason] = (),
     guards: Sequence[Guard] = (),
     phases: Mapping[str, float] | None = None,
-    report: str | None = None,
+    report_path: str | None = None,
 ) -> Iterator[str]:
     """
     Return the lines of a run's log.
@@ -43,7 +43,7 @@ def table(
     :param reasons: why objects have an outcome other than the one wanted, with an example of each.
     :param guards: limits that the run was held to.
     :param phases: seconds by part of the work; those of no length are left out.
-    :param report: where the file with the outcome of each object is.
+    :param report_path: where the file with the outcome of each object is.
     """
     yield title if any(counts.values()) else f"{title}: nothing done"
     for outcome, count in counts.items():
@@ -56,8 +56,8 @@ def table(
         yield f"Limit {_guard_words(held)}"
     if spent := {name: seconds for name, seconds in (phases or {}).items() if seconds >= 0.05}:
         yield f"Time: {', '.join(f'{name} {seconds:,.1f} s' for name, seconds in spent.items())}"
-    if report:
-        yield f"Report: {report}"
+    if report_path:
+        yield f"Report: {report_path}"
 
 
 def guard(name: str, count: int, allowed: int, of: int | None = None) -> Guard:

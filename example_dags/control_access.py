@@ -8,7 +8,7 @@ Needs: the Airflow connection ``emqx_default``, and a file with the columns ``us
 ``permission``, ``action`` that the worker can read. Rules are written and
 bans ended only when the parameter ``dry_run`` is turned off.
 
-Run: ``airflow dags test emqx_control_access --conf '{"rules": "/data/acl.csv", "offenders": ["example-device-666"],
+Run: ``airflow dags test emqx_control_access --conf '{"acl_rules": "/data/acl.csv", "offenders": ["example-device-666"],
 "dry_run": false}'``.
 """
 
@@ -21,12 +21,15 @@ from airflow_provider_emqx.operators.auth import EmqxBanOperator, EmqxProvisionA
 with DAG(
     "emqx_control_access",
     schedule=None,
-    params={"rules": "acl.csv", "offenders": [], "max_affected": 100, "dry_run": True},
+    params={"acl_rules": "acl.csv", "offenders": [], "max_affected": 100, "dry_run": True},
     tags=["emqx"],
     doc_md=__doc__,
 ) as dag:
-    rules = EmqxProvisionAclOperator(
-        task_id="rules", source="{{ params.rules }}", on_rejected="fail", dry_run="{{ params.dry_run }}"
+    acl_rules = EmqxProvisionAclOperator(
+        task_id="acl_rules",
+        source="{{ params.acl_rules }}",
+        on_rejected="fail",
+        dry_run="{{ params.dry_run }}",
     )
     ban = EmqxBanOperator(
         task_id="ban",

@@ -2,7 +2,7 @@
 Move devices from EMQX 4.4 to 5 or 6, or from one cluster to another, with the passwords that they have.
 
 Purpose: what the old broker has exported becomes bans, ACL rules and users of the new one, in this order, so that no
-device is let in before its rules are there. Reports tell of every row; then some devices log in, for proof.
+device is let in before its ACL rules are there. Reports tell of every row; then some devices log in, for proof.
 
 Needs: an export of EMQX 4.4 (``POST /data/export``, or ``emqx_ctl data export``), or an archive of EMQX 5 or 6, that
 the worker can read; and an Airflow connection to the new broker, whose authenticator hashes as the old one does. For
@@ -45,7 +45,7 @@ with DAG(
     # the way back for what the new broker has already
     backup = EmqxBackupOperator(task_id="backup", backup_dir="backups", **new)
     bans = EmqxBanOperator(task_id="bans", report_path="{{ params.reports }}/bans.jsonl", **moved)
-    rules = EmqxProvisionAclOperator(task_id="rules", report_path="{{ params.reports }}/rules.jsonl", **moved)
+    acl = EmqxProvisionAclOperator(task_id="acl", report_path="{{ params.reports }}/acl.jsonl", **moved)
     users = EmqxProvisionUsersOperator(
         task_id="users", report_path="{{ params.reports }}/users.jsonl", **moved
     )
@@ -64,4 +64,4 @@ with DAG(
             said.append(text)
         return said
 
-    backup >> bans >> rules >> users >> log_in()
+    backup >> bans >> acl >> users >> log_in()

@@ -52,7 +52,7 @@ with DAG(
     )
     figures = EmqxMetricsSnapshotOperator(
         task_id="figures",
-        names=["stats.live_connections.count", "stats.sessions.count", "metrics.messages.received"],
+        metrics=["stats.live_connections.count", "stats.sessions.count", "metrics.messages.received"],
         output_path="{{ params.history }}",
     )
     alarms = EmqxClearAlarmsOperator(task_id="alarms", history="{{ params.clear_alarms }}")

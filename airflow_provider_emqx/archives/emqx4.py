@@ -147,7 +147,7 @@ def _text(item: Any, name: str) -> str | None:
 #: the arrays that are read, and what reads one
 ARRAYS: dict[str, tuple[str, Callable[[Iterable[Any]], Iterator[Found]]]] = {
     "users": ("auth_mnesia", _users),
-    "rules": ("acl_mnesia", _rules),
+    "acl_rules": ("acl_mnesia", _rules),
     "bans": ("blacklist", _bans),
 }
 #: where EMQX before 4.3 kept users, in forms of their own

@@ -56,7 +56,7 @@ def rows(what: str, schema: Schema, records: Iterator[Term]) -> Iterator[Found]:
     """
     Read the records of one table.
 
-    :param what: ``"users"``, ``"rules"`` or ``"bans"``.
+    :param what: ``"users"``, ``"acl_rules"`` or ``"bans"``.
     :param schema: the table's.
     :param records: its records.
     :return: an iterator over their rows, of which a record of rules may have several or none.
@@ -277,7 +277,7 @@ TABLES: dict[str, dict[str, tuple[tuple[str, ...], Read]]] = {
         "emqx_authn_scram_mnesia": (_KEYS, _scram_users),
         "emqx_authn_scram_mnesia_ns": ((*_KEYS, "extra"), _scram_users),
     },
-    "rules": {
+    "acl_rules": {
         "emqx_acl": (("who", "rules"), _rules),
         "emqx_acl_ns": (("who", "rules", "extra"), _rules),
     },

@@ -208,7 +208,7 @@ class Record:
             {**self._counts(), "not begun": len(left)},
             reasons=self._most_frequent(),
             guards=guards,
-            report=self._place(),
+            report_path=self._place(),
         )
 
     def _most_frequent(self) -> list[Reason]:

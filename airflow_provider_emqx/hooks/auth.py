@@ -97,7 +97,7 @@ class AuthMethods(Session):
         :param subject: ``{"username": "alice"}``, ``{"clientid": "dev-1"}``, the same as ``"username:alice"`` and
             ``"clientid:dev-1"``, or ``"all"``.
         :return: dicts of ``topic``, ``permission``, ``action``, ``qos``, ``retain``, and on EMQX 5.9 and newer what
-            limits a rule to some clients.
+            limits an ACL rule to some clients.
         """
         return self.run(self.api.acl.list(subject))
 
@@ -111,7 +111,7 @@ class AuthMethods(Session):
         """
         return self.rows(self.api.acl.list_subjects(kind))
 
-    def set_acl_rules(self, subject: Subject, rules: Sequence[Mapping[str, Any]]) -> None:
+    def set_acl_rules(self, subject: Subject, acl_rules: Sequence[Mapping[str, Any]]) -> None:
         """
         Replace all ACL rules of one subject. One writer at a time.
 
@@ -120,18 +120,18 @@ class AuthMethods(Session):
         allowed for a minute: see :meth:`clean_authorization_cache`.
 
         :param subject: as of :meth:`list_acl_rules`.
-        :param rules: in order, dicts of ``topic`` (``${clientid}`` and ``${username}`` are filled in, on EMQX 4 as
+        :param acl_rules: in order, dicts of ``topic`` (``${clientid}`` and ``${username}`` are filled in, on EMQX 4 as
             levels of their own), ``permission`` (``allow``, ``deny``), and optionally ``action`` (``publish``,
             ``subscribe``, ``all``), and on EMQX 5 ``qos`` (list) and ``retain``. On EMQX 5.9 and newer
             ``username_re``, ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener`` and ``listener_re`` limit
-            a rule to some clients. None at all deletes.
-        :raises EmqxConfigError: for an invalid rule; nothing is changed.
-        :raises EmqxUnsupportedError: for a rule that this broker cannot hold.
+            an ACL rule to some clients. None at all deletes.
+        :raises EmqxConfigError: for an invalid ACL rule; nothing is changed.
+        :raises EmqxUnsupportedError: for an ACL rule that this broker cannot hold.
         """
-        self.run(self.api.acl.replace(subject, rules))
+        self.run(self.api.acl.replace(subject, acl_rules))
 
     def add_acl_rules(
-        self, subject: Subject, rules: Sequence[Mapping[str, Any]], position: Position = "first"
+        self, subject: Subject, acl_rules: Sequence[Mapping[str, Any]], position: Position = "first"
     ) -> list[AclRuleRow]:
         """
         Insert ACL rules before or after those of a subject. Use one writer at a time: they are read, merged, written
@@ -140,9 +140,9 @@ class AuthMethods(Session):
         :param subject: as of :meth:`list_acl_rules`.
         :param rules: as of :meth:`set_acl_rules`. Adding a rule that is there moves it.
         :param position: ``"first"`` or ``"last"``.
-        :return: all rules of the subject afterwards.
+        :return: all ACL rules of the subject afterwards.
         """
-        return self.run(self.api.acl.add(subject, rules, position))
+        return self.run(self.api.acl.add(subject, acl_rules, position))
 
     def delete_acl_rules(self, subject: Subject) -> bool | None:
         """

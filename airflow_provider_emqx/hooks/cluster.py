@@ -1,4 +1,4 @@
-"""The hook's methods for nodes, metrics, alarms, listeners, rules, backups and evacuation."""
+"""The hook's methods for nodes, metrics, alarms, listeners, the rule engine, backups and evacuation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ClusterMethods(Session):
-    """Nodes, metrics, alarms, listeners, rules, backups, evacuation."""
+    """Nodes, metrics, alarms, listeners, the rule engine, backups, evacuation."""
 
     def list_nodes(self) -> Iterator[NodeRow]:
         """
@@ -125,7 +125,7 @@ class ClusterMethods(Session):
 
     def list_rules(self) -> Iterator[Row]:
         """
-        List rules: v4 and v5 ``GET /rules``.
+        List the rules of the rule engine: v4 and v5 ``GET /rules``.
 
         :return: an iterator over ``{"id", "enable", "sql", "actions", "description", …}``.
         """
@@ -133,7 +133,7 @@ class ClusterMethods(Session):
 
     def get_rule(self, rule_id: str) -> Row | None:
         """
-        Read one rule: v4 and v5 ``GET /rules/{id}``.
+        Read one rule of the rule engine: v4 and v5 ``GET /rules/{id}``.
 
         :param rule_id: the rule's id.
         :return: the rule, ``None`` if it does not exist.
@@ -142,7 +142,7 @@ class ClusterMethods(Session):
 
     def set_rule_enabled(self, rule_id: str, enabled: bool) -> Row:
         """
-        Enable or disable a rule: ``PUT /rules/{id}``, on v5 of the rule as just read.
+        Enable or disable a rule of the rule engine: ``PUT /rules/{id}``, on v5 of the rule as just read.
 
         :param rule_id: the rule's id.
         :param enabled: the state that it is to have.

@@ -235,7 +235,7 @@ class Affected:
             {**self._counts, "not begun": max(0, self.selected - self.total)},
             reasons=self._most_frequent(),
             guards=self._guards,
-            report=str(self._report) if self._report else None,
+            report_path=str(self._report) if self._report else None,
         )
 
     def _count_reason(self, outcome: str, name: Any, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Operators for the cluster: backups, alarms, metrics, rules, evacuation, and any other request."""
+"""Operators for the cluster: backups, alarms, metrics, the rule engine, evacuation, and any other request."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
     ``GET /topic-metrics``.
 
     :param sections: which figures: any of ``"stats"``, ``"metrics"``, ``"rates"`` (EMQX 5), ``"topic_metrics"``.
-    :param names: only these figures, written as they come out: ``stats.live_connections.count``,
+    :param metrics: only these figures, written as they come out: ``stats.live_connections.count``,
         ``metrics.messages.received``, ``rates.received_msg_rate``, ``topic_metrics.<topic>.messages.in.count``. One
         that the broker does not have is ``None``.
     :param output_path: path or URL of a ``.jsonl`` or ``.csv`` file to append to; ``None`` for none. One
@@ -291,7 +291,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
     template_fields: Sequence[str] = (
         "sections",
-        "names",
+        "metrics",
         "output_path",
         "node",
         *BaseEmqxOperator.template_fields,
@@ -301,14 +301,14 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         self,
         *,
         sections: Section | Sequence[Section] | Rendered = ("stats", "metrics"),
-        names: str | Sequence[str] | XComArg | None = None,
+        metrics: str | Sequence[str] | XComArg | None = None,
         output_path: str | os.PathLike[str] | XComArg | None = None,
         node: str | XComArg | None = None,
         **kwargs: Unpack[EmqxOperatorKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.sections = sections
-        self.names = names
+        self.metrics = metrics
         self.output_path: Any = output_path
         self.node: Any = node
         self.check_literals()
@@ -322,7 +322,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         unknown = [section for section in sections if section not in known]
         if unknown or not sections:
             raise EmqxConfigError(f"sections must be any of {', '.join(known)}, not {unknown or sections!r}")
-        optional(texts, "names", self.names)
+        optional(texts, "metrics", self.metrics)
         if self.output_path:
             form_of("output_path", self.output_path)
 
@@ -332,16 +332,16 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
         self.check()
         sections = texts("sections", self.sections)
-        names = optional(texts, "names", self.names) or []
+        metrics = optional(texts, "metrics", self.metrics) or []
         history = History(self.output_path) if self.output_path else None
         row: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with self.hook() as hook:
             for section in sections:
                 row.update(self._figures(hook, section))
-        if absent := [name for name in names if name not in row]:
+        if absent := [name for name in metrics if name not in row]:
             self.log.warning("Metrics unknown to the broker: %s", ", ".join(absent))
-        if names:
-            row = {"time": row["time"], **{name: row.get(name) for name in names}}
+        if metrics:
+            row = {"time": row["time"], **{name: row.get(name) for name in metrics}}
         if history is not None:
             history.append(row)
         place = "read" if history is None else f"appended to {self.output_path}"
@@ -361,7 +361,7 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
 class EmqxSetRuleStateOperator(BaseEmqxOperator):
     """
-    Enable, disable or restart rules, actions, sources or connectors.
+    Enable, disable or restart rules of the rule engine, actions, sources or connectors.
 
     v4 and v5 ``PUT /rules/{id}``; EMQX 5.4 and newer ``PUT /actions/{id}/enable/{true|false}``,
     ``POST /actions/{id}/start``, the same for sources and connectors; v4 ``POST /resources/{id}`` (restart only).

@@ -55,7 +55,7 @@ class RulesFormat(Format):
     fields: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "all", *FIELDS)
     exact: ClassVar[tuple[str, ...]] = (*_SUBJECTS, "topic")
     strict: ClassVar[bool] = True
-    what: ClassVar[str] = "rules"
+    what: ClassVar[str] = "acl_rules"
 
     def needs(self, name: str, header: Sequence[str]) -> bool:
         """Return whether a source with this header cannot do without a field."""

@@ -83,7 +83,7 @@ class Format:
     strip: bool | None = None
     target: Target | None = field(default=None, repr=False, compare=False)
 
-    #: which part of what a broker has exported is meant: ``"users"``, ``"rules"`` or ``"bans"``
+    #: which part of what a broker has exported is meant: ``"users"``, ``"acl_rules"`` or ``"bans"``
     what: ClassVar[str] = "users"
     #: what rows may have, in the order in which blocks give it
     fields: ClassVar[tuple[str, ...]] = FIELDS

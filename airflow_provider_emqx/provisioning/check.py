@@ -11,7 +11,7 @@ from airflow_provider_emqx.api.base import Broker, is_utf8, path
 from airflow_provider_emqx.api.salts import not_carried
 from airflow_provider_emqx.arguments import TRUTH, truth
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.provisioning import rules
+from airflow_provider_emqx.provisioning import user_acl
 from airflow_provider_emqx.provisioning.blocks import FIELDS, Bad, Block, kind
 from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.hashing import Algorithm, Hasher
@@ -158,7 +158,7 @@ class Checker:
             reason = reason or self._wrong_flag(flag)
             if not reason and acl not in (None, ""):
                 try:
-                    secret["acl"] = rules.read(acl)
+                    secret["acl"] = user_acl.read(acl)
                 except EmqxConfigError as error:
                     reason = error.message
             if reason:

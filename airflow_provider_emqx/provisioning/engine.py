@@ -18,7 +18,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.outcomes import DELETED, PRUNED, UNADDRESSABLE, WRITTEN
-from airflow_provider_emqx.provisioning import archiving, rules
+from airflow_provider_emqx.provisioning import archiving, user_acl
 from airflow_provider_emqx.provisioning.archiving import Archives, Snapshot
 from airflow_provider_emqx.provisioning.blocks import Block
 from airflow_provider_emqx.provisioning.check import Checker
@@ -167,7 +167,7 @@ class Run:
         if not self.terms.dry_run:
             self._tell_rate(writer, pace)
         if self.terms.acl_rules and not self.terms.dry_run:
-            self.acl_changed = rules.ensure_for_all(self.hook, self.terms.acl_rules)
+            self.acl_changed = user_acl.ensure_for_all(self.hook, self.terms.acl_rules)
         return writer
 
     def _begin_small(self, pace: Pace) -> None:

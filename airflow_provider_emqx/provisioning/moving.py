@@ -46,7 +46,7 @@ _LONGEST_CONFIGURATION = 1 << 22
 _FORMS = 20
 #: names of namespaces that a log line has
 _NAMED = 10
-_WHAT = {"users": "users", "rules": "ACL rules", "bans": "bans"}
+_WHAT = {"users": "users", "acl_rules": "ACL rules", "bans": "bans"}
 
 
 def recognise(start: bytes) -> str | None:

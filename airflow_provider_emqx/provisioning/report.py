@@ -189,7 +189,7 @@ class Tally:
             reasons=self.most_frequent(),
             guards=self.guards,
             phases=self.phases.seconds,
-            report=str(report) if report else None,
+            report_path=str(report) if report else None,
         )
         if len(self.reasons) > REASONS:
             yield f"These are the {REASONS} most frequent of {len(self.reasons):,} reasons"

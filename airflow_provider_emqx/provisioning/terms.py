@@ -130,7 +130,7 @@ class UserTerms(Terms):
                 "secret that stays the same"
             )
         if isinstance(self.acl_rules, str | Mapping):
-            raise EmqxConfigError("acl_rules must be a list of rules, each with topic and permission")
+            raise EmqxConfigError("acl_rules must be a list of ACL rules, each with topic and permission")
         read_rules(self.acl_rules)
         if self.state_path and self.mode not in ("upsert", "sync"):
             raise EmqxConfigError(f"state_path is for the modes 'upsert' and 'sync', not for {self.mode!r}")

@@ -13,7 +13,7 @@ from airflow_provider_emqx.api.base import Operation, ahead
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 from airflow_provider_emqx.outcomes import ABSENT, EXISTS, KEPT, MAYBE_OURS, REJECTED, SKIPPED
-from airflow_provider_emqx.provisioning import rules
+from airflow_provider_emqx.provisioning import user_acl
 from airflow_provider_emqx.provisioning.archiving import Archives
 from airflow_provider_emqx.provisioning.chunks import Chunk, User
 from airflow_provider_emqx.provisioning.inventory import Inventory
@@ -249,7 +249,7 @@ class Writer:
             return write(bare)
         mine = {index: user for index, user in enumerate(users) if "acl" in user}
         only_absent = self._terms.mode == "create"
-        replaced, there, refused = rules.write(self._hook, self._kind, mine, only_absent)
+        replaced, there, refused = user_acl.write(self._hook, self._kind, mine, only_absent)
         others = {index: (REJECTED, reason) for index, reason in refused.items()}
         others |= dict.fromkeys(there, (SKIPPED, EXISTS))
         result = _some(write, bare, [index for index in range(len(users)) if index not in others])
@@ -259,7 +259,7 @@ class Writer:
             # after a failure the next attempt writes both
             if result.failure is None and result.others.get(index, (None, MAYBE_OURS))[1] != MAYBE_OURS
         }
-        for index, problem in rules.put_back(self._hook, self._kind, not_ours).items():
+        for index, problem in user_acl.put_back(self._hook, self._kind, not_ours).items():
             outcome, reason = result.others[index]
             result.others[index] = outcome, f"{reason}; {problem}"
         result.others |= others

@@ -82,7 +82,8 @@ class EmqxRuleHealthSensor(BaseEmqxSensor):
     """
     Wait until parts of data integration work.
 
-    A rule is healthy if it is enabled and all it uses is connected; an action, source or connector if it is connected.
+    A rule of the rule engine is healthy if it is enabled and all it uses is connected; an action, source or connector
+    if it is connected.
     ``GET /rules/{id}``; v5 ``GET /actions/{id}`` and ``/connectors/{id}`` (EMQX 5.4 and later), ``/sources/{id}`` (5.6
     and later); v4 ``GET /resources/{id}``. A missing one is not an error: the sensor waits for it.
 

@@ -69,7 +69,7 @@ def test_access_follows_the_file_and_offenders_are_kept_out(
     with EmqxHook() as hook:
         hook.ban("clientid", "by-hand", "infinity", "other")
         run = run_dag(
-            dag, run_conf={"dry_run": False, "rules": str(rules), "offenders": ["example-device-666"]}
+            dag, run_conf={"dry_run": False, "acl_rules": str(rules), "offenders": ["example-device-666"]}
         )
         assert run.state == "success"
         assert [rule["topic"] for rule in hook.list_acl_rules("username:alice")] == ["a/#", "#"]

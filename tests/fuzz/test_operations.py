@@ -171,7 +171,7 @@ ARGUMENTS: dict[str, Any] = {
     "messages": [{"topic": "t", "payload": "p"}, {"topic": "u", "payload": "q"}], "msgid": "0006", "name": "n",
     "node": "emqx@127.0.0.1", "page": 1, "password": "secret-password", "pattern": "a/#", "payload": "none",
     "position": None, "reason": "r", "repeatable": False, "rule_id": "r",
-    "rules": [{"topic": "t", "permission": "allow"}],
+    "rules": [{"topic": "t", "permission": "allow"}], "acl_rules": [{"topic": "t", "permission": "allow"}],
     "seconds": 60, "settings": None, "since": 0, "subject": {"username": "alice"}, "topic": "t", "topics": ["a", "b"],
     "until": None, "user": {"user_id": "u", "password": "secret-password"}, "user_id": "u",
     "users": [{"user_id": "u", "password": "secret-password"}, {"user_id": "v", "password": "secret-password"}],

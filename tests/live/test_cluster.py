@@ -83,7 +83,7 @@ def test_a_snapshot_is_appended_to_a_file(
     history = tmp_path / "history.jsonl"
     names = ["stats.live_connections.count", "metrics.messages.received"]
     with DAG("live_snapshot") as dag:
-        EmqxMetricsSnapshotOperator(task_id="snapshot", names=names, output_path=str(history))
+        EmqxMetricsSnapshotOperator(task_id="snapshot", metrics=names, output_path=str(history))
     for _ in range(2):
         assert run_dag(dag).state == "success"
     first, second = (json.loads(line) for line in history.read_text().splitlines())

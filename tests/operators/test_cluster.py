@@ -256,7 +256,7 @@ def test_a_csv_history_keeps_its_columns(
     path = tmp_path / "history.csv"
     names = ["stats.live_connections.count", "stats.no_such_thing"]
     for chosen in (names, [*names, "metrics.messages.received"]):
-        execute(EmqxMetricsSnapshotOperator, names=chosen, output_path=path)
+        execute(EmqxMetricsSnapshotOperator, metrics=chosen, output_path=path)
     rows = list(csv.DictReader(path.open()))
     assert [list(row) for row in rows] == [["time", *names]] * 2
     assert [row["stats.live_connections.count"] for row in rows] == ["0", "0"]
@@ -268,7 +268,7 @@ def test_a_history_in_an_object_store_grows(broker: Any, tmp_path: Path) -> None
 
     place = f"file://{tmp_path}/figures.csv"
     for _ in range(3):
-        execute(EmqxMetricsSnapshotOperator, names="stats.live_connections.count", output_path=place)
+        execute(EmqxMetricsSnapshotOperator, metrics="stats.live_connections.count", output_path=place)
     assert len(ObjectStoragePath(place).read_text().splitlines()) == 4
 
 

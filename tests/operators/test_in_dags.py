@@ -94,7 +94,7 @@ def test_every_operator_runs_from_templates(broker: Any, run_dag: Any, tmp_path:
             EmqxMetricsSnapshotOperator(
                 task_id="figures",
                 output_path="{{ params.dir }}/figures.csv",
-                names="{{ 'stats.live_connections.count' }}",
+                metrics="{{ 'stats.live_connections.count' }}",
             ),
             EmqxBackupOperator(task_id="backup", backup_dir="{{ params.dir }}/backups", keep="{{ 2 }}"),
             EmqxClearAlarmsOperator(task_id="alarms", history="{{ True }}"),

@@ -98,7 +98,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (EmqxMetricsSnapshotOperator, {"sections": "state"}, "sections must be"),
     (EmqxMetricsSnapshotOperator, {"sections": []}, "sections must be"),
     (EmqxMetricsSnapshotOperator, {"output_path": "figures.txt"}, r"must end in \.jsonl"),
-    (EmqxMetricsSnapshotOperator, {"names": [1]}, "names must be"),
+    (EmqxMetricsSnapshotOperator, {"metrics": [1]}, "metrics must be"),
     (EmqxClearAlarmsOperator, {"history": "perhaps"}, "history must be"),
     (EmqxEvacuateNodeOperator, {"node": ".."}, "cannot be used"),
     (EmqxEvacuateNodeOperator, {"node": "emqx@a", "settings": {"colour": "red"}}, "unknown setting 'colour'"),

@@ -33,7 +33,7 @@ def told(mocker: MockerFixture, caplog: pytest.LogCaptureFixture) -> Any:
 def test_what_was_read(broker: Any, told: Any, tmp_path: Path) -> None:
     path = tmp_path / "figures.csv"
     names = ["stats.live_connections.count", "stats.no_such_thing"]
-    execute(EmqxMetricsSnapshotOperator, names=names, output_path=path)
+    execute(EmqxMetricsSnapshotOperator, metrics=names, output_path=path)
     execute(EmqxListSubscriptionsOperator)
     execute(EmqxApiOperator, path="/stats")
     for line in (

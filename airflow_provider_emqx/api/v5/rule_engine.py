@@ -24,7 +24,7 @@ class RuleEngine(Area):
 
     def list_rules(self, page: int = 1, limit: int | None = None) -> Operation[Page[Row]]:
         """
-        List rules: ``GET /rules``.
+        List the rules of the rule engine: ``GET /rules``.
 
         :return: rows of ``id``, ``name``, ``enable``, ``sql``, ``from``, ``actions``, ``description``, …
         """

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 def read(given: object) -> list[dict[str, Any]]:
     """
-    Read the rules of one user.
+    Read the ACL rules of one user.
 
-    :param given: a list of rules, or the same as JSON text.
+    :param given: a list of ACL rules, or the same as JSON text.
     :raises EmqxConfigError: saying what is wrong.
     """
     if isinstance(given, str):
         try:
             given = json.loads(given)
         except ValueError:
-            raise EmqxConfigError("acl is not JSON; expected a list of rules") from None
+            raise EmqxConfigError("acl is not JSON; expected a list of ACL rules") from None
     if not isinstance(given, list | tuple):
-        raise EmqxConfigError("acl must be a list of rules, each with topic and permission")
+        raise EmqxConfigError("acl must be a list of ACL rules, each with topic and permission")
     try:
         return read_rules(given)
     except EmqxConfigError as error:
@@ -43,7 +43,7 @@ def read(given: object) -> list[dict[str, Any]]:
 
 def ensure_for_all(hook: Session, rules: Sequence[Mapping[str, Any]]) -> bool:
     """
-    Put rules before those that all clients have, unless they stand there already.
+    Insert ACL rules before those that all clients have, unless they stand there already.
 
     :param hook: of the broker.
     :param rules: in order; ``${username}`` and ``${clientid}`` in topics are filled in by EMQX.
@@ -61,7 +61,7 @@ def write(
     hook: Session, kind: str, users: Mapping[int, User], only_absent: bool
 ) -> tuple[dict[int, list[AclRuleRow]], set[int], dict[int, str]]:
     """
-    Replace the rules of users who are to be written next.
+    Replace the ACL rules of users who are to be written next.
 
     :param hook: of the broker.
     :param kind: what the users are keyed by, ``"username"`` or ``"clientid"``.
@@ -104,7 +104,7 @@ def write(
 
 def put_back(hook: Session, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:
     """
-    Restore the former rules of users that could not be written.
+    Restore the former ACL rules of users that could not be written.
 
     :param hook: of the broker.
     :param kind: as of :func:`write`.
