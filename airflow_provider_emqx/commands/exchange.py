@@ -232,14 +232,17 @@ class Exchange:
         awaited = set(self._record.open())
         replied = self._replied()
         until = None if seconds is None else asyncio.get_running_loop().time() + seconds
-        while enough is None or (awaited and replied < enough):
+        over = False
+        while not over and (enough is None or (awaited and replied < enough)):
+            messages: list[Received] = []
             try:
                 async with asyncio.timeout_at(until):
-                    message = await client.receive()
+                    messages.append(await client.receive())
             except TimeoutError:
-                return
+                # what came in the last moment counts
+                over = True
             async with self._noting:
-                messages = [message, *client.waiting(_BATCH - 1)]
+                messages += client.waiting(_BATCH - len(messages))
                 self._heard += len(messages)
                 self._heard_at = asyncio.get_running_loop().time()
                 rows = list(self._rows(messages).values())

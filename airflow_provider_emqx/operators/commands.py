@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -211,6 +212,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
 
         devices = self._devices()
         left = [clientid for clientid in devices if clientid not in record.rows]
+        before = record.judged
         try:
             while left or record.open() or record.wave > record.judged:
                 if record.open():
@@ -228,9 +230,12 @@ class EmqxCommandOperator(BaseEmqxOperator):
                     why, now = "a topic name has no + and no #", time.time()
                     record.tell(Row(c, UNADDRESSABLE, number, now, why) for c in wave if not addressable(c))
                     self._send(record, list(filter(addressable, wave)), number)
+            if record.judged == before:
+                # a retry that had nothing to do does not make a success of it
+                self._judge(record, left)
         except TaskDeferred:
             raise
-        except BaseException:
+        except BaseException as error:
             left = [clientid for clientid in devices if clientid not in record.rows]
             if record.rows:
                 guards = self._guards(record)
@@ -240,6 +245,9 @@ class EmqxCommandOperator(BaseEmqxOperator):
                     record.lines(f"Ended early: {len(devices):,} devices", left, guards),
                 )
                 keep_result(context, record.result(left, guards))
+                if isinstance(error, Exception):
+                    with suppress(EmqxError):
+                        record.settle()
             raise
         record.settle()
         guards = self._guards(record)

@@ -171,6 +171,30 @@ def test_too_few_replies_fail_the_task_and_stop_the_waves(
     assert {got(broker, clientid) for clientid in [*silent, *answering]} == {1}
 
 
+def test_a_retry_that_has_nothing_to_send_fails_as_the_attempt_before(
+    broker: FakeEmqx, fleet: Fleet, tmp_path: Path
+) -> None:
+    silent, answering, report = fleet(["x"], lambda _: None), fleet(2), tmp_path / "report.jsonl"
+    task = operator([*silent, *answering], timeout=0.3, report_path=report)
+    for attempt in (1, 2):
+        with pytest.raises(EmqxError, match=r"2 of the 3 devices of wave 1 have replied"):
+            task.execute({"ti": TaskInstance(attempt)})
+        # the report of a task that fails has a line for each device as well, and one for the wave
+        assert len(report.read_text().splitlines()) == 4
+    assert {got(broker, clientid) for clientid in [*silent, *answering]} == {1}
+
+
+def test_a_device_that_is_named_twice_gets_the_command_once(
+    broker: FakeEmqx, fleet: Fleet, tmp_path: Path
+) -> None:
+    clientids = fleet(3)
+    assert operator([*clientids, *clientids], wave_size=2).execute({})["counts"]["replied"] == 3
+    (tmp_path / "fleet.txt").write_text("\n".join([*clientids, *clientids]))
+    task = EmqxCommandOperator(task_id="task", clientids_path=str(tmp_path / "fleet.txt"), payload="do")
+    assert task.execute({})["counts"]["replied"] == 3
+    assert {got(broker, clientid) for clientid in clientids} == {2}
+
+
 def test_a_share_of_failures_is_tolerated_over_all_waves(broker: FakeEmqx, fleet: Fleet) -> None:
     silent, answering = fleet(["x", "y"], lambda _: None), fleet(18)
     task = operator([silent[0], *answering, silent[1]], wave_size="50%", timeout=0.3, max_failed="10%")
