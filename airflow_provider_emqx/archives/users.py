@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
 from airflow_provider_emqx.archives.archive import (
+    CLUSTER,
     META,
     TABLES,
     ArchiveError,
@@ -25,6 +26,8 @@ from airflow_provider_emqx.archives.terms import TermError, decode
 
 #: where MQTT clients' users are; those of gateways and of single listeners are there too
 TABLE = "emqx_authn_mnesia"
+#: how the names of all tables of users begin
+_TABLES = "emqx_authn_"
 #: bytes of the longest META.hocon that is kept
 _META_LONGEST = 1 << 16
 _PIECE = 1 << 20
@@ -65,10 +68,10 @@ def _key(form: int) -> bytes:
 
 #: how a record of a user begins, in both forms of atoms
 _STARTS = tuple(b"\x83h\x05" + _atom(TABLE, form) + _key(form) for form in (0, 1))
-_DELETED = b"\x83h\x02" + _atom(TABLE, 1) + _key(1)
-_FLAGS = {flag: _atom(str(flag).lower(), 1) for flag in (False, True)}
-_TRUE = tuple(_atom("true", form) for form in (0, 1))
-_ENDS = frozenset((*_TRUE, *(_atom("false", form) for form in (0, 1))))
+_DELETIONS = tuple(b"\x83h\x02" + _atom(TABLE, form) + _key(form) for form in (0, 1))
+_FLAGS = tuple((_atom("false", form), _atom("true", form)) for form in (0, 1))
+_ENDS = frozenset(flag for flags in _FLAGS for flag in flags)
+_TRUE = tuple(flags[True] for flags in _FLAGS)
 _BINARY = ord("m")
 _MAGIC = b"bWLA"
 #: after the head, the start of the first item, and the start of its tuple
@@ -146,7 +149,8 @@ class ExportedUsers:
         :param changes: ids and what to write; ``None`` deletes a user.
         :return: the archive. It has no configuration, not even an empty one: that would be put into force too.
         """
-        table = b"".join([self._data[: self._start], *(record(*change) for change in changes)])
+        records = (record(user_id, stored, self._form) for user_id, stored in changes)
+        table = b"".join([self._data[: self._start], *records])
         files = (
             (META, io.BytesIO(self.meta), len(self.meta)),
             (TABLES + TABLE, io.BytesIO(table), len(table)),
@@ -161,6 +165,8 @@ class ExportedUsers:
         schema, _ = read_table(file)
         # where the records begin
         self._start = file.tell()
+        # all atoms of a table have one form; the first one follows version, tag and size of the header's tuple
+        self._form = int(self._data[_FIRST_ATOM] != _TAGS[0])
         if schema.name != TABLE:
             raise TableError(f"{TABLES}{TABLE} holds the table {schema.name[:80]!r}")
         if schema.attributes != USER:
@@ -171,7 +177,8 @@ class ExportedUsers:
     def _index(self) -> None:
         data, size, at = self._data, len(self._data), self._start
         unpack, offsets, digests = _LENGTH.unpack_from, self._offsets, array("q")
-        start, skip = self._usual_start()
+        start = _STARTS[self._form]
+        skip = len(start)
         while at < size:
             (length,) = unpack(data, at) if at + _BEFORE <= size else (size,)
             begin = at + (_BEFORE if length < _LONG else _BEFORE_LONG)
@@ -198,12 +205,6 @@ class ExportedUsers:
             while taken[slot]:
                 slot = (slot + 1) & mask
             taken[slot] = begin
-
-    def _usual_start(self) -> tuple[bytes, int]:
-        """Return how a record of a user begins in this table, whose atoms all have one form, and its size."""
-        # the first atom of the header follows version, tag and size of its tuple
-        start = _STARTS[self._data[_FIRST_ATOM] != _TAGS[0]]
-        return start, len(start)
 
     def _note_other(self, data: bytes) -> None:
         """Note a record that is not, or not in the usual form, one of a user of MQTT clients."""
@@ -246,21 +247,55 @@ class ExportedUsers:
         return Stored(data[at + 4 : middle], data[middle + 5 : end], data[end : end + 7].startswith(_TRUE))
 
 
-def record(user_id: str, stored: Stored | None) -> bytes:
+def note(root: str, edition: str, version: str) -> bytes:
+    """
+    Write an archive that changes nothing.
+
+    :param root: as of :meth:`ExportedUsers.pack`.
+    :param edition: of the broker that is to take it.
+    :param version: the same.
+    """
+    meta = f'edition = {edition}\nversion = "{version}"\n'.encode()
+    target = io.BytesIO()
+    write_archive(target, root, [(META, io.BytesIO(meta), len(meta))])
+    return target.getvalue()
+
+
+def has_only_users(content: IO[bytes]) -> bool:
+    """
+    Return whether an archive has users and nothing else, as :func:`ExportedUsers` takes it.
+
+    :param content: the archive.
+    """
+    try:
+        members = {name: size for name, _, size in read_archive(content)}
+    except ArchiveError:
+        return False
+    tables = [name for name in members if name.startswith(TABLES)]
+    return (
+        members.get(CLUSTER) == 0
+        and TABLES + TABLE in tables
+        and all(name.startswith(TABLES + _TABLES) for name in tables)
+        and len(members) == len(tables) + 2
+    )
+
+
+def record(user_id: str, stored: Stored | None, form: int = 1) -> bytes:
     """
     Write one item of the table of users.
 
     :param user_id: the id.
     :param stored: what the broker is to keep, ``None`` to delete the user.
+    :param form: of atoms, 0 as Erlang 25 and older write them, 1 as newer ones do.
     """
     key = user_id.encode()
     if stored is None:
-        return item(_DELETED + _LENGTH.pack(len(key)) + key)
+        return item(_DELETIONS[form] + _LENGTH.pack(len(key)) + key)
     password_hash, salt, flag = stored
     return item(
         b"".join(
             (
-                _STARTS[1],
+                _STARTS[form],
                 _LENGTH.pack(len(key)),
                 key,
                 b"m",
@@ -269,7 +304,7 @@ def record(user_id: str, stored: Stored | None) -> bytes:
                 b"m",
                 _LENGTH.pack(len(salt)),
                 salt,
-                _FLAGS[flag],
+                _FLAGS[form][flag],
             )
         )
     )

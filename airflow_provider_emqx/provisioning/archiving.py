@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow_provider_emqx.api.base import fits_path
+from airflow_provider_emqx.api.base import Operation, Page, fits_path
 from airflow_provider_emqx.api.bulk import MAX_BODY, BulkResult
+from airflow_provider_emqx.api.rows import BackupRow, NodeRow
 from airflow_provider_emqx.archives.archive import ArchiveError
 from airflow_provider_emqx.archives.tables import TableError
-from airflow_provider_emqx.archives.users import Change, ExportedUsers, Stored
+from airflow_provider_emqx.archives.users import Change, ExportedUsers, Stored, has_only_users, note
 from airflow_provider_emqx.exceptions import (
     EmqxAuthError,
     EmqxBadRequestError,
@@ -59,6 +61,16 @@ _ROW = 2_000
 _BLOCK = 1_000
 #: how the names of archives begin on the broker's disk
 PREFIX = "airflow-users-"
+#: how the names of notes go on
+_NOTE = "note-"
+#: how the broker's own names of exports begin
+_EXPORT = "emqx-export-"
+#: an export belongs to a note if it is so much younger at most
+_EXPORTED = timedelta(minutes=15)
+#: neither soon after anything nor old
+_UNKNOWN = "9999-12-31T00:00:00+00:00"
+#: files of other tasks that are older belong to killed ones
+_OLD = timedelta(hours=1)
 #: hosts of EMQX Cloud's dedicated deployments
 _CLOUD = (".emqx.cloud", ".emqxcloud.com", ".emqxcloud.cn")
 _INSTEAD = "leave bulk out"
@@ -138,13 +150,15 @@ class Snapshot(Inventory):
     def __init__(self, hook: Session, terms: UserTerms) -> None:
         super().__init__(hook, terms)
         self._users: ExportedUsers | None = None
+        #: the files that this task has on the broker's disk
+        self.files = Files(hook, f"{terms.mode} {terms.scope} {terms.shard}")
 
     @property
     def users(self) -> ExportedUsers:
         """All users of MQTT clients."""
         if self._users is None:
             start = time.monotonic()
-            self._users = exported(self._hook)
+            self._users = self.files.exported()
             others = self._users.others
             log.info(
                 "The broker exported %s users%s",
@@ -203,21 +217,118 @@ class Snapshot(Inventory):
         return [one for one in self.users.odd if scope.fullmatch(one) and not protected.fullmatch(one)]
 
 
-def exported(hook: Session) -> ExportedUsers:
+class Files:
     """
-    Let the broker export its users, and read the export.
+    The files that a task has on the disks of the broker's nodes for a moment, and what killed ones have left there.
+
+    Names of exports are the broker's. So a note is uploaded before each: where a note is found later, the exports of
+    users alone that followed it are of no more use.
 
     :param hook: of the broker.
-    :raises EmqxError: if the broker fails, or what it exports is not what is known here.
+    :param task: tells this task from others, and is the same in each of its runs.
     """
-    content, left = uninterrupted(lambda: hook.run(hook.api.backups.take(["builtin_authn"], [])))
-    _tell_left("An export of all users", left)
-    try:
-        return ExportedUsers(io.BytesIO(content))
-    except (ArchiveError, TableError) as error:
-        raise EmqxError(
-            f"bulk='archive' is not possible here: the broker's export cannot be used: {error}; {_INSTEAD}"
-        ) from None
+
+    def __init__(self, hook: Session, task: str) -> None:
+        self._hook = hook
+        told = f"{hook.settings.authenticator} {task}"
+        self.prefix = f"{PREFIX}{hashlib.sha256(told.encode()).hexdigest()[:8]}-"
+
+    def name(self) -> str:
+        """Return a name that no file has had, without its ``.tar.gz``: a second file of a name is refused."""
+        return f"{self.prefix}{uuid4().hex}"
+
+    def exported(self) -> ExportedUsers:
+        """
+        Let the broker export its users, and read the export.
+
+        :raises EmqxError: if the broker fails, or what it exports is not what is known here.
+        """
+        (node, *_) = self._hook.run(self._hook.api.nodes.list_running())
+        try:
+            content, left = uninterrupted(lambda: self._hook.run(self._take(node)))
+        except EmqxNotFoundError:
+            # a run of the same task that began meanwhile has deleted it
+            content, left = uninterrupted(lambda: self._hook.run(self._take(node)))
+        _tell_left("An export of all users", left)
+        try:
+            return ExportedUsers(io.BytesIO(content))
+        except (ArchiveError, TableError) as error:
+            raise EmqxError(
+                f"bulk='archive' is not possible here: the broker's export cannot be used: {error}; {_INSTEAD}"
+            ) from None
+
+    def _take(self, node: NodeRow) -> Operation[tuple[bytes, EmqxError | None]]:
+        backups = self._hook.api.backups
+        root = f"{self.prefix}{_NOTE}{uuid4().hex}"
+        edition = "ce" if node.get("edition") == "Opensource" else "ee"
+        try:
+            yield from backups.upload(f"{root}.tar.gz", note(root, edition, str(node["version"])))
+        except EmqxBadRequestError as error:
+            log.info("The broker takes no note of an export (%s): a killed run may leave one", error)
+            return (yield from backups.take(["builtin_authn"], []))
+        yield from self._cleaned(root, begins=True)
+        try:
+            taken = yield from backups.take(["builtin_authn"], [])
+        except EmqxError:
+            yield from self._cleaned(root, begins=False)
+            raise
+        yield from self._cleaned(root, begins=False)
+        return taken
+
+    def _cleaned(self, root: str, begins: bool) -> Operation[None]:
+        try:
+            yield from self._clean(root, begins)
+        except EmqxError as error:
+            log.warning(
+                "Files %s… may stay on the broker's disk until the next run deletes them: %s",
+                self.prefix,
+                error,
+            )
+
+    def _clean(self, root: str, begins: bool) -> Operation[None]:
+        """
+        Delete what killed runs have left, and at the end what belongs to this note, and the note.
+
+        :param root: of the note.
+        :param begins: whether the export is yet to come.
+        """
+        backups = self._hook.api.backups
+        rows: list[BackupRow] = []
+        page: Page[BackupRow] | None = yield from backups.list()
+        while page is not None:
+            rows += page.rows
+            page = (yield from page.next()) if page.next else None
+        own = next((row for row in rows if row["filename"] == f"{root}.tar.gz"), None)
+        if own is None:
+            return
+        for row in rows:
+            name, is_own = row["filename"], row is own
+            if not name.startswith(PREFIX) or (is_own and begins):
+                continue
+            if not (
+                is_own or _moment(row) < _moment(own) - _OLD or (begins and name.startswith(self.prefix))
+            ):
+                continue
+            if f"-{_NOTE}" in name:
+                yield from self._delete_exports(row, rows)
+            yield from backups.delete(name, row["node"])
+            if not is_own:
+                log.warning("Deleted %s, which a killed run has left on the broker's disk", name)
+
+    def _delete_exports(self, told: BackupRow, rows: list[BackupRow]) -> Operation[None]:
+        """Delete the exports of users alone that were made soon after a note."""
+        backups = self._hook.api.backups
+        for row in rows:
+            soon = timedelta() <= _moment(row) - _moment(told) <= _EXPORTED
+            if soon and row["filename"].startswith(_EXPORT):
+                content = yield from backups.download(row["filename"], row["node"])
+                if has_only_users(io.BytesIO(content)):
+                    yield from backups.delete(row["filename"], row["node"])
+                    log.warning("Deleted the export %s, whose response was lost", row["filename"])
+
+
+def _moment(row: BackupRow) -> datetime:
+    return datetime.fromisoformat(row["created_at"] or _UNKNOWN)
 
 
 def _tell_left(what: str, error: EmqxError | None) -> None:
@@ -256,29 +367,17 @@ class Archives:
         self._terms = terms
         self._snapshot = snapshot
         self._hasher = hasher
-        # what tells this task's archives from those of others, from one run to the next
-        told = f"{hook.broker.authenticator} {terms.mode} {terms.scope} {terms.shard}"
-        self._prefix = f"{PREFIX}{hashlib.sha256(told.encode()).hexdigest()[:8]}-"
 
     def begin(self) -> None:
-        """Read who is there, after deleting what a run that was killed has left, and say what is going to be done."""
-        if not self._terms.dry_run:
-            self._clean()
-        self._snapshot.read()
-
-    def _clean(self) -> None:
-        hook = self._hook
-        rows = list(hook.rows(hook.api.backups.list()))
-        for row in rows:
-            if row["filename"].startswith(self._prefix):
-                hook.run(hook.api.backups.delete(row["filename"], row["node"]))
-                log.warning("Deleted %s, which a killed run has left on the broker's disk", row["filename"])
+        """Say what is going to be done, and read who is there."""
         log.info(
-            "Users are changed by archives: each of up to %s changes is uploaded to the broker as %s….tar.gz, imported "
-            "into its table of users, and deleted again; its API for users pauses meanwhile",
-            f"{MOST:,}",
-            self._prefix,
+            "Users are read from an export of the broker's table of users%s",
+            ""
+            if self._terms.dry_run
+            else f", and changed by archives: each of up to {MOST:,} changes is uploaded to the broker as "
+            f"{self._snapshot.files.prefix}….tar.gz, imported, and deleted again; its API for users pauses meanwhile",
         )
+        self._snapshot.read()
 
     def prepare(self, users: list[User]) -> Callable[[], BulkResult]:
         """
@@ -392,7 +491,7 @@ class Archives:
         """Make archives, each with a name that it has never had: a second file of a name is refused."""
         if not changes:
             return []
-        root = f"{self._prefix}{uuid4().hex}"
+        root = self._snapshot.files.name()
         content = self._snapshot.users.pack(root, changes)
         if len(changes) > 1 and (len(content) > MAX_BODY or len(changes) > MOST):
             half = len(changes) // 2
@@ -466,7 +565,7 @@ class Archives:
         few = len(asked) * _USERS_PER_READ < len(self._snapshot.users)
         if few and not exact and all(fits_path(changes[at][0]) for at in asked):
             return self._differing_by_id(changes, asked)
-        users = exported(self._hook)
+        users = self._snapshot.files.exported()
         return [at for at in asked if users.get(changes[at][0]) != changes[at][1]]
 
     def _differing_by_id(self, changes: list[Change], asked: list[int]) -> list[int]:

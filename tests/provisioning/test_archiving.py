@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +16,18 @@ import pytest
 
 from airflow_provider_emqx.api.base import Broker
 from airflow_provider_emqx.archives.terms import Atom
-from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError, EmqxUnsupportedError
+from airflow_provider_emqx.exceptions import (
+    EmqxConfigError,
+    EmqxError,
+    EmqxStoppedError,
+    EmqxUnsupportedError,
+)
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.provisioning import archiving
 from airflow_provider_emqx.testing import FakeEmqx, archives, backups
 from tests.operators.run import TI, execute, sent
+from tests.provisioning.kills import Killer, killer
 
 VERSIONS = ["5.8.9", "6.3.0"]
 
@@ -62,7 +72,6 @@ def test_users_are_created_updated_and_left_alone(filled: FakeEmqx) -> None:
 
 def test_nothing_is_imported_where_nothing_has_changed(filled: FakeEmqx) -> None:
     provision(rows(*range(10)))
-    assert [line.split("/v5/")[1] for line in sent(filled)][:1] == ["data/export"]
     assert not [line for line in sent(filled) if "import" in line]
 
 
@@ -118,7 +127,13 @@ def test_a_dry_run_is_exact_and_changes_nothing(filled: FakeEmqx, mode: str, tmp
     before = dict(filled.users)
     planned = provision(source, mode=mode, dry_run=True, **pruning)
     assert filled.users == before
-    assert [line.split("/v5/")[1].split("/emqx")[0] for line in sent(filled)] == ["data/export", "data/files"]
+    # a note, an export, and the deletion of both
+    assert [re.sub(r"/(emqx|airflow).*", "", line.split("/v5/")[1]) for line in sent(filled)] == [
+        "data/files",
+        "data/export",
+        "data/files",
+        "data/files",
+    ]
     done = provision(source, mode=mode, **pruning)
     assert counts(planned, *names) == counts(done, *names)
 
@@ -303,7 +318,9 @@ def test_an_import_that_is_lost_is_sent_again_under_another_name(filled: FakeEmq
     result = provision(rows(*range(5), password="new"))
     assert counts(result, "written", "updated") == [5, 5]
     uploads = [
-        served for served in filled.requests if served.method == "POST" and "/data/files" in served.path
+        served
+        for served in filled.requests
+        if served.method == "POST" and "/data/files" in served.path and b"-note-" not in served.body
     ]
     assert len(uploads) == 2
     assert len({re.findall(rb"airflow-users-[0-9a-f-]+", served.body)[0] for served in uploads}) == 2
@@ -343,13 +360,138 @@ def test_the_node_that_has_a_file_is_in_every_later_request(
                 assert json.loads(served.body)["node"] == "emqx@a"
 
 
-def test_what_a_killed_run_has_left_is_deleted_by_the_next(filled: FakeEmqx) -> None:
-    filled.order_fault("status", match="DELETE /api/v5/data/files/airflow-users", status=500, times=20)
+def leftovers(broker: FakeEmqx) -> list[str]:
+    return sorted(re.sub(r"[0-9a-f]{8,}.*|[0-9].*", "", name) for name in broker.state.backups)
+
+
+def test_what_could_not_be_deleted_is_deleted_by_the_next_run(
+    filled: FakeEmqx, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled.order_fault("status", match="DELETE /api/v5/data/files", status=500, times=100)
     provision(rows(1, password="new"))
-    assert len(filled.state.backups) == 1
+    # the note, the archive and the export
+    assert leftovers(filled) == ["airflow-users-", "airflow-users-", "emqx-export-"]
+    assert "stays on the broker's disk until it is deleted there" in caplog.text
     filled.clear_faults()
-    backups.make(filled.state)
+    # what an administrator exports stays
+    mine = backups.make(filled.state)
     provision(rows(2, password="new"))
-    assert [name for name in filled.state.backups if name.startswith("airflow")] == []
-    # what an administrator has exported stays
-    assert len(filled.state.backups) == 1
+    assert list(filled.state.backups) == [mine.filename]
+    assert "which a killed run has left" in caplog.text
+
+
+def test_an_export_whose_answer_is_lost_is_deleted(filled: FakeEmqx) -> None:
+    filled.order_fault("reset_after", match="POST /api/v5/data/export")
+    filled.order_fault("truncated", match="GET /api/v5/data/files/emqx")
+    provision(rows(1, password="new"))
+    assert not filled.state.backups
+
+
+def test_files_of_another_task_are_left_unless_they_are_old(filled: FakeEmqx) -> None:
+    filled.order_fault("status", match="DELETE /api/v5/data/files", status=500, times=100)
+    provision(rows(1, password="new"))
+    filled.clear_faults()
+    count = len(filled.state.backups)
+    provision(rows(2, password="new"), mode="create")
+    assert len(filled.state.backups) == count
+    filled.advance(3700)
+    provision(rows(2, password="new"), mode="create")
+    assert not filled.state.backups
+
+
+def test_a_run_goes_on_without_a_note_that_the_broker_refuses(filled: FakeEmqx) -> None:
+    filled.order_fault(
+        "status", match="POST /api/v5/data/files", status=400, body='{"code": "BAD_REQUEST", "message": "x"}'
+    )
+    assert provision(rows(1, password="new"))["written"] == 1
+    assert not filled.state.backups
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Killer]:
+    with killer() as made:
+        yield made
+
+
+def attempt(process: Killer, broker: FakeEmqx, until: int) -> int:
+    """
+    Synchronise, and kill the task when it sends its write number ``until``, which is still done.
+
+    :return: how many writes it has sent.
+    """
+    writes = 0
+    attempts: list[int] = []
+
+    def look(method: str, path: str) -> None:
+        nonlocal writes
+        writes += method != "GET"
+        if method != "GET" and writes == until:
+            with suppress(ProcessLookupError):
+                os.kill(attempts[0], signal.SIGKILL)
+
+    job = {
+        "environment": {"AIRFLOW_CONN_EMQX_DEFAULT": json.dumps(broker.connection())},
+        "arguments": {
+            "source": rows(*range(5, 12), password="new"),
+            "mode": "sync",
+            "scope": "*",
+            "max_deletes": "100%",
+            "bulk": "archive",
+        },
+        "store": "",
+        "at": None,
+    }
+    with broker.state.lock:  # no request is served before the process is known
+        broker.before_each_request(look)
+        attempts.append(process.begin(job))
+    killed, _ = process.end()
+    broker.before_each_request(None)
+    assert killed == (until > 0)
+    return writes
+
+
+def test_a_task_that_is_killed_leaves_nothing_that_the_next_does_not_clean_up(
+    process: Killer, filled: FakeEmqx, version: str
+) -> None:
+    writes = attempt(process, filled, 0)
+    assert writes > 10
+    # every second write on each version: they send the same ones
+    for until in range(1 + VERSIONS.index(version), writes + 1, 2):
+        filled.users.clear()
+        for i in range(10):
+            filled.add_user(f"d{i}", f"p{i}")
+        attempt(process, filled, until)
+        attempt(process, filled, 0)
+        assert not filled.state.backups, until
+        assert sorted(filled.users) == sorted(f"d{i}" for i in range(5, 12)), until
+        assert all(filled.verify(f"d{i}", f"new{i}") for i in range(5, 12)), until
+
+
+def test_a_stopped_task_ends_after_the_import_and_leaves_no_file(filled: FakeEmqx) -> None:
+    with EmqxHook() as hook:
+
+        def stop(method: str, path: str) -> None:
+            if path.endswith("/data/import"):
+                hook.stop()
+
+        filled.before_each_request(stop)
+        outcomes = hook.provision_users(rows(1, password="new"), bulk="archive")
+        with pytest.raises(EmqxStoppedError):
+            list(outcomes)
+    assert filled.verify("d1", "new1")
+    assert not filled.state.backups
+    assert [line for line in sent(filled) if "/data/import" in line]
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_broker_that_restarts_is_waited_for(filled: FakeEmqx) -> None:
+    restarts = iter([True])
+
+    def restart(method: str, path: str) -> None:
+        if path.endswith("/data/import") and next(restarts, False):
+            filled.order_fault("reset", match="/api", times=2)
+
+    filled.before_each_request(restart)
+    result = provision(rows(*range(5), password="new"))
+    assert counts(result, "written", "updated") == [5, 5]
+    assert not filled.state.backups
