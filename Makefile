@@ -13,7 +13,7 @@ PUBLIC := $(wildcard $(addprefix airflow_provider_emqx/,exceptions.py hooks oper
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv check lint types layers dead-code docstrings words docs operations test demo ui bench soak \
-        test-matrix test-standalone test-live dist test-wheel clean
+        test-matrix test-standalone test-celery test-live dist test-wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -73,6 +73,9 @@ test-matrix: $(INSTALLED) .ci/test-matrix ## the test suite on every supported A
 
 test-standalone: $(INSTALLED) tests/standalone ## scheduler, triggerer and API server of a real Airflow
 	$(BIN)/pytest -m standalone tests/standalone $(PYTEST_ARGS)
+
+test-celery: .ci/test-celery ## two Celery workers, redis and PostgreSQL, in a venv of its own
+	.ci/test-celery $(PYTEST_ARGS)
 
 test-live: $(INSTALLED) tests/live ## the suite for real brokers: EMQX_TEST_URL, EMQX_TEST_KEY, EMQX_TEST_SECRET
 	$(BIN)/pytest -m live tests/live $(PYTEST_ARGS)

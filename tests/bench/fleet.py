@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.bench.setting import V5, provision_elsewhere, write_csv
 from tests.bench.table import Line
@@ -16,7 +17,7 @@ MB = 1_000_000
 def lines(folder: Path, quick: bool) -> Iterator[Line]:
     """Measure a synchronisation, then hashing in shards."""
     yield from _sync(folder, quick)
-    yield _shards(folder, 50 if quick else 400)
+    yield from _shards(folder, quick)
 
 
 def _sync(folder: Path, quick: bool) -> Iterator[Line]:
@@ -56,27 +57,54 @@ def _sync(folder: Path, quick: bool) -> Iterator[Line]:
     )
 
 
-def _shards(folder: Path, rows: int) -> Line:
-    """Hash with bcrypt, once in one task and once in four mapped ones."""
-    from airflow_provider_emqx.testing import FakeEmqx
+#: algorithms, what limits a run that hashes with them, and how many rows take a few seconds
+ALGORITHMS: tuple[tuple[str, dict[str, Any], str, int], ...] = (
+    ("sha256", {"name": "sha256", "salt_position": "prefix"}, "broker", 200_000),
+    ("bcrypt (8 rounds)", {"name": "bcrypt", "salt_rounds": 8}, "hashing", 400),
+    (
+        "PBKDF2 (10,000 iterations)",
+        {"name": "pbkdf2", "mac_fun": "sha256", "iterations": 10_000, "dk_length": 32},
+        "hashing",
+        1_600,
+    ),
+)
 
-    shards, rounds = 4, 8
+
+def _shards(folder: Path, quick: bool) -> Iterator[Line]:
+    """Hash in one task, in two and in four mapped ones, and see what limits the one."""
+    from airflow_provider_emqx.testing import FakeEmqx
+    from airflow_provider_emqx.testing.pace import PACE_V5
+
     os.environ["AIRFLOW_CONN_PEPPER"] = json.dumps({"conn_type": "generic", "password": "bench" * 8})
     hashed = {"hash_passwords": True, "pepper_conn_id": "pepper"}
-    algorithm = {"name": "bcrypt", "salt_rounds": rounds}
-    source = write_csv(folder / "hashed.csv", "hashed", rows)
-    with FakeEmqx(V5.version, password_hash_algorithm=algorithm, log_requests=False) as fake:
-        os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
-        (one,) = provision_elsewhere(source, hashed)
-        parts = provision_elsewhere(source, *({**hashed, "shard": [part, shards]} for part in range(shards)))
-    sums = {name: sum(part.result[name] or 0 for part in parts) for name in ("read", "written", "unchanged")}
-    if sums != {"read": rows, "written": rows, "unchanged": rows}:
-        raise RuntimeError(f"the shards did not do what the single task did: {sums}")
-    longest = max(part.wall for part in parts)
-    return Line(
-        f"v5: {rows:,} users hashed with bcrypt ({rounds} rounds), {shards} shards at once",
-        f"{longest:.1f} s, a single task {one.wall:.1f} s: {one.wall / longest:.2f} times faster",
-    )
+    for name, algorithm, limit, rows in ALGORITHMS:
+        counts, rows = ((1, 2), rows // 8) if quick else ((1, 2, 4), rows)
+        source = write_csv(folder / "hashed.csv", "hashed", rows)
+        walls = []
+        limited_by = ""
+        for shards in counts:
+            tasks = [{**hashed, "shard": [part, shards]} for part in range(shards)]
+            # a broker of its own each time, so that all users are new
+            with FakeEmqx(
+                V5.version, pace=PACE_V5, password_hash_algorithm=algorithm, log_requests=False
+            ) as fake:
+                os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
+                parts = provision_elsewhere(source, *tasks)
+            sums = {total: sum(part.result[total] or 0 for part in parts) for total in ("read", "created")}
+            if sums != {"read": rows, "created": rows}:
+                raise RuntimeError(f"{shards} shards did not do all the work: {sums}")
+            walls.append(max(part.wall for part in parts))
+            limited_by = limited_by or parts[0].result["limited_by"]
+        faster = [
+            f"with {shards} {walls[0] / wall:.2f} times as fast"
+            for shards, wall in zip(counts[1:], walls[1:], strict=True)
+        ]
+        yield Line(
+            f"v5: {rows:,} users hashed with {name}, by several processes",
+            f"{walls[0]:.1f} s with one, {', '.join(faster)}; limited by {limited_by}",
+            f"limited by {limit}",
+            limited_by == limit,
+        )
 
 
 def _source(folder: Path, rows: int, changed: int, skip: range = range(0)) -> Path:

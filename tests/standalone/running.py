@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any
 
 import pytest
 import requests
+
+from tests.servers import free_ports
 
 HERE = Path(__file__).resolve().parent
 
@@ -63,22 +64,26 @@ class Airflow:
     def start(self) -> None:
         """Start everything, and wait until the API answers and all parts are healthy."""
         self.run("standalone")
+        self.wait_until_healthy()
+
+    def wait_until_healthy(self) -> None:
         until(self._healthy, 300, self.tell)
         token = self.session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
         self.session.headers["Authorization"] = f"Bearer {token}"
 
-    def run(self, command: str) -> None:
+    def run(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command of Airflow."""
         with self.output.open("ab") as output:
-            self.processes.append(
-                subprocess.Popen(
-                    ["airflow", command],
-                    env=self.environment,
-                    cwd=self.home,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            process = subprocess.Popen(
+                ["airflow", *command],
+                env=self.environment,
+                cwd=self.home,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
+        self.processes.append(process)
+        return process
 
     def stop(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -93,9 +98,9 @@ class Airflow:
             ):
                 time.sleep(0.2)
 
-    def children(self) -> list[tuple[int, int, str]]:
-        """Every process of this Airflow: its id, its parent's, its title."""
-        groups = ",".join(str(process.pid) for process in self.processes)
+    def children(self, *of: subprocess.Popen[bytes]) -> list[tuple[int, int, str]]:
+        """Every process of this Airflow, or of some of its parts: its id, its parent's, its title."""
+        groups = ",".join(str(process.pid) for process in of or self.processes)
         listed = subprocess.run(
             ["ps", "-ww", "-o", "pid=,ppid=,args=", "-g", groups], capture_output=True, text=True, check=True
         ).stdout
@@ -150,21 +155,27 @@ class Airflow:
         assert answer.ok, answer.text
         return answer.json()
 
-    def trigger(self, dag: str) -> str:
+    def trigger(self, dag: str, **conf: Any) -> str:
         """Start a run of a DAG, once it is known; gives the run's id."""
         until(lambda: self.get(f"dags/{dag}").get("dag_id"), 300, self.tell)
-        return str(self.post(f"dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"])
+        return str(self.post(f"dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+
+    def instances(self, dag: str, run: str) -> list[dict[str, Any]]:
+        """What Airflow tells of a run's tasks, each part of a mapped one for itself."""
+        found: list[dict[str, Any]] = self.get(f"dags/{dag}/dagRuns/{run}/taskInstances").get(
+            "task_instances", []
+        )
+        return found
 
     def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
         """What Airflow tells of a run's tasks."""
-        found = self.get(f"dags/{dag}/dagRuns/{run}/taskInstances").get("task_instances", [])
-        return {task["task_id"]: task for task in found}
+        return {task["task_id"]: task for task in self.instances(dag, run)}
 
     def states(self, dag: str, run: str) -> dict[str, str]:
         return {name: task["state"] for name, task in self.tasks(dag, run).items()}
 
-    def result(self, dag: str, run: str, task: str) -> Any:
-        path = f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
+    def result(self, dag: str, run: str, task: str, part: int = -1) -> Any:
+        path = f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value?map_index={part}"
         value = self.get(path)["value"]
         return json.loads(value) if isinstance(value, str) else value
 
@@ -179,16 +190,6 @@ class Airflow:
 
 def alive(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is None
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def until(check: Callable[[], Any], seconds: float, tell: Callable[[], Any] = str) -> Any:

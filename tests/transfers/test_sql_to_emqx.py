@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import sqlite3
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
+from tests.servers import postgresql
 
 pytest.importorskip("airflow.providers.sqlite", reason="needs apache-airflow-providers-sqlite")
 
@@ -147,34 +144,8 @@ def postgres() -> Iterator[dict[str, Any]]:
     programs = shutil.which("pg_ctl") and shutil.which("initdb")
     if not programs:
         pytest.skip("needs PostgreSQL")
-    folder = Path(tempfile.mkdtemp(prefix="emqx-postgres-"))
-    # PostgreSQL refuses to run as root
-    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
-    if user:
-        os.chmod(folder, 0o755)
-        os.chown(folder, 65534, 65534)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = str(folder / "data")
-
-    def run(*command: str) -> None:
-        subprocess.run([*user, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
-
-    run("initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    run("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
-    try:
-        yield {
-            "conn_type": "postgres",
-            "host": "127.0.0.1",
-            "port": port,
-            "login": "tests",
-            "schema": "postgres",
-        }
-    finally:
-        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    with postgresql() as connection:
+        yield connection
 
 
 def test_postgresql_keeps_the_result_and_gives_it_out_as_it_is_asked_for(
