@@ -53,7 +53,6 @@ _AT_LEAST = 1.0
 # reasons
 _ENOUGH = "enough devices had replied before it did"
 _INTERRUPTED = "the task ended before the broker had acknowledged the command"
-_MISFIT = "what it sent did not carry the mark of this command"
 _LOST = "the broker lost the session, and perhaps the reply"
 #: longest pause between two tries to connect, in seconds
 _LONGEST_PAUSE = 30.0
@@ -265,7 +264,7 @@ class Exchange:
                 reply = kept(message.payload) if self._keep_replies else None
                 found[row.clientid] = Row(row.clientid, outcome, row.wave, time.time(), reason, reply)
             elif not message.retain and not row.reason:
-                found[row.clientid] = replace(row, reason=_MISFIT)
+                found[row.clientid] = replace(row, reason=self._order.misfit(message))
         return found
 
     def _is_open(self, clientid: str) -> bool:

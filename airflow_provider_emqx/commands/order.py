@@ -129,6 +129,16 @@ class Order:
         fields = _small_object(message.payload)
         return fields is not None and fields.get(self.reply_field) == self.mark(clientid)
 
+    def misfit(self, message: Received) -> str:
+        """
+        Return why a device's message does not answer this command.
+
+        :param message: as received.
+        """
+        if self.reply_field is not None and len(message.payload) > LARGEST_REPLY:
+            return _too_large(message)
+        return "what it sent did not carry the mark of this command"
+
     def judge(self, message: Received) -> tuple[str, str]:
         """
         Return the outcome of a reply, and the reason of a failure, without the content of the reply.
@@ -138,15 +148,18 @@ class Order:
         if self.success is None:
             return REPLIED, ""
         if len(message.payload) > LARGEST_REPLY:
-            return (
-                FAILED,
-                f"the reply has {len(message.payload):,} bytes; at most {LARGEST_REPLY:,} are looked into",
-            )
+            return FAILED, _too_large(message)
         fields = _small_object(message.payload)
         if fields is None:
             return FAILED, "the reply is not a JSON object"
         wrong = [name for name, value in self.success.items() if name not in fields or fields[name] != value]
         return (FAILED, f"the reply differs from success in {wrong[0]!r}") if wrong else (REPLIED, "")
+
+
+def _too_large(message: Received) -> str:
+    return (
+        f"the device sent {len(message.payload):,} bytes; a reply of more than {LARGEST_REPLY:,} is not read"
+    )
 
 
 def _fill(topic: str, clientid: str) -> str:

@@ -138,6 +138,53 @@ def test_duplicates_retained_replies_and_those_who_were_not_asked_count_for_noth
     assert sum(result["counts"].values()) == 3
 
 
+@pytest.mark.parametrize("reply_field", [None, "id"])
+def test_huge_replies_and_those_that_are_no_json_cost_the_others_nothing(
+    broker: FakeEmqx, fleet: Fleet, tmp_path: Path, reply_field: str | None
+) -> None:
+    """A broker may let devices publish more than EMQX's 1 MB."""
+
+    def answer(clientid: str, more: str) -> Callable[[Any], None]:
+        def said(message: Any) -> None:
+            marked = json.loads(message.payload) if reply_field else {}
+            reply = json.dumps({**marked, "ok": True})[:-1] + more
+            broker.reply(message, reply, clientid=clientid)
+
+        return said
+
+    kinds = {"good": "}", "cut": "", "huge": "," + " " * 10_000_000 + '"a": 1}'}
+    for name, more in kinds.items():
+        for number in range(3):
+            fleet([f"{name}-{number}"], answer(f"dev-{name}-{number}", more))
+    task = operator(
+        [f"dev-{name}-{number}" for number in range(3) for name in kinds],
+        payload={"do": "report"},
+        reply_field=reply_field,
+        success={"ok": True},
+        timeout=5 if reply_field else 60,
+        max_failed="100%",
+        keep_replies=True,
+        report_path=tmp_path / "report.jsonl",
+    )
+    result = task.execute({})
+    told = lines(tmp_path / "report.jsonl")
+    # without its mark nobody knows what a device answers to
+    unread = "no_reply" if reply_field else "failed"
+    for number in range(3):
+        assert told[f"dev-good-{number}"]["outcome"] == "replied"
+        assert told[f"dev-cut-{number}"]["outcome"] == unread
+        assert told[f"dev-huge-{number}"]["outcome"] == unread
+        assert "the device sent 10,0" in told[f"dev-huge-{number}"]["reason"]
+    assert sum(result["counts"].values()) == 9
+    assert (tmp_path / "report.jsonl").stat().st_size < 20_000
+
+
+def test_the_broker_drops_what_is_larger_than_the_task_takes(broker: FakeEmqx, fleet: Fleet) -> None:
+    vast, good = fleet(["vast"], " " * 17_000_000), fleet(["good"])
+    result = operator([*vast, *good], timeout=1, max_failed=1).execute({})
+    assert (result["no_reply"], result["replied"]) == (vast, good)
+
+
 def test_enough_replies_end_the_wait(broker: FakeEmqx, fleet: Fleet) -> None:
     answering, silent = fleet(9), fleet(["silent"], lambda _: None)
     result = operator([*answering, *silent], quorum="90%", timeout=1_000).execute({})

@@ -98,7 +98,7 @@ def serve() -> None:
     from airflow_provider_emqx.provisioning import chunks
 
     # many small requests, so that there is much to interrupt
-    chunks.Pace.__init__.__defaults__ = (40, 100, 5.0)
+    chunks.Pace.__init__.__defaults__ = (40, 100, *chunks.Pace.__init__.__defaults__[2:])
     print("ready", file=out)
     for line in sys.stdin:
         reading, writing = os.pipe()
