@@ -454,6 +454,14 @@ class FakeEmqx:
             self.state.tick()
             return self.state.mqtt.disconnect(clientid)
 
+    def announce_presence(self, wanted: bool) -> None:
+        """Publish ``$SYS/brokers/NODE/clients/ID/connected`` and ``…/disconnected``, or not.
+
+        :param wanted: As by default; else ``sys_topics.sys_event_messages`` is off, or on 4.4 its module ``presence``.
+        """
+        with self.state.lock:
+            self.state.announce_presence(wanted)
+
     def disconnect_later(self, clientid: str, seconds: float) -> None:
         """Disconnect a device after a while of the broker's clock.
 

@@ -10,9 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from airflow_provider_emqx.testing.mqtt.packets import Reason
+from airflow_provider_emqx.testing.mqtt.presence import announcement
 from airflow_provider_emqx.testing.mqtt.sessions import Client, Sessions
 from airflow_provider_emqx.testing.passwords import SHA256_PREFIX, SHA256_SUFFIX, User
 from airflow_provider_emqx.testing.routes import Route
@@ -180,6 +182,7 @@ class State:
         names = nodes or ["emqx@127.0.0.1"]
         self.nodes = {name: NodeInfo(name, started) for name in names}
         self.mqtt = Sessions(self.now, self.schedule)
+        self.announce_presence(True)
         if self.at_least(5, 8, 5):
             self.mqtt.retained_per_second = 1_000
         self._turn = 0
@@ -423,6 +426,10 @@ class State:
             ] += 1
         return Reason.SUCCESS
 
+    def announce_presence(self, wanted: bool) -> None:
+        """Publish of clients that come and go, as brokers do by default, or not."""
+        self.mqtt.announcement = partial(announcement, self) if wanted else None
+
     def kick(self, clientid: str) -> bool:
         """End a client's session; one that ``reconnects`` is back at once, unless it is banned."""
         client = self.mqtt.clients.get(clientid)
@@ -431,7 +438,7 @@ class State:
         if client.connected:
             self.mqtt.metrics["client.disconnected"] += 1
             self.mqtt.metrics["session.terminated"] += 1
-        self.mqtt.remove(clientid)
+        self.mqtt.remove(clientid, why="kicked")
         if client.reconnects:
             now = self.now()
             again = Client(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -98,6 +99,67 @@ def test_rules_decide_what_a_client_may_publish_and_subscribe(broker: FakeEmqx, 
         assert (device.publish("once", b"x", 1), device.publish("once", b"x", 2)) == (0x87, 0)
         broker.users["alice"].is_superuser = True
         assert device.subscribe("secret/+") == 0
+
+
+def test_the_broker_tells_who_comes_and_goes(broker: FakeEmqx, own: World) -> None:
+    watcher = own.client("watcher")
+    assert watcher.subscribe("$SYS/brokers/+/clients/+/connected", 1) == 1
+    assert watcher.subscribe("$SYS/brokers/emqx@127.0.0.1/clients/+/disconnected", 1) == 1
+    before = dict(broker.state.mqtt.metrics)
+    broker.connect("dev-1", "alice", connected_at=1_700_000_000.25)
+    told = watcher.receive()
+    assert told.topic == "$SYS/brokers/emqx@127.0.0.1/clients/dev-1/connected"
+    assert told.qos == (1 if broker.state.generation == "v4" else 0)
+    content = json.loads(told.payload)
+    assert (content["clientid"], content["username"], content["connected_at"]) == (
+        "dev-1",
+        "alice",
+        1_700_000_000_250,
+    )
+    broker.connect("dev-1")
+    assert json.loads(watcher.receive().payload)["reason"] == "discarded"
+    assert watcher.receive().topic.endswith("/dev-1/connected")
+    broker.state.kick("dev-1")
+    told = watcher.receive()
+    assert (told.topic.rpartition("/")[2], json.loads(told.payload)["reason"]) == ("disconnected", "kicked")
+    broker.connect("dev-2", session_expiry=60)
+    broker.disconnect("dev-2")
+    watcher.receive()
+    assert json.loads(watcher.receive().payload)["reason"] == "normal"
+    # what it says of itself is none of its clients' messages
+    assert broker.state.mqtt.metrics["messages.publish"] == before.get("messages.publish", 0)
+    broker.announce_presence(False)
+    broker.connect("dev-3")
+    assert own.payloads(watcher) == []
+
+
+@pytest.mark.parametrize("version", ["4.4.19", "5.8.9", "6.3.0"])
+def test_what_the_broker_says_of_itself_is_not_for_everybody(version: str) -> None:
+    with FakeEmqx(version) as broker:
+        world = World("emqx", broker.mqtt_url)
+        with world.clients:
+            here = world.client("here")
+            # EMQX 6.3 has taken out the exception for clients on the broker's own machine
+            denied = version == "6.3.0"
+            topics = ["$SYS/brokers/+/clients/a/connected", "$SYS/#", "#"]
+            assert [here.subscribe(topic) == 0x87 for topic in topics] == [denied] * 3
+            broker.add_user("alice", "pw-a")
+            with broker.state.lock:
+                for client in broker.state.mqtt.clients.values():
+                    client.ip_address = "192.0.2.1"
+            assert [here.subscribe(topic) for topic in topics] == [0x87] * 3
+            topic = "$SYS/brokers/+/clients/+/connected"
+            if version == "4.4.19":
+                broker.state.acl_rows["username", "alice", topic, "sub"] = AclRow(
+                    "username", "alice", topic, "sub", "allow"
+                )
+            else:
+                broker.state.acl_users["alice"] = [
+                    {"topic": topic, "action": "subscribe", "permission": "allow"}
+                ]
+            account = world.client("account", login=("alice", "pw-a"))
+            assert account.subscribe(topics[0]) == 0
+            assert account.subscribe(topic) == 0
 
 
 def test_who_is_not_let_in_is_told_why(broker: FakeEmqx, own: World) -> None:

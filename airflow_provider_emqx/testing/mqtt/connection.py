@@ -105,7 +105,7 @@ class Connection:
             if client is not None and client.link is self:
                 client.link = None
                 if self._state.mqtt.clients.get(client.clientid) is client:
-                    self._state.mqtt.disconnect(client.clientid)
+                    self._state.mqtt.disconnect(client.clientid, why="tcp_closed")
 
     def _end(self, reason: Reason) -> None:
         if not self._ended:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def allowed(state: State, client: Client, action: str, topic: str, qos: int, retain: bool = False) -> bool:
-    """Return whether a client may do something; the first rule that matches decides, without one it may.
+    """Return whether a client may do something; the first rule that matches decides, without one the file does.
 
     :param state: The broker.
     :param client: Who wants to.
@@ -33,7 +33,17 @@ def allowed(state: State, client: Client, action: str, topic: str, qos: int, ret
             and _covers(rule["topic"], topic, client)
         ):
             return bool(rule["permission"] == "allow")
-    return True
+    return action == "publish" or _may_by_file(state, client, topic)
+
+
+def _may_by_file(state: State, client: Client, topic: str) -> bool:
+    """Return whether ``acl.conf``, as brokers are delivered, lets a client subscribe; of $SYS it protects everything."""
+    if client.username == "dashboard" and matches(topic, "$SYS/#"):
+        return True
+    if client.ip_address == "127.0.0.1" and not state.at_least(6, 3):
+        return True
+    forbidden = {"#"} if not state.at_least(5, 8) else {"#", "+/#"}
+    return topic not in forbidden and not matches(topic, "$SYS/#")
 
 
 def _rules(state: State, client: Client) -> Iterator[Mapping[str, Any]]:

@@ -140,9 +140,12 @@ class Sessions:
         self.topic_metrics: dict[str, TopicMetrics] = {}
         self.shared_turn: Counter[tuple[str, str]] = Counter()
         self.delays = True  # else ``$delayed/`` topics are topics like any other
+        #: makes the message of a client that has come (``None``) or gone (why); without it none is published
+        self.announcement: Callable[[Client, str | None], Message] | None = None
         self.max_delayed = 0
         self._by_topic: dict[str, dict[str, dict[str, Subscription]]] = {}  # topic -> as subscribed -> client
         self._by_filter: dict[str, dict[str, dict[str, Subscription]]] = {}
+        self._of_system: set[str] = set()  # filters that somebody hears the broker itself by
         self._sequence = 0
 
     # clients
@@ -152,8 +155,10 @@ class Sessions:
         old = self.clients.get(client.clientid)
         if old is not None:
             if client.clean_start:
-                self.remove(old.clientid, Reason.SESSION_TAKEN_OVER)
+                self.remove(old.clientid, Reason.SESSION_TAKEN_OVER, why="discarded")
             else:
+                if old.connected:
+                    self._announce(old, "takenover")
                 if old.link is not None:
                     old.link.close(Reason.SESSION_TAKEN_OVER)
                 client.subscriptions = old.subscriptions
@@ -168,13 +173,24 @@ class Sessions:
                 else:
                     self.inboxes.setdefault(client.clientid, []).extend(pending)
                 self.metrics["session.resumed"] += 1
+                self._announce(client)
                 return
         self.clients[client.clientid] = client
         self.metrics["session.created"] += 1
+        self._announce(client)
 
-    def disconnect(self, clientid: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION) -> bool:
+    def _announce(self, client: Client, why: str | None = None) -> None:
+        # most of the time nobody listens to what the broker says of itself
+        if self.announcement is not None and self._of_system:
+            # it counts in no metric
+            self._route(self.announcement(client, why))
+
+    def disconnect(
+        self, clientid: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION, why: str = "normal"
+    ) -> bool:
         """Close a client's connection; its session stays if it asked for that.
 
+        :param why: What the broker says of it.
         :return: ``False`` when it was not connected.
         """
         client = self.clients.get(clientid)
@@ -187,6 +203,7 @@ class Sessions:
             link.close(reason)
         client.connected = False
         client.disconnected_at = self._now()
+        self._announce(client, why)
         will = client.will
         if lifetime > 0:
             if lifetime != FOREVER:
@@ -200,10 +217,17 @@ class Sessions:
         self._speak(client)
         return True
 
-    def remove(self, clientid: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION) -> Client | None:
-        """End a session with all that belongs to it."""
+    def remove(
+        self, clientid: str, reason: Reason = Reason.ADMINISTRATIVE_ACTION, why: str | None = None
+    ) -> Client | None:
+        """End a session with all that belongs to it.
+
+        :param why: What the broker says of it if it was connected; ``None``: nothing.
+        """
         client: Client | None = self.clients.pop(clientid, None)
         if client is not None:
+            if client.connected and why is not None:
+                self._announce(client, why)
             for topic in list(client.subscriptions):
                 self._unroute(client, topic)
             if client.link is not None:
@@ -230,6 +254,8 @@ class Sessions:
         group, topic = parse_filter(subscription.topic)
         index = self._by_filter if has_wildcard(topic) else self._by_topic
         index.setdefault(topic, {}).setdefault(subscription.topic, {})[client.clientid] = subscription
+        if topic.startswith("$SYS/"):
+            self._of_system.add(topic)
         if group is None and (subscription.rh == 0 or (subscription.rh == 1 and is_new)):
             found = (
                 [message for message in self.retained.values() if matches(message.topic, topic)]
@@ -257,6 +283,7 @@ class Sessions:
             group.pop(as_subscribed, None)
         if not group:
             index.pop(topic, None)
+            self._of_system.discard(topic)
 
     def routes(self) -> list[tuple[str | None, str, str]]:
         """Return group (``None``: not shared), filter and node of every route, in order of filters."""
