@@ -47,6 +47,7 @@ LOOKED_UP = [
     "max_inflight_messages",
     "on_disconnect",
     "on_publish",
+    "on_unsubscribe",
     "on_socket_*",
     "on_subscribe",
     "prepare",

@@ -210,6 +210,21 @@ class MqttClient:
                 if code.is_failure:
                     raise _refusal(code, f"SUBSCRIBE {topic}")
 
+    async def unsubscribe(self, filters: Iterable[str]) -> None:
+        """
+        Unsubscribe.
+
+        :param filters: topic filters.
+        :raises EmqxError: if the connection broke.
+        """
+        given = [topic_filter(one) for one in filters]
+        for start in range(0, len(given), _FILTERS):
+            asked = f"UNSUBSCRIBE {given[start]}"
+            self._check(asked)
+            _, mid = self._client.unsubscribe(given[start : start + _FILTERS])
+            # that one had not subscribed is what the broker says to it, and no failure
+            await self._in_time(self._answer(mid), asked)
+
     async def publish(
         self,
         topic: str,
@@ -393,6 +408,7 @@ class MqttClient:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_subscribe = lambda _c, _d, mid, codes, _p: self._on_answer(mid, codes)
+        client.on_unsubscribe = lambda _c, _d, mid, codes, _p: self._on_answer(mid, codes)
         client.on_publish = lambda _c, _d, mid, code, _p: self._on_published(mid, code)
         client.on_socket_register_write = self._on_register_write
         client.on_socket_unregister_write = self._on_unregister_write

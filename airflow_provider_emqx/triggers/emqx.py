@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from airflow_provider_emqx.conditions.ids import finish
 from airflow_provider_emqx.conditions.kinds import load
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.patterns import like
 from airflow_provider_emqx.triggers import events, polls
+from airflow_provider_emqx.triggers.presence import Bell, Interest
 from airflow_provider_emqx.triggers.sessions import connected
 from airflow_provider_emqx.triggers.watches import SHORTEST_INTERVAL, Watch
 
@@ -244,11 +246,13 @@ class EmqxEventTrigger(BaseEventTrigger):
         memory: events.Memory | None = None
         recalled, failures = False, 0
         interval = max(self.poll_interval, SHORTEST_INTERVAL)
-        pause = min(interval, 1.0)
-        async with AsyncExitStack() as session:
+        # None: the bell decides
+        pause: float | None = min(interval, 1.0)
+        async with AsyncExitStack() as session, self._bell(interval) as bell:
             client: AsyncClient | None = None
             while True:
-                await asyncio.sleep(pause)
+                await (bell.rest() if pause is None else asyncio.sleep(pause))
+                bell.begin()
                 try:
                     if not recalled:
                         memory, recalled = await self._recall(), True
@@ -266,16 +270,37 @@ class EmqxEventTrigger(BaseEventTrigger):
                     await session.aclose()
                     client = None
                     continue
-                failures, pause = 0, interval
+                failures, pause = 0, None
+                bell.end(bool(found.events))
                 for payload in found.events:
                     yield TriggerEvent({**payload, "emqx_conn_id": self.emqx_conn_id})
                 if found.memory != memory and self._store is not None:
                     if found.events:
                         # remember only what was sent for certain: sent twice is better than never
                         await asyncio.sleep(_HANDED_OVER)
-                        pause = max(0.0, interval - _HANDED_OVER)
                     await self._remember(found.memory)
                 memory = found.memory
+
+    @asynccontextmanager
+    async def _bell(self, interval: float) -> AsyncIterator[Bell]:
+        """Return a bell, which announcements ring if the watcher is for clients."""
+        bell = Bell(interval)
+        if "clientid_pattern" not in _EVENTS[self.event]:
+            yield bell
+            return
+
+        expected = like(self.clientid_pattern)
+
+        def announced(clientid: str) -> None:
+            if expected.fullmatch(clientid):
+                bell.announced()
+
+        # a pattern without wildcards is a client id
+        clientids = None if "*" in self.clientid_pattern else [self.clientid_pattern]
+        interest = Interest(self.event.removeprefix("client_"), clientids, announced, bell.listening)
+        async with polls.shared(self.emqx_conn_id) as poll:
+            with poll.presence.listening(interest):
+                yield bell
 
     async def _look(self) -> events.Look:
         if self.event == "condition_met":

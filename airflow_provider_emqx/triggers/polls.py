@@ -14,7 +14,8 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, cast
 from zlib import crc32
 
@@ -26,8 +27,9 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxForbiddenError,
 )
+from airflow_provider_emqx.triggers.presence import Interest, Presence
 from airflow_provider_emqx.triggers.sessions import IN_FLIGHT, OTHERS_IN_FLIGHT, Session
-from airflow_provider_emqx.triggers.watches import Question, Watch, clock, in_turns
+from airflow_provider_emqx.triggers.watches import News, Question, Watch, clock, in_turns
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.transport.aio import AsyncClient
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 _MOMENT = 0.5
 #: seconds before the deadline of the last check of a wait
 _LAST_LOOK = 2.0
+#: seconds after its begin in which announcements do not end a wait: an event that is sent at once can overtake
+#: the task's own deferral in Airflow
+_SOONEST = 2.0
 #: seconds that a round waits at most for its first answer before it asks the rest: a wrong key is tried once
 _HEAD_START = 1.0
 #: clients for whom the broker may fail in a round before the rest of it is given up
@@ -54,6 +59,8 @@ class Poll:
     def __init__(self, emqx_conn_id: str) -> None:
         self.users = 0
         self._session = Session(emqx_conn_id)
+        #: announcements of clients, which watchers use as well
+        self.presence = Presence(emqx_conn_id, self._session.hook)
         # so that the polls of many connections do not all come at once
         self._phase = crc32(emqx_conn_id.encode()) / 2**32
         self._watches: set[Watch] = set()
@@ -88,8 +95,9 @@ class Poll:
             self._task = asyncio.create_task(self._work(), context=contextvars.Context())
             self._task.add_done_callback(self._ended)
         try:
-            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time())):
-                return await watch.found
+            with await self._announcements(watch):
+                async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time())):
+                    return await watch.found
         except TimeoutError:
             # found at the very moment
             return watch.found.result() if watch.found.done() and not watch.found.cancelled() else None
@@ -97,19 +105,49 @@ class Poll:
             self._watches.discard(watch)
 
     async def close(self) -> None:
-        """End the rounds and the session."""
+        """End the rounds, the session and the MQTT connection."""
+        ending = self.presence.end()
         if self._task is not None:
             # `cancelling()` would not do: a timeout that expires cancels its own task too, and takes that back
             if not self._ending:
                 self._task.cancel()
+            ending.append(self._task)
+        if ending:
             # not gather(), which would hand on a cancellation of our own and cut the ending short
-            await asyncio.wait({self._task})
+            await asyncio.wait(ending)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """End the remaining waits with an error, because the rounds have ended; this should never happen."""
         error = None if task.cancelled() else task.exception()
         for watch in self._watches:
             watch.end(RuntimeError(f"the rounds of waits ended: {error!r}"))
+
+    # ------------------------------------------------------------------ announcements
+
+    async def _announcements(self, watch: Watch) -> AbstractContextManager[None]:
+        """Listen to announcements of the clients that a wait is for, if it is for clients."""
+        condition = watch.condition
+        if not isinstance(condition, ClientsCondition):
+            return nullcontext()
+        watch.news = News(condition, watch.interval)
+        watch.not_before = clock() + min(_SOONEST, watch.interval / 2)
+
+        def announced(clientid: str) -> None:
+            watch.announced(clientid, clock())
+            self._hurry(watch)
+
+        def listening(since: float) -> None:
+            watch.listen(since, clock())
+            self._hurry(watch)
+
+        make = partial(Interest, condition.state, condition.clientids, announced, listening)
+        many = len(condition.clientids) > SHORT_ROWS
+        return self.presence.listening(await asyncio.to_thread(make) if many else make())
+
+    def _hurry(self, watch: Watch) -> None:
+        if watch.due < self._next:
+            self._next = watch.due
+            self._sooner.set()
 
     # ------------------------------------------------------------------ rounds
 
@@ -165,9 +203,7 @@ class Poll:
             self._watches.discard(watch)
             return
         watch.schedule(clock(), self._phase, asked)
-        if watch.due < self._next:
-            self._next = watch.due
-            self._sooner.set()
+        self._hurry(watch)
 
     async def _round(self, client: AsyncClient, due: Sequence[Watch]) -> None:
         same: defaultdict[str, list[Watch]] = defaultdict(list)

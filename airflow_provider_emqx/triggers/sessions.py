@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -31,20 +31,33 @@ class Session:
 
     def __init__(self, emqx_conn_id: str) -> None:
         self.emqx_conn_id = emqx_conn_id
+        self._hook: EmqxHook | None = None
+        self._looking_up = asyncio.Lock()
         self._client: AsyncClient | None = None
         self._open = AsyncExitStack()
         self._retired: list[AsyncExitStack] = []
         self._reconsidering = asyncio.Lock()
         self._reconsidered = -math.inf
 
+    async def hook(self) -> EmqxHook:
+        """
+        Return the hook, as the connection was when it was looked up.
+
+        :raises EmqxError: as :func:`looked_up` says.
+        """
+        async with self._looking_up:
+            if self._hook is None:
+                self._hook = await looked_up(self.emqx_conn_id)
+            return self._hook
+
     async def client(self) -> AsyncClient:
         """
         Return the client, as the connection was when it was opened.
 
-        :raises EmqxError: as :func:`connected` and the broker say.
+        :raises EmqxError: as :func:`looked_up` and the broker say.
         """
         if self._client is None:
-            self._client = await self._open.enter_async_context(connected(self.emqx_conn_id))
+            self._client = await self._open.enter_async_context(opened(await self.hook()))
         return self._client
 
     def is_on(self, client: AsyncClient) -> bool:
@@ -76,7 +89,7 @@ class Session:
 
     def _retire(self) -> None:
         """Ask no more over this client; questions that are under way may still end on it."""
-        self._client = None
+        self._client = self._hook = None
         self._retired.append(self._open)
         self._open = AsyncExitStack()
 
@@ -100,11 +113,18 @@ async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
     :raises EmqxConfigError: if the connection is unknown or invalid.
     :raises EmqxConnectionError: if it could not be looked up at the moment.
     """
-    await asyncio.to_thread(_import_libraries)
-    hook = await looked_up(emqx_conn_id)
-    # room for every kind at once: one that gets no answers does not keep the others from asking
-    async with hook.async_client(IN_FLIGHT + 8 * OTHERS_IN_FLIGHT) as client:
+    async with opened(await looked_up(emqx_conn_id)) as client:
         yield client
+
+
+def opened(hook: EmqxHook) -> AbstractAsyncContextManager[AsyncClient]:
+    """
+    Open a client.
+
+    :param hook: of the broker.
+    """
+    # room for every kind at once: one that gets no answers does not keep the others from asking
+    return hook.async_client(IN_FLIGHT + 8 * OTHERS_IN_FLIGHT)
 
 
 async def looked_up(emqx_conn_id: str) -> EmqxHook:
@@ -115,6 +135,7 @@ async def looked_up(emqx_conn_id: str) -> EmqxHook:
     :raises EmqxConfigError: if the connection is unknown or invalid.
     :raises EmqxConnectionError: if it could not be looked up at the moment.
     """
+    await asyncio.to_thread(_import_libraries)
     hook = EmqxHook(emqx_conn_id)
     try:
         await hook.async_settings()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from airflow_provider_emqx.conditions.base import Condition, Outcome, outlives
+from airflow_provider_emqx.conditions.clients import ClientsCondition
 from airflow_provider_emqx.exceptions import EmqxError
 
 _T = TypeVar("_T")
@@ -22,6 +23,121 @@ SHORTEST_INTERVAL = 0.1
 _LONGEST_BACKOFF = 60.0
 #: waits that are worked on before other coroutines get a turn
 _TURN = 100
+#: while the broker announces changes, so many intervals pass between two checks, and so many seconds at most
+_QUIET, _LONGEST_QUIET = 10, 900.0
+#: seconds from an announcement to the check: clients that connect together are requested together
+_GATHER = 0.05
+#: seconds after an announcement for which checks are repeated, because the API may show the client later
+ECHO = 3.0
+#: seconds without an announcement after which the next one leads to a check at once again
+CALM = 60.0
+
+
+def quiet(interval: float) -> float:
+    """
+    Return the seconds between two checks while the broker announces changes; they find what an announcement missed.
+
+    :param interval: seconds between two checks otherwise.
+    """
+    return max(interval, min(_QUIET * interval, _LONGEST_QUIET))
+
+
+class News:
+    """
+    Announcements of the clients of one wait. They decide nothing but when to check.
+
+    :param condition: of the wait.
+    :param interval: seconds between two checks without announcements.
+    """
+
+    __slots__ = (
+        "_announced",
+        "_condition",
+        "_hopes",
+        "_interval",
+        "_missing",
+        "_names",
+        "_of",
+        "_ready",
+        "_tries",
+        "since",
+    )
+
+    def __init__(self, condition: ClientsCondition, interval: float) -> None:
+        self._condition = condition
+        self._interval = interval
+        #: since when all changes are announced, by the event loop's clock; infinite: they are not
+        self.since = math.inf
+        #: clients that were announced, and that no check has seen since
+        self._names: set[str] = set()
+        self._announced = self._ready = -math.inf
+        #: checks that did not confirm an announcement
+        self._tries = 0
+        self._of: Outcome | None = None
+        self._missing: frozenset[str] = frozenset()
+        #: how many of the missing clients were announced
+        self._hopes = 0
+
+    def covers(self, asked: float) -> bool:
+        """
+        Return whether the outcome of a check can change only by an announcement.
+
+        :param asked: when it began.
+        """
+        return asked >= self.since and not self._condition.is_timed
+
+    def announced(self, clientid: str, outcome: Outcome | None, now: float) -> float:
+        """
+        Note a client, and return when to check; infinite if those announced cannot be enough.
+
+        :param clientid: the client.
+        :param outcome: of the last check.
+        :param now: seconds of the event loop's clock.
+        """
+        self._compare(outcome)
+        if now - self._announced > CALM:
+            self._tries = 0
+        self._announced = now
+        self._ready = now + (self._condition.stable_for or 0.0) + _GATHER
+        if clientid not in self._names:
+            self._names.add(clientid)
+            self._hopes += clientid in self._missing
+        return self._due(now)
+
+    def after(self, outcome: Outcome, now: float) -> float:
+        """
+        Return when to check again after a check that was not met; infinite if no announcement is left to confirm.
+
+        :param outcome: of the check.
+        :param now: seconds of the event loop's clock.
+        """
+        if not self._names:
+            return math.inf
+        self._compare(outcome)
+        self._tries += self._is_hopeful()
+        self._names &= self._missing
+        if now > self._ready + ECHO:
+            # it has changed back since
+            self._names.clear()
+        self._hopes = len(self._names)
+        return self._due(now)
+
+    def _is_hopeful(self) -> bool:
+        reached = len(self._condition.clientids) - len(self._missing)
+        return self._of is None or (self._hopes > 0 and reached + self._hopes >= self._condition.goal)
+
+    def _due(self, now: float) -> float:
+        if not self._is_hopeful():
+            return math.inf
+        if not self._tries:
+            return self._ready
+        # no more than 20 times twice as long: a client that comes and goes is checked no more often than without it
+        return max(self._ready, now + min(_GATHER * 2.0 ** min(self._tries, 20), self._interval))
+
+    def _compare(self, outcome: Outcome | None) -> None:
+        if outcome is not None and outcome is not self._of:
+            self._of, self._missing = outcome, frozenset(outcome.details["missing"])
+            self._hopes = len(self._names & self._missing)
 
 
 class Watch:
@@ -47,6 +163,8 @@ class Watch:
         "last",
         "max_failures",
         "max_interval",
+        "news",
+        "not_before",
         "outcome",
         "question",
         "text",
@@ -77,6 +195,10 @@ class Watch:
         #: raising one object in thousands of coroutines would make its traceback thousands of frames long
         self.found: asyncio.Future[Outcome | Exception] = asyncio.get_running_loop().create_future()
         self.due = 0.0
+        #: announcements of its clients, if it waits for clients
+        self.news: News | None = None
+        #: before that no announcement leads to a check
+        self.not_before = 0.0
         #: time of the last check, just before the wait is given up
         self.last = math.inf
         self._failures = 0
@@ -96,10 +218,44 @@ class Watch:
         if self._failures:
             # no more than 10 times: a float has no room for a wait that fails for a day
             pause = max(pause, min(pause * 2.0 ** min(self._failures, 10), _LONGEST_BACKOFF))
+        elif self.news is not None and asked is not None and self.news.covers(asked):
+            pause = quiet(pause)
         earliest = max(now, (now if asked is None else asked) + pause / 2)
         self.due = (math.ceil(earliest / pause - phase) + phase) * pause
+        if self.news is not None and asked is not None and self.outcome is not None:
+            self.due = min(self.due, max(self.not_before, self.news.after(self.outcome, now)))
+            if asked < self.news.since < math.inf:
+                # it may have missed a change from before the announcements
+                self.due = max(now, self.not_before)
         if now < self.last < self.due:
             self.due = self.last
+
+    def announced(self, clientid: str, now: float) -> None:
+        """
+        Note that a client has changed: the next check may be due at once.
+
+        :param clientid: the client.
+        :param now: seconds of the event loop's clock.
+        """
+        if self.news is not None:
+            due = max(self.not_before, self.news.announced(clientid, self.outcome, now))
+            # during a check, schedule() decides after it
+            if not math.isinf(self.due):
+                self.due = min(self.due, due)
+
+    def listen(self, since: float, now: float) -> None:
+        """
+        Note that all changes of the clients are announced from now on, or no longer.
+
+        :param since: since when; infinite: no longer.
+        :param now: seconds of the event loop's clock.
+        """
+        if self.news is not None:
+            self.news.since = since
+            if not math.isinf(self.due):
+                # what happened before that, or happens after the end, nobody announces
+                soonest = self.not_before if math.isfinite(since) else now + self.interval / 2
+                self.due = min(self.due, max(now, soonest))
 
     def seen(self, outcome: Outcome) -> None:
         """Process the outcome of a check."""

@@ -56,6 +56,19 @@ def test_a_command_is_answered(broker: FakeEmqx) -> None:
     }
 
 
+def test_whoever_has_unsubscribed_hears_nothing_more(broker: FakeEmqx) -> None:
+    async def main() -> list[str]:
+        async with MqttClient(settings(broker), "here") as client:
+            topics = [f"t/{number}" for number in range(150)]
+            await client.subscribe([*topics, "fence"])
+            await client.unsubscribe([*topics, "never"])
+            broker.publish("t/149", b"x")
+            broker.publish("fence", b"x")
+            return [(await client.receive()).topic]
+
+    assert asyncio.run(main()) == ["fence"]
+
+
 @pytest.mark.parametrize("scheme", ["mqtts", "ws", "wss", "mqtt"])
 def test_every_way_to_the_broker_is_the_same(
     broker: FakeEmqx, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

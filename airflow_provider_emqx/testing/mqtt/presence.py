@@ -1,4 +1,4 @@
-"""What EMQX publishes of clients that come and go: ``$SYS/brokers/NODE/clients/ID/connected``, ``…/disconnected``."""
+"""Announcements of clients: ``$SYS/brokers/NODE/clients/ID/connected`` and ``…/disconnected``."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def allowed(state: State, client: Client, action: str, topic: str, qos: int, ret
 
 
 def _may_by_file(state: State, client: Client, topic: str) -> bool:
-    """Return whether ``acl.conf``, as brokers are delivered, lets a client subscribe; of $SYS it protects everything."""
+    """Return whether ``acl.conf`` lets a client subscribe, as it is delivered: it protects ``$SYS/#``."""
     if client.username == "dashboard" and matches(topic, "$SYS/#"):
         return True
     if client.ip_address == "127.0.0.1" and not state.at_least(6, 3):
