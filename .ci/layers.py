@@ -35,12 +35,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "patterns": set(),
     "transport": {"api", "arguments", "choices", "exceptions", "outcomes", "patterns", ""},
 }
+MAY_IMPORT["plans"] = {"files", "results", "row_files", "transport", *MAY_IMPORT["transport"]}
 MAY_IMPORT["conditions"] = {"files", "transport", *MAY_IMPORT["transport"]}
 MAY_IMPORT["provisioning"] = {
     "run_log",
     "archives",
     "files",
     "keywords",
+    "plans",
     "results",
     "row_files",
     "transport",

@@ -115,6 +115,14 @@ class ActingKeywords(EmqxOperatorKeywords, total=False):
     report_path: str | os.PathLike[str] | XComArg | None
 
 
+class PlanningKeywords(EmqxOperatorKeywords, total=False):
+    """Arguments of :class:`~airflow_provider_emqx.operators.planning.BasePlanningOperator`."""
+
+    dry_run: bool | str | XComArg
+    plan_path: str | os.PathLike[str] | XComArg | None
+    plan_max_age: float | str | timedelta | XComArg | None
+
+
 class SelectingKeywords(ActingKeywords, total=False):
     """Arguments of :class:`~airflow_provider_emqx.operators.affected.BaseSelectingOperator`."""
 
@@ -168,7 +176,7 @@ class SourceOptions(TypedDict, total=False):
     strip: bool | str | None
 
 
-class UsersKeywords(EmqxOperatorKeywords, total=False):
+class UsersKeywords(PlanningKeywords, total=False):
     """Arguments of the operators that provision users, besides the source and its format."""
 
     mode: UsersMode | Rendered
@@ -177,7 +185,6 @@ class UsersKeywords(EmqxOperatorKeywords, total=False):
     source_options: SourceOptions | str | XComArg | None
     on_rejected: OnRejected | Rendered
     max_rejected: float | str | XComArg | None
-    dry_run: bool | str | XComArg
     scope: str | list[str] | XComArg | None
     protect: str | list[str] | XComArg | None
     max_deletes: float | str | XComArg | None

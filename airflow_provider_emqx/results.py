@@ -177,6 +177,21 @@ class Totals(TypedDict):
     rows_per_second: int
 
 
+class PlanResult(TypedDict):
+    """
+    A plan that was written or carried out, with the number of changes of each kind.
+
+    ``done`` counts the changes that this attempt has made, and ``not_done`` the others by what became of them:
+    ``before`` are those of earlier attempts, ``left`` those that were not begun.
+    """
+
+    path: str
+    digest: str
+    changes: dict[str, int]
+    done: int
+    not_done: dict[str, int]
+
+
 class ProvisionUsersResult(Totals):
     """
     The summary of provisioned users.
@@ -192,6 +207,7 @@ class ProvisionUsersResult(Totals):
     listing_moved: bool | None
     dry_run: bool
     report_path: str | None
+    plan: PlanResult | None
     reasons: list[Reason]
     guards: list[Guard]
     rejected_rows: list[RejectedRow]

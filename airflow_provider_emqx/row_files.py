@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, Literal, TypeAlias, cast
 
@@ -44,15 +44,22 @@ class RowFile:
     :param columns: of CSV, and fields of a line of JSON; ``None`` for whatever each row has, which only JSON can hold.
     :param form: of the file.
     :param at_once: whether each write is to be in the file when it returns, so that a task that is killed leaves it.
+    :param seen: called with each part of a JSON file that is written.
     """
 
     def __init__(
-        self, raw: IO[bytes], columns: Sequence[str] | None, form: Form = "jsonl", at_once: bool = False
+        self,
+        raw: IO[bytes],
+        columns: Sequence[str] | None,
+        form: Form = "jsonl",
+        at_once: bool = False,
+        seen: Callable[[bytes], object] | None = None,
     ) -> None:
         self._file = io.TextIOWrapper(raw, encoding="utf-8", newline="")
         self._columns = columns
         self._csv = csv.writer(self._file) if form == "csv" and columns else None
         self._at_once = at_once
+        self._seen = seen
         if self._csv is not None:
             self._csv.writerow(columns or ())
 
@@ -66,11 +73,12 @@ class RowFile:
         if self._csv is not None and columns:
             self._csv.writerows([_cell(row.get(name)) for name in columns] for row in rows)
         else:
-            self._file.writelines(
-                json.dumps({name: row.get(name) for name in columns} if columns else row, ensure_ascii=False)
-                + "\n"
-                for row in rows
-            )
+            for row in rows:
+                line = {name: row.get(name) for name in columns} if columns else row
+                text = json.dumps(line, ensure_ascii=False) + "\n"
+                self._file.write(text)
+                if self._seen is not None:
+                    self._seen(text.encode())
         if self._at_once:
             self._file.flush()
 
@@ -101,7 +109,11 @@ def written_at_once(
 
 @contextmanager
 def written_whole(
-    target: Location, what: str, columns: Sequence[str] | None = None, form: Form = "jsonl"
+    target: Location,
+    what: str,
+    columns: Sequence[str] | None = None,
+    form: Form = "jsonl",
+    seen: Callable[[bytes], object] | None = None,
 ) -> Iterator[RowFile]:
     """
     Open a file that takes the place of an older one when all rows are written; packed if its name ends in ``.gz``.
@@ -110,12 +122,13 @@ def written_whole(
     :param what: the same.
     :param columns: as of :class:`RowFile`.
     :param form: as of :class:`RowFile`.
+    :param seen: as of :class:`RowFile`.
     :return: a context manager; an error in it leaves the older file as it was.
     :raises EmqxError: if it cannot be written.
     """
     with replacing(target, what) as raw:
         packed = gzip.GzipFile(fileobj=raw, mode="wb") if str(target).lower().endswith(".gz") else raw
-        file = RowFile(cast("IO[bytes]", packed), columns, form)
+        file = RowFile(cast("IO[bytes]", packed), columns, form, seen=seen)
         try:
             yield file
         finally:

@@ -17,6 +17,7 @@ from airflow_provider_emqx.conditions.kinds import KINDS
 from airflow_provider_emqx.operators.affected import BaseActingOperator, BaseSelectingOperator
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.operators.base import BaseEmqxOperator
+from airflow_provider_emqx.operators.planning import BasePlanningOperator
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 from airflow_provider_emqx.sensors.clients import EmqxClientOfflineSensor
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
@@ -228,7 +229,8 @@ def test_all_arguments_of_the_installed_airflow_are_allowed(names: type, cls: ty
         (keywords.EmqxOperatorKeywords, [BaseEmqxOperator]),
         (keywords.ActingKeywords, [BaseActingOperator, BaseEmqxOperator]),
         (keywords.SelectingKeywords, [BaseSelectingOperator, BaseActingOperator, BaseEmqxOperator]),
-        (keywords.UsersKeywords, [EmqxProvisionUsersOperator, BaseEmqxOperator]),
+        (keywords.PlanningKeywords, [BasePlanningOperator, BaseEmqxOperator]),
+        (keywords.UsersKeywords, [EmqxProvisionUsersOperator, BasePlanningOperator, BaseEmqxOperator]),
         (keywords.EmqxSensorKeywords, [BaseEmqxSensor]),
         (keywords.ThresholdKeywords, [BaseThresholdSensor, BaseEmqxSensor]),
         (keywords.ClientsKeywords, [EmqxClientOfflineSensor.__base__, BaseEmqxSensor]),

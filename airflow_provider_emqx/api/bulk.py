@@ -31,6 +31,8 @@ class BulkResult:
     :param others: outcome (``"skipped"`` or ``"rejected"``) and reason of each other one, by its index; after a
         failure those that have no outcome are in neither.
     :param sent: how many were sent at all, ``None`` for all.
+    :param changes: of a dry run: what would be changed for each one, by its index: kind, id, and the state that it
+        depends on, as :class:`~airflow_provider_emqx.plans.file.Change` has them.
     :param failure: the error because of which some have no outcome.
     :param undone: indexes of those.
     """
@@ -41,6 +43,7 @@ class BulkResult:
     unchanged: int | None = 0
     others: dict[int, tuple[str, str]] = field(default_factory=dict)
     sent: int | None = None
+    changes: dict[int, list[tuple[str, str, str]]] = field(default_factory=dict)
     failure: EmqxError | None = None
     undone: set[int] = field(default_factory=set)
 
@@ -56,6 +59,7 @@ class BulkResult:
         """Add the result of another part of the same write, whose indexes are those of the whole."""
         self.count(other)
         self.others |= other.others
+        self.changes |= other.changes
         self.undone |= other.undone
         self.failure = self.failure or other.failure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import unquote, urlsplit
@@ -271,6 +272,8 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         shard: tuple[int, int] | None = None,
         acl_rules: Sequence[Mapping[str, Any]] | None = None,
         bulk: Bulk | None = None,
+        plan_path: str | os.PathLike[str] | None = None,
+        plan_max_age: float | timedelta | None = None,
     ) -> Iterator[Outcome]:
         """
         Provision users in bulk and yield the outcome of every row: what
@@ -308,16 +311,19 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param shard: ``(number, of)``: do this part of the rows only.
         :param acl_rules: rules that all clients are to have.
         :param bulk: ``"archive"`` writes and deletes users by archives that the broker imports.
+        :param plan_path: path or URL of a plan, which ``dry_run`` writes, and which is carried out without.
+        :param plan_max_age: seconds, or a ``timedelta``, after which the plan is no longer carried out.
         :return: an iterator over ``(line, user_id, outcome, reason, file)``; the work is done as it is advanced.
         :raises EmqxConfigError: for invalid arguments, before anything is sent; if ``max_deletes`` is
             exceeded; and as ``on_rejected`` and ``max_rejected`` say.
         :raises EmqxError: if the broker fails, after the outcomes of the rows that were done before.
         """
+        from airflow_provider_emqx.plans.job import Asked
         from airflow_provider_emqx.provisioning.blocks import Format
         from airflow_provider_emqx.provisioning.hashing import pepper_of
         from airflow_provider_emqx.provisioning.sources import read_source
         from airflow_provider_emqx.provisioning.target import Target
-        from airflow_provider_emqx.provisioning.task import Provisioning
+        from airflow_provider_emqx.provisioning.task import Provisioning, job_of
         from airflow_provider_emqx.provisioning.terms import IDS_ONLY, UserTerms
 
         terms = UserTerms.of(
@@ -337,4 +343,6 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             bulk=bulk,
         )
         how = Format.of(format, columns, source_options, ids_only=terms.mode in IDS_ONLY, target=Target(self))
-        return Provisioning(self, read_source(source, how), terms).outcomes()
+        given = read_source(source, how)
+        job = job_of(Asked.of(plan_path, terms.dry_run, plan_max_age), self, given, how, terms)
+        return Provisioning(self, given, terms, job=job).outcomes()

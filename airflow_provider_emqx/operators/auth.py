@@ -12,19 +12,20 @@ from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as Emqx
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
 from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, keep_result
+from airflow_provider_emqx.operators.planning import BasePlanningOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.choices import Bulk, OnRejected, Rendered, SourceFormat, UserIdType, UsersMode
-    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, SourceOptions
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, PlanningKeywords, SourceOptions
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
     from airflow_provider_emqx.provisioning.target import Target
     from airflow_provider_emqx.results import ExportUsersResult, ProvisionUsersResult
 
 
-class EmqxProvisionUsersOperator(BaseEmqxOperator):
+class EmqxProvisionUsersOperator(BasePlanningOperator):
     """
     Create or update users in the broker's built-in database from a file or a list.
 
@@ -62,8 +63,6 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         rows are done. It always fails if every row was rejected.
     :param max_rejected: number of rejected rows above which the task fails, after the valid rows are
         done: a count (``5``) or a share (``0.05``, ``"5%"``).
-    :param dry_run: read and validate everything, write nothing. The returned counts, and the report with a line for
-        every row, are those that a run would have.
     :param scope: of ``sync`` and ``prune``, and required there: a pattern, or a list, of the user ids to synchronize;
         ``*`` stands for any text: ``"sensor-*"``, ``"*"`` for all. Other users are never deleted.
     :param protect: of these modes: id or pattern, or a list of them, of users that are never deleted. Superusers
@@ -95,7 +94,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         authenticator decides, and a value that differs from it is refused.
     :return: ``{"read", "written", "deleted", "skipped", "rejected", "created", "updated", "unchanged", "pruned",
         "unaddressable", "not_carried", "seconds", "rows_per_second", "phases", "limited_by", "chunks", "acl_changed",
-        "listing_moved", "dry_run", "report_path", "reasons", "guards", "rejected_rows", "unread"}``.
+        "listing_moved", "dry_run", "report_path", "plan", "reasons", "guards", "rejected_rows", "unread"}``.
         ``unaddressable`` are users in scope that are not in the source but stay, since their id cannot be part of a
         request; ``not_carried`` rejected rows whose salt an import of users cannot carry. ``limited_by`` is what took
         most of the time: ``"broker"``, ``"hashing"`` or ``"reading"``. ``unread`` names the first 100 directories and
@@ -120,7 +119,6 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "source_options",
         "on_rejected",
         "max_rejected",
-        "plan_only",
         "scope",
         "protect",
         "max_deletes",
@@ -131,7 +129,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         "acl_rules",
         "bulk",
         "user_id_type",
-        *BaseEmqxOperator.template_fields,
+        *BasePlanningOperator.template_fields,
     )
 
     source = SourceField()
@@ -147,7 +145,6 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         source_options: SourceOptions | str | XComArg | None = None,
         on_rejected: OnRejected | Rendered = "report",
         max_rejected: float | str | XComArg | None = None,
-        dry_run: bool | str | XComArg = False,
         scope: str | list[str] | XComArg | None = None,
         protect: str | list[str] | XComArg | None = None,
         max_deletes: float | str | XComArg | None = None,
@@ -158,7 +155,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         acl_rules: list[dict[str, Any]] | XComArg | None = None,
         bulk: Bulk | Rendered | None = None,
         user_id_type: UserIdType | Rendered | None = None,
-        **kwargs: Unpack[EmqxOperatorKeywords],
+        **kwargs: Unpack[PlanningKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
@@ -169,7 +166,6 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         self.source_options: Any = source_options
         self.on_rejected: Any = on_rejected
         self.max_rejected: Any = max_rejected
-        self.plan_only = dry_run
         self.scope = scope
         self.protect = protect
         self.max_deletes = max_deletes
@@ -225,7 +221,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
         from airflow_provider_emqx.provisioning.hashing import pepper_of
         from airflow_provider_emqx.provisioning.progress import Progress, fingerprint
         from airflow_provider_emqx.provisioning.target import Target
-        from airflow_provider_emqx.provisioning.task import provision
+        from airflow_provider_emqx.provisioning.task import job_of, provision
         from airflow_provider_emqx.provisioning.terms import UserTerms
 
         terms = UserTerms.of(pepper=pepper_of(self.pepper_conn_id), **self._arguments())
@@ -235,6 +231,8 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
             # Airflow 3.3 and newer; without it a repeated task sends everything again, which converges as well
             store: Any = context.get("task_state_store")
             keeps = store is not None and source.files and not terms.dry_run
+            # a plan has an account of its own
+            keeps = keeps and not self.plan_path
             mark = fingerprint(hook, source.files, how, terms) if keeps else None
             return provision(
                 hook,
@@ -242,6 +240,7 @@ class EmqxProvisionUsersOperator(BaseEmqxOperator):
                 terms,
                 lambda summary: keep_result(context, summary),
                 Progress(store, mark) if mark else None,
+                job_of(self.asked(), hook, source, how, terms),
             )
 
     def _read(self, how: Format) -> Source:

@@ -33,6 +33,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.outcomes import ABSENT, EXISTS, SKIPPED
+from airflow_provider_emqx.plans.file import CREATE, DELETE, UNCHANGED, UPDATE
 from airflow_provider_emqx.provisioning.chunks import Pace, User
 from airflow_provider_emqx.provisioning.hashing import Hasher
 from airflow_provider_emqx.provisioning.inventory import Inventory
@@ -388,6 +389,7 @@ class Archives:
         """
         compared = self._compared(users)
         if self._terms.dry_run:
+            compared.result.changes = self._planned(users, compared)
             return lambda: self._done(compared, set())
         packed = self._packed(compared.changes)
 
@@ -484,6 +486,18 @@ class Archives:
             result.created += sum(done)
             result.updated += len(done) - sum(done)
         return result
+
+    def _planned(self, users: list[User], compared: _Compared) -> dict[int, list[tuple[str, str, str]]]:
+        """Return what becomes of each user, for a plan."""
+        there = DELETE if self._terms.mode == "delete" else UPDATE
+        kinds = dict.fromkeys(range(len(users)), UNCHANGED)
+        for index, new in zip(compared.indexes, compared.new, strict=True):
+            kinds[index] = CREATE if new else there
+        return {
+            index: [(kind, users[index]["user_id"], "")]
+            for index, kind in kinds.items()
+            if index not in compared.result.others
+        }
 
     # ------------------------------------------------------------------ write
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, get_args
 
 from airflow_provider_emqx.arguments import boolean, choice, mapping, optional
@@ -156,6 +156,11 @@ class Format:
             raise EmqxConfigError(
                 f"unknown encoding {self.encoding!r}; expected a name such as utf-8 or latin-1"
             ) from None
+
+    def options(self) -> dict[str, Any]:
+        """Return all that decides how a source is read, for a plan."""
+        told = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "target"}
+        return {"format": told.pop("name"), **told}
 
     def column(self, name: str) -> str:
         """Return the name of a field in the source."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_emqx.api.bulk import MAX_BODY, BulkResult
 from airflow_provider_emqx.outcomes import PRUNED, REJECTED, UNADDRESSABLE, WRITTEN
+from airflow_provider_emqx.plans.file import DELETE
 from airflow_provider_emqx.provisioning.blocks import Bad
 from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
 
@@ -56,6 +57,12 @@ class Chunk:
         """
         users = [{"user_id": user_id} for user_id in ids]
         return cls([0] * len(ids), users, verb=verb, result=BulkResult(len(ids)))
+
+    def changes(self) -> list[tuple[str, str, str]]:
+        """Return what a dry run has found to be changed, in the order of the users."""
+        if self.verb == PRUNED:
+            return [(DELETE, user["user_id"], "") for user in self.users]
+        return [change for index in sorted(self.result.changes) for change in self.result.changes[index]]
 
     def refused(self) -> list[Outcome]:
         """Return the rows that were skipped, or rejected by the broker."""

@@ -17,7 +17,9 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.outcomes import DELETED, PRUNED, UNADDRESSABLE, WRITTEN
+from airflow_provider_emqx.outcomes import ABSENT, DELETED, PRUNED, UNADDRESSABLE, WRITTEN
+from airflow_provider_emqx.plans.file import DELETE, SET_RULES, WRITE
+from airflow_provider_emqx.plans.job import Asked, Job
 from airflow_provider_emqx.provisioning import archiving, user_acl
 from airflow_provider_emqx.provisioning.archiving import Archives, Snapshot
 from airflow_provider_emqx.provisioning.blocks import Block
@@ -55,14 +57,20 @@ class Run:
     :param hook: of the broker.
     :param terms: what to do with the rows.
     :param expected: tells how many rows there will be, about; ``None`` if that is not known.
+    :param job: that it is part of; its plan says what is done.
     """
 
     def __init__(
-        self, hook: Session, terms: UserTerms, expected: Callable[[], int | None] = lambda: None
+        self,
+        hook: Session,
+        terms: UserTerms,
+        expected: Callable[[], int | None] = lambda: None,
+        job: Job | None = None,
     ) -> None:
         self.hook = hook
         self.terms = terms
         self._expected = expected
+        self._job = job or Job(Asked(), hook, "users", {})
         #: rows that the source has given so far
         self.read = 0
         #: imports and deletes users, if archives are to do that
@@ -110,6 +118,7 @@ class Run:
                 if done and done.result.failure:
                     yield done
                     raise done.result.failure
+                self._begin(chunk)
                 under_way = chunk, pool.submit(copy_context().run, _timed, work)
                 time.sleep(_HEAD_START)
                 if done:
@@ -160,14 +169,21 @@ class Run:
         if self._hasher is not None and self._archives is None:
             checked = self._hashed(checked, self._hasher)
         writer = Writer(
-            self.hook, self.terms, self.inventory, self._kind, self.state, cut(checked, pace), self._archives
+            self.hook,
+            self.terms,
+            self.inventory,
+            self._kind,
+            self.state,
+            cut(checked, pace),
+            self._job,
+            self._archives,
         )
         if self.hook.broker.serverless and self.terms.mode not in IDS_ONLY:
             writer.chunks = self._fitting(writer.chunks)
         if not self.terms.dry_run:
             self._tell_rate(writer, pace)
-        if self.terms.acl_rules and not self.terms.dry_run:
-            self.acl_changed = user_acl.ensure_for_all(self.hook, self.terms.acl_rules)
+        if self.terms.acl_rules:
+            self._write_rules_for_all()
         return writer
 
     def _begin_small(self, pace: Pace) -> None:
@@ -179,6 +195,33 @@ class Run:
         if rate is not None and (self.terms.mode == "delete" or not self.hook.api.users.has_bulk_upsert()):
             # each row is a request at least, and nothing is said before the first chunk is done
             pace.rows = max(1, min(pace.rows, int(rate * EVERY)))
+
+    def _write_rules_for_all(self) -> None:
+        changes = user_acl.would_ensure_for_all(self.hook, self.terms.acl_rules)
+        self.acl_changed = bool(changes)
+        if self.terms.dry_run:
+            self._job.add(changes)
+        elif changes:
+            names = [name for _, name, _ in changes]
+            self._job.begin(SET_RULES, names)
+            user_acl.ensure_for_all(self.hook, self.terms.acl_rules)
+            self._job.check_off(SET_RULES, names)
+
+    def _begin(self, chunk: Chunk) -> None:
+        """Write down in the account of a plan what is going to be written."""
+        account = self._job.account
+        if account is None or self.terms.dry_run or self.terms.mode == "prune":
+            return
+        names = [user["user_id"] for user in chunk.users]
+        only_some = self.terms.mode in ("create", "delete")
+        account.begin(WRITE, [name for name in names if not only_some or account.kind(name)])
+        account.begin(SET_RULES, self.planned_rules(chunk))
+
+    def planned_rules(self, chunk: Chunk) -> list[str]:
+        """Return whose rules are to be changed by a plan, of the users of a chunk."""
+        account = self._job.account
+        names = [f"{self._kind}:{user['user_id']}" for user in chunk.users if "acl" in user]
+        return [] if account is None else [name for name in names if account.kind(name, SET_RULES)]
 
     def _finish(self, chunk: Chunk, future: Future[tuple[BulkResult, float]], pace: Pace) -> Chunk:
         chunk.result, seconds = future.result()
@@ -239,7 +282,8 @@ class Run:
         )
         if count > allowed and not self.terms.dry_run:
             raise too_many
-        for ids in self.inventory.prunable(checker.names):
+        account = None if self.terms.dry_run else self._job.account
+        for ids in account.left(DELETE) if account else self.inventory.prunable(checker.names):
             if self.terms.dry_run:
                 yield Chunk.of_unnamed(ids, PRUNED)
                 continue
@@ -250,6 +294,7 @@ class Run:
 
     def _delete(self, ids: list[str]) -> Iterator[Chunk]:
         gone: set[str] = set()
+        self._job.begin(DELETE, ids)
         failure: BaseException | None = None
         with self.phases.time("prune"):
             try:
@@ -261,8 +306,10 @@ class Run:
                         if isinstance(answer, EmqxError):
                             failure = failure or answer
                         elif answer is not False:
-                            # otherwise somebody else was faster
                             gone.add(one)
+                        else:
+                            # somebody else was faster
+                            self._job.check_off(DELETE, [one], ABSENT)
             except BaseException as error:
                 # raised after the deleted users are yielded
                 failure = failure or error

@@ -45,6 +45,8 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "json
 _READERS = {"csv": read_csv, "json": read_json_array, "jsonl": read_json_lines}
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+#: files that a plan names
+_NAMED = 20
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 #: what the store of a URL takes off the end of a name itself; anything else there is part of the name
 _NO_NAME = {
@@ -64,6 +66,7 @@ class Source(NamedTuple):
     :param takes: tells whether a file would be one of them if it were there.
     :param unread: files and directories that stand beside them, and are not read.
     :param chosen: whether a pattern or a format says which files are meant.
+    :param again: opens it once more; ``None`` for an iterator, which can be read once only.
     """
 
     blocks: Iterator[Block]
@@ -72,6 +75,11 @@ class Source(NamedTuple):
     takes: Callable[[Location], bool] = lambda target: False
     unread: Sequence[str] = ()
     chosen: bool = False
+    again: Callable[[], Source] | None = None
+
+    def names(self) -> list[str]:
+        """Return the first names of the files, for a plan."""
+        return [shown(file) for file in self.files[:_NAMED]]
 
     def withheld(self) -> str:
         """Return why nobody may be deleted for having no row here, empty if there is no reason."""
@@ -137,6 +145,7 @@ def read_source(given: Any, how: Format) -> Source:
             found.takes,
             found.unread,
             chosen=found.chosen,
+            again=lambda: read_source(given, how),
         )
     if given is None or (isinstance(given, str) and not given):
         raise EmqxConfigError("source has no value: give a path, a URL or a list of rows")
@@ -155,7 +164,8 @@ def read_source(given: Any, how: Format) -> Source:
             "give the DataFrame"
         )
     blocks = trimmed(read_rows(given, how), how)
-    return Source(blocks, (), lambda: len(given) if isinstance(given, Sized) else None)
+    again = None if isinstance(given, Iterator) else lambda: read_source(given, how)
+    return Source(blocks, (), lambda: len(given) if isinstance(given, Sized) else None, again=again)
 
 
 def _is_place(text: str) -> bool:

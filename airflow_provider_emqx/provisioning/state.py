@@ -43,14 +43,7 @@ class State:
     def __init__(self, location: Location, pepper: str, hook: Session) -> None:
         self._location = location
         self._key = hashlib.blake2b(pepper.encode(), digest_size=32).digest()
-        broker = hook.broker
-        told = [
-            hook.settings.origin,
-            broker.generation,
-            broker.authenticator,
-            broker.user_id_type,
-            broker.namespace,
-        ]
+        told = list(hook.identity.values())
         self._binding = hashlib.blake2b(_encode(told).encode(), digest_size=16, key=self._key).digest()
         self._count = 0
         self._written = True
@@ -65,6 +58,10 @@ class State:
         """Return whether just this was written for the user before."""
         digest, row = self._digests(user)
         return self._rows[self._slot(digest)] == row
+
+    def knows_of(self, user: User) -> bool:
+        """Return whether anything was written for the user before."""
+        return bool(self._rows[self._slot(self._digests(user)[0])])
 
     def note(self, users: Sequence[User]) -> None:
         """Remember what was written."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.outcomes import KEPT, PRUNED, UNADDRESSABLE
+from airflow_provider_emqx.outcomes import KEPT, PRUNED, SKIPPED, UNADDRESSABLE
+from airflow_provider_emqx.plans.file import DELETE, SET_RULES, WRITE
+from airflow_provider_emqx.plans.job import Asked, Job
+from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.engine import Run
 from airflow_provider_emqx.provisioning.outcomes import Outcome
@@ -23,11 +27,12 @@ from airflow_provider_emqx.provisioning.report import (
     tell,
     tell_unread,
 )
+from airflow_provider_emqx.provisioning.same import SameRows
 from airflow_provider_emqx.provisioning.sources import Source
 from airflow_provider_emqx.provisioning.terms import PRUNING, UserTerms
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.results import ProvisionUsersResult
+    from airflow_provider_emqx.results import PlanResult, ProvisionUsersResult
     from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
@@ -41,13 +46,22 @@ class Provisioning:
     :param source: of the rows.
     :param terms: what to do with them.
     :param progress: what earlier attempts have done, and where to keep what this one does.
+    :param job: that it is: with a plan that is written or carried out, or without.
     :raises EmqxConfigError: if what is to be written is part of the source.
     """
 
     def __init__(
-        self, hook: Session, source: Source, terms: UserTerms, progress: Progress | None = None
+        self,
+        hook: Session,
+        source: Source,
+        terms: UserTerms,
+        progress: Progress | None = None,
+        job: Job | None = None,
     ) -> None:
-        source.spare(report_path=terms.report_path, state_path=terms.state_path)
+        self._job = job or Job(Asked(dry_run=terms.dry_run), hook, "users", {})
+        source.spare(report_path=terms.report_path, state_path=terms.state_path, plan_path=self._job.path)
+        self._hook = hook
+        self._rows = SameRows()
         self._source = source
         self._terms = terms
         self._progress = progress
@@ -56,24 +70,58 @@ class Provisioning:
             if terms.report_path
             else None
         )
-        self.run = Run(hook, terms, source.expected)
+        self.run = Run(hook, terms, source.expected, self._job)
         self.tally = Tally(phases=self.run.phases)
         #: why rejected rows make it a failure, once that is known
         self.failure: str | None = None
+        #: why a synchronisation may not delete anybody, once that is known
+        self.withheld = ""
+        self._planned: PlanResult | None = None
 
     def chunks(self) -> Generator[Chunk]:
         """
         Do the work as it is advanced: rows in their order, then users that are not in the source.
 
         :return: an iterator over chunks whose rows all have an outcome, but for one that ended with a failure.
+        :raises EmqxConfigError: if there is a plan that does not fit, before anything is written.
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
+        with self._job as job:
+            try:
+                if job.is_finished:
+                    return
+                if job.account is not None:
+                    self._rehearse()
+                yield from self._work()
+                if not self._terms.dry_run:
+                    job.finish()
+            finally:
+                self._planned = job.result()
+
+    def _rehearse(self) -> None:
+        """Find out what the run would do, and make sure that it is what the plan says."""
+        if self._source.again is None:
+            self._source.close()
+            raise EmqxConfigError(
+                "with a plan the source is read twice, which an iterator cannot be: give a list, a path or a URL"
+            )
+        log.info("Comparing the plan with source and broker; nothing is written meanwhile")
+        terms = replace(self._terms, dry_run=True, report_path=None)
+        rehearsal = Provisioning(self._hook, self._source, terms, job=self._job)
+        rehearsal._rows = self._rows
+        for _ in rehearsal._work():
+            pass
+        # the users that the broker had are those that the plan was compared with
+        self.run.inventory = rehearsal.run.inventory
+        self._source = self._source.again()
+
+    def _work(self) -> Generator[Chunk]:
         run, tally, terms, progress = self.run, self.tally, self._terms, self._progress
         tell_unread(self._source.unread)
         with closing(self._source), self._report or nullcontext():
             if self._report is not None:
                 self._report.add_unread(self._source.unread)
-            for chunk in run(self._source.blocks, self._resume()):
+            for chunk in run(self._blocks(), self._resume()):
                 # the next attempt does a chunk again that ended with a failure
                 if progress is not None and chunk.result.failure is None:
                     progress.add(chunk, run.inventory.in_scope)
@@ -81,15 +129,27 @@ class Provisioning:
             tally.check(run.read)
             self.failure = judge(tally, run.read, terms)
             if terms.mode in PRUNING:
-                if withheld := self.failure or self._source.withheld() or run.withheld():
-                    log.warning("Nobody is deleted: %s", withheld)
+                self.withheld = self.failure or self._source.withheld() or run.withheld()
+                if self.withheld:
+                    log.warning("Nobody is deleted: %s", self.withheld)
                 else:
-                    guards = tally.guards
-                    yield from map(
-                        self._account, run.prune(progress.in_scope if progress else None, guards.append)
-                    )
+                    before = progress.in_scope if progress else None
+                    if not terms.dry_run:
+                        held = self._job.facts.get("guards", ())
+                        before = next((one["of"] for one in held if one["name"] == "max_deletes"), before)
+                    yield from map(self._account, run.prune(before, tally.guards.append))
+            if self._job.has_plan and terms.dry_run:
+                if self.failure:
+                    raise failed(self.failure, tally, terms)
+                self._job.settle(self._facts(), self._rows.told)
             if progress is not None:
                 progress.clear()
+
+    def _blocks(self) -> Iterator[Block]:
+        """Return the rows of the source; those that a plan depends on are watched."""
+        if not self._job.has_plan:
+            return self._source.blocks
+        return (self._rows.noted if self._terms.dry_run else self._rows.again)(self._source.blocks)
 
     def outcomes(self) -> Generator[Outcome]:
         """
@@ -128,10 +188,43 @@ class Provisioning:
                 ", ".join(repr(user["user_id"]) for user in chunk.users[:SHOWN]),
                 ", …" if len(chunk.users) > SHOWN else "",
             )
+        if self._terms.dry_run:
+            self._job.add(chunk.changes())
+        else:
+            self._check_off(chunk)
         if self._report is not None:
             self._report.add(self._worth_telling(chunk))
         self.tally.progress(self.run.read)
         return chunk
+
+    def _check_off(self, chunk: Chunk) -> None:
+        """Note in the account of a plan what became of its lines."""
+        job, result = self._job, chunk.result
+        if job.account is None:
+            return
+        names = [user["user_id"] for user in chunk.users]
+        if chunk.verb == PRUNED:
+            job.check_off(DELETE, names)
+            return
+        for index, (outcome, reason) in result.others.items():
+            job.check_off(WRITE, [names[index]], reason if outcome == SKIPPED else outcome)
+        not_done = result.others.keys() | result.undone
+        job.check_off(WRITE, [name for index, name in enumerate(names) if index not in not_done])
+        job.check_off(SET_RULES, self.run.planned_rules(chunk))
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what a plan tells whoever approves it."""
+        run, tally = self.run, self.tally
+        return {
+            "read": run.read,
+            "rejected": tally.rejected,
+            "skipped": tally.counts[SKIPPED],
+            "unaddressable": tally.counts[UNADDRESSABLE],
+            "reasons": tally.most_frequent(),
+            "listing_moved": run.inventory.moved,
+            "withheld": self.withheld,
+            "guards": tally.guards,
+        }
 
     def _worth_telling(self, chunk: Chunk) -> list[Outcome]:
         # the report of a dry run has every row
@@ -156,11 +249,25 @@ class Provisioning:
             "listing_moved": run.inventory.moved,
             "dry_run": terms.dry_run,
             "report_path": str(terms.report_path) if terms.report_path else None,
+            "plan": self._planned,
             "reasons": self.tally.most_frequent(),
             "guards": self.tally.guards,
             "rejected_rows": rejected_rows(self.tally),
             "unread": list(self._source.unread[:SHOWN]),
         }
+
+
+def job_of(asked: Asked, hook: Session, source: Source, how: Format, terms: UserTerms) -> Job:
+    """
+    Return the job of provisioning users.
+
+    :param asked: what is to be done with a plan.
+    :param hook: of the broker.
+    :param source: of the rows.
+    :param how: its format.
+    :param terms: what to do with the rows.
+    """
+    return Job(asked, hook, "users", {**terms.options(), **how.options()}, source.names())
 
 
 def provision(
@@ -169,6 +276,7 @@ def provision(
     terms: UserTerms,
     push: Callable[[ProvisionUsersResult], None],
     progress: Progress | None = None,
+    job: Job | None = None,
 ) -> ProvisionUsersResult:
     """
     Provision a source in a task.
@@ -178,11 +286,12 @@ def provision(
     :param terms: what to do with them.
     :param push: given the summary before the task fails, where the returned one would be lost.
     :param progress: what earlier attempts have done, and where to keep what this one does.
+    :param job: as of :class:`Provisioning`.
     :return: the summary.
     :raises EmqxConfigError: if too many rows were rejected, after the good ones are done.
     :raises EmqxError: if the source or the broker fails, after the rows before that are done.
     """
-    work = Provisioning(hook, source, terms, progress)
+    work = Provisioning(hook, source, terms, progress, job)
     try:
         with closing(work.chunks()) as chunks:
             for _ in chunks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from airflow_provider_emqx.api.acl import read_rules
@@ -39,6 +39,13 @@ class Terms:
     report_path: Location | None = None
     on_rejected: str = "report"
     max_rejected: float | str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return all that decides what is done, for a plan; no secrets."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value for name, value in told.items() if name not in ("dry_run", "report_path", "pepper")
+        }
 
     def __post_init__(self) -> None:
         choice("on_rejected", self.on_rejected, get_args(OnRejected))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxUnsupportedError,
 )
+from airflow_provider_emqx.plans.file import REMOVE_RULES, SET_RULES
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.chunks import User
@@ -50,11 +52,22 @@ def ensure_for_all(hook: Session, rules: Sequence[Mapping[str, Any]]) -> bool:
     :return: whether anything had to be changed.
     """
     wanted = read_rules(rules)
-    there = hook.run(hook.api.acl.list("all"))
-    if there[: len(wanted)] == wanted:
+    if not would_ensure_for_all(hook, rules):
         return False
     hook.run(hook.api.acl.add("all", wanted, "first"))
     return True
+
+
+def would_ensure_for_all(hook: Session, rules: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """
+    Return the change that :func:`ensure_for_all` would make, if any.
+
+    :param hook: of the broker.
+    :param rules: in order.
+    """
+    wanted = read_rules(rules)
+    there = hook.run(hook.api.acl.list("all"))
+    return [] if there[: len(wanted)] == wanted else [change("all", there, wanted)]
 
 
 def write(
@@ -100,6 +113,37 @@ def write(
     if failure is not None:
         raise failure
     return replaced, there, refused
+
+
+def would_write(hook: Session, kind: str, users: Mapping[int, User]) -> dict[int, tuple[str, str, str]]:
+    """
+    Return the change of each user's rules that :func:`write` would make.
+
+    :param hook: of the broker.
+    :param kind: as of :func:`write`.
+    :param users: the same; all of them may be written.
+    :return: by index, of those whose rules would change.
+    :raises EmqxError: if the broker fails.
+    """
+    found = hook.run_all(hook.api.acl.list((kind, user["user_id"])) for user in users.values())
+    return {
+        index: change(f"{kind}:{user['user_id']}", before, user["acl"])
+        for (index, user), before in zip(users.items(), found, strict=True)
+        if before != user["acl"]
+    }
+
+
+def change(name: str, before: Sequence[Any], wanted: Sequence[Any]) -> tuple[str, str, str]:
+    """
+    Return the change that puts rules in the place of others.
+
+    :param name: of the subject.
+    :param before: its rules.
+    :param wanted: its rules then.
+    :return: kind, id, and a digest of the rules that are replaced.
+    """
+    told = json.dumps(before, sort_keys=True, default=str).encode()
+    return SET_RULES if wanted else REMOVE_RULES, name, hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 def put_back(hook: Session, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:

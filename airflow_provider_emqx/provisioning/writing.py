@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -13,6 +13,8 @@ from airflow_provider_emqx.api.base import Operation, ahead
 from airflow_provider_emqx.api.bulk import BulkResult
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
 from airflow_provider_emqx.outcomes import ABSENT, EXISTS, KEPT, MAYBE_OURS, REJECTED, SKIPPED
+from airflow_provider_emqx.plans.file import CREATE, DELETE, UNCHANGED, UPDATE, WRITE
+from airflow_provider_emqx.plans.job import Job
 from airflow_provider_emqx.provisioning import user_acl
 from airflow_provider_emqx.provisioning.archiving import Archives
 from airflow_provider_emqx.provisioning.chunks import Chunk, User
@@ -63,6 +65,7 @@ class Writer:
     :param kind: what users are keyed by, ``"username"`` or ``"clientid"``.
     :param state: what earlier runs have written, if that is remembered.
     :param chunks: of the source; go on with :attr:`chunks`, since the choice may look at the first ones.
+    :param job: that it is part of; its plan says who is written.
     :param archives: writes and deletes users, if archives are to do that.
     """
 
@@ -74,8 +77,10 @@ class Writer:
         kind: str,
         state: State | None,
         chunks: Iterator[Chunk],
+        job: Job,
         archives: Archives | None = None,
     ) -> None:
+        self._job = job
         self._hook = hook
         self._terms = terms
         self._inventory = inventory
@@ -146,8 +151,29 @@ class Writer:
         :param users: of one chunk.
         :return: does the rest.
         """
-        work = self._prepared(users)
-        return lambda: self._believed(work())
+        account = None if self._terms.dry_run else self._job.account
+        kinds = [None if account is None else account.kind(user["user_id"]) for user in users]
+        if account is None or (None not in kinds and UNCHANGED not in kinds):
+            work = self._prepared(users)
+            return lambda: self._believed(work())
+        # rules of a user may differ although the user does not
+        mine = [
+            index for index, kind in enumerate(kinds) if kind and (kind != UNCHANGED or "acl" in users[index])
+        ]
+        work = self._prepared([users[index] for index in mine])
+        why = ABSENT if self._terms.mode == "delete" else EXISTS
+
+        def write() -> BulkResult:
+            result = _among(self._believed(work()), mine)
+            if result.sent is None:
+                result.sent = len(mine)
+            same = kinds.count(UNCHANGED) - sum(kinds[index] == UNCHANGED for index in mine)
+            result.done += same
+            result.unchanged = (result.unchanged or 0) + same
+            result.others |= {index: (SKIPPED, why) for index, kind in enumerate(kinds) if kind is None}
+            return result
+
+        return write
 
     def _believed(self, result: BulkResult) -> BulkResult:
         """
@@ -245,9 +271,14 @@ class Writer:
         if not any("acl" in user for user in users):
             return write(users)
         bare = [{name: value for name, value in user.items() if name != "acl"} for user in users]
-        if self._terms.dry_run:
-            return write(bare)
         mine = {index: user for index, user in enumerate(users) if "acl" in user}
+        if self._terms.dry_run:
+            result = write(bare)
+            if self._job.has_plan:
+                mine = {index: user for index, user in mine.items() if index not in result.others}
+                for index, change in user_acl.would_write(self._hook, self._kind, mine).items():
+                    result.changes.setdefault(index, []).insert(0, change)
+            return result
         only_absent = self._terms.mode == "create"
         replaced, there, refused = user_acl.write(self._hook, self._kind, mine, only_absent)
         others = {index: (REJECTED, reason) for index, reason in refused.items()}
@@ -271,7 +302,16 @@ class Writer:
         changed = [index for index, user in enumerate(users) if index not in there or not state.knows(user)]
         if changed and not self._terms.dry_run:
             state.forget([users[index] for index in changed])
+        known = {index for index in changed if state.knows_of(users[index])}
         result = _some(write, users, changed)
+        for index in known & result.changes.keys():
+            result.changes[index] = [
+                (UPDATE if kind == WRITE else kind, name, state)
+                for kind, name, state in result.changes[index]
+            ]
+        if self._terms.dry_run:
+            for index in set(range(len(users))).difference(changed):
+                result.changes[index] = [(UNCHANGED, users[index]["user_id"], "")]
         not_written = result.others.keys() | result.undone
         state.note([users[index] for index in changed if index not in not_written])
         unsent = len(users) - len(changed)
@@ -280,13 +320,23 @@ class Writer:
         return result
 
     def _would_write(self, users: list[User]) -> BulkResult:
-        there = len(self._inventory.existing(users))
-        return BulkResult(len(users), len(users) - there, there, None)
+        there = self._inventory.existing(users)
+        changes = {index: WRITE if index in there else CREATE for index in range(len(users))}
+        return BulkResult(
+            len(users), len(users) - len(there), len(there), None, changes=_changes(users, changes)
+        )
 
     def _would_delete(self, users: list[User]) -> BulkResult:
         there = self._inventory.existing(users)
         absent = (index for index in range(len(users)) if index not in there)
-        return BulkResult(len(there), None, None, None, dict.fromkeys(absent, (SKIPPED, ABSENT)))
+        return BulkResult(
+            len(there),
+            None,
+            None,
+            None,
+            dict.fromkeys(absent, (SKIPPED, ABSENT)),
+            changes=_changes(users, dict.fromkeys(sorted(there), DELETE)),
+        )
 
 
 def _some(write: Write, users: list[User], chosen: list[int]) -> BulkResult:
@@ -300,11 +350,17 @@ def _among(result: BulkResult, chosen: Sequence[int]) -> BulkResult:
     """Name those that were chosen by their indexes among all."""
     result.others = {chosen[index]: other for index, other in result.others.items()}
     result.undone = {chosen[index] for index in result.undone}
+    result.changes = {chosen[index]: changes for index, changes in result.changes.items()}
     return result
 
 
 def _nothing(users: list[User]) -> BulkResult:
-    return BulkResult(len(users), len(users), 0, None)
+    created = _changes(users, dict.fromkeys(range(len(users)), CREATE))
+    return BulkResult(len(users), len(users), 0, None, changes=created)
+
+
+def _changes(users: list[User], kinds: Mapping[int, str]) -> dict[int, list[tuple[str, str, str]]]:
+    return {index: [(kind, users[index]["user_id"], "")] for index, kind in kinds.items()}
 
 
 def _keep(users: list[User]) -> BulkResult:

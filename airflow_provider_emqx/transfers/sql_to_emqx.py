@@ -87,4 +87,7 @@ class SqlToEmqxUsersOperator(EmqxProvisionUsersOperator):
         from airflow_provider_emqx.transfers.reading import read_sql
 
         size = whole("fetch_size", self.fetch_size)
-        return Source(trimmed(read_sql(self.sql_conn_id, self.sql, plain(self.parameters), how, size), how))
+        return Source(
+            trimmed(read_sql(self.sql_conn_id, self.sql, plain(self.parameters), how, size), how),
+            again=lambda: self._read(how),
+        )

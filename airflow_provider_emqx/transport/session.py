@@ -61,6 +61,18 @@ class Session:
     def settings(self) -> Settings:
         """The validated settings of the connection."""
 
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Facts that distinguish the broker, and the part of it that is meant, from others."""
+        broker = self.broker
+        return {
+            "origin": self.settings.origin,
+            "api": broker.generation,
+            "authenticator": broker.authenticator,
+            "user_id_type": broker.user_id_type,
+            "namespace": broker.namespace,
+        }
+
     @abstractmethod
     async def async_settings(self) -> Settings:
         """Look up the connection without blocking the event loop."""

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_emqx.exceptions import EmqxAuthError, EmqxConfigError, EmqxError, EmqxUnsupportedError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+from airflow_provider_emqx.operators.planning import BasePlanningOperator
 from airflow_provider_emqx.provisioning.blocks import Format
 from airflow_provider_emqx.provisioning.chunks import Pace
 from airflow_provider_emqx.provisioning.engine import Run
@@ -482,7 +483,8 @@ def test_the_hook_takes_a_file_hashes_and_sets_rules_for_all(
 
 
 def test_the_hook_takes_all_that_the_operator_takes() -> None:
-    operator = inspect.signature(EmqxProvisionUsersOperator.__init__).parameters
+    own = inspect.signature(EmqxProvisionUsersOperator.__init__).parameters
+    operator = {**own, **inspect.signature(BasePlanningOperator.__init__).parameters}
     hook = inspect.signature(EmqxHook.provision_users).parameters
     # that one is of the hook itself
     assert operator.keys() - {"self", "kwargs", "user_id_type"} == hook.keys() - {"self"}
