@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         OnRejected,
         Quoting,
         Rendered,
+        SourceFormat,
         UserIdType,
         UsersMode,
     )
@@ -176,13 +177,35 @@ class SourceOptions(TypedDict, total=False):
     strip: bool | str | None
 
 
-class UsersKeywords(PlanningKeywords, total=False):
+class QueryKeywords(ActingKeywords, total=False):
+    """Arguments of :class:`~airflow_provider_emqx.operators.sourced.BaseSourceOperator` that are not about files."""
+
+    columns: dict[str, str] | str | XComArg | None
+    source_options: SourceOptions | str | XComArg | None
+    dry_run: bool | str | XComArg
+
+
+class SourceKeywords(QueryKeywords, total=False):
+    """Arguments of :class:`~airflow_provider_emqx.operators.sourced.BaseSourceOperator` besides the source."""
+
+    format: SourceFormat | Rendered | None
+
+
+class ProvisionKeywords(SourceKeywords, total=False):
+    """Arguments of :class:`~airflow_provider_emqx.operators.sourced.BaseProvisionOperator` besides source and mode."""
+
+    on_rejected: OnRejected | Rendered
+    max_rejected: float | str | XComArg | None
+
+
+class ProvisionUsersKeywords(PlanningKeywords, ProvisionKeywords, total=False):
+    """Arguments of the operator for users that its base classes take."""
+
+
+class UsersKeywords(PlanningKeywords, QueryKeywords, total=False):
     """Arguments of the operators that provision users, besides the source and its format."""
 
     mode: UsersMode | Rendered
-    report_path: str | os.PathLike[str] | XComArg | None
-    columns: dict[str, str] | str | XComArg | None
-    source_options: SourceOptions | str | XComArg | None
     on_rejected: OnRejected | Rendered
     max_rejected: float | str | XComArg | None
     scope: str | list[str] | XComArg | None

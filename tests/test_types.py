@@ -18,6 +18,7 @@ from airflow_provider_emqx.operators.affected import BaseActingOperator, BaseSel
 from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.operators.base import BaseEmqxOperator
 from airflow_provider_emqx.operators.planning import BasePlanningOperator
+from airflow_provider_emqx.operators.sourced import BaseProvisionOperator, BaseSourceOperator
 from airflow_provider_emqx.sensors.base import BaseEmqxSensor, BaseThresholdSensor
 from airflow_provider_emqx.sensors.clients import EmqxClientOfflineSensor
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
@@ -223,6 +224,9 @@ def test_all_arguments_of_the_installed_airflow_are_allowed(names: type, cls: ty
     assert own - set(names.__annotations__) == set()
 
 
+_SOURCED = [BaseSourceOperator, BaseActingOperator, BaseEmqxOperator]
+
+
 @pytest.mark.parametrize(
     ("names", "classes"),
     [
@@ -230,7 +234,12 @@ def test_all_arguments_of_the_installed_airflow_are_allowed(names: type, cls: ty
         (keywords.ActingKeywords, [BaseActingOperator, BaseEmqxOperator]),
         (keywords.SelectingKeywords, [BaseSelectingOperator, BaseActingOperator, BaseEmqxOperator]),
         (keywords.PlanningKeywords, [BasePlanningOperator, BaseEmqxOperator]),
-        (keywords.UsersKeywords, [EmqxProvisionUsersOperator, BasePlanningOperator, BaseEmqxOperator]),
+        (keywords.SourceKeywords, [BaseSourceOperator, BaseActingOperator, BaseEmqxOperator]),
+        (keywords.ProvisionKeywords, [BaseProvisionOperator, *_SOURCED]),
+        (
+            keywords.UsersKeywords,
+            [EmqxProvisionUsersOperator, BasePlanningOperator, BaseProvisionOperator, *_SOURCED],
+        ),
         (keywords.EmqxSensorKeywords, [BaseEmqxSensor]),
         (keywords.ThresholdKeywords, [BaseThresholdSensor, BaseEmqxSensor]),
         (keywords.ClientsKeywords, [EmqxClientOfflineSensor.__base__, BaseEmqxSensor]),
@@ -248,7 +257,12 @@ def test_what_is_handed_on_is_what_the_base_takes(names: Any, classes: list[Any]
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     # what a subclass declares itself, or takes in another way
-    own = {BaseThresholdSensor: {"metric"}, EmqxProvisionUsersOperator: {"source", *_OF_FILES}}
+    own = {
+        BaseThresholdSensor: {"metric"},
+        BaseSourceOperator: {"source"},
+        BaseProvisionOperator: {"source", "mode"},
+        EmqxProvisionUsersOperator: {"source", *_OF_FILES},
+    }
     assert handed == taken - own.get(classes[0], set())
 
 

@@ -37,7 +37,7 @@ class BaseActingOperator(BaseEmqxOperator):
     """
     Base class of the operators that act on many objects.
 
-    :param report_path: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
+    :param report_path: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000 of a kind.
     """
 
     template_fields: Sequence[str] = ("report_path", *BaseEmqxOperator.template_fields)
@@ -57,10 +57,9 @@ class BaseSelectingOperator(BaseActingOperator):
     Base class of the operators that delete or kick objects by name or by a filter.
 
     :param exclude: names that are never touched; ``*`` stands for any text.
-    :param max_affected: the maximum number to act on: a count, or a share of all such as ``"5%"``. If
-        more are selected, the task fails and nothing is touched.
+    :param max_affected: the maximum number to act on: a count, or a share of all that the broker has, such as
+        ``"5%"``. If more are selected, the task fails and nothing is touched.
     :param dry_run: select and report only.
-    :param report_path: path or URL of a JSON Lines file with the outcome of each one: the result lists 1,000.
     """
 
     template_fields: Sequence[str] = (

@@ -7,25 +7,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_emqx.arguments import boolean, optional
-from airflow_provider_emqx.hidden import is_literal, plain
+from airflow_provider_emqx.hidden import is_literal
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, SourceField, keep_result
+from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result
 from airflow_provider_emqx.operators.planning import BasePlanningOperator
+from airflow_provider_emqx.operators.sourced import BaseProvisionOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_emqx.choices import Bulk, OnRejected, Rendered, SourceFormat, UserIdType, UsersMode
-    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, PlanningKeywords, SourceOptions
+    from airflow_provider_emqx.choices import Bulk, Rendered, UserIdType, UsersMode
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, ProvisionUsersKeywords
     from airflow_provider_emqx.provisioning.blocks import Format
-    from airflow_provider_emqx.provisioning.sources import Source
     from airflow_provider_emqx.provisioning.target import Target
     from airflow_provider_emqx.results import ExportUsersResult, ProvisionUsersResult
 
 
-class EmqxProvisionUsersOperator(BasePlanningOperator):
+class EmqxProvisionUsersOperator(BasePlanningOperator, BaseProvisionOperator):
     """
     Create or update users in the broker's built-in database from a file or a list.
 
@@ -45,24 +45,8 @@ class EmqxProvisionUsersOperator(BasePlanningOperator):
         ``upsert``, and then deletes the users in ``scope`` that are not in the source (``pruned``); ``"prune"`` does
         only the latter, after shards have done the former. A user created between the listing and the write of
         ``create`` is overwritten on EMQX 5.7 and newer.
-    :param report_path: path or URL, ending in ``.jsonl`` or ``.csv``, of a file with one line per row that was
-        skipped or rejected, and per user that was pruned or could not be (``unaddressable``): id, line, outcome,
-        reason. Never a password. A local file may be read by its owner only. The first 100 rejected rows are also in
-        the returned dict.
-    :param format: ``"csv"``, ``"json"`` (an array, or one object after another), ``"jsonl"`` or ``"parquet"`` (needs
-        the extra ``parquet``), by default inferred from the file extension; or an export of another broker, detected
-        from its content: ``"emqx4-export"``, the JSON of EMQX 4.3 and 4.4 (the users of ``user_id_type``), or
-        ``"emqx-archive"``, the ``.tar.gz`` of EMQX 5 and 6 (the users of the connection's namespace). These contain
-        password hashes; the task fails before its first write if the authenticator cannot produce them. Files
-        compressed with gzip, bz2, xz, or Zstandard (needs the extra ``parquet``) are detected from their content.
     :param columns: names of the source's columns, if they differ: ``{"user_id": "device", "password": "key"}``; for
         JSON also dotted, such as ``"auth.secret"``, for nested objects.
-    :param source_options: further options for reading the source, a dict with any of ``delimiter``, ``quoting``,
-        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
-    :param on_rejected: with ``"report"`` the task succeeds with a warning; with ``"fail"`` it fails after the valid
-        rows are done. It always fails if every row was rejected.
-    :param max_rejected: number of rejected rows above which the task fails, after the valid rows are
-        done: a count (``5``) or a share (``0.05``, ``"5%"``).
     :param scope: of ``sync`` and ``prune``, and required there: a pattern, or a list, of the user ids to synchronize;
         ``*`` stands for any text: ``"sensor-*"``, ``"*"`` for all. Other users are never deleted.
     :param protect: of these modes: id or pattern, or a list of them, of users that are never deleted. Superusers
@@ -106,19 +90,10 @@ class EmqxProvisionUsersOperator(BasePlanningOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {
+        **BaseProvisionOperator.template_fields_renderers,
         "acl_rules": "json",
-        "columns": "json",
-        "source_options": "json",
     }
     template_fields: Sequence[str] = (
-        "source",
-        "mode",
-        "report_path",
-        "format",
-        "columns",
-        "source_options",
-        "on_rejected",
-        "max_rejected",
         "scope",
         "protect",
         "max_deletes",
@@ -130,21 +105,18 @@ class EmqxProvisionUsersOperator(BasePlanningOperator):
         "bulk",
         "user_id_type",
         *BasePlanningOperator.template_fields,
+        *(
+            name
+            for name in BaseProvisionOperator.template_fields
+            if name not in BasePlanningOperator.template_fields
+        ),
     )
-
-    source = SourceField()
 
     def __init__(
         self,
         *,
         source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | XComArg,
         mode: UsersMode | Rendered = "upsert",
-        report_path: str | os.PathLike[str] | XComArg | None = None,
-        format: SourceFormat | Rendered | None = None,
-        columns: dict[str, str] | str | XComArg | None = None,
-        source_options: SourceOptions | str | XComArg | None = None,
-        on_rejected: OnRejected | Rendered = "report",
-        max_rejected: float | str | XComArg | None = None,
         scope: str | list[str] | XComArg | None = None,
         protect: str | list[str] | XComArg | None = None,
         max_deletes: float | str | XComArg | None = None,
@@ -155,17 +127,9 @@ class EmqxProvisionUsersOperator(BasePlanningOperator):
         acl_rules: list[dict[str, Any]] | XComArg | None = None,
         bulk: Bulk | Rendered | None = None,
         user_id_type: UserIdType | Rendered | None = None,
-        **kwargs: Unpack[PlanningKeywords],
+        **kwargs: Unpack[ProvisionUsersKeywords],
     ) -> None:
-        super().__init__(**kwargs)
-        self.source = source
-        self.mode: Any = mode
-        self.report_path: Any = report_path
-        self.format: Any = format
-        self.columns: Any = columns
-        self.source_options: Any = source_options
-        self.on_rejected: Any = on_rejected
-        self.max_rejected: Any = max_rejected
+        super().__init__(source=source, mode=mode, **kwargs)
         self.scope = scope
         self.protect = protect
         self.max_deletes = max_deletes
@@ -195,8 +159,7 @@ class EmqxProvisionUsersOperator(BasePlanningOperator):
             name: value if is_literal(value) else fitting[name] for name, value in self._arguments().items()
         }
         UserTerms.of(pepper="x" if self.pepper_conn_id else "", **known)
-        if all(is_literal(getattr(self, name)) for name in ("format", "columns", "source_options")):
-            self._format()
+        self._check_format()
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments that are terms, besides the pepper."""
@@ -242,12 +205,6 @@ class EmqxProvisionUsersOperator(BasePlanningOperator):
                 Progress(store, mark) if mark else None,
                 job_of(self.asked(), hook, source, how, terms),
             )
-
-    def _read(self, how: Format) -> Source:
-        """Open the source."""
-        from airflow_provider_emqx.provisioning.sources import read_source
-
-        return read_source(plain(self.source), how)
 
     def _format(self, target: Target | None = None) -> Format:
         from airflow_provider_emqx.provisioning.blocks import Format

@@ -6,34 +6,34 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from airflow_provider_emqx.arguments import boolean, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
-from airflow_provider_emqx.hidden import plain
 from airflow_provider_emqx.operators.affected import (
     Affected,
-    BaseActingOperator,
     BaseSelectingOperator,
 )
+from airflow_provider_emqx.operators.sourced import BaseSourceOperator
 from airflow_provider_emqx.outcomes import ABSENT, REJECTED, UNADDRESSABLE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.api.rows import BanRow
-    from airflow_provider_emqx.choices import BanKind, Rendered, SourceFormat
+    from airflow_provider_emqx.choices import BanKind, Rendered
     from airflow_provider_emqx.hooks.emqx import EmqxHook
-    from airflow_provider_emqx.keywords import ActingKeywords, SelectingKeywords, SourceOptions
+    from airflow_provider_emqx.keywords import SelectingKeywords, SourceKeywords
     from airflow_provider_emqx.provisioning.bans import Ban
-    from airflow_provider_emqx.provisioning.blocks import Bad
+    from airflow_provider_emqx.provisioning.blocks import Bad, Format
+    from airflow_provider_emqx.provisioning.target import Target
     from airflow_provider_emqx.results import BanResult, UnbanResult
 
 #: bans that are ended before verifying that they are
 _PART = 1_000
 
 
-class EmqxBanOperator(BaseActingOperator):
+class EmqxBanOperator(BaseSourceOperator):
     """
     Ban clients, or change existing bans: v4 and v5 ``POST /banned``.
 
@@ -45,12 +45,6 @@ class EmqxBanOperator(BaseActingOperator):
         arguments hold where a row has none. An export of EMQX 4 and an archive of EMQX 5 and 6 are sources too. All
         rows are read before anybody is banned; rows that cannot be bans are ``rejected``, and bans that are over are
         left out.
-    :param format: of the source: ``"csv"``, ``"json"``, ``"jsonl"``, ``"parquet"``, ``"emqx4-export"`` or
-        ``"emqx-archive"``; by default inferred from its suffix or its content.
-    :param columns: the source's own names, where they differ: ``{"who": "device"}``, of JSON also dotted.
-    :param source_options: further options for reading the source, a dict with any of ``delimiter``, ``quoting``,
-        ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
-    :param dry_run: read and check only.
     :param until: when the ban ends: RFC 3339 text in the future, or ``"infinity"``.
     :param duration: in place of ``until``, seconds from now, or a ``timedelta``.
     :param reason: shown in the broker's listing.
@@ -58,7 +52,6 @@ class EmqxBanOperator(BaseActingOperator):
     :param kick: also end the sessions of those banned by username, and tell whose sessions ended. A ban of
         a client id ends its session by itself; one of any other kind leaves them open. Goes with ``clientid`` and
         ``username``, and not with ``source``.
-    :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"banned": [{"as", "who", "until"}, …], "kicked": [client id, …], "still_connected": […],
         "unaddressable": […], "rejected": [{"line", "who", "reason"}, …], "failed": […], "unknown": […], "counts":
         {…}, "selected", "over", "dry_run", "reasons": […], "guards": […], "report_path"}``, of each list 1,000 at
@@ -69,21 +62,15 @@ class EmqxBanOperator(BaseActingOperator):
     :raises EmqxError: if a ban was not made, after all others are done and their clients are kicked.
     """
 
-    template_fields_renderers: ClassVar[dict[str, str]] = {"columns": "json", "source_options": "json"}
     template_fields: Sequence[str] = (
         "kind",
         "who",
-        "source",
-        "format",
-        "columns",
-        "source_options",
-        "plan_only",
         "until",
         "duration",
         "reason",
         "by",
         "kick",
-        *BaseActingOperator.template_fields,
+        *BaseSourceOperator.template_fields,
     )
 
     def __init__(
@@ -92,25 +79,16 @@ class EmqxBanOperator(BaseActingOperator):
         kind: BanKind | Rendered = "clientid",
         who: str | Sequence[str] | XComArg | None = None,
         source: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | XComArg | None = None,
-        format: SourceFormat | Rendered | None = None,
-        columns: dict[str, str] | str | XComArg | None = None,
-        source_options: SourceOptions | str | XComArg | None = None,
-        dry_run: bool | str | XComArg = False,
         until: str | datetime | XComArg | None = None,
         duration: float | str | timedelta | XComArg | None = None,
         reason: str | XComArg = "",
         by: str | XComArg = "airflow",
         kick: bool | str | XComArg = False,
-        **kwargs: Unpack[ActingKeywords],
+        **kwargs: Unpack[SourceKeywords],
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(source=source, **kwargs)
         self.kind: Any = kind
         self.who = who
-        self.source = source
-        self.format: Any = format
-        self.columns: Any = columns
-        self.source_options: Any = source_options
-        self.plan_only = dry_run
         self.until = until
         self.duration = duration
         self.reason: Any = reason
@@ -121,11 +99,10 @@ class EmqxBanOperator(BaseActingOperator):
     def check(self) -> None:
         """Refuse a kind that no ban has, and a ban without an end or with two."""
         from airflow_provider_emqx.api.bans import check_kind
-        from airflow_provider_emqx.provisioning.bans import BansFormat
 
         check_kind(self.kind)
         boolean("dry_run", self.plan_only)
-        BansFormat.of(self.format, self.columns, self.source_options)
+        self._format()
         if (self.who is None) == (self.source is None):
             raise EmqxConfigError("give either who or source, to say who is banned")
         ends = (seconds("duration", self.duration) is not None) + bool(self.until)
@@ -173,9 +150,7 @@ class EmqxBanOperator(BaseActingOperator):
     def _bans(self, hook: EmqxHook) -> tuple[list[Ban], list[Bad], int]:
         """Read who is to be banned."""
         from airflow_provider_emqx.api.bans import read_kind, read_until
-        from airflow_provider_emqx.provisioning.bans import Ban, BansFormat, Defaults, read
-        from airflow_provider_emqx.provisioning.sources import read_source
-        from airflow_provider_emqx.provisioning.target import Target
+        from airflow_provider_emqx.provisioning.bans import Ban, Defaults, read
 
         now = datetime.now(UTC)
         lasting = seconds("duration", self.duration)
@@ -188,8 +163,12 @@ class EmqxBanOperator(BaseActingOperator):
         defaults = Defaults(
             self.kind, until if self.until or lasting is not None else "", self.reason, self.by
         )
-        how = BansFormat.of(self.format, self.columns, self.source_options, target=Target(hook))
-        return read(read_source(plain(self.source), how), defaults, now)
+        return read(self._read(self._format(Target(hook))), defaults, now)
+
+    def _format(self, target: Target | None = None) -> Format:
+        from airflow_provider_emqx.provisioning.bans import BansFormat
+
+        return BansFormat.of(self.format, self.columns, self.source_options, target=target)
 
     @staticmethod
     def _told(ban: Ban) -> dict[str, str]:
@@ -233,11 +212,6 @@ class EmqxUnbanOperator(BaseSelectingOperator):
     :param reason: filter: exactly this reason.
     :param by: filter: banned by exactly this author.
     :param older_than: filter: in force for at least so many seconds, or a ``timedelta``.
-    :param exclude: whose bans never end; ``*`` stands for any text.
-    :param max_affected: how many bans may end: a count, or a share of all bans such as ``"5%"``. If more
-        are selected, the task fails and no ban ends.
-    :param dry_run: select and report only.
-    :param report_path: path or URL of a JSON Lines file with the outcome of each ban: the result lists 1,000.
     :return: ``{"unbanned": [{"as", "who"}, …], "still_banned": […], "unaddressable": […], "failed": […], "unknown":
         […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "reasons": […], "guards": […],
         "report_path"}``; ``unaddressable`` are those that filters select and no request can name (``.``, ``..``),

@@ -82,13 +82,13 @@ class EmqxSubscribeOperator(BaseActingOperator):
 
     :param clientids: one client id or several.
     :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh``.
-    :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"subscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
         "reasons": […], "guards": […], "report_path"}``; where nothing could be done for a client, its entry is
         ``{"clientid"}``.
     :raises EmqxError: if a client is not there or a subscription was not made, after all others are done.
     """
 
+    template_fields_renderers: ClassVar[dict[str, str]] = {"topics": "json"}
     template_fields: Sequence[str] = ("clientids", "topics", *BaseActingOperator.template_fields)
     _verb = "subscribe"
 
@@ -145,9 +145,7 @@ class EmqxUnsubscribeOperator(EmqxSubscribeOperator):
 
     v5 ``POST /clients/{clientid}/unsubscribe/bulk``, v4 ``POST /mqtt/unsubscribe_batch``.
 
-    :param clientids: one client id or several.
     :param topics: topic filters, exactly as subscribed.
-    :param report_path: path or URL of a JSON Lines file with the outcome of each: the result lists 1,000.
     :return: ``{"unsubscribed": [{"clientid", "topic"}, …], "failed": […], "unknown": […], "counts": {…}, "selected",
         "reasons": […], "guards": […], "report_path"}``; not subscribed counts as done.
     :raises EmqxError: if a client is not there, after all others are done.
@@ -171,12 +169,6 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     :param username_pattern: filter: a pattern of the username.
     :param disconnected_for: filter: no connection for so many seconds, or a ``timedelta``: sessions that
         the broker keeps for clients that stay away. By the broker's clock against the worker's.
-    :param exclude: client ids that are never kicked; ``*`` stands for any text.
-    :param max_affected: how many clients may be kicked: a count, or a share of all the broker's clients such as
-        ``"5%"``. If more are selected, the task fails and nobody is kicked.
-    :param dry_run: select and report only.
-    :param report_path: path or URL of a JSON Lines file with the outcome of each client: the result lists 1,000
-        of a kind.
     :param rate_limit: maximum requests per second, instead of the connection's; clients are then kicked one by one.
     :return: ``{"kicked": […], "absent": […], "still_connected": […], "changed": […], "unaddressable": […], "failed":
         […], "unknown": […], "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "reasons": […],

@@ -211,12 +211,6 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
     :param topics: in place of a filter, topics without wildcards.
     :param older_than: filter: published at least so many seconds ago, or a ``timedelta``. By the broker's
         clock against the worker's.
-    :param exclude: topics that are never cleared; ``*`` stands for any text.
-    :param max_affected: how many messages may be deleted: a count, or a share of all retained messages such as
-        ``"5%"``. If more are selected, the task fails and nothing is deleted.
-    :param dry_run: select and report only.
-    :param report_path: path or URL of a JSON Lines file with the outcome of each topic: the result lists 1,000
-        of a kind.
     :return: ``{"deleted": […], "absent": […], "changed": […], "unaddressable": […], "failed": […], "unknown": […],
         "counts": {…}, "selected", "excluded", "listing_moved", "dry_run", "reasons": […], "guards": […],
         "report_path"}``; ``changed`` were replaced since the selection, ``unaddressable`` are topics that the filter

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 
 class _ClientSensor(BaseEmqxSensor):
+    """
+    Base class of the sensors that wait for clients.
+
+    :param clientids: one client id, or several. An ``ObjectStoragePath`` is taken as ``clientids_path``.
+    :param clientids_path: in place of ``clientids``, a file with one id per line, as ``s3://bucket/fleet.txt``.
+        Needed for a deferred wait for more than 1,000 clients; the triggerer must reach it as well.
+    :param quorum: how many of them must be so at the same time: ``"all"``, ``"any"``, a count, or a share such as
+        ``"95%"``.
+    :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``.
+    """
+
     template_fields: Sequence[str] = (
         *BaseEmqxSensor.template_fields,
         "clientids",
@@ -51,14 +62,8 @@ class EmqxClientOnlineSensor(_ClientSensor):
     The task's result: ``{"awaited", "needed", "online", "missing_count", "missing"}``, the last one a list of at most
     1,000 ids, and ``missing_path`` if there are more and a file for them was named.
 
-    :param clientids: one client id, or several. An ``ObjectStoragePath`` is taken as ``clientids_path``.
-    :param clientids_path: in place of ``clientids``, a file with one id per line, as ``s3://bucket/fleet.txt``.
-        Needed for a deferred wait for more than 1,000 clients; the triggerer must reach it as well.
-    :param quorum: how many of them must be online at the same time: ``"all"``, ``"any"``, a count, or a
-        share such as ``"95%"``.
     :param stable_for: seconds (or a ``timedelta``) for which each must have been connected without a break, by the
         broker's clock against the worker's or triggerer's. Default: any.
-    :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``.
     """
 
     template_fields: Sequence[str] = (*_ClientSensor.template_fields, "stable_for")
@@ -86,13 +91,6 @@ class EmqxClientOfflineSensor(_ClientSensor):
 
     The task's result: ``{"awaited", "needed", "offline", "missing_count", "missing"}``, where the missing ones are
     those still online, at most 1,000 of them, and ``missing_path`` if there are more and a file for them was named.
-
-    :param clientids: one client id, or several. An ``ObjectStoragePath`` is taken as ``clientids_path``.
-    :param clientids_path: in place of ``clientids``, a file with one id per line, as ``s3://bucket/fleet.txt``.
-        Needed for a deferred wait for more than 1,000 clients; the triggerer must reach it as well.
-    :param quorum: how many of them must be offline at the same time: ``"all"``, ``"any"``, a count, or a
-        share such as ``"95%"``.
-    :param missing_path: file to write the missing ids to if there are more than 1,000, as ``s3://bucket/missing.txt``.
     """
 
     def __init__(self, **kwargs: Unpack[ClientsKeywords]) -> None:

@@ -58,9 +58,6 @@ class EmqxMetricSensor(BaseThresholdSensor):
     The task's result: ``{"value", "threshold", "comparison"}``, and ``{"baseline", "change"}`` with a baseline.
 
     :param metric: name of the statistic or counter.
-    :param threshold: number to compare with.
-    :param comparison: ``">="`` or ``"<="``.
-    :param baseline: an earlier value; the difference to it is compared instead of the value.
     :param node: of this node only, as ``"emqx@10.0.0.1"``. Default: the whole cluster.
     """
 

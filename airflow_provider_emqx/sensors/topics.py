@@ -64,9 +64,6 @@ class EmqxTopicMetricSensor(BaseThresholdSensor):
 
     :param topic: a topic that the broker measures.
     :param metric: as ``"messages.in.count"``, ``"messages.dropped.count"``, ``"messages.out.rate"``.
-    :param threshold: number to compare with.
-    :param comparison: ``">="`` or ``"<="``.
-    :param baseline: an earlier value; the difference to it is compared instead of the value.
     """
 
     template_fields: Sequence[str] = (*BaseThresholdSensor.template_fields, "topic")
