@@ -51,7 +51,8 @@ MAY_IMPORT["provisioning"] = {
 MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["commands"] = {"files", "hooks", *MAY_IMPORT["hooks"]}
-MAY_IMPORT["triggers"] = {"commands", "conditions", "hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["messages"] = {"conditions", "hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["triggers"] = {"commands", "conditions", "hooks", "messages", *MAY_IMPORT["hooks"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
     MAY_IMPORT[_top] = {"hidden", "keywords", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
 # a transfer is an operator with a source of another kind

@@ -49,8 +49,8 @@ This page is generated from the code by `make operations`.
 TAIL = """
 ## Over MQTT
 
-`hook.mqtt()` and `EmqxCommandOperator` speak MQTT 5 with any of these brokers, and do not need the management API: see
-[Commands](commands.md).
+`hook.mqtt()`, `EmqxCommandOperator` and `EmqxMessageSensor` speak MQTT 5 with any of these brokers, and do not need the
+management API: see [Commands](commands.md) and [Messages](messages.md).
 
 ## Anything else
 

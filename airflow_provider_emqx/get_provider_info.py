@@ -56,6 +56,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_emqx.sensors.clients",
                     "airflow_provider_emqx.sensors.cluster",
+                    "airflow_provider_emqx.sensors.messages",
                     "airflow_provider_emqx.sensors.topics",
                 ],
             }
@@ -66,6 +67,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_emqx.triggers.commands",
                     "airflow_provider_emqx.triggers.emqx",
+                    "airflow_provider_emqx.triggers.messages",
                 ],
             }
         ],

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.commands.order import REPLIED, Order
 from airflow_provider_emqx.commands.record import (
@@ -326,28 +325,3 @@ async def _pause(error: EmqxError, failures: int, deadline: float = math.inf) ->
     pause = min(2.0 ** min(failures - 1, 5), _LONGEST_PAUSE, max(0.0, deadline - time.time()))
     log.warning("No connection for the replies, trying again in %.0f s: %s", pause, error)
     await asyncio.sleep(pause)
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """
-    Run something in an event loop of its own thread: the caller's may have one that runs already, and a signal that
-    ends the task is an exception in the caller's thread, which a loop in it would swallow.
-
-    :param work: what to run; it is cancelled if the caller is interrupted.
-    """
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
-
-    async def main() -> None:
-        task = asyncio.create_task(work)
-        started.set_result((asyncio.get_running_loop(), task))
-        await task
-
-    with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(asyncio.run, main())
-        try:
-            done.result()
-        except BaseException:
-            if not done.done():
-                loop, task = started.result()
-                loop.call_soon_threadsafe(task.cancel)
-            raise

@@ -33,6 +33,10 @@ class Threshold:
         parameters = {"threshold": self.threshold, "comparison": self.comparison}
         return parameters if self.baseline is None else {**parameters, "baseline": self.baseline}
 
+    def is_passed(self, value: float) -> bool:
+        """Return whether a value, or a difference, is on the awaited side."""
+        return value >= self.threshold if self.comparison == ">=" else value <= self.threshold
+
     def compare(self, name: str, value: float, *, counter: bool) -> Outcome:
         """
         Compare a figure.
@@ -48,8 +52,9 @@ class Threshold:
             compared = value if counter and value < self.baseline else value - self.baseline
             details["change"] = compared
             line += f", {compared:+,} since {self.baseline:,}"
-        met = compared >= self.threshold if self.comparison == ">=" else compared <= self.threshold
-        return Outcome(met, details, f"{line}; waiting for {self.comparison} {self.threshold:,}")
+        return Outcome(
+            self.is_passed(compared), details, f"{line}; waiting for {self.comparison} {self.threshold:,}"
+        )
 
 
 def figure_named(name: str, figures: Mapping[str, Any], what: str) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64decode
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 from airflow_provider_emqx.api.base import Operation
@@ -13,6 +11,7 @@ from airflow_provider_emqx.api.names import topic_filter, topic_name
 from airflow_provider_emqx.api.v5.api import Api
 from airflow_provider_emqx.arguments import text, whole
 from airflow_provider_emqx.conditions.base import Condition, Outcome, page_of
+from airflow_provider_emqx.conditions.content import Content
 from airflow_provider_emqx.conditions.thresholds import Threshold, figure_named
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.transport.listing import Listing
@@ -112,14 +111,12 @@ class MessageRetained(Condition):
     """
     A message is retained for a topic, any one or one with a certain content: v5 ``GET /mqtt/retainer/message/{topic}``.
 
-    What is expected is carried as a digest: triggers are stored in clear.
-
     :param topic: without wildcards.
-    :param payload: the whole payload, text or bytes.
-    :param json_field: field of a JSON payload, as ``"state.battery"`` or ``"readings.0"``.
+    :param payload: this and the others as of :class:`~airflow_provider_emqx.conditions.content.Content`.
+    :param json_field: field of a JSON payload.
     :param json_value: value of that field.
-    :param payload_hash: in place of ``payload``, its :func:`digest`.
-    :param value_hash: in place of ``json_value``, its :func:`digest`.
+    :param payload_hash: in place of ``payload``, its digest.
+    :param value_hash: in place of ``json_value``, its digest.
     """
 
     kind = "message_retained"
@@ -134,28 +131,12 @@ class MessageRetained(Condition):
         value_hash: Any = None,
     ) -> None:
         self.topic = topic_name(topic)
-        if payload is not None:
-            if not isinstance(payload, (str, bytes)):
-                raise EmqxConfigError(f"payload must be text or bytes, not {type(payload).__name__}")
-            payload_hash = digest(payload.encode() if isinstance(payload, str) else payload)
-        if json_field is None:
-            if json_value is not None or value_hash is not None:
-                raise EmqxConfigError("json_value needs json_field, the field that is to have this value")
-        elif payload_hash is not None:
-            raise EmqxConfigError("compare either the whole payload or a field of it")
-        else:
-            json_field = text("json_field", json_field)
-            value_hash = digest(json_value) if value_hash is None else value_hash
-        self.payload_hash, self.json_field, self.value_hash = payload_hash, json_field, value_hash
+        self.content = Content(
+            payload, json_field, json_value, payload_hash=payload_hash, value_hash=value_hash
+        )
 
     def parameters(self) -> dict[str, Any]:
-        found = {
-            "topic": self.topic,
-            "payload_hash": self.payload_hash,
-            "json_field": self.json_field,
-            "value_hash": self.value_hash,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return {"topic": self.topic, **self.content.parameters()}
 
     def ask(self, api: Api, now: float) -> Operation[Outcome]:
         """
@@ -169,45 +150,13 @@ class MessageRetained(Condition):
         if row is None:
             return Outcome(False, details, f"no message is retained for {topic}")
         details |= {name: row.get(name) for name in ("publish_at", "from_clientid", "qos")}
-        if self.payload_hash is None and self.json_field is None:
+        if self.content.is_any:
             return Outcome(True, details, f"a message is retained for {topic}")
         if row.get("payload") is None:
             raise EmqxConfigError(
                 f"the message retained for {topic!r} cannot be compared: EMQX leaves payloads above 1 MB out"
             )
-        payload = b64decode(row["payload"])
-        if self.json_field is None:
-            met, what = digest(payload) == self.payload_hash, "payload"
-        else:
-            met = self.value_hash in _field_digests(payload, self.json_field)
-            what = f"field {self.json_field}"
-        line = f"the {what} of the message retained for {topic} is {'' if met else 'not '}as expected"
+        met = self.content.accepts(b64decode(row["payload"]))
+        part = self.content.part
+        line = f"the {part} of the message retained for {topic} is {'' if met else 'not '}as expected"
         return Outcome(met, details, line)
-
-
-def digest(value: Any) -> str:
-    """
-    Return the digest of a payload (``bytes``) or of a JSON value.
-
-    :param value: a number is the same however it is written: ``1`` is ``1.0``.
-    """
-    if not isinstance(value, bytes):
-        value = json.dumps(_plain(value), sort_keys=True, separators=(",", ":")).encode()
-    return sha256(value).hexdigest()
-
-
-def _field_digests(payload: bytes, field: str) -> set[str]:
-    try:
-        value = json.loads(payload)
-        for step in field.split("."):
-            value = value[int(step)] if isinstance(value, list) else value[step]
-        # what is expected may come from a template, where all is text: "7", "true" or "True"
-        written = {value} if isinstance(value, str) else {json.dumps(_plain(value)), str(_plain(value))}
-        return {digest(value), *map(digest, written)}
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        # whatever a device has retained: it is not what is waited for
-        return set()
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -257,7 +257,8 @@ class EmqxCommandOperator(BaseEmqxOperator):
     # ------------------------------------------------------------------ the steps
 
     def _send(self, record: Record, clientids: Sequence[str], wave: int) -> None:
-        from airflow_provider_emqx.commands.exchange import Exchange, run
+        from airflow_provider_emqx.commands.exchange import Exchange
+        from airflow_provider_emqx.transport.work import Work
 
         if not clientids:
             return
@@ -266,19 +267,19 @@ class EmqxCommandOperator(BaseEmqxOperator):
             exchange = Exchange(hook, order, record, boolean("keep_replies", self.keep_replies))
             _ = hook.settings  # looked up here: Airflow answers the task's own thread only
             self.log.info("Wave %d: the command goes to %d devices", wave, len(clientids))
-            run(
-                exchange.send(
-                    clientids,
-                    wave,
-                    lambda clientid: order.payload(payload, clientid),
-                    span("timeout", self.timeout),
-                )
+            sending = exchange.send(
+                clientids,
+                wave,
+                lambda clientid: order.payload(payload, clientid),
+                span("timeout", self.timeout),
             )
+            Work(sending).result()
         self.log.info("So far: %s", record.words())
 
     def _wait(self, record: Record) -> None:
         """Wait until a wave is over: here, or in the triggerer."""
-        from airflow_provider_emqx.commands.exchange import Exchange, run
+        from airflow_provider_emqx.commands.exchange import Exchange
+        from airflow_provider_emqx.transport.work import Work
 
         keep_replies = boolean("keep_replies", self.keep_replies)
         rows = [row for row in record.rows.values() if row.is_open]
@@ -288,7 +289,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
         with self.hook() as hook:
             _ = hook.settings
             exchange = Exchange(hook, self._order(record.command), record, keep_replies)
-            run(exchange.wait(self._enough(record), deadline))
+            Work(exchange.wait(self._enough(record), deadline)).result()
 
     def _rest(self, record: Record, pause: float) -> None:
         until = max(row.at for row in record.rows.values()) + pause

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -26,14 +26,15 @@ from airflow_provider_emqx.links import EmqxDashboardLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+    from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_emqx.choices import Comparison, Rendered
     from airflow_provider_emqx.keywords import EmqxSensorKeywords, SensorKeywords
 
 
-class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
+class BaseWaitSensor(RendersHidden, BaseSensorOperator):
     """
-    Base class of the sensors: wait until a condition is met, and return its details.
+    Base class of the sensors: wait for what a broker tells, and return its details.
 
     All modes end in the same way, with the same result, error or skip.
 
@@ -61,25 +62,21 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
         self.missing_path: Any = None
-        self._hook: EmqxHook | None = None
-        self._condition: Condition | None = None
-        #: the same with what it has to read from files
-        self._loaded: Condition | None = None
         self._failures = 0
         self._last = ""
 
-    def condition(self) -> Condition:
+    def check(self) -> None:
         """
-        Return the condition for the rendered arguments.
+        Refuse invalid arguments, once they are rendered.
 
-        :raises EmqxConfigError: for invalid arguments.
+        :raises EmqxConfigError: naming the argument.
         """
         raise NotImplementedError
 
     def check_literals(self) -> None:
         """Refuse invalid arguments when the DAG is parsed, unless some are known only at run time."""
         if all(is_literal(getattr(self, name)) for name in self.template_fields):
-            self.condition()
+            self.check()
 
     def execute(self, context: Context) -> Any:
         """
@@ -88,48 +85,41 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         :param context: of the task.
         :return: the condition's details.
         """
-        self._condition = self._loaded = None
         self._failures, self._last = 0, ""
-        with self._one_ending():
-            try:
-                if self.deferrable:
-                    return self._look_or_defer(context)
-                return super().execute(context)
-            finally:
-                self._close()
+        with self._one_ending(), self._session(context):
+            if self.deferrable:
+                return self._look_or_defer(context)
+            return self._wait_here(context)
+
+    def _session(self, context: Context) -> AbstractContextManager[None]:
+        """Open what the checks of this process share, and close it."""
+        raise NotImplementedError
+
+    def _wait_here(self, context: Context) -> Any:
+        """Wait on the worker, in the mode poke or reschedule."""
+        return super().execute(context)
 
     def _look_or_defer(self, context: Context) -> Any:  # noqa: RET503 defer() raises
-        deadline = time.time() + self.timeout
-        condition = self._condition = self.condition()
-        parameters = condition.for_trigger()
+        trigger = self._trigger(time.time() + self.timeout)
         found = self.poke(context)
         if found.is_done:
             return found.xcom_value
-        # where it is used: it is a third of what a DAG file would load with a sensor
-        from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
 
-        self.defer(
-            trigger=EmqxConditionTrigger(
-                kind=condition.kind,
-                parameters=parameters,
-                emqx_conn_id=self.emqx_conn_id,
-                poll_interval=self.poke_interval,
-                backoff=self.exponential_backoff,
-                max_interval=self.max_wait.total_seconds() if self.max_wait else None,
-                max_failures=self._most_failures,
-                deadline=deadline,
-                missing_path=self.missing_path,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
-        )
+    def _trigger(self, deadline: float) -> BaseTrigger:
+        """Return the trigger that goes on with the wait; it sends one event, as :meth:`execute_complete` takes it."""
+        raise NotImplementedError
+
+    def _look(self) -> Outcome:
+        """Check once."""
+        raise NotImplementedError
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """
         Resume after the deferral.
 
         :param context: of the task.
-        :param event: what :class:`~airflow_provider_emqx.triggers.emqx.EmqxConditionTrigger` has sent.
+        :param event: what the trigger has sent.
         :return: the condition's details.
         """
         with self._one_ending():
@@ -163,20 +153,6 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
         self.log.info("%s", outcome.text)
         details = finish(outcome, self.missing_path) if outcome.met else None
         return PokeReturnValue(is_done=outcome.met, xcom_value=details)
-
-    def _look(self) -> Outcome:
-        condition = self._loaded = self._loaded or (self._condition or self.condition()).loaded()
-        hook = self._hook = self._hook or EmqxHook(self.emqx_conn_id)
-        try:
-            return _ask(condition, hook)
-        except EmqxError:
-            # during a long wait the broker may have moved or been upgraded, or its key been replaced
-            self._close()
-            anew = EmqxHook(self.emqx_conn_id)
-            if not _has_changed(hook, anew):
-                raise
-            self._hook = anew
-            return _ask(condition, anew)
 
     def _failed(self, error: EmqxError) -> None:
         """Raise the error unless the wait continues."""
@@ -216,6 +192,66 @@ class BaseEmqxSensor(RendersHidden, BaseSensorOperator):
             if isinstance(error, AirflowSensorTimeout):
                 raise AirflowSensorTimeout(text) from None
             raise
+
+
+class BaseEmqxSensor(BaseWaitSensor):
+    """Base class of the sensors that ask the management API: wait until a condition is met, and return its details."""
+
+    _hook: EmqxHook | None = None
+    _condition: Condition | None = None
+    #: the same with what it has to read from files
+    _loaded: Condition | None = None
+
+    def condition(self) -> Condition:
+        """
+        Return the condition for the rendered arguments.
+
+        :raises EmqxConfigError: for invalid arguments.
+        """
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse invalid arguments, once they are rendered."""
+        self.condition()
+
+    @contextmanager
+    def _session(self, context: Context) -> Iterator[None]:
+        self._condition = self._loaded = None
+        try:
+            yield
+        finally:
+            self._close()
+
+    def _trigger(self, deadline: float) -> BaseTrigger:
+        # where it is used: it is a third of what a DAG file would load with a sensor
+        from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
+
+        condition = self._condition = self.condition()
+        return EmqxConditionTrigger(
+            kind=condition.kind,
+            parameters=condition.for_trigger(),
+            emqx_conn_id=self.emqx_conn_id,
+            poll_interval=self.poke_interval,
+            backoff=self.exponential_backoff,
+            max_interval=self.max_wait.total_seconds() if self.max_wait else None,
+            max_failures=self._most_failures,
+            deadline=deadline,
+            missing_path=self.missing_path,
+        )
+
+    def _look(self) -> Outcome:
+        condition = self._loaded = self._loaded or (self._condition or self.condition()).loaded()
+        hook = self._hook = self._hook or EmqxHook(self.emqx_conn_id)
+        try:
+            return _ask(condition, hook)
+        except EmqxError:
+            # during a long wait the broker may have moved or been upgraded, or its key been replaced
+            self._close()
+            anew = EmqxHook(self.emqx_conn_id)
+            if not _has_changed(hook, anew):
+                raise
+            self._hook = anew
+            return _ask(condition, anew)
 
     def _close(self) -> None:
         if self._hook is not None:

@@ -137,7 +137,7 @@ class MqttClient:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._largest = float("inf")
         self._error: EmqxError | None = None
-        self._ends_session = False
+        self._left_expiry = session_expiry
         self._socket: Any = None
         self._properties: Properties | None = None
 
@@ -180,20 +180,22 @@ class MqttClient:
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
-        if not (self._ends_session and self._session_expiry):
+        if self._left_expiry == self._session_expiry:
             return None
         properties = Properties(PacketTypes.DISCONNECT)
-        properties.SessionExpiryInterval = 0
+        properties.SessionExpiryInterval = self._left_expiry
         return properties
 
     # ------------------------------------------------------------------ what it is for
 
-    async def subscribe(self, filters: Iterable[str], qos: int = 1) -> None:
+    async def subscribe(self, filters: Iterable[str], qos: int = 1, retain_handling: int = 0) -> None:
         """
         Subscribe.
 
         :param filters: topic filters.
         :param qos: highest quality of service of what is to come.
+        :param retain_handling: 0: retained messages come first, 1: only if the subscription is new to the
+            session, 2: not at all.
         :raises EmqxForbiddenError: if the account may not subscribe to one of them.
         :raises EmqxError: if one was refused, or the connection broke.
         """
@@ -202,7 +204,7 @@ class MqttClient:
         given = [topic_filter(one) for one in filters]
         for start in range(0, len(given), _FILTERS):
             part = given[start : start + _FILTERS]
-            options = SubscribeOptions(qos)
+            options = SubscribeOptions(qos, retainHandling=retain_handling)
             self._check(f"SUBSCRIBE {part[0]}")
             _, mid = self._client.subscribe([(one, options) for one in part])
             codes = await self._in_time(self._answer(mid), f"SUBSCRIBE {part[0]}")
@@ -364,7 +366,15 @@ class MqttClient:
 
     def end_session(self) -> None:
         """Let the broker forget the session when the connection is closed."""
-        self._ends_session = True
+        self.leave_session(0)
+
+    def leave_session(self, seconds: int) -> None:
+        """
+        Change for how long the broker keeps the session when the connection is closed.
+
+        :param seconds: 0 ends it; one that was opened without an expiry always ends.
+        """
+        self._left_expiry = seconds if self._session_expiry else 0
 
     def acknowledge(self, message: Received) -> None:
         """

@@ -14,11 +14,8 @@ from airflow_provider_emqx.commands.order import Order
 from airflow_provider_emqx.commands.record import Record
 from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
-from airflow_provider_emqx.triggers.emqx import error_event
+from airflow_provider_emqx.triggers.emqx import SOONEST, error_event
 from airflow_provider_emqx.triggers.sessions import looked_up
-
-#: seconds before the event: one that is sent at once can overtake the task's own deferral in Airflow
-_SOONEST = 2.0
 
 
 class EmqxCommandTrigger(BaseTrigger):
@@ -72,7 +69,7 @@ class EmqxCommandTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and send one event."""
-        soonest = max(self.not_before, time.time() + _SOONEST)
+        soonest = max(self.not_before, time.time() + SOONEST)
         try:
             order = Order(**self.order)
             record = await asyncio.to_thread(Record, order.command, self.report_path)

@@ -46,6 +46,8 @@ _LONGEST_MEMORY = 60_000
 _HANDED_OVER = 5.0
 #: seconds before a trigger reads its file of ids
 _BEFORE_READING = 5.0
+#: seconds before the event of a deferred task: one that is sent at once can overtake the task's own deferral in Airflow
+SOONEST = 2.0
 
 
 class EmqxConditionTrigger(BaseTrigger):

@@ -17,16 +17,19 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_emqx.commands.order import Order
 from airflow_provider_emqx.commands.record import SENT, Record, Row
+from airflow_provider_emqx.conditions.messages import MessageArrived
 from airflow_provider_emqx.get_provider_info import get_provider_info
 from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
 from airflow_provider_emqx.operators import auth, clients, cluster, commands, topics
 from airflow_provider_emqx.sensors import clients as client_sensors
 from airflow_provider_emqx.sensors import cluster as cluster_sensors
+from airflow_provider_emqx.sensors import messages as message_sensors
 from airflow_provider_emqx.sensors import topics as topic_sensors
 from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
 from airflow_provider_emqx.triggers.commands import EmqxCommandTrigger
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, EmqxEventTrigger
+from airflow_provider_emqx.triggers.messages import EmqxMessageArrivedTrigger
 from tests.archives.made import archive, users
 from tests.secrets.planted import HASH, PASSWORD, PAYLOAD, PEPPER, SALT, SHORT
 
@@ -243,6 +246,11 @@ def sensors(v4: bool, **how: Any) -> None:
             {"topic": "state/1", "payload": PAYLOAD},
             {"topic": "state/1", "json_field": "pin", "json_value": "{{ var.value.command }}"},
         ),
+        (
+            message_sensors.EmqxMessageSensor,
+            {"topic": "state/1", "payload": PAYLOAD, "retained": True},
+            {"topic": "state/1", "json_field": "pin", "json_value": "{{ var.value.command }}"},
+        ),
     ]
     deferrable = how.get("deferrable", False)
     for sensor, met, never in waits:
@@ -272,9 +280,14 @@ def failures(files: dict[str, str]) -> None:
         )
         auth.EmqxProvisionUsersOperator(task_id=f"bad_rows_{kind}", source=[row])
         cluster.EmqxApiOperator(task_id=f"bad_request_{kind}", method="POST", path="/publish", json=value)
-        topic_sensors.EmqxRetainedMessageSensor(
-            task_id=f"bad_wait_{kind}", topic="t", payload=value, poke_interval=0.1, timeout=0.3
-        )
+        for wait in (topic_sensors.EmqxRetainedMessageSensor, message_sensors.EmqxMessageSensor):
+            wait(
+                task_id=f"bad_{wait.__name__}_{kind}",
+                topic="t",
+                payload=value,
+                poke_interval=0.1,
+                timeout=0.3,
+            )
     late = "{{ 't' }}"  # what shows when the DAG is parsed makes no task
     topics.EmqxPublishOperator(task_id="bad_topic", topic="{{ 't/#' }}", payload=PAYLOAD)
     topics.EmqxPublishOperator(task_id="bad_type", topic=late, payload={1, PAYLOAD})  # no JSON
@@ -306,6 +319,9 @@ def triggers(folder: Path) -> Iterator[BaseTrigger]:
         enough=1,
         deadline=datetime.now(UTC).timestamp() + 60,
     )
+    awaited = MessageArrived("state/1", payload=PAYLOAD).parameters()
+    deadline = datetime.now(UTC).timestamp() + 60
+    yield EmqxMessageArrivedTrigger(clientid="waiting", parameters=awaited, deadline=deadline)
 
 
 def start(name: str) -> DAG:

@@ -201,7 +201,7 @@ def test_no_object_shows_a_secret_in_its_repr(
                 words = f"{trigger!r} {vars(trigger)!r} {trigger.serialize()!r} {deferred!r} {pickle.dumps(deferred)!r}"
                 assert shown(words) == [], task.task_id
     assert unsupported == (["wait_EmqxRetainedMessageSensor"] if version.startswith("4") else [])
-    assert triggers + len(unsupported) == 9
+    assert triggers + len(unsupported) == 10
 
 
 @pytest.mark.parametrize("trouble", ["none", "echo everything", "wrong key", "down"])

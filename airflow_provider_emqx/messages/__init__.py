@@ -1,0 +1,3 @@
+"""Messages that tasks wait for, and that start DAGs."""
+
+from __future__ import annotations
