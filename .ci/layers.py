@@ -50,6 +50,7 @@ MAY_IMPORT["provisioning"] = {
 }
 MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
+MAY_IMPORT["pages"] = {"links"}
 MAY_IMPORT["commands"] = {"files", "hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["messages"] = {"conditions", "hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["triggers"] = {"commands", "conditions", "hooks", "messages", *MAY_IMPORT["hooks"]}

@@ -79,7 +79,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "notifications": ["airflow_provider_emqx.notifications.emqx.EmqxPublishNotifier"],
-        "extra-links": ["airflow_provider_emqx.links.EmqxDashboardLink"],
+        "extra-links": [
+            "airflow_provider_emqx.links.EmqxDashboardLink",
+            "airflow_provider_emqx.links.EmqxResultLink",
+        ],
         "connection-types": [
             {
                 "connection-type": "emqx",

@@ -1,12 +1,13 @@
-"""Links from a task in Airflow's UI to the broker's own pages."""
+"""Links from a task in Airflow's UI: to the page of its result, and to the broker's own pages."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from airflow.providers.common.compat.sdk import BaseHook, BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseHook, BaseOperatorLink, conf
+from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -17,6 +18,45 @@ log = logging.getLogger(__name__)
 _CLOUD = (".emqxsl.", ".emqx.cloud", ".emqxcloud.")
 #: EMQX 4 serves its dashboard and its management API on ports of their own
 _DASHBOARD_PORT, _V4_API_PORT = 18083, 8081
+
+
+#: where Airflow's API server serves the pages of this provider
+PAGES = "/emqx"
+
+
+def has_pages() -> bool:
+    """Return whether a page of a plugin can use the login of Airflow's UI: Airflow 3.1.8 and newer."""
+    return get_base_airflow_version_tuple() >= (3, 1, 8)
+
+
+def result_page() -> str:
+    """Return the path of the page of results, on the server of Airflow's UI."""
+    base = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
+    return f"{base}{PAGES}/result.html"
+
+
+class EmqxResultLink(BaseOperatorLink):
+    """Link to the page that shows the result of a task instance; Airflow 3.1.8 and newer."""
+
+    name = "Result"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """
+        Return the address of the page.
+
+        :param operator: not needed.
+        :param ti_key: of the task instance.
+        :return: a path on the server of Airflow's UI, or empty text.
+        """
+        if not has_pages():
+            return ""
+        instance = {
+            "dag_id": ti_key.dag_id,
+            "run_id": ti_key.run_id,
+            "task_id": ti_key.task_id,
+            "map_index": getattr(ti_key, "map_index", -1),
+        }
+        return f"{result_page()}?{urlencode(instance)}"
 
 
 class EmqxDashboardLink(BaseOperatorLink):
@@ -56,3 +96,8 @@ def dashboard(conn: Any) -> str:
     if parts.port == _V4_API_PORT:
         return f"{parts.scheme}://{(parts.netloc).rpartition(':')[0]}:{_DASHBOARD_PORT}/"
     return f"{settings.origin}{settings.prefix}/"
+
+
+def links() -> tuple[BaseOperatorLink, ...]:
+    """Return the links of every operator and sensor; Airflow 2 would show the one that leads nowhere as well."""
+    return (EmqxResultLink(), EmqxDashboardLink()) if has_pages() else (EmqxDashboardLink(),)

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_emqx.arguments import optional, positive
 from airflow_provider_emqx.files import is_plainly_location
 from airflow_provider_emqx.hidden import HiddenField, RendersHidden, is_literal, plain
-from airflow_provider_emqx.links import EmqxDashboardLink
+from airflow_provider_emqx.links import links
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -41,7 +41,7 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("emqx_conn_id", "rate_limit")
-    operator_extra_links = (EmqxDashboardLink(),)
+    operator_extra_links = links()
     ui_color = "#d5f0e3"
 
     def __init__(

@@ -22,7 +22,7 @@ from airflow_provider_emqx.conditions.ids import finish
 from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.hidden import RendersHidden, is_literal
 from airflow_provider_emqx.hooks.emqx import EmqxHook
-from airflow_provider_emqx.links import EmqxDashboardLink
+from airflow_provider_emqx.links import links
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -45,7 +45,7 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("emqx_conn_id",)
-    operator_extra_links = (EmqxDashboardLink(),)
+    operator_extra_links = links()
 
     def __init__(
         self,

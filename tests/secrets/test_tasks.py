@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import TaskDeferred, TaskInstanceKey
 
 from airflow_provider_emqx.exceptions import EmqxUnsupportedError
 from airflow_provider_emqx.notifications.emqx import EmqxPublishNotifier
@@ -186,7 +186,8 @@ def test_no_object_shows_a_secret_in_its_repr(
         dag.get_task("measure").execute({})
         for task in dag.tasks:
             fields = [getattr(task, name, None) for name in task.template_fields]
-            links = [link.get_link(task, ti_key=None) for link in task.operator_extra_links]
+            key = TaskInstanceKey(dag.dag_id, task.task_id, "run")
+            links = [link.get_link(task, ti_key=key) for link in task.operator_extra_links]
             callbacks = [vars(callback) for callback in every.callbacks(task)]
             assert shown(f"{task!r} {task!s} {fields!r} {links!r} {callbacks!r}") == [], task.task_id
             if not task.task_id.startswith("wait_"):
