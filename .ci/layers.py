@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": {"api", "arguments", "choices", "exceptions", "outcomes", "patterns", ""},
 }
 MAY_IMPORT["plans"] = {"files", "results", "row_files", "transport", *MAY_IMPORT["transport"]}
-MAY_IMPORT["conditions"] = {"files", "transport", *MAY_IMPORT["transport"]}
+MAY_IMPORT["conditions"] = {"files", "row_files", "transport", *MAY_IMPORT["transport"]}
 MAY_IMPORT["provisioning"] = {
     "run_log",
     "archives",

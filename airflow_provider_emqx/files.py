@@ -306,13 +306,14 @@ def replacing(location: Location, what: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def append(location: Location, data: bytes, what: str) -> bool:
+def append(location: Location, data: bytes, what: str, mode: int = 0o600) -> bool:
     """
-    Append to a local file, which is made if it is not there.
+    Append to a local file, which is made if it is not there; directories are made.
 
     :param location: as of :func:`open_to_write`.
     :param data: what to append.
     :param what: what the file is, for the error.
+    :param mode: of a new file.
     :return: ``False`` for an object, to which nothing can be appended.
     :raises EmqxError: if it cannot be written.
     """
@@ -320,7 +321,8 @@ def append(location: Location, data: bytes, what: str) -> bool:
     if not isinstance(place, str):
         return False
     try:
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
         with open(descriptor, "wb") as file:
             file.write(data)
     except OSError as error:

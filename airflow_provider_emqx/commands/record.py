@@ -11,8 +11,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.commands.order import REPLIED
-from airflow_provider_emqx.files import Location, append, exists, open_to_read, replacing, shown
+from airflow_provider_emqx.files import Location, exists, open_to_read, shown
 from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
+from airflow_provider_emqx.row_files import append_lines, written_whole
 from airflow_provider_emqx.run_log import REASONS, table
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Row:
         """Whether a reply is awaited."""
         return self.outcome in (SENDING, SENT)
 
-    def line(self, command: str) -> bytes:
-        """Write the row for the report."""
+    def line(self, command: str) -> dict[str, Any]:
+        """Return the line of the report."""
         row: dict[str, Any] = {
             "clientid": self.clientid,
             "outcome": self.outcome,
@@ -68,7 +69,7 @@ class Row:
             row["reason"] = self.reason
         if self.reply is not None:
             row["reply"] = self.reply
-        return json.dumps({**row, "command": command}).encode() + b"\n"
+        return {**row, "command": command}
 
 
 class Record:
@@ -134,7 +135,7 @@ class Record:
             if (
                 self.report_path is not None
                 and rows
-                and not append(self.report_path, self._lines(rows), "report")
+                and not append_lines(self.report_path, self._lines(rows), "report")
             ):
                 self.settle()
 
@@ -154,11 +155,11 @@ class Record:
         """Leave one line for each device in the report, and one for the latest wave that was judged."""
         if self.report_path is not None:
             judged = [Row("", JUDGED, self.judged, time.time())] if self.judged else []
-            with replacing(self.report_path, "report") as file:
+            with written_whole(self.report_path, "report") as file:
                 file.write(self._lines([*list(self.rows.values()), *judged]))
 
-    def _lines(self, rows: Iterable[Row]) -> bytes:
-        return b"".join(row.line(self.command) for row in rows)
+    def _lines(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        return (row.line(self.command) for row in rows)
 
     def open(self) -> list[str]:
         """Return the devices from which a reply is awaited."""

@@ -9,8 +9,8 @@ from typing import Any
 from airflow_provider_emqx.arguments import texts
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxConnectionError, EmqxError
-from airflow_provider_emqx.files import replacing
 from airflow_provider_emqx.outcomes import MOST_LISTED
+from airflow_provider_emqx.row_files import CLIENTIDS, written_whole
 
 #: extensions of files that contain rows, and a pattern that distinguishes a row from an id
 _ROWS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -114,8 +114,8 @@ def finish(outcome: Outcome, missing_path: str | None) -> dict[str, Any]:
     details = {**outcome.details, "missing": missing[:MOST_LISTED]}
     if missing_path:
         try:
-            with replacing(missing_path, "file of missing client ids") as file:
-                file.write("".join(f"{clientid}\n" for clientid in missing).encode(errors="backslashreplace"))
+            with written_whole(missing_path, "file of missing client ids", CLIENTIDS, "text") as file:
+                file.write({"clientid": clientid} for clientid in missing)
         except EmqxError as error:
             raise EmqxError(f"the condition is met, but {error}") from error
         details["missing_path"] = missing_path

@@ -121,7 +121,7 @@ class Affected:
         self._guards: list[Guard] = []
         self._report = report_path or None
         self._opened = ExitStack()
-        self._file: RowFile | None = None
+        self._file = RowFile()
         #: how many are to be acted on
         self.selected = 0
         #: what else the result tells
@@ -131,8 +131,7 @@ class Affected:
 
     def __enter__(self) -> Affected:
         # a place that cannot be written to is found out before anything is touched
-        if self._report is not None:
-            self._file = self._opened.enter_context(written_at_once(self._report))
+        self._file = self._opened.enter_context(written_at_once(self._report))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -202,12 +201,11 @@ class Affected:
         listed += told[: MOST_LISTED - len(listed)]
         for name in told:
             self._count_reason(outcome, name, reason)
-        if self._file is not None:
-            why = {"reason": reason[:300]} if reason else {}
-            self._file.write(
-                {**(name if isinstance(name, Mapping) else {self._name: name}), "outcome": outcome, **why}
-                for name in told
-            )
+        why = {"reason": reason[:300]} if reason else {}
+        self._file.write(
+            {**(name if isinstance(name, Mapping) else {self._name: name}), "outcome": outcome, **why}
+            for name in told
+        )
 
     def raise_failure(self) -> None:
         """

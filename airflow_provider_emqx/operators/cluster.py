@@ -328,12 +328,11 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read, append."""
-        from airflow_provider_emqx.operators.metrics_history import History
+        from airflow_provider_emqx.row_files import append_figures
 
         self.check()
         sections = texts("sections", self.sections)
         metrics = optional(texts, "metrics", self.metrics) or []
-        history = History(self.output_path) if self.output_path else None
         row: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with self.hook() as hook:
             for section in sections:
@@ -342,9 +341,9 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
             self.log.warning("Metrics unknown to the broker: %s", ", ".join(absent))
         if metrics:
             row = {"time": row["time"], **{name: row.get(name) for name in metrics}}
-        if history is not None:
-            history.append(row)
-        place = "read" if history is None else f"appended to {self.output_path}"
+        if self.output_path:
+            append_figures(self.output_path, row)
+        place = f"appended to {self.output_path}" if self.output_path else "read"
         self.log.info("%d figures %s", len(row) - 1, place)
         return row
 

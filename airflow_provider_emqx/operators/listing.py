@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.api.base import Operation, Page, R
@@ -32,13 +31,12 @@ def write_rows(
     """
     first: list[R] = []
     count = 0
-    with written_whole(output_path, "output file") if output_path else nullcontext() as file:
+    with written_whole(output_path, "output file") as file:
         for row in hook.rows(listing):
             count += 1
             if len(first) < MOST_LISTED:
                 first.append(row)
-            if file is not None:
-                file.write([row])
+            file.write([row])
     if count > len(first) and not output_path:
         log.warning(
             "The result holds the first %d of %d rows; name an output_path for all", len(first), count

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -29,13 +29,15 @@ from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
 from airflow_provider_emqx.provisioning.report import (
     SHOWN,
-    Report,
     Tally,
     failed,
     judge,
     rejected_rows,
+    report_of,
+    row_of,
     tell,
     tell_unread,
+    unread_rows,
 )
 from airflow_provider_emqx.provisioning.sources import Source
 from airflow_provider_emqx.provisioning.terms import Terms
@@ -198,19 +200,15 @@ def provision(
 
     def account(outcomes: list[Outcome]) -> None:
         tally.add_others(outcomes)
-        if report is not None:
-            report.add(outcomes)
+        report.write(map(row_of, outcomes))
 
     source.spare(report_path=terms.report_path)
-    report = (
-        Report(terms.report_path, len(source.files) + len(source.unread) > 1) if terms.report_path else None
-    )
+    opened = report_of(terms.report_path, source.several)
     with closing(Rows(terms)) as rows:
         try:
             tell_unread(source.unread)
-            with closing(source), report or nullcontext():
-                if report is not None:
-                    report.add_unread(source.unread)
+            with closing(source), opened as report:
+                report.write(unread_rows(source.unread))
                 for block in source.blocks:
                     hook.stopping.check()
                     account(rows.add(block))
@@ -222,8 +220,8 @@ def provision(
                         continue
                     subjects += 1
                     tally.counts[WRITTEN] += len(subject.places)
-                    if report is not None and terms.dry_run:
-                        report.add(subject.outcomes(outcome))
+                    if terms.dry_run:
+                        report.write(map(row_of, subject.outcomes(outcome)))
             tally.check(rows.read)
         except BaseException:
             tally.ended_early(rows.read, terms)

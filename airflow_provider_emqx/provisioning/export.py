@@ -16,7 +16,7 @@ from airflow_provider_emqx.provisioning.exports import exported
 from airflow_provider_emqx.provisioning.formats import Where
 from airflow_provider_emqx.provisioning.moving import read_moved
 from airflow_provider_emqx.provisioning.target import Target, hashing_of
-from airflow_provider_emqx.row_files import form_of, written_whole
+from airflow_provider_emqx.row_files import USERS, USERS_WITH_HASHES, form_of, written_whole
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.results import ExportUsersResult, WrittenUsers
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NAMES = ("user_id", "is_superuser")
-_WITH_HASHES = ("user_id", "password_hash", "salt_base64", "is_superuser")
 _BLOCK = 1_000
 
 
@@ -45,7 +43,7 @@ def export_users(
     """
     form_of("output_path", target, packed=True)
     if not with_hashes:
-        summary = _write(hook, target, _NAMES, hook.rows(hook.api.users.list(is_superuser=is_superuser)))
+        summary = _write(hook, target, USERS, hook.rows(hook.api.users.list(is_superuser=is_superuser)))
         return {
             **summary,
             "listing_moved": hook.listing_moved,
@@ -56,7 +54,7 @@ def export_users(
     left_out: Counter[str] = Counter()
     with exported(hook) as content:
         rows = _with_hashes(hook, content, is_superuser, left_out)
-        summary = _write(hook, target, _WITH_HASHES, rows)
+        summary = _write(hook, target, USERS_WITH_HASHES, rows)
     for reason, count in left_out.most_common(10):
         log.warning("%s users are left out: each %s", f"{count:,}", reason)
     return {

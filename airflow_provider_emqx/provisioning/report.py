@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.phases import Phases
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.terms import Terms
-from airflow_provider_emqx.row_files import RowFile, form_of, written_at_once
+from airflow_provider_emqx.row_files import REPORT, REPORT_OF_FILES, RowFile, form_of, written_at_once
 from airflow_provider_emqx.run_log import REASONS, guard, table
 from airflow_provider_emqx.run_log import tell as log_table
 from airflow_provider_emqx.transport.pulse import Pulse
@@ -249,59 +250,36 @@ class Tally:
         }
 
 
-#: what a report has of each row
-_COLUMNS = ("id", "line", "outcome", "reason", "file")
-
-
-class Report:
+def report_of(target: Location | None, several: bool = False) -> AbstractContextManager[RowFile]:
     """
-    File with one line per row that was not written or deleted: id, line, outcome, reason. Never a password.
+    Open the file with one line per row that was not written or deleted: id, line, outcome, reason. Never a password.
 
     Users that a synchronisation deleted are in it too, as ``pruned``, and as ``unaddressable`` those that it could not
     name; so are files and directories that stand beside those of the source, as ``unread``.
 
-    Where the source is several files, each line tells its ``file`` as well.
-
     :param target: ``….jsonl`` or ``….csv``; a local path, whose file only its owner may read, or a URL that Airflow's
-        ObjectStoragePath knows.
-    :param several: whether the source is several files.
+        ObjectStoragePath knows; ``None`` for no report.
+    :param several: whether the source is several files: each line then has its ``file`` as well.
     """
-
-    def __init__(self, target: Location, several: bool = False) -> None:
-        columns = _COLUMNS if several else _COLUMNS[:-1]
-        self._opened = written_at_once(target, columns, form_of("report_path", target))
-        self._file: RowFile | None = None
-
-    def __enter__(self) -> Report:
-        self._file = self._opened.__enter__()
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._opened.__exit__(*raised)
-
-    def add(self, outcomes: list[Outcome]) -> None:
-        """
-        Write some rows.
-
-        :param outcomes: of rows that were not done.
-        """
-        self._write([row(outcome) for outcome in outcomes])
-
-    def add_unread(self, files: Sequence[str]) -> None:
-        """
-        Write files and directories that stand beside those of the source.
-
-        :param files: their names.
-        """
-        reason = "not read: a directory, or a name that tells no format"
-        self._write([{"outcome": UNREAD, "reason": reason, "file": file} for file in files])
-
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        if self._file is not None and rows:
-            self._file.write(rows)
+    form = form_of("report_path", target) if target else "jsonl"
+    return written_at_once(target, REPORT_OF_FILES if several else REPORT, form)
 
 
-def row(outcome: Outcome) -> dict[str, Any]:
+def unread_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """
+    Yield lines of a report for files and directories that stand beside those of the source.
+
+    :param files: their names.
+    """
+    for file in files:
+        yield {
+            "outcome": UNREAD,
+            "reason": "not read: a directory, or a name that tells no format",
+            "file": file,
+        }
+
+
+def row_of(outcome: Outcome) -> dict[str, Any]:
     """
     Return an outcome under the names that reports and results have.
 
@@ -322,7 +300,7 @@ def rejected_rows(tally: Tally) -> list[RejectedRow]:
 
     :param tally: of the run.
     """
-    rows = map(row, tally.rejected_rows)
+    rows = map(row_of, tally.rejected_rows)
     told = [{name: value for name, value in one.items() if name != "file" or value} for one in rows]
     return cast("list[RejectedRow]", told)
 

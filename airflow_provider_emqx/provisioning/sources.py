@@ -81,6 +81,11 @@ class Source(NamedTuple):
         """Return the first names of the files, for a plan."""
         return [shown(file) for file in self.files[:_NAMED]]
 
+    @property
+    def several(self) -> bool:
+        """Whether a row is known only by its line and its file."""
+        return len(self.files) + len(self.unread) > 1
+
     def withheld(self) -> str:
         """Return why nobody may be deleted for having no row here, empty if there is no reason."""
         if self.chosen or not self.unread:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,20 @@ from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.report import (
     SHOWN,
-    Report,
     Tally,
     failed,
     judge,
     rejected_rows,
+    report_of,
+    row_of,
     tell,
     tell_unread,
+    unread_rows,
 )
 from airflow_provider_emqx.provisioning.same import SameRows
 from airflow_provider_emqx.provisioning.sources import Source
 from airflow_provider_emqx.provisioning.terms import PRUNING, UserTerms
+from airflow_provider_emqx.row_files import RowFile
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.results import PlanResult, ProvisionUsersResult
@@ -65,11 +68,8 @@ class Provisioning:
         self._source = source
         self._terms = terms
         self._progress = progress
-        self._report = (
-            Report(terms.report_path, len(source.files) + len(source.unread) > 1)
-            if terms.report_path
-            else None
-        )
+        self._opened = report_of(terms.report_path, source.several)
+        self._report = RowFile()
         self.run = Run(hook, terms, source.expected, self._job)
         self.tally = Tally(phases=self.run.phases)
         #: why rejected rows make it a failure, once that is known
@@ -118,9 +118,8 @@ class Provisioning:
     def _work(self) -> Generator[Chunk]:
         run, tally, terms, progress = self.run, self.tally, self._terms, self._progress
         tell_unread(self._source.unread)
-        with closing(self._source), self._report or nullcontext():
-            if self._report is not None:
-                self._report.add_unread(self._source.unread)
+        with closing(self._source), self._opened as self._report:
+            self._report.write(unread_rows(self._source.unread))
             for chunk in run(self._blocks(), self._resume()):
                 # the next attempt does a chunk again that ended with a failure
                 if progress is not None and chunk.result.failure is None:
@@ -173,8 +172,7 @@ class Provisioning:
             "An earlier attempt of this task has done %s rows; going on after them", f"{progress.users:,}"
         )
         self.tally.resume(progress, self.run.verb)
-        if self._report is not None:
-            self._report.add(progress.others)
+        self._report.write(map(row_of, progress.others))
         return progress.users
 
     def _account(self, chunk: Chunk) -> Chunk:
@@ -192,8 +190,7 @@ class Provisioning:
             self._job.add(chunk.changes())
         else:
             self._check_off(chunk)
-        if self._report is not None:
-            self._report.add(self._worth_telling(chunk))
+        self._report.write(map(row_of, self._worth_telling(chunk)))
         self.tally.progress(self.run.read)
         return chunk
 

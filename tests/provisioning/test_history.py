@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_emqx.operators.metrics_history import History
+from airflow_provider_emqx.row_files import append_figures
 
 pytestmark = pytest.mark.parametrize("url", ["", "file://"])
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.parametrize("url", ["", "file://"])
 def test_a_row_is_appended_to_any_csv_file(tmp_path: Path, url: str, before: str, after: str) -> None:
     path = tmp_path / "h.csv"
     path.write_bytes(before.encode())
-    History(f"{url}{path}").append({"time": 5, "count": 1})
+    append_figures(f"{url}{path}", {"time": 5, "count": 1})
     assert path.read_bytes().decode() == after
 
 
@@ -36,6 +36,6 @@ def test_a_row_is_appended_to_any_json_lines_file(tmp_path: Path, url: str, befo
     path = tmp_path / "h.jsonl"
     path.write_text(before)
     for time in (5, 6):
-        History(f"{url}{path}").append({"time": time})
+        append_figures(f"{url}{path}", {"time": time})
     assert path.read_text().startswith(before)
     assert [json.loads(line) for line in path.read_text().split("\n")[-3:-1]] == [{"time": 5}, {"time": 6}]

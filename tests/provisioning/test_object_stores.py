@@ -20,7 +20,7 @@ from airflow_provider_emqx.operators.auth import (
     EmqxProvisionAclOperator,
     EmqxProvisionUsersOperator,
 )
-from airflow_provider_emqx.operators.metrics_history import History
+from airflow_provider_emqx.row_files import append_figures
 
 pytest.importorskip("airflow.providers.amazon", reason="needs apache-airflow-providers-amazon[s3fs]")
 moto = pytest.importorskip("moto.server", reason="needs moto")
@@ -265,7 +265,7 @@ def test_rules_from_a_bucket(broker: Any, bucket: Bucket) -> None:
 
 def test_figures_are_added_to_an_object(broker: Any, bucket: Bucket) -> None:
     for number in range(3):
-        History(f"{BUCKET}/figures.csv").append({"number": number})
+        append_figures(f"{BUCKET}/figures.csv", {"number": number})
     assert bucket.get("figures.csv") == b"number\n0\n1\n2\n"
 
 

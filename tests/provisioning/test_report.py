@@ -14,7 +14,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.provisioning.blocks import Bad
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Outcome
-from airflow_provider_emqx.provisioning.report import Report, Tally, judge
+from airflow_provider_emqx.provisioning.report import Tally, judge, report_of, row_of
 from airflow_provider_emqx.provisioning.terms import UserTerms
 
 OUTCOMES = [Outcome(7, 'a,"ü', "skipped", "exists"), Outcome(3, None, "rejected", "too few fields: 1")]
@@ -28,8 +28,8 @@ def done(written: int, rejected: int, result: BulkResult | None = None) -> Chunk
 
 def test_a_report_has_one_line_per_row_in_their_order(tmp_path: Path) -> None:
     for name in ("r.jsonl", "r.csv"):
-        with Report(tmp_path / name) as report:
-            report.add(OUTCOMES[::-1])
+        with report_of(tmp_path / name) as report:
+            report.write(map(row_of, OUTCOMES[::-1]))
     assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == [
         {"id": None, "line": 3, "outcome": "rejected", "reason": "too few fields: 1"},
         {"id": 'a,"ü', "line": 7, "outcome": "skipped", "reason": "exists"},
@@ -48,7 +48,7 @@ def test_a_local_report_is_its_owners_even_if_it_was_everybodys(tmp_path: Path) 
     path.write_text("old")
     os.chmod(path, 0o644)
     for target in (path, tmp_path / "other" / "r.jsonl"):
-        with Report(target):
+        with report_of(target):
             pass
         assert stat.S_IMODE(target.stat().st_mode) == 0o600
         assert target.read_text() == ""
@@ -62,9 +62,9 @@ def test_a_disk_that_is_full_is_told_with_the_name_of_the_file(tmp_path: Path) -
     for rows in (rejected, rejected[:1]):
         with (
             pytest.raises(EmqxConfigError, match="full.csv' cannot be written: No space"),
-            Report(target) as report,
+            report_of(target) as report,
         ):
-            report.add(rows)
+            report.write(map(row_of, rows))
     assert stat.S_IMODE(os.stat("/dev/full").st_mode) == mode
 
 
@@ -74,8 +74,8 @@ def test_a_report_at_a_url_goes_through_object_storage(tmp_path: Path) -> None:
     for number, target in enumerate(
         (f"file://{tmp_path}/0.jsonl", ObjectStoragePath(f"file://{tmp_path}/1.jsonl"))
     ):
-        with Report(target) as report:
-            report.add(OUTCOMES)
+        with report_of(target) as report:
+            report.write(map(row_of, OUTCOMES))
         assert len((tmp_path / f"{number}.jsonl").read_text().splitlines()) == 2
 
 
@@ -85,7 +85,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_the_start(target: str) ->
         pytest.raises(
             EmqxConfigError, match="report_path must end|report .* cannot be written|cannot be opened"
         ),
-        Report(target),
+        report_of(target),
     ):
         pass
 
