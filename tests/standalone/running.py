@@ -68,8 +68,13 @@ class Airflow:
 
     def wait_until_healthy(self) -> None:
         until(self._healthy, 300, self.tell)
-        token = self.session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
-        self.session.headers["Authorization"] = f"Bearer {token}"
+        users = self.environment.get("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE")
+        if users is None:
+            answer = self.session.get(f"{self.url}/auth/token", timeout=30)
+        else:
+            login = {"username": "admin", "password": json.loads(Path(users).read_text())["admin"]}
+            answer = self.session.post(f"{self.url}/auth/token", json=login, timeout=30)
+        self.session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def run(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a command of Airflow."""
