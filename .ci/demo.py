@@ -1,5 +1,6 @@
 """
-Run the demo of ``make demo``: real DAG runs that provision a file of 10,000 devices as users of a broker.
+Run the demo of ``make demo``: real DAG runs that provision a file of 10,000 devices as users of a broker, send a
+message to one of them, and roll out a firmware to a fleet that replies over MQTT.
 
 By default the broker is the bundled FakeEmqx, once as EMQX 5 and once as EMQX 4. Set ``EMQX_URL``, ``EMQX_KEY`` and
 ``EMQX_SECRET`` to use a broker of your own: the users get a prefix of their own and are deleted at the end.
@@ -63,10 +64,11 @@ def run(url: str, key: str, secret: str) -> int:
 
     for version in ("5.8.9", "4.4.19"):
         with FakeEmqx(version) as fake:
-            use(fake.connection())
+            use(fake.connection(mqtt_url=fake.mqtt_url))
             show(f"EMQX {version} (the bundled FakeEmqx)", nights("sensor-"))
             check(list(fake.users), "sensor-", fake.verify)
             command_a_device("sensor-00042", FakeDevice(fake))
+            roll_out([f"sensor-{number:05d}" for number in range(FLEET)], fake)
     where_to_look()
     return 0
 
@@ -168,6 +170,53 @@ def command_a_device(clientid: str, device: FakeDevice | RealDevice) -> None:
         f"\n  {clientid} came online after {SECONDS_UNTIL_ONLINE:g} s, and the sensor succeeded."
         f"\n  It received the command {command!r} (status from the broker: {statuses}) and was disconnected."
     )
+
+
+# ---------------------------------------------------------------- a fleet that replies
+
+FLEET = 40
+
+
+def roll_out(clientids: list[str], fake: FakeEmqx) -> None:
+    """Run the DAG that updates a fleet in waves; the last device of it never replies."""
+    for clientid in clientids:
+
+        def answer(command: Any, clientid: str = clientid) -> None:
+            if clientid != clientids[-1]:
+                fake.reply(command, '{"updated": true}', clientid=clientid, seconds=0.5)
+
+        fake.connect(clientid, username=clientid, on_message=answer)
+        fake.subscribe(clientid, f"devices/{clientid}/command", 1)
+    reports = HOME / "roll-outs"
+    with quiet():
+        from example_dags.roll_out_firmware import dag
+
+        # a person who watches does not wait for minutes
+        update, healthy = dag.get_task("update"), dag.get_task("healthy")
+        update.wave_size, update.pause, update.timeout, update.quorum = "50%", 1, 5, "all"
+        healthy.stable_for, healthy.poke_interval = 2, 1
+        run = run_dag(dag, {"version": "2.1.0", "devices": clientids, "reports": str(reports)})
+        result = run.get_task_instance("update").xcom_pull(task_ids="update")
+    counts = result["counts"] if isinstance(result, dict) else {}
+    commanded = [len(command_payloads(fake, clientid)) for clientid in clientids]
+    if (run.state, counts.get("replied"), counts.get("no_reply"), set(commanded)) != (
+        "success",
+        FLEET - 1,
+        1,
+        {1},
+    ):
+        raise SystemExit(f"The roll-out ended as {run.state} with {counts}. The log is {LOG}.")
+    print(
+        f"\n  A firmware went to {FLEET} devices in {result['waves']} waves, over MQTT: {counts['replied']} replied "
+        f"that they have it, {counts['no_reply']} did not reply ({', '.join(result['no_reply'])})."
+        f"\n  The outcome of each device is in {Path(result['report_path']).relative_to(ROOT)}."
+    )
+
+
+def command_payloads(fake: FakeEmqx, clientid: str) -> list[bytes]:
+    """Return the commands that a device has received."""
+    received = fake.received(clientid)
+    return [message.payload for message in received if message.topic.endswith("/command")]
 
 
 class FakeDevice:
@@ -412,7 +461,8 @@ def check(users: list[str], prefix: str, verify: Callable[[str, str], bool] | No
 
 def where_to_look() -> None:
     print(
-        f"\nThe DAG: example_dags/provision_users.py. Its log: {LOG.relative_to(ROOT)}."
+        "\nThe DAGs: provision_users.py, command_device.py and roll_out_firmware.py in example_dags/."
+        f"\nTheir log: {LOG.relative_to(ROOT)}."
         "\nTo see it in the Airflow UI with a broker to play with: make ui"
     )
 
