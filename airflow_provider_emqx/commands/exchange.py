@@ -100,6 +100,8 @@ class Exchange:
             try:
                 async with self._session(seconds, fresh) as client:
                     await self._greet(client, clientids, fresh)
+                    if fresh:
+                        log.info("Wave %d: sending the command, devices: %d", wave, len(clientids))
                     fresh = False
                     collecting = asyncio.create_task(self._collect(client))
                     try:
@@ -187,7 +189,7 @@ class Exchange:
         elif isinstance(told, EmqxError):
             outcome, reason = FAILED, str(told)
         elif not told:
-            outcome = NOT_DELIVERED
+            outcome, reason = NOT_DELIVERED, "nobody has subscribed to the topic of the command"
         return Row(clientid, outcome, wave, time.time(), reason)
 
     # ------------------------------------------------------------------ waiting
@@ -323,5 +325,5 @@ async def _pause(error: EmqxError, failures: int, deadline: float = math.inf) ->
     if isinstance(error, EmqxConnectionError) and not error.transient:
         raise error
     pause = min(2.0 ** min(failures - 1, 5), _LONGEST_PAUSE, max(0.0, deadline - time.time()))
-    log.warning("No connection for the replies, trying again in %.0f s: %s", pause, error)
+    log.warning("No MQTT connection, trying again in %.0f s: %s", pause, error)
     await asyncio.sleep(pause)

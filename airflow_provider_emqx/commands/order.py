@@ -55,6 +55,8 @@ class Order:
                     f"{name} must have {CLIENTID} as one of its levels, as in devices/{CLIENTID}/command, so that each "
                     f"device has a topic of its own; it is {written!r}"
                 )
+            if {"+", "#"} & set(written):
+                raise EmqxConfigError(f"{name} must not contain a wildcard, + or #; it is {written!r}")
             topic_name(_fill(written, "x"))
         if self.topic == self.reply_topic:
             raise EmqxConfigError("topic and reply_topic are the same: commands would be taken for replies")

@@ -17,12 +17,13 @@ _ROWS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 _ROW = re.compile(r"""[\[{"]|.*[,;\t]""")
 
 
-def given(clientids: Any, path: Any) -> tuple[list[str], str]:
+def given(clientids: Any, path: Any, in_paths: bool = True) -> tuple[list[str], str]:
     """
     Check how client ids are given.
 
     :param clientids: one id, several, or the file's path as ``ObjectStoragePath``.
     :param path: the file's path as text, in place of ``clientids``.
+    :param in_paths: whether each id must be able to stand in a path of the API.
     :return: the ids without duplicates, or the path; the other one is empty.
     :raises EmqxConfigError: if the list is empty, or contains anything but text.
     """
@@ -30,24 +31,25 @@ def given(clientids: Any, path: Any) -> tuple[list[str], str]:
         clientids, path = None, clientids
     if (clientids is None) == (not path):
         raise EmqxConfigError("give either clientids or clientids_path, the file that holds them")
-    return ([], str(path)) if path else (_checked(clientids), "")
+    return ([], str(path)) if path else (_checked(clientids, in_paths), "")
 
 
-def _checked(clientids: Any) -> list[str]:
+def _checked(clientids: Any, in_paths: bool) -> list[str]:
     ids = texts("clientids", clientids)
     if not ids:
         raise EmqxConfigError("clientids is empty; pass at least one client id")
     for clientid in ids:
-        if clientid in ("", ".", ".."):
+        if in_paths and clientid in ("", ".", ".."):
             raise EmqxConfigError(f"{clientid!r} cannot be asked for as a client id in EMQX's HTTP API")
     return list(dict.fromkeys(ids))
 
 
-def read_file(path: str) -> list[str]:
+def read_file(path: str, in_paths: bool = True) -> list[str]:
     """
     Read client ids, one per line; blank lines and repeated ids are passed over. Blocks.
 
     :param path: anything ``ObjectStoragePath`` can open: a local path, ``s3://bucket/fleet.txt``.
+    :param in_paths: as of :func:`given`.
     :raises EmqxConfigError: if the file does not exist, it cannot be read, is not UTF-8 text, holds no id, or holds
         rows.
     :raises EmqxConnectionError: if the storage failed otherwise.
@@ -92,7 +94,7 @@ def read_file(path: str) -> list[str]:
             f"every line of the file of client ids {path} holds a space, as if something followed the id: write the "
             "ids alone. Ids with spaces are given as a list, in clientids"
         )
-    return _checked(ids)
+    return _checked(ids, in_paths)
 
 
 def _whole(path: str) -> str:

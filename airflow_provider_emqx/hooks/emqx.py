@@ -180,7 +180,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         settings = (await self.async_settings()).mqtt
         if settings is None:
             raise EmqxConfigError(
-                f"connection {self.emqx_conn_id!r} has no MQTT address: give it as mqtts://host:8883"
+                f"connection {self.emqx_conn_id!r} has no MQTT address; set it, such as mqtts://host:8883"
             )
         name = f"airflow-{token_hex(8)}" if clientid is None else clientid
         async with MqttClient(

@@ -147,7 +147,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
         from airflow_provider_emqx.conditions.clients import read_quorum
         from airflow_provider_emqx.conditions.ids import given
 
-        given(self.clientids, self.clientids_path)
+        given(self.clientids, self.clientids_path, in_paths=False)
         order = self._order("")
         order.check()
         order.payload(plain(self.payload), "x")
@@ -227,7 +227,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
                     size = len(left) if size is None else max(1, size)
                     wave, left = left[:size], left[size:]
                     number = record.wave + 1
-                    why, now = "a topic name has no + and no #", time.time()
+                    why, now = "the client id is empty or contains + or #, which a topic cannot", time.time()
                     record.tell(Row(c, UNADDRESSABLE, number, now, why) for c in wave if not addressable(c))
                     self._send(record, list(filter(addressable, wave)), number)
             if record.judged == before:
@@ -266,7 +266,6 @@ class EmqxCommandOperator(BaseEmqxOperator):
         with self.hook() as hook:
             exchange = Exchange(hook, order, record, boolean("keep_replies", self.keep_replies))
             _ = hook.settings  # looked up here: Airflow answers the task's own thread only
-            self.log.info("Wave %d: the command goes to %d devices", wave, len(clientids))
             sending = exchange.send(
                 clientids,
                 wave,
@@ -360,8 +359,8 @@ class EmqxCommandOperator(BaseEmqxOperator):
     def _devices(self) -> list[str]:
         from airflow_provider_emqx.conditions.ids import given, read_file
 
-        ids, path = given(self.clientids, self.clientids_path)
-        return read_file(path) if path else ids
+        ids, path = given(self.clientids, self.clientids_path, in_paths=False)
+        return read_file(path, in_paths=False) if path else ids
 
     def _enough(self, record: Record) -> int:
         from airflow_provider_emqx.conditions.clients import needed, read_quorum

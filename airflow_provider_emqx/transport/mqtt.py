@@ -458,6 +458,12 @@ class MqttClient:
             raise EmqxTimeoutError(
                 f"no connection to {where} within {settings.connect_timeout:g} s", "CONNECT"
             ) from None
+        except ssl.SSLError as error:
+            raise EmqxConnectionError(
+                f"no TLS connection to {where} ({error.reason or type(error).__name__}): check that it is a listener "
+                "for TLS",
+                "CONNECT",
+            ) from None
         except OSError as error:
             raise EmqxConnectionError(
                 f"no connection to {where}: {error.strerror or type(error).__name__}", "CONNECT"
@@ -579,7 +585,10 @@ class MqttClient:
         if not self._closed.done():
             self._closed.set_result(None)
         why = f": {code}" if flags.is_disconnect_packet_from_server else ""
-        self._lose(EmqxConnectionError(f"{self._settings.url} has ended the connection{why}", sent=True))
+        hint = "" if self._connected.done() else ": check that it is a listener for MQTT"
+        self._lose(
+            EmqxConnectionError(f"{self._settings.url} has ended the connection{why or hint}", sent=True)
+        )
 
     def _lose(self, error: EmqxError) -> None:
         if self._error is not None:

@@ -16,8 +16,8 @@ ROWS = 60_000
 NODES = ["emqx@n1", "emqx@n2"]
 #: rows of the long source that no broker takes
 REJECTED = range(100, ROWS, 10_000)
-
-
+#: fleets that receive commands, and their devices
+COMMANDED = {"waves": 300, "deferred": 200}
 VERSIONS = ["5.8.9", "4.4.19"]
 
 
@@ -44,6 +44,7 @@ def broker(version: str) -> Iterator[FakeEmqx]:
     with FakeEmqx(version, key=planted.KEY, secret=planted.SECRET) as fake:
         # the first look of a watcher only remembers it
         fake.connect("watched-0")
+        fake.add_user("commander", planted.PASSWORD)
         yield fake
 
 
@@ -73,6 +74,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f'user_id,password\nfile-1,"{password}"\nfile-2,{planted.SHORT}\n,"{password}"\n'
     )
     (folder / "fleet.txt").write_text("\n".join(f"fleet-{number:04d}" for number in range(1_500)))
+    for group, count in COMMANDED.items():
+        (folder / f"{group}.txt").write_text("\n".join(f"{group}-{number}" for number in range(count)))
     with closing(sqlite3.connect(folder / "users.db")) as database:
         for table in ("users", "broken"):
             database.execute(f"CREATE TABLE {table} (user_id TEXT, password TEXT)")
@@ -98,6 +101,9 @@ def airflow(
         echoing.order_fault("status", match="POST", times=10**6, status=400, body=words)
         connections = {
             "EMQX_DEFAULT": broker.connection(),
+            "EMQX_COMMANDS": broker.connection(
+                mqtt_url=broker.mqtt_url, mqtt_username="commander", mqtt_password=planted.PASSWORD
+            ),
             "EMQX_SLOW": slow.connection(),
             "EMQX_WRONG": wrong,
             "EMQX_DOWN": down,
