@@ -292,7 +292,7 @@ class World:
 @contextmanager
 def _mortal(world: World) -> Iterator[None]:
     """Let processes be killed while they write to the report, and triggers end without Airflow's pause."""
-    write, soonest = Record.write, triggers._SOONEST
+    write, soonest = Record.write, triggers.SOONEST
     dead: set[Record] = set()
     chance = random.Random(world.chance.random())
 
@@ -303,11 +303,11 @@ def _mortal(world: World) -> Iterator[None]:
             raise KilledError
         write(record, rows)
 
-    Record.write, triggers._SOONEST = mortal, 0.0  # type: ignore[method-assign]
+    Record.write, triggers.SOONEST = mortal, 0.0  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Record.write, triggers._SOONEST = write, soonest  # type: ignore[method-assign]
+        Record.write, triggers.SOONEST = write, soonest  # type: ignore[method-assign]
 
 
 def play(seed: int, version: str, folder: Path) -> World:
