@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import bulk, calls, commands, cost, fleet, waiting
+from tests.bench import bulk, calls, commands, cost, fleet, presence, waiting
 from tests.bench.setting import prepare_airflow
 from tests.bench.table import Line, machine, render
 
@@ -41,4 +41,5 @@ def measured(folder: Path, quick: bool) -> Iterator[Line]:
     yield from fleet.lines(folder, quick)
     yield from calls.lines(quick)
     yield from waiting.lines(quick)
+    yield from presence.lines(quick)
     yield from commands.lines(folder, quick)

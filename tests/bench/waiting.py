@@ -17,11 +17,22 @@ import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.setting import IN_FLIGHT, KEY, SECRET, V4, V5, Generation, broker, prepare_airflow
+from tests.bench.setting import (
+    IN_FLIGHT,
+    KEY,
+    SECRET,
+    V4,
+    V5,
+    Generation,
+    broker,
+    forget_mqtt,
+    prepare_airflow,
+)
 from tests.bench.table import Line, machine, render
 
 if TYPE_CHECKING:
@@ -91,23 +102,12 @@ def _ids(count: int) -> list[str]:
 
 async def _waits(awaited: int, spread: int) -> Cost:
     """Let every trigger wait for its client to go offline, which it never does."""
-    from airflow_provider_emqx.transport import exchange as wire
     from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger
 
+    forget_mqtt()
     for number in range(spread):
         os.environ[f"AIRFLOW_CONN_EMQX_{number}"] = os.environ["AIRFLOW_CONN_EMQX_DEFAULT"]
-    cost = Cost()
-    answer = wire.answer
-
-    def counted(
-        status: int, header: Mapping[str, str], content: bytes, secrets: frozenset[str] = frozenset()
-    ) -> Answer:
-        cost.requests += 1
-        cost.received += len(content)
-        return answer(status, header, content, secrets)
-
-    wire.answer = counted
-    try:
+    with counted() as cost:
         waits: list[asyncio.Task[TriggerEvent]] = []
         for number, clientid in enumerate(_ids(awaited)):
             trigger = EmqxConditionTrigger(
@@ -134,9 +134,29 @@ async def _waits(awaited: int, spread: int) -> Cost:
         ended = await asyncio.gather(*waits, return_exceptions=True)
         if not all(isinstance(one, asyncio.CancelledError) for one in ended):
             raise RuntimeError(f"a wait ended: {ended[0]!r}")
+    return Cost(requests / ROUNDS, received / ROUNDS, cost.cpu / ROUNDS, cost.lag)
+
+
+@contextmanager
+def counted() -> Iterator[Cost]:
+    """Count the responses of the management API."""
+    from airflow_provider_emqx.transport import exchange as wire
+
+    cost = Cost()
+    answer = wire.answer
+
+    def count(
+        status: int, header: Mapping[str, str], content: bytes, secrets: frozenset[str] = frozenset()
+    ) -> Answer:
+        cost.requests += 1
+        cost.received += len(content)
+        return answer(status, header, content, secrets)
+
+    wire.answer = count
+    try:
+        yield cost
     finally:
         wire.answer = answer
-    return Cost(requests / ROUNDS, received / ROUNDS, cost.cpu / ROUNDS, cost.lag)
 
 
 async def tick(cost: Cost) -> None:
