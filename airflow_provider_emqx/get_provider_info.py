@@ -206,8 +206,9 @@ _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "mqtt_url": {
         "label": "MQTT address",
         "description": (
-            "Address of the MQTT listener, for commands with replies: mqtts://host:8883, wss://host:8084/mqtt, "
-            "mqtt:// or ws://. Needs the extra airflow-provider-emqx[mqtt]. Default: none, nothing uses MQTT."
+            "Address of the MQTT listener, for commands, messages and waits for clients: mqtts://host:8883, "
+            "wss://host:8084/mqtt, mqtt:// or ws://. Needs the extra airflow-provider-emqx[mqtt]. Default: none, nothing "
+            "uses MQTT."
         ),
         "schema": {"type": ["string", "null"]},
     },

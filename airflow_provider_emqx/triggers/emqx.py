@@ -55,7 +55,12 @@ class EmqxConditionTrigger(BaseTrigger):
     Wait until a condition is met, then send one event and end.
 
     It only reads. All waits of one triggerer on one connection share their requests. The first check is not before half
-    the poll interval has passed, because an event sent at once could overtake the task's own deferral in Airflow.
+    the poll interval or two seconds have passed, because an event sent at once could overtake the task's own deferral
+    in Airflow.
+
+    If the connection has an MQTT address and the account may subscribe to ``$SYS/brokers/+/clients/+/connected`` and
+    ``…/disconnected``, waits for clients are checked when the broker announces these, and otherwise every ten intervals
+    (but at least every 15 minutes or every interval).
 
     The event is ``{"status": "met", "text", "details"}``, ``{"status": "timeout", "text"}`` or
     ``{"status": "error", "error", "args", "text"}``.
@@ -172,8 +177,10 @@ class EmqxEventTrigger(BaseEventTrigger):
     """
     Watch a broker for an ``AssetWatcher``, and send an asset event for each change.
 
-    It checks forever at a fixed interval; after errors less often, down to every ten minutes. The changes found in one
-    check come together, up to 1,000 in one event. The very first check only records the current state.
+    It checks forever at a fixed interval; after errors less often, down to every ten minutes. Where the broker
+    announces clients (see :class:`EmqxConditionTrigger`), it checks half a second after an announcement, though not
+    within one interval of the last event, and otherwise every ten intervals. The changes found in one check come
+    together, up to 1,000 in one event. The very first check only records the current state.
 
     On Airflow 3.3 and newer, with one asset per trigger, the state is kept in the asset's state store: after a
     restart of the triggerer the next check reports the changes in the meantime, as far as the broker still shows them,
