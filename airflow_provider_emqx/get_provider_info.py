@@ -207,8 +207,8 @@ _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "label": "MQTT address",
         "description": (
             "Address of the MQTT listener, for commands, messages and waits for clients: mqtts://host:8883, "
-            "wss://host:8084/mqtt, mqtt:// or ws://. Needs the extra airflow-provider-emqx[mqtt]. Default: none, nothing "
-            "uses MQTT."
+            "wss://host:8084/mqtt, mqtt:// or ws://. Needs the extra airflow-provider-emqx[mqtt]. Default: none, "
+            "nothing uses MQTT."
         ),
         "schema": {"type": ["string", "null"]},
     },
