@@ -124,12 +124,15 @@ class PlanningKeywords(EmqxOperatorKeywords, total=False):
     plan_max_age: float | str | timedelta | XComArg | None
 
 
-class SelectingKeywords(ActingKeywords, total=False):
+class PlannedActingKeywords(ActingKeywords, PlanningKeywords, total=False):
+    """Arguments of operators that act on many objects, as a plan may say."""
+
+
+class SelectingKeywords(PlannedActingKeywords, total=False):
     """Arguments of :class:`~airflow_provider_emqx.operators.affected.BaseSelectingOperator`."""
 
     exclude: str | Sequence[str] | XComArg | None
     max_affected: float | str | XComArg | None
-    dry_run: bool | str | XComArg
 
 
 class EmqxSensorKeywords(SensorKeywords, total=False):
@@ -177,12 +180,11 @@ class SourceOptions(TypedDict, total=False):
     strip: bool | str | None
 
 
-class QueryKeywords(ActingKeywords, total=False):
+class QueryKeywords(PlannedActingKeywords, total=False):
     """Arguments of :class:`~airflow_provider_emqx.operators.sourced.BaseSourceOperator` that are not about files."""
 
     columns: dict[str, str] | str | XComArg | None
     source_options: SourceOptions | str | XComArg | None
-    dry_run: bool | str | XComArg
 
 
 class SourceKeywords(QueryKeywords, total=False):
@@ -198,11 +200,7 @@ class ProvisionKeywords(SourceKeywords, total=False):
     max_rejected: float | str | XComArg | None
 
 
-class ProvisionUsersKeywords(PlanningKeywords, ProvisionKeywords, total=False):
-    """Arguments of the operator for users that its base classes take."""
-
-
-class UsersKeywords(PlanningKeywords, QueryKeywords, total=False):
+class UsersKeywords(QueryKeywords, total=False):
     """Arguments of the operators that provision users, besides the source and its format."""
 
     mode: UsersMode | Rendered

@@ -56,6 +56,21 @@ class ListResult(TypedDict, Generic[_R]):
     listing_moved: bool | None
 
 
+class PlanResult(TypedDict):
+    """
+    A plan that was written or carried out, with the number of changes of each kind.
+
+    ``done`` counts the changes that this attempt has made, and ``not_done`` the others by what became of them:
+    ``before`` are those of earlier attempts, ``left`` those that were not begun.
+    """
+
+    path: str
+    digest: str
+    changes: dict[str, int]
+    done: int
+    not_done: dict[str, int]
+
+
 class _Acting(TypedDict):
     counts: dict[str, int]
     selected: int
@@ -65,6 +80,7 @@ class _Acting(TypedDict):
 
 
 class _Selecting(_Acting):
+    plan: PlanResult | None
     excluded: int
     listing_moved: bool | None
     dry_run: bool
@@ -128,6 +144,7 @@ class BanResult(_Acting):
     failed: list[BanRow | str]
     unknown: list[BanRow | str]
     over: int
+    plan: PlanResult | None
     dry_run: bool
 
 
@@ -177,21 +194,6 @@ class Totals(TypedDict):
     rows_per_second: int
 
 
-class PlanResult(TypedDict):
-    """
-    A plan that was written or carried out, with the number of changes of each kind.
-
-    ``done`` counts the changes that this attempt has made, and ``not_done`` the others by what became of them:
-    ``before`` are those of earlier attempts, ``left`` those that were not begun.
-    """
-
-    path: str
-    digest: str
-    changes: dict[str, int]
-    done: int
-    not_done: dict[str, int]
-
-
 class ProvisionUsersResult(Totals):
     """
     The summary of provisioned users.
@@ -224,6 +226,7 @@ class ProvisionAclResult(TypedDict):
     subjects: int
     dry_run: bool
     report_path: str | None
+    plan: PlanResult | None
     reasons: list[Reason]
     guards: list[Guard]
     rejected_rows: list[RejectedRow]

@@ -232,7 +232,7 @@ _SOURCED = [BaseSourceOperator, BaseActingOperator, BaseEmqxOperator]
     [
         (keywords.EmqxOperatorKeywords, [BaseEmqxOperator]),
         (keywords.ActingKeywords, [BaseActingOperator, BaseEmqxOperator]),
-        (keywords.SelectingKeywords, [BaseSelectingOperator, BaseActingOperator, BaseEmqxOperator]),
+        (keywords.SelectingKeywords, [BaseSelectingOperator, *BaseSelectingOperator.__mro__[1:4]]),
         (keywords.PlanningKeywords, [BasePlanningOperator, BaseEmqxOperator]),
         (keywords.SourceKeywords, [BaseSourceOperator, BaseActingOperator, BaseEmqxOperator]),
         (keywords.ProvisionKeywords, [BaseProvisionOperator, *_SOURCED]),

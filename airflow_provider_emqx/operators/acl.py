@@ -10,6 +10,7 @@ from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.hidden import is_literal
 from airflow_provider_emqx.operators.base import keep_result
 from airflow_provider_emqx.operators.sourced import BaseProvisionOperator
+from airflow_provider_emqx.plans.job import Job
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -40,11 +41,11 @@ class EmqxProvisionAclOperator(BaseProvisionOperator):
         ``clientid_re``, ``ipaddr``, ``zone``, ``zone_re``, ``listener``, ``listener_re``). A row that says nobody is
         rejected, and so is any other column.
     :param mode: ``"set"`` replaces the rules of every subject named; ``"delete"`` deletes them, needing no rules.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "unread", "reasons",
-        "guards", "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules are in
-        force (or deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them listed;
-        subjects done; in ``unread`` the first 100 directories and files beside those of a directory that are not
-        read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "plan", "unread",
+        "reasons", "guards", "rejected_rows": [{"id", "line", "outcome", "reason"}, …]}``: rows read; rows whose rules
+        are in force (or deleted); rows of a subject that has a rejected one; rejected rows, the first 100 of them
+        listed; subjects done; in ``unread`` the first 100 directories and files beside those of a directory that are
+        not read. ``read`` is the sum of the next three. It is pushed to XCom also when the task fails.
     :raises EmqxConfigError: if the source cannot be read or rows were rejected, as ``on_rejected`` says.
     """
 
@@ -88,5 +89,8 @@ class EmqxProvisionAclOperator(BaseProvisionOperator):
             max_rejected=self.max_rejected,
         )
         with self.hook() as hook:
-            source = self._read(self._format(Target(hook)))
-            return provision(hook, source, terms, lambda summary: keep_result(context, summary))
+            how = self._format(Target(hook))
+            source = self._read(how)
+            options = {**terms.options(), **how.options()}
+            job = Job(self.asked(), hook, "acl_rules", options, source.names())
+            return provision(hook, source, terms, lambda summary: keep_result(context, summary), job)

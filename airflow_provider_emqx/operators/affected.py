@@ -14,21 +14,26 @@ from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     keep_result,
 )
-from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, REJECTED, UNKNOWN, told_as
+from airflow_provider_emqx.operators.planning import BasePlanningOperator
+from airflow_provider_emqx.outcomes import DELETED, FAILED, MOST_LISTED, REJECTED, UNKNOWN, told_as
 from airflow_provider_emqx.patterns import one_of
+from airflow_provider_emqx.plans.job import Job
 from airflow_provider_emqx.row_files import RowFile, written_at_once
 from airflow_provider_emqx.run_log import REASONS, guard, table, tell
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_emqx.keywords import ActingKeywords, EmqxOperatorKeywords
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, PlannedActingKeywords
     from airflow_provider_emqx.results import Guard, Reason
 
 T = TypeVar("T")
 
 #: outcomes other than those wanted, whose reasons are counted
 _EXPLAINED = (FAILED, UNKNOWN, REJECTED)
+
+#: outcomes of what was done as it was planned
+_DONE = ("kicked", "banned", "unbanned", DELETED)
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +57,20 @@ class BaseActingOperator(BaseEmqxOperator):
         self.report_path: Any = report_path
 
 
-class BaseSelectingOperator(BaseActingOperator):
+class BaseSelectingOperator(BasePlanningOperator, BaseActingOperator):
     """
     Base class of the operators that delete or kick objects by name or by a filter.
 
     :param exclude: names that are never touched; ``*`` stands for any text.
     :param max_affected: the maximum number to act on: a count, or a share of all that the broker has, such as
         ``"5%"``. If more are selected, the task fails and nothing is touched.
-    :param dry_run: select and report only.
     """
 
     template_fields: Sequence[str] = (
         "exclude",
         "max_affected",
-        "plan_only",
-        *BaseActingOperator.template_fields,
+        "report_path",
+        *BasePlanningOperator.template_fields,
     )
 
     def __init__(
@@ -74,13 +78,11 @@ class BaseSelectingOperator(BaseActingOperator):
         *,
         exclude: str | Sequence[str] | XComArg | None = None,
         max_affected: float | str | XComArg | None = None,
-        dry_run: bool | str | XComArg = False,
-        **kwargs: Unpack[ActingKeywords],
+        **kwargs: Unpack[PlannedActingKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.exclude = exclude
         self.max_affected: Any = max_affected
-        self.plan_only = dry_run
 
     def without_excluded(self, found: Sequence[T], name: Callable[[T], str] = str) -> list[T]:
         """
@@ -104,6 +106,8 @@ class Affected:
         own.
     :param outcomes: what may become of one; ``failed`` and ``unknown`` always may.
     :param report_path: path or URL of a JSON Lines file; local files are for their owner only.
+    :param job: whose plan accounts for the outcomes, if it has one.
+    :param line: returns the kind and the id of the change in the plan that a name stands for.
     """
 
     def __init__(
@@ -112,7 +116,11 @@ class Affected:
         name: str,
         outcomes: Sequence[str],
         report_path: str | os.PathLike[str] | None = None,
+        job: Job | None = None,
+        line: Callable[[Any], tuple[str, str]] = lambda name: ("", name),
     ) -> None:
+        self._job = job
+        self._line = line
         self._context = context
         self._name = name
         self._found: dict[str, list[Any]] = {outcome: [] for outcome in (*outcomes, FAILED, UNKNOWN)}
@@ -201,11 +209,27 @@ class Affected:
         listed += told[: MOST_LISTED - len(listed)]
         for name in told:
             self._count_reason(outcome, name, reason)
+            if self._job is not None and not self._job.dry_run:
+                kind, line = self._line(name)
+                self._job.check_off(kind, [line], "done" if outcome in _DONE else outcome)
         why = {"reason": reason[:300]} if reason else {}
         self._file.write(
             {**(name if isinstance(name, Mapping) else {self._name: name}), "outcome": outcome, **why}
             for name in told
         )
+
+    def settle(self, source: Callable[[str | None], dict[str, str]] | None = None) -> None:
+        """
+        Finish the plan of a dry run, or compare the one that is carried out, when everything is selected.
+
+        :param source: as of :meth:`~airflow_provider_emqx.plans.job.Job.settle`.
+        :raises EmqxConfigError: if the plan does not fit; nothing has been touched.
+        """
+        if self._job is not None:
+            facts = {name: value for name, value in self.about.items() if name != "dry_run"}
+            self._job.settle(
+                {**facts, "selected": self.selected, "counts": self._counts, "guards": self._guards}, source
+            )
 
     def raise_failure(self) -> None:
         """
@@ -263,6 +287,7 @@ class Affected:
             **self.about,
             "reasons": self._most_frequent(),
             "guards": self._guards,
+            **({} if self._job is None else {"plan": self._job.result()}),
             "report_path": str(self._report) if self._report else None,
         }
 

@@ -12,20 +12,19 @@ from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as Emqx
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
 from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result
-from airflow_provider_emqx.operators.planning import BasePlanningOperator
 from airflow_provider_emqx.operators.sourced import BaseProvisionOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.choices import Bulk, Rendered, UserIdType, UsersMode
-    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, ProvisionUsersKeywords
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, ProvisionKeywords
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.target import Target
     from airflow_provider_emqx.results import ExportUsersResult, ProvisionUsersResult
 
 
-class EmqxProvisionUsersOperator(BasePlanningOperator, BaseProvisionOperator):
+class EmqxProvisionUsersOperator(BaseProvisionOperator):
     """
     Create or update users in the broker's built-in database from a file or a list.
 
@@ -104,12 +103,7 @@ class EmqxProvisionUsersOperator(BasePlanningOperator, BaseProvisionOperator):
         "acl_rules",
         "bulk",
         "user_id_type",
-        *BasePlanningOperator.template_fields,
-        *(
-            name
-            for name in BaseProvisionOperator.template_fields
-            if name not in BasePlanningOperator.template_fields
-        ),
+        *BaseProvisionOperator.template_fields,
     )
 
     def __init__(
@@ -127,7 +121,7 @@ class EmqxProvisionUsersOperator(BasePlanningOperator, BaseProvisionOperator):
         acl_rules: list[dict[str, Any]] | XComArg | None = None,
         bulk: Bulk | Rendered | None = None,
         user_id_type: UserIdType | Rendered | None = None,
-        **kwargs: Unpack[ProvisionUsersKeywords],
+        **kwargs: Unpack[ProvisionKeywords],
     ) -> None:
         super().__init__(source=source, mode=mode, **kwargs)
         self.scope = scope

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from airflow_provider_emqx.arguments import boolean, seconds, texts
@@ -16,6 +17,8 @@ from airflow_provider_emqx.operators.affected import (
 )
 from airflow_provider_emqx.operators.sourced import BaseSourceOperator
 from airflow_provider_emqx.outcomes import ABSENT, REJECTED, UNADDRESSABLE
+from airflow_provider_emqx.plans.file import BAN, CHANGE_BAN, KICK, UNBAN, state_of
+from airflow_provider_emqx.plans.job import Job
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.keywords import SelectingKeywords, SourceKeywords
     from airflow_provider_emqx.provisioning.bans import Ban
     from airflow_provider_emqx.provisioning.blocks import Bad, Format
+    from airflow_provider_emqx.provisioning.same import SameRows
     from airflow_provider_emqx.provisioning.target import Target
     from airflow_provider_emqx.results import BanResult, UnbanResult
 
@@ -116,12 +120,18 @@ class EmqxBanOperator(BaseSourceOperator):
     def execute(self, context: Context) -> BanResult:
         """Ban, then kick."""
         from airflow_provider_emqx.provisioning.outcomes import shown
+        from airflow_provider_emqx.provisioning.same import SameRows
 
         self.check()
         kick, dry_run = boolean("kick", self.kick), boolean("dry_run", self.plan_only)
         outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, REJECTED)
-        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report_path) as affected:
-            bans, rejected, over = self._bans(hook)
+        rows = SameRows()
+        with (
+            self.hook() as hook,
+            self.job(hook, BAN) as job,
+            Affected(context, "clientid", outcomes, self.report_path, job, _line) as affected,
+        ):
+            bans, rejected, over = ([], [], 0) if job.is_finished else self._bans(hook, job.now, rows)
             affected.select(len(bans) + len(rejected), over=over, dry_run=dry_run)
             affected.add(
                 REJECTED,
@@ -131,28 +141,57 @@ class EmqxBanOperator(BaseSourceOperator):
                 raise EmqxConfigError(
                     f"none of {len(rejected):,} rows is a ban, the first: {rejected[0].reason}"
                 )
-            there = self._there(hook, [ban.who for ban in bans]) if kick and not dry_run else set()
-            banned = []
-            create = hook.api.bans.create
-            made = ((ban, create(*ban)) for ban in bans)
-            for ban, answer in ((ban, None) for ban in bans) if dry_run else hook.run_each(made):
+            if job.has_plan and not job.is_finished:
+                job.add(self._changes(hook, bans, kick))
+            affected.settle(None if self.source is None else rows.told)
+            if dry_run:
+                affected.add("banned", map(self._told, bans))
+            else:
+                there = self._there(hook, [ban.who for ban in bans]) if kick else set()
+                banned = self._ban(hook, job, bans, affected)
+                if kick:
+                    self._kick(hook, job, banned, there, affected)
+                affected.raise_failure()
+                job.finish()
+            affected.tell("bans")
+        return cast("BanResult", affected.result())
+
+    def _changes(self, hook: EmqxHook, bans: list[Ban], kick: bool) -> Iterator[tuple[str, str, str]]:
+        """Yield what would be done: each ban, and whose sessions it does not end by itself."""
+        now = {_id(ban): ban for ban in hook.settled_rows(hook.api.bans.list)}
+        for ban in bans:
+            name = f"{ban.kind}:{ban.who}"
+            yield (CHANGE_BAN, name, state_of(now[name])) if name in now else (BAN, name, "")
+        if kick and self.kind == "username":
+            yield from ((KICK, clientid, "") for clientid in self._clients(hook, [ban.who for ban in bans]))
+
+    @staticmethod
+    def _ban(hook: EmqxHook, job: Job, bans: list[Ban], affected: Affected) -> list[str]:
+        """Make the bans; return who is banned."""
+        banned = []
+        by_id = {f"{ban.kind}:{ban.who}": ban for ban in bans}
+        create = hook.api.bans.create
+        for part in job.parts((BAN, CHANGE_BAN), list(by_id), _PART):
+            made = ((by_id[name], create(*by_id[name])) for name in part)
+            for ban, answer in hook.run_each(made):
                 if isinstance(answer, EmqxError):
                     affected.add(answer, [{"as": ban.kind, "who": ban.who}])
                 else:
                     banned.append(ban.who)
-                    affected.add("banned", [self._told(ban) if answer is None else _listed(answer)])
-            if kick and not dry_run:
-                self._kick(hook, banned, there, affected)
-            affected.raise_failure()
-            affected.tell("bans")
-        return cast("BanResult", affected.result())
+                    affected.add("banned", [_listed(answer)])
+        return banned
 
-    def _bans(self, hook: EmqxHook) -> tuple[list[Ban], list[Bad], int]:
+    @staticmethod
+    def _clients(hook: EmqxHook, usernames: list[str]) -> list[str]:
+        listing = partial(hook.api.clients.list, filters={"username": usernames}, fields=["clientid"])
+        return [row["clientid"] for row in hook.settled_rows(listing)]
+
+    def _bans(self, hook: EmqxHook, now: datetime, rows: SameRows) -> tuple[list[Ban], list[Bad], int]:
         """Read who is to be banned."""
         from airflow_provider_emqx.api.bans import read_kind, read_until
         from airflow_provider_emqx.provisioning.bans import Ban, Defaults, read
+        from airflow_provider_emqx.provisioning.target import Target
 
-        now = datetime.now(UTC)
         lasting = seconds("duration", self.duration)
         until = None if lasting is None else now + timedelta(seconds=lasting)
         if self.until:
@@ -163,7 +202,8 @@ class EmqxBanOperator(BaseSourceOperator):
         defaults = Defaults(
             self.kind, until if self.until or lasting is not None else "", self.reason, self.by
         )
-        return read(self._read(self._format(Target(hook))), defaults, now)
+        source = self._read(self._format(Target(hook)))
+        return read(source._replace(blocks=rows.noted(source.blocks)), defaults, now)
 
     def _format(self, target: Target | None = None) -> Format:
         from airflow_provider_emqx.provisioning.bans import BansFormat
@@ -186,21 +226,26 @@ class EmqxBanOperator(BaseSourceOperator):
         found = hook.run_all(hook.api.clients.get(clientid) for clientid in ids)
         return {clientid for clientid, row in zip(ids, found, strict=True) if row is not None}
 
-    def _kick(self, hook: EmqxHook, banned: list[str], there: set[str], affected: Affected) -> None:
+    def _kick(self, hook: EmqxHook, job: Job, banned: list[str], there: set[str], affected: Affected) -> None:
         if self.kind == "clientid":
+            # their bans have ended their sessions
             parts = hook.kick_in_parts(banned)
         elif banned:
-            filters = {"username": banned}
-            listing = partial(hook.api.clients.list, filters=filters, fields=["clientid"])
-            parts = hook.kick_in_parts([row["clientid"] for row in hook.settled_rows(listing)], filters)
+            clients = [] if job.has_plan else self._clients(hook, banned)
+            parts = chain.from_iterable(
+                hook.kick_in_parts(part, {"username": banned}) for part in job.parts(KICK, clients, _PART)
+            )
         else:
             return
         for part in parts:
             for outcome, clientids in part.items():
                 if outcome == ABSENT:
                     affected.add("kicked", [clientid for clientid in clientids if clientid in there])
+                    job.check_off(KICK, clientids, ABSENT)
                 elif outcome != "changed":
                     affected.add(outcome, clientids)
+                else:
+                    job.check_off(KICK, clientids, outcome)
 
 
 class EmqxUnbanOperator(BaseSelectingOperator):
@@ -277,9 +322,16 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run = boolean("dry_run", self.plan_only)
         outcomes = ("unbanned", "still_banned", UNADDRESSABLE)
-        with self.hook() as hook, Affected(context, "ban", outcomes, self.report_path) as affected:
-            bans = list(hook.settled_rows(hook.api.bans.list))
-            found = [ban for ban in bans if self._is_meant(ban, wanted, age)]
+        with (
+            self.hook() as hook,
+            self.job(hook, UNBAN) as job,
+            Affected(
+                context, "ban", outcomes, self.report_path, job, lambda ban: (UNBAN, _id(ban))
+            ) as affected,
+        ):
+            bans = [] if job.is_finished else list(hook.settled_rows(hook.api.bans.list))
+            latest = None if age is None else job.now - timedelta(seconds=age)
+            found = [ban for ban in bans if self._is_meant(ban, wanted, latest)]
             selected = self.without_excluded(found, lambda ban: ban["who"])
             chosen = [ban for ban in selected if fits_path(ban["who"])]
             affected.select(
@@ -290,12 +342,16 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             )
             affected.hold(self.max_affected, len(chosen), "bans", lambda: len(bans))
             affected.add(UNADDRESSABLE, [_name(ban) for ban in selected if not fits_path(ban["who"])])
+            by_id = {_id(ban): ban for ban in chosen}
+            job.add((UNBAN, name, state_of(ban)) for name, ban in by_id.items())
+            affected.settle()
             if dry_run:
                 affected.add("unbanned", map(_name, chosen))
             else:
-                for start in range(0, len(chosen), _PART):
-                    self._end(hook, chosen[start : start + _PART], affected)
-            affected.raise_failure()
+                for part in job.parts(UNBAN, list(by_id), _PART):
+                    self._end(hook, [by_id[name] for name in part], affected)
+                affected.raise_failure()
+                job.finish()
             affected.tell("bans")
         return cast("UnbanResult", affected.result())
 
@@ -317,7 +373,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             affected.add("unbanned", [ban for ban in ended if ban not in left])
             affected.add("still_banned", [ban for ban in ended if ban in left])
 
-    def _is_meant(self, ban: BanRow, wanted: set[tuple[str, str]] | None, age: float | None) -> bool:
+    def _is_meant(self, ban: BanRow, wanted: set[tuple[str, str]] | None, latest: datetime | None) -> bool:
         from airflow_provider_emqx.api.filters import read_time
 
         if wanted is not None and (ban["as"], ban["who"]) not in wanted:
@@ -326,11 +382,21 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             return False
         if (self.reason and ban.get("reason") != self.reason) or (self.by and ban.get("by") != self.by):
             return False
-        return age is None or (datetime.now(UTC) - read_time(ban.get("at"))).total_seconds() >= age
+        return latest is None or read_time(ban.get("at")) <= latest
 
 
 def _listed(row: BanRow) -> dict[str, str]:
     return {"as": row["as"], "who": row["who"], "until": row["until"] or "infinity"}
+
+
+def _line(name: Any) -> tuple[str, str]:
+    """Return which change of a plan a name stands for: that of a ban, or of a client that is kicked."""
+    return (KICK, name) if isinstance(name, str) else (BAN, _id(name) if "as" in name else "")
+
+
+def _id(ban: Mapping[str, Any]) -> str:
+    """Return what a plan calls a ban."""
+    return f"{ban['as']}:{ban['who']}"
 
 
 def _name(ban: BanRow) -> dict[str, str]:

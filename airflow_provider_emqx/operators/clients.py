@@ -18,6 +18,7 @@ from airflow_provider_emqx.operators.base import (
 )
 from airflow_provider_emqx.operators.listing import write_rows
 from airflow_provider_emqx.outcomes import ABSENT, FAILED, UNADDRESSABLE
+from airflow_provider_emqx.plans.file import KICK
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.keywords import ActingKeywords, EmqxOperatorKeywords, SelectingKeywords
     from airflow_provider_emqx.results import KickResult, ListResult, SubscribeResult
+
+#: clients that are kicked before the progress of a plan is written down
+_PART = 1_000
 
 
 class EmqxListClientsOperator(BaseEmqxOperator):
@@ -216,12 +220,18 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
     def execute(self, context: Context) -> KickResult:
         """Select, check, kick, verify."""
         self.check()
-        filters = self._filters()
         given = None if self.clientids is None else texts("clientids", self.clientids)
         dry_run = boolean("dry_run", self.plan_only)
         outcomes = ("kicked", ABSENT, "still_connected", "changed", UNADDRESSABLE)
-        with self.hook() as hook, Affected(context, "clientid", outcomes, self.report_path) as affected:
-            ids = self._select(hook, given, filters)
+        with (
+            self.hook() as hook,
+            self.job(hook, KICK) as job,
+            Affected(
+                context, "clientid", outcomes, self.report_path, job, lambda clientid: (KICK, clientid)
+            ) as affected,
+        ):
+            filters = self._filters(job.now)
+            ids = [] if job.is_finished else self._select(hook, given, filters)
             chosen = self.without_excluded(ids)
             left = {one for one in chosen if not hook.api.clients.can_kick(one)}
             affected.select(
@@ -231,17 +241,23 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
                 dry_run=dry_run,
             )
             affected.hold(self.max_affected, len(chosen) - len(left), "clients", lambda: _clients(hook))
-            if dry_run:
+            meant = [one for one in chosen if one not in left]
+            if dry_run or filters:
                 affected.add(UNADDRESSABLE, [one for one in chosen if one in left])
-                affected.add("kicked", [one for one in chosen if one not in left])
+            job.add((KICK, one, "") for one in meant)
+            affected.settle()
+            if dry_run:
+                affected.add("kicked", meant)
             else:
-                for part in hook.kick_in_parts(chosen, filters or None):
-                    for outcome, clientids in part.items():
-                        affected.add(outcome, clientids)
+                for part in job.parts(KICK, meant if filters else chosen, _PART):
+                    for outcomes_of_part in hook.kick_in_parts(part, filters or None):
+                        for outcome, clientids in outcomes_of_part.items():
+                            affected.add(outcome, clientids)
+                job.finish()
             affected.tell("clients")
         return cast("KickResult", affected.result())
 
-    def _filters(self) -> dict[str, Any]:
+    def _filters(self, now: datetime | None = None) -> dict[str, Any]:
         patterns = {name: getattr(self, name) for name in ("clientid_pattern", "username_pattern")}
         filters = {
             **mapping("filters", self.filters),
@@ -259,7 +275,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         away = seconds("disconnected_for", self.disconnected_for)
         if away is not None:
             filters["conn_state"] = "disconnected"
-            filters["lte_disconnected_at"] = datetime.now(UTC) - timedelta(seconds=away)
+            filters["lte_disconnected_at"] = (now or datetime.now(UTC)) - timedelta(seconds=away)
         return filters
 
     @staticmethod

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
+#: template fields that do not decide what is done: where the report is, and what is compared by its content
+_NO_OPTIONS = ("report_path", "source", "path")
+
 
 class BasePlanningOperator(BaseEmqxOperator):
     """
@@ -62,13 +65,15 @@ class BasePlanningOperator(BaseEmqxOperator):
         """
         return Asked.of(self.plan_path, self.plan_only, self.plan_max_age)
 
-    def job(self, hook: EmqxHook, name: str, options: dict[str, Any], sources: Sequence[str] = ()) -> Job:
+    def job(self, hook: EmqxHook, name: str, sources: Sequence[str] = (), **more: Any) -> Job:
         """
-        Return the job; use it in a ``with`` statement.
+        Return the job; use it in a ``with`` statement. Its options are the operator's arguments.
 
         :param hook: of the broker.
         :param name: of the job, as ``"kick"``.
-        :param options: all that decides what it does; JSON, no secrets.
         :param sources: names of the files that it reads.
+        :param more: what decides besides what it does.
         """
-        return Job(self.asked(), hook, name, options, sources)
+        names = set(self.template_fields).difference(BasePlanningOperator.template_fields, _NO_OPTIONS)
+        options = {name: getattr(self, name) for name in sorted(names)}
+        return Job(self.asked(), hook, name, {**options, **more}, sources)

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from airflow_provider_emqx.hidden import is_literal, plain
 from airflow_provider_emqx.operators.affected import BaseActingOperator
 from airflow_provider_emqx.operators.base import SourceField
+from airflow_provider_emqx.operators.planning import BasePlanningOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import XComArg
 
     from airflow_provider_emqx.choices import OnRejected, Rendered, SourceFormat
-    from airflow_provider_emqx.keywords import ActingKeywords, SourceKeywords, SourceOptions
+    from airflow_provider_emqx.keywords import PlannedActingKeywords, SourceKeywords, SourceOptions
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
     from airflow_provider_emqx.provisioning.target import Target
 
 
-class BaseSourceOperator(BaseActingOperator):
+class BaseSourceOperator(BasePlanningOperator, BaseActingOperator):
     """
     Base class of the operators that read a source.
 
@@ -33,8 +34,6 @@ class BaseSourceOperator(BaseActingOperator):
         such as ``"auth.secret"``, for nested objects.
     :param source_options: further options for reading the source, a dict with any of ``delimiter``, ``quoting``,
         ``encoding``, ``rows`` and ``strip``: see :class:`~airflow_provider_emqx.keywords.SourceOptions`.
-    :param dry_run: read and validate everything, write nothing. The returned counts, and the report with a line for
-        every row, are those that a run would have.
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"columns": "json", "source_options": "json"}
@@ -43,8 +42,8 @@ class BaseSourceOperator(BaseActingOperator):
         "format",
         "columns",
         "source_options",
-        "plan_only",
-        *BaseActingOperator.template_fields,
+        "report_path",
+        *BasePlanningOperator.template_fields,
     )
 
     source = SourceField()
@@ -56,15 +55,13 @@ class BaseSourceOperator(BaseActingOperator):
         format: SourceFormat | Rendered | None = None,
         columns: dict[str, str] | str | XComArg | None = None,
         source_options: SourceOptions | str | XComArg | None = None,
-        dry_run: bool | str | XComArg = False,
-        **kwargs: Unpack[ActingKeywords],
+        **kwargs: Unpack[PlannedActingKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
         self.format: Any = format
         self.columns: Any = columns
         self.source_options: Any = source_options
-        self.plan_only = dry_run
 
     def _format(self, target: Target | None = None) -> Format:
         """Return the format of the source for its kind of rows."""

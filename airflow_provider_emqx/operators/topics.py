@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast, get_args
 
 from airflow_provider_emqx.arguments import boolean, choice, mapping, seconds, texts
@@ -17,6 +17,7 @@ from airflow_provider_emqx.operators.base import (
 )
 from airflow_provider_emqx.operators.listing import write_rows
 from airflow_provider_emqx.outcomes import ABSENT, DELETED, FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
+from airflow_provider_emqx.plans.file import CLEAR
 
 if TYPE_CHECKING:
     import os
@@ -197,6 +198,10 @@ class EmqxPublishOperator(BaseEmqxOperator):
         return list(messages)
 
 
+#: messages that are deleted before the progress of a plan is written down
+_PART = 1_000
+
+
 class EmqxClearRetainedOperator(BaseSelectingOperator):
     """
     Delete retained messages: those of named topics, or those that a filter selects.
@@ -259,14 +264,24 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         age = seconds("older_than", self.older_than)
         dry_run = boolean("dry_run", self.plan_only)
         outcomes = (DELETED, ABSENT, "changed", UNADDRESSABLE)
-        with self.hook() as hook, Affected(context, "topic", outcomes, self.report_path) as affected:
-            if self.topics is not None:
-                found: dict[str, Any] = {topic_name(topic): None for topic in texts("topics", self.topics)}
-                left: list[str] = []
+        found: dict[str, Any]
+        left: list[str]
+        with (
+            self.hook() as hook,
+            self.job(hook, "clear_retained") as job,
+            Affected(
+                context, "topic", outcomes, self.report_path, job, lambda topic: (CLEAR, topic)
+            ) as affected,
+        ):
+            if job.is_finished:
+                found, left = {}, []
+            elif self.topics is not None:
+                found = {topic_name(topic): None for topic in texts("topics", self.topics)}
+                left = []
                 for topic in found:
                     self._check(hook, topic)
             else:
-                found = self._select(hook, age)
+                found = self._select(hook, age, job.now)
                 left = [topic for topic in self.without_excluded(list(found)) if not fits_path(topic)]
             selected = self.without_excluded(list(found))
             chosen = {topic: found[topic] for topic in selected if topic not in left}
@@ -278,10 +293,15 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
             )
             affected.hold(self.max_affected, len(chosen), "retained messages", lambda: _retained(hook))
             affected.add(UNADDRESSABLE, left)
+            job.add((CLEAR, topic, msgid or "") for topic, msgid in chosen.items())
+            affected.settle()
             if dry_run:
                 affected.add(DELETED, chosen)
             else:
-                self._delete(hook, chosen, affected)
+                for part in job.parts(CLEAR, list(chosen), _PART):
+                    self._delete(hook, {topic: chosen[topic] for topic in part}, affected)
+                affected.raise_failure()
+                job.finish()
             affected.tell("retained messages")
         return cast("ClearRetainedResult", affected.result())
 
@@ -294,10 +314,10 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         if hook.api_version == "v5" and not hook.broker.serverless:
             path(topic)
 
-    def _select(self, hook: EmqxHook, age: float | None) -> dict[str, Any]:
+    def _select(self, hook: EmqxHook, age: float | None, now: datetime) -> dict[str, Any]:
         from airflow_provider_emqx.api.filters import read_time
 
-        latest = None if age is None else datetime.now(UTC) - timedelta(seconds=age)
+        latest = None if age is None else now - timedelta(seconds=age)
         return {
             row["topic"]: row["msgid"]
             for row in hook.settled_rows(
@@ -323,7 +343,6 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
 
         for topic, outcome in hook.run_each((topic, delete(topic, chosen[topic])) for topic in chosen):
             affected.add(outcome, [topic])
-        affected.raise_failure()
 
 
 class EmqxTopicMetricsOperator(BaseEmqxOperator):

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location, exists, open_to_read, replacing
 from airflow_provider_emqx.outcomes import ABSENT, EXISTS, FAILED, MAYBE_OURS, UNKNOWN
-from airflow_provider_emqx.plans.file import BLOCK, UNCHANGED, UPDATE, WRITE, Change, Plan
+from airflow_provider_emqx.plans.file import (
+    BLOCK,
+    DELETE_ON_BROKER,
+    KICK,
+    REMOVE_RULES,
+    SET_RULES,
+    UNCHANGED,
+    UPDATE,
+    WRITE,
+    Change,
+    Plan,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.results import PlanResult
@@ -21,7 +32,7 @@ SHOWN = 10
 _CACHE = 16_000
 _DONE = "done"
 #: what kinds of changes are made to, where ids of one plan belong to different things
-_THINGS = {"set_rules": "rules", "remove_rules": "rules", "kick": "client", "delete_on_broker": "broker"}
+_THINGS = {SET_RULES: "rules", REMOVE_RULES: "rules", KICK: "client", DELETE_ON_BROKER: "broker"}
 _TABLES = f"""
 PRAGMA cache_size = -{_CACHE};
 PRAGMA journal_mode = OFF;
@@ -131,17 +142,18 @@ class Account:
             f"{', '.join(told)}{', …' if count + more > len(told) else ''}"
         )
 
-    def left(self, kind: str) -> Iterator[list[str]]:
+    def left(self, *kinds: str) -> Iterator[list[str]]:
         """
-        Yield the ids of one kind that are still to be done, in blocks, in the order of the plan.
+        Yield the ids of what is still to be done, in blocks, in the order of the plan.
 
-        :param kind: of the change.
+        :param kinds: of changes.
         """
+        marks = ", ".join("?" for _ in kinds)
         position = self.before.done
         while rows := self._database.execute(
-            "SELECT position, id FROM lines WHERE position >= ? AND kind = ? AND now_kind = kind "
+            f"SELECT position, id FROM lines WHERE position >= ? AND kind IN ({marks}) AND now_kind IS NOT NULL "
             f"ORDER BY position LIMIT {BLOCK}",
-            (position, kind),
+            (position, *kinds),
         ).fetchall():
             yield [name for _, name in rows]
             position = rows[-1][0] + 1

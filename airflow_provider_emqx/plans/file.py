@@ -25,6 +25,8 @@ BLOCK = 1_000
 #: kinds of changes: of a user that exists it is only known with a state file or ``bulk="archive"`` whether it differs
 CREATE, WRITE, UPDATE, UNCHANGED, DELETE = "create", "write", "update", "unchanged", "delete"
 SET_RULES, REMOVE_RULES = "set_rules", "remove_rules"
+KICK, BAN, CHANGE_BAN, UNBAN, CLEAR = "kick", "ban", "change_ban", "unban", "clear"
+IMPORT, DELETE_ON_BROKER = "import", "delete_on_broker"
 _HEAD = "emqx_plan"
 
 
@@ -40,6 +42,16 @@ class Change(NamedTuple):
     kind: str
     id: str
     state: str = ""
+
+
+def state_of(value: Any) -> str:
+    """
+    Return a digest of what a change depends on.
+
+    :param value: what the broker has; plain JSON.
+    """
+    told = json.dumps(value, sort_keys=True, default=str).encode()
+    return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 class Head(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
+
+#: characters of an option that a plan has in full
+_LONGEST = 2_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Job:
         self._draft: Draft | None = None
         self._session = session
         self._name = name
-        self._options: dict[str, Any] = json.loads(json.dumps(options, default=str, sort_keys=True))
+        self._options = {name: _plain(value) for name, value in options.items()}
+        self._result: PlanResult | None = None
         self._sources = list(sources)
         #: the time from which ages and durations count: when the plan was made
         self.now = datetime.now(UTC)
@@ -112,6 +117,7 @@ class Job:
         return self
 
     def __exit__(self, *raised: Any) -> None:
+        self._result = self.result()
         self._opened.__exit__(*raised)
 
     @property
@@ -162,7 +168,7 @@ class Job:
         if self._draft is not None:
             self._draft.finish({**facts, "source": source(None)} if source else facts)
             log.info("The plan is %s: %s", shown(self._asked.path or ""), _words(self._draft.kinds))
-        if self.account is not None:
+        if self.account is not None and not self.account.is_finished:
             differences = self.account.compare()
             before = self.facts.get("source") or {}
             if source and source(before.get("salt")) != before:
@@ -172,18 +178,19 @@ class Job:
                 raise self._refused(f"the broker has changed since it was made: {differences}")
             log.info("The plan %s still fits: %s", self.account.plan.name, _words(self.account.plan.kinds))
 
-    def parts(self, kind: str, names: Sequence[str], size: int) -> Iterator[list[str]]:
+    def parts(self, kind: str | Sequence[str], names: Sequence[str], size: int) -> Iterator[list[str]]:
         """
         Yield what is to be done, in parts; of a plan in its order, and without what an earlier attempt has done.
 
-        :param kind: of the change.
+        :param kind: of the changes, or several kinds of the same things.
         :param names: ids that are meant without a plan.
         :param size: of a part.
         """
-        left = [name for block in self.account.left(kind) for name in block] if self.account else names
+        kinds = [kind] if isinstance(kind, str) else kind
+        left = [name for block in self.account.left(*kinds) for name in block] if self.account else names
         for start in range(0, len(left), size):
             part = list(left[start : start + size])
-            self.begin(kind, part)
+            self.begin(kinds[0], part)
             yield part
 
     def begin(self, kind: str, names: Iterable[str]) -> None:
@@ -203,6 +210,8 @@ class Job:
 
     def result(self) -> PlanResult | None:
         """Return what became of the plan, for the task's result; ``None`` without one."""
+        if self._result is not None:
+            return self._result
         if self.account is not None:
             return self.account.result()
         if self._draft is None:
@@ -230,6 +239,14 @@ class Job:
             f"the plan {shown(self._asked.path or '')!r} cannot be carried out: {why}. Nothing was done; make a new "
             "plan"
         )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; of a long one only a digest."""
+    text = json.dumps(value, default=str, sort_keys=True)
+    if len(text) <= _LONGEST:
+        return json.loads(text)
+    return f"SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _difference(planned: dict[str, Any], now: dict[str, Any]) -> str:

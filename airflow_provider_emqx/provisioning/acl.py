@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args
 
@@ -24,6 +23,9 @@ from airflow_provider_emqx.exceptions import (
     EmqxUnsupportedError,
 )
 from airflow_provider_emqx.outcomes import REJECTED, SKIPPED, WRITTEN
+from airflow_provider_emqx.plans.file import SET_RULES
+from airflow_provider_emqx.plans.job import Asked, Job
+from airflow_provider_emqx.provisioning import user_acl
 from airflow_provider_emqx.provisioning.blocks import Block, Format
 from airflow_provider_emqx.provisioning.limits import tell_rate
 from airflow_provider_emqx.provisioning.outcomes import Outcome, shown
@@ -39,6 +41,7 @@ from airflow_provider_emqx.provisioning.report import (
     tell_unread,
     unread_rows,
 )
+from airflow_provider_emqx.provisioning.same import SameRows
 from airflow_provider_emqx.provisioning.sources import Source
 from airflow_provider_emqx.provisioning.terms import Terms
 from airflow_provider_emqx.transport.idset import IdSet
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.results import ProvisionAclResult
     from airflow_provider_emqx.transport.session import Session
 
+#: subjects that are written before the progress of a plan is written down
+_PART = 1_000
 _SUBJECTS = ("username", "clientid")
 _LOOK = "SELECT kind, name, line, file, rule FROM rows ORDER BY kind, name, rowid"
 
@@ -166,7 +171,11 @@ class Rows:
 
 
 def provision(
-    hook: Session, source: Source, terms: AclTerms, push: Callable[[ProvisionAclResult], None]
+    hook: Session,
+    source: Source,
+    terms: AclTerms,
+    push: Callable[[ProvisionAclResult], None],
+    job: Job | None = None,
 ) -> ProvisionAclResult:
     """
     Write the rules of a source.
@@ -175,103 +184,176 @@ def provision(
     :param source: of the rows. All are read before anything is written.
     :param terms: what to do with them.
     :param push: given the summary before the task fails.
-    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "reasons",
+    :param job: that it is: with a plan that is written or carried out, or without.
+    :return: ``{"read", "written", "skipped", "rejected", "subjects", "dry_run", "report_path", "plan", "reasons",
         "guards", "rejected_rows", "unread"}``.
     :raises EmqxConfigError: if the source breaks off; nothing is written then. If too many rows were rejected.
     :raises EmqxError: if the broker fails; subjects before that are done.
     """
-    # the broker counts no rules
-    tally, subjects = Tally(broker=BulkResult(0, None, None, None)), 0
-
-    def summary() -> ProvisionAclResult:
-        return {
-            "read": rows.read,
-            "written": tally.counts[WRITTEN],
-            "skipped": tally.counts[SKIPPED],
-            "rejected": tally.counts[REJECTED],
-            "subjects": subjects,
-            "dry_run": terms.dry_run,
-            "report_path": str(terms.report_path) if terms.report_path else None,
-            "reasons": tally.most_frequent(),
-            "guards": tally.guards,
-            "rejected_rows": rejected_rows(tally),
-            "unread": list(source.unread[:SHOWN]),
-        }
-
-    def account(outcomes: list[Outcome]) -> None:
-        tally.add_others(outcomes)
-        report.write(map(row_of, outcomes))
-
-    source.spare(report_path=terms.report_path)
-    opened = report_of(terms.report_path, source.several)
-    with closing(Rows(terms)) as rows:
+    job = job or Job(Asked(dry_run=terms.dry_run), hook, "acl_rules", {})
+    source.spare(report_path=terms.report_path, plan_path=job.path)
+    with job, closing(Rows(terms)) as rows:
+        work = _Work(hook, source, terms, job, rows)
+        if job.is_finished:
+            source.close()
+            return work.summary()
         try:
-            tell_unread(source.unread)
-            with closing(source), opened as report:
-                report.write(unread_rows(source.unread))
-                for block in source.blocks:
-                    hook.stopping.check()
-                    account(rows.add(block))
-                    tally.progress(rows.read)
-                for subject, outcome, reason in _written(hook, rows, terms):
-                    tally.progress(rows.read)
-                    if outcome != WRITTEN:
-                        account(subject.outcomes(outcome, reason))
-                        continue
-                    subjects += 1
-                    tally.counts[WRITTEN] += len(subject.places)
-                    if terms.dry_run:
-                        report.write(map(row_of, subject.outcomes(outcome)))
-            tally.check(rows.read)
+            work.run()
         except BaseException:
-            tally.ended_early(rows.read, terms)
-            push(summary())
+            work.tally.ended_early(rows.read, terms)
+            push(work.summary())
             raise
+        tally = work.tally
         failure = judge(tally, rows.read, terms)
         tell(tally, rows.read, terms)
         if tally.rejected and not tally.counts[WRITTEN]:
             failure = failure or f"none of {rows.read:,} rows could be done, {tally.rejected:,} were rejected"
         if failure:
-            push(summary())
+            push(work.summary())
             raise failed(failure, tally, terms)
-        return summary()
+        if terms.dry_run and job.has_plan:
+            work.settle()
+        job.finish()
+        return work.summary()
 
 
-def _written(hook: Session, rows: Rows, terms: AclTerms) -> Iterator[tuple[Subject, str, str]]:
+class _Work:
+    """
+    One run over a source of rules.
+
+    :param hook: of the broker.
+    :param source: of the rows.
+    :param terms: what to do with them.
+    :param job: that it is.
+    :param rows: those that are checked.
+    """
+
+    def __init__(self, hook: Session, source: Source, terms: AclTerms, job: Job, rows: Rows) -> None:
+        self._hook = hook
+        self._source = source
+        self._terms = terms
+        self._job = job
+        self._rows = rows
+        self._same = SameRows()
+        # the broker counts no rules
+        self.tally = Tally(broker=BulkResult(0, None, None, None))
+        self._subjects = 0
+        self._opened = report_of(terms.report_path, source.several)
+
+    def run(self) -> None:
+        """Read all rows, then write the rules of each subject."""
+        rows, terms, source = self._rows, self._terms, self._source
+        tell_unread(source.unread)
+        with closing(source), self._opened as self._report:
+            self._report.write(unread_rows(source.unread))
+            for block in self._same.noted(source.blocks) if self._job.has_plan else source.blocks:
+                self._hook.stopping.check()
+                self._account(rows.add(block))
+                self.tally.progress(rows.read)
+            if self._job.account is not None:
+                self.settle()
+            for subject, outcome, reason in _written(self._hook, rows, terms, self._job):
+                self.tally.progress(rows.read)
+                if outcome != WRITTEN:
+                    self._account(subject.outcomes(outcome, reason))
+                    continue
+                self._subjects += 1
+                self.tally.counts[WRITTEN] += len(subject.places)
+                if terms.dry_run:
+                    self._report.write(map(row_of, subject.outcomes(outcome)))
+        self.tally.check(rows.read)
+
+    def settle(self) -> None:
+        """Finish the plan of a dry run, or make sure that the one that is carried out still fits."""
+        tally = self.tally
+        self._job.add(_changes(self._hook, self._rows, self._terms))
+        facts = {
+            "read": self._rows.read,
+            "rejected": tally.rejected,
+            "skipped": tally.counts[SKIPPED],
+            "reasons": tally.most_frequent(),
+            "guards": tally.guards,
+        }
+        self._job.settle(facts, self._same.told)
+
+    def _account(self, outcomes: list[Outcome]) -> None:
+        self.tally.add_others(outcomes)
+        self._report.write(map(row_of, outcomes))
+
+    def summary(self) -> ProvisionAclResult:
+        """Return the totals so far, for XCom."""
+        tally, terms = self.tally, self._terms
+        return {
+            "read": self._rows.read,
+            "written": tally.counts[WRITTEN],
+            "skipped": tally.counts[SKIPPED],
+            "rejected": tally.counts[REJECTED],
+            "subjects": self._subjects,
+            "dry_run": terms.dry_run,
+            "report_path": str(terms.report_path) if terms.report_path else None,
+            "plan": self._job.result(),
+            "reasons": tally.most_frequent(),
+            "guards": tally.guards,
+            "rejected_rows": rejected_rows(tally),
+            "unread": list(self._source.unread[:SHOWN]),
+        }
+
+
+def _written(hook: Session, rows: Rows, terms: AclTerms, job: Job) -> Iterator[tuple[Subject, str, str]]:
     """Write each subject; yield it with outcome and reason as soon as it has one."""
-    skipped: deque[Subject] = deque()
+    acl = hook.api.acl
 
-    def operations() -> Iterator[tuple[Subject, Operation[Any]]]:
-        acl = hook.api.acl
-        for subject, spoilt in rows.subjects():
-            if spoilt:
-                skipped.append(subject)
-            elif terms.mode == "delete":
-                yield subject, acl.delete(subject.name)
-            else:
-                yield subject, acl.replace(subject.name, subject.rules)
+    def write(subject: Subject) -> Operation[Any]:
+        if terms.mode == "delete":
+            return acl.delete(subject.name)
+        return acl.replace(subject.name, subject.rules)
 
-    if terms.dry_run:
-        results: Generator[tuple[Subject, Any]] = ((subject, None) for subject, _ in operations())
-    else:
+    if not terms.dry_run:
         tell_rate(hook, rows.count(), "subject")
-        results = hook.run_each(operations())
     failure: EmqxError | None = None
-    with closing(results):
-        for subject, result in results:
-            if isinstance(result, EmqxBadRequestError | EmqxUnsupportedError):
-                yield subject, REJECTED, str(result)
-            elif isinstance(result, EmqxError):
-                # the others are written and told all the same
-                failure = failure or result
-            else:
+    found = rows.subjects()
+    while part := list(islice(found, _PART)):
+        meant = []
+        for subject, spoilt in part:
+            if spoilt:
+                yield subject, SKIPPED, "another row of the same name was rejected"
+            elif terms.dry_run or (job.account and not job.account.kind(_id(subject), SET_RULES)):
+                # a plan leaves out whose rules are in force
                 yield subject, WRITTEN, ""
-            while skipped:
-                yield skipped.popleft(), SKIPPED, "another row of the same name was rejected"
-    while skipped:
-        yield skipped.popleft(), SKIPPED, "another row of the same name was rejected"
+            else:
+                meant.append(subject)
+        job.begin(SET_RULES, map(_id, meant))
+        with closing(hook.run_each((subject, write(subject)) for subject in meant)) as results:
+            for subject, result in results:
+                if isinstance(result, EmqxBadRequestError | EmqxUnsupportedError):
+                    job.check_off(SET_RULES, [_id(subject)], REJECTED)
+                    yield subject, REJECTED, str(result)
+                elif isinstance(result, EmqxError):
+                    # the others are written and told all the same
+                    failure = failure or result
+                else:
+                    job.check_off(SET_RULES, [_id(subject)])
+                    yield subject, WRITTEN, ""
     if failure is not None:
         raise failure
+
+
+def _changes(hook: Session, rows: Rows, terms: AclTerms) -> Iterator[tuple[str, str, str]]:
+    """Yield what would be changed of whose rules, in the order of the subjects."""
+    acl = hook.api.acl
+    found = (subject for subject, spoilt in rows.subjects() if not spoilt)
+    while part := list(islice(found, _PART)):
+        there = hook.run_all(acl.list(subject.name) for subject in part)
+        for subject, before in zip(part, there, strict=True):
+            wanted = subject.rules if terms.mode == "set" else []
+            if before != wanted:
+                yield user_acl.change(_id(subject), before, wanted)
+
+
+def _id(subject: Subject) -> str:
+    """Return what a plan calls a subject."""
+    kind, name = subject.name
+    return f"{kind}:{name}" if name else kind
 
 
 def _named(subject: tuple[str, str]) -> str | None:

@@ -35,7 +35,7 @@ from airflow_provider_emqx.provisioning.terms import PRUNING, UserTerms
 from airflow_provider_emqx.row_files import RowFile
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.results import PlanResult, ProvisionUsersResult
+    from airflow_provider_emqx.results import ProvisionUsersResult
     from airflow_provider_emqx.transport.session import Session
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,6 @@ class Provisioning:
         self.failure: str | None = None
         #: why a synchronisation may not delete anybody, once that is known
         self.withheld = ""
-        self._planned: PlanResult | None = None
 
     def chunks(self) -> Generator[Chunk]:
         """
@@ -87,16 +86,13 @@ class Provisioning:
         :raises EmqxError: if the source or the broker fails, after the chunks that were done before.
         """
         with self._job as job:
-            try:
-                if job.is_finished:
-                    return
-                if job.account is not None:
-                    self._rehearse()
-                yield from self._work()
-                if not self._terms.dry_run:
-                    job.finish()
-            finally:
-                self._planned = job.result()
+            if job.is_finished:
+                return
+            if job.account is not None:
+                self._rehearse()
+            yield from self._work()
+            if not self._terms.dry_run:
+                job.finish()
 
     def _rehearse(self) -> None:
         """Find out what the run would do, and make sure that it is what the plan says."""
@@ -246,7 +242,7 @@ class Provisioning:
             "listing_moved": run.inventory.moved,
             "dry_run": terms.dry_run,
             "report_path": str(terms.report_path) if terms.report_path else None,
-            "plan": self._planned,
+            "plan": self._job.result(),
             "reasons": self.tally.most_frequent(),
             "guards": self.tally.guards,
             "rejected_rows": rejected_rows(self.tally),

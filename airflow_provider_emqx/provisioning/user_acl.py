@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxError,
     EmqxUnsupportedError,
 )
-from airflow_provider_emqx.plans.file import REMOVE_RULES, SET_RULES
+from airflow_provider_emqx.plans.file import REMOVE_RULES, SET_RULES, state_of
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.provisioning.chunks import User
@@ -142,8 +141,7 @@ def change(name: str, before: Sequence[Any], wanted: Sequence[Any]) -> tuple[str
     :param wanted: its rules then.
     :return: kind, id, and a digest of the rules that are replaced.
     """
-    told = json.dumps(before, sort_keys=True, default=str).encode()
-    return SET_RULES if wanted else REMOVE_RULES, name, hashlib.blake2b(told, digest_size=8).hexdigest()
+    return SET_RULES if wanted else REMOVE_RULES, name, state_of(before)
 
 
 def put_back(hook: Session, kind: str, users: Mapping[int, tuple[User, list[AclRuleRow]]]) -> dict[int, str]:

@@ -268,7 +268,7 @@ def test_any_subscription_is_one_or_refused(options: Any) -> None:
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Give a hook of a broker, never asked, and the content of a good state file for it."""
-    hook: Any = SimpleNamespace(broker=Broker("v5", (5, 8, 9)), settings=SimpleNamespace(origin="http://b"))
+    hook: Any = SimpleNamespace(broker=Broker("v5", (5, 8, 9)), identity={"origin": "http://b"})
     path = tmp_path_factory.mktemp("state") / "state"
     state = State(path, "pepper", hook)
     users: Any = [{"user_id": f"u{i}", "password": "p"} for i in range(9)]

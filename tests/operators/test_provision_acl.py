@@ -57,6 +57,7 @@ def test_rows_become_the_rules_of_their_subjects_in_order(broker: Any, tmp_path:
         "subjects": 3,
         "dry_run": False,
         "report_path": None,
+        "plan": None,
         "reasons": [],
         "guards": [],
         "rejected_rows": [],

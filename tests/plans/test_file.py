@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
 from airflow_provider_emqx.plans.account import Account, Mark, mark_of
 from airflow_provider_emqx.plans.file import Change, Head, Plan, draft
 from tests.operators.run import execute, sent
+from tests.plans.made import resealed
 
 ROWS = [{"user_id": name, "password": "p"} for name in ("a", "b", 'ü"\n€')]
 HEAD = Head("users", {"origin": "http://b"}, {"mode": "upsert"}, datetime.now(UTC), [])
@@ -35,16 +35,6 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     assert [change for block in plan.changes() for change in block] == changes
     assert (plan.kinds, plan.facts) == ({"create": 3, "set_rules": 1}, {"read": 4})
     assert len(plan.digest) == 64
-
-
-def resealed(lines: list[bytes]) -> bytes:
-    """Return a plan whose digest is right, as of somebody who knows how it is made."""
-    end = json.loads(lines[-1])
-    del end["digest"]
-    end["changes"] = {"create": len(lines) - 2}
-    digest = hashlib.sha256(b"".join(lines[:-1]))
-    digest.update(json.dumps(end, sort_keys=True).encode())
-    return b"".join(lines[:-1]) + json.dumps({**end, "digest": digest.hexdigest()}).encode() + b"\n"
 
 
 Edit = Callable[[list[bytes]], bytes]
