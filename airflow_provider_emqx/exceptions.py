@@ -163,16 +163,16 @@ class EmqxAlreadyExistsError(EmqxApiError):
     """The object to create already exists."""
 
 
-class EmqxRateLimitError(EmqxApiError):
+class _RetryLaterError(EmqxApiError):
     """
-    The API's rate limit was exceeded (HTTP 429).
+    The request may succeed later.
 
     :param retry_after: seconds to wait as requested by the response, or ``None``.
     """
 
     def __init__(
         self,
-        status: int = 429,
+        status: int = 0,
         code: str = "",
         reason: str = "",
         request: str = "",
@@ -184,25 +184,12 @@ class EmqxRateLimitError(EmqxApiError):
         self.retry_after = retry_after
 
 
-class EmqxServerError(EmqxApiError):
-    """
-    The broker, a node of its cluster or a proxy in front of it failed (HTTP 5xx, v4 code 101).
+class EmqxRateLimitError(_RetryLaterError):
+    """The API's rate limit was exceeded (HTTP 429)."""
 
-    :param retry_after: seconds to wait as requested by the response, or ``None``.
-    """
 
-    def __init__(
-        self,
-        status: int = 500,
-        code: str = "",
-        reason: str = "",
-        request: str = "",
-        hint: str = "",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(status, code, reason, request, hint)
-        self.args = (status, code, reason, request, hint, retry_after)
-        self.retry_after = retry_after
+class EmqxServerError(_RetryLaterError):
+    """The broker, a node of its cluster or a proxy in front of it failed (HTTP 5xx, v4 code 101)."""
 
 
 class EmqxNotReadyError(EmqxServerError):

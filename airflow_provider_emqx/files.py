@@ -125,14 +125,7 @@ def exists(location: Location) -> bool:
     :param location: local path, URL, or ObjectStoragePath.
     :raises EmqxError: if the storage cannot be read.
     """
-    place = locate(location)
-    if isinstance(place, str):
-        return os.path.exists(place)
-    try:
-        with _os_errors():
-            return bool(cast("Any", place).exists())
-    except OSError as error:
-        raise _not_opened(error, location) from error
+    return _is(location, os.path.exists, "exists")
 
 
 def size_and_age(location: Location) -> tuple[int, float] | None:
@@ -158,12 +151,16 @@ def is_directory(location: Location) -> bool:
     :param location: local path, URL, or ObjectStoragePath.
     :raises EmqxError: if the storage cannot be read.
     """
+    return _is(location, os.path.isdir, "is_dir")
+
+
+def _is(location: Location, of_path: Callable[[str], bool], name: str) -> bool:
     place = locate(location)
     if isinstance(place, str):
-        return os.path.isdir(place)
+        return of_path(place)
     try:
         with _os_errors():
-            return bool(cast("Any", place).is_dir())
+            return bool(getattr(place, name)())
     except OSError as error:
         raise _not_opened(error, location) from error
 

@@ -48,8 +48,4 @@ def _begins_as_text(salt: bytes) -> bool:
 
 
 def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return data.decode(errors="ignore").encode() == data

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_emqx.archives.tables import Schema, TableError
-from airflow_provider_emqx.archives.terms import Atom, Term
+from airflow_provider_emqx.archives.terms import Atom, Term, is_text
 
 Row = dict[str, Any]
 
@@ -113,7 +113,7 @@ def _rules(fields: tuple[Term, ...]) -> Iterator[Found]:
     match who:
         case 0:
             subject: Row = {"all": "true"}
-        case (1 | 2 as kind, bytes() as name) if _is_text(name):
+        case (1 | 2 as kind, bytes() as name) if is_text(name):
             subject = {"username" if kind == 1 else "clientid": name.decode()}
         case _:
             yield Found(namespace, Refused(_name(who), "has rules of an unknown form"))
@@ -159,9 +159,9 @@ def _rule(rule: Term) -> list[Row]:
 
 def _topic(topic: Term) -> str:
     match topic:
-        case bytes() if _is_text(topic):
+        case bytes() if is_text(topic):
             return str(topic.decode())
-        case (Atom("eq"), bytes() as same) if _is_text(same):
+        case (Atom("eq"), bytes() as same) if is_text(same):
             return f"eq {same.decode()}"
     raise _Unknown("its topic")
 
@@ -186,7 +186,7 @@ def _told(value: Term) -> str:
         return str(value)
     if isinstance(value, list) and all(isinstance(one, int) and 0 <= one < 0x110000 for one in value):
         return "".join(map(chr, value))
-    if isinstance(value, bytes) and _is_text(value):
+    if isinstance(value, bytes) and is_text(value):
         return value.decode()
     raise _Unknown("to whom it is limited")
 
@@ -245,14 +245,6 @@ def _remark(text: Term) -> str:
 
 def _text(name: Term) -> str | None:
     return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else None
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _name(key: Term) -> str | None:

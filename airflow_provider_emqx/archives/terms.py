@@ -216,3 +216,8 @@ def _list(values: list[Term], atom: Callable[[str], bytes]) -> bytes:
         + b"".join(_encode(one, atom) for one in values)
         + bytes([_NIL])
     )
+
+
+def is_text(data: bytes) -> bool:
+    """Return whether bytes are valid UTF-8."""
+    return data.decode(errors="ignore").encode() == data

@@ -22,7 +22,7 @@ from airflow_provider_emqx.archives.archive import (
 )
 from airflow_provider_emqx.archives.records import MQTT, USER
 from airflow_provider_emqx.archives.tables import TableError, item, read_table
-from airflow_provider_emqx.archives.terms import TermError, decode
+from airflow_provider_emqx.archives.terms import TermError, decode, is_text
 
 #: where MQTT clients' users are; those of gateways and of single listeners are there too
 TABLE = "emqx_authn_mnesia"
@@ -189,7 +189,7 @@ class ExportedUsers:
             id_at = begin + skip
             if data[begin:id_at] == start and self._is_whole(id_at, at_end):
                 key = data[id_at + 4 : id_at + 4 + unpack(data, id_at)[0]]
-                if key.isascii() or _is_text(key):
+                if key.isascii() or is_text(key):
                     offsets.append(id_at)
                     digests.append(hash(key))
                 else:
@@ -312,11 +312,3 @@ def record(user_id: str, stored: Stored | None, form: int = 1) -> bytes:
 
 def _shown(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace")
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

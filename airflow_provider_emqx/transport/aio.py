@@ -95,19 +95,11 @@ class AsyncClient:
         return await self._run(operation, self._exchange)
 
     async def _run(self, operation: Operation[T], send: Callable[[Request], Awaitable[Reply]]) -> T:
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    reply = await send(request)
-                except EmqxError as error:
-                    request = operation.throw(error)
-                else:
-                    request = wire.proceed(operation, request, reply)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        finally:
-            operation.close()
+        run = wire.Run(operation)
+        for request in run:
+            with run:
+                run.reply = await send(request)
+        return run.result
 
     async def run_many(self, operations: Sequence[Operation[T]]) -> list[T | EmqxError]:
         """Run operations at once, as many in flight as there are connections; an error stands in its result's place."""

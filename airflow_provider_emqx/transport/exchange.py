@@ -10,14 +10,14 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 from urllib.parse import quote, urlencode, urlsplit
 
-from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Operation, Params, Reply, Request
+from airflow_provider_emqx.api.base import MAX_TARGET, Answer, Operation, Params, Reply, Request, T
 from airflow_provider_emqx.api.v5.replies import NODE_FAILURES, PathNotFound
 from airflow_provider_emqx.exceptions import (
     EmqxConfigError,
@@ -458,6 +458,46 @@ def max_idle(request: Request, body: bytes | None) -> float:
     if body is not None and (len(body) > SMALL or (not request.may_repeat and body.startswith(b"["))):
         return 0.0
     return MAX_IDLE if request.may_repeat else MAX_IDLE_UNREPEATABLE
+
+
+class Run(Generic[T]):
+    """
+    One operation under way, for both drivers: iterate over its requests, and send each in a ``with`` statement.
+
+    :param operation: what is run.
+    """
+
+    def __init__(self, operation: Operation[T]) -> None:
+        self._operation = operation
+        self._error: EmqxError | None = None
+        #: to the latest request
+        self.reply: Reply
+        #: of the operation, once there are no more requests
+        self.result: T
+
+    def __iter__(self) -> Iterator[Request]:
+        operation = self._operation
+        try:
+            request = next(operation)
+            while True:
+                yield request
+                error, self._error = self._error, None
+                request = proceed(operation, request, self.reply) if error is None else operation.throw(error)
+        except StopIteration as done:
+            self.result = done.value
+        finally:
+            operation.close()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, EmqxError):
+            self._error = error
+            return True
+        if error is not None:
+            self._operation.close()
+        return False
 
 
 def proceed(operation: Operation[Any], request: Request, reply: Reply) -> Request:

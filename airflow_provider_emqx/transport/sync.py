@@ -74,19 +74,11 @@ class SyncClient:
         return self._run(operation, self._exchange)
 
     def _run(self, operation: Operation[T], send: Callable[[Request], Reply]) -> T:
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    reply = send(request)
-                except EmqxError as error:
-                    request = operation.throw(error)
-                else:
-                    request = wire.proceed(operation, request, reply)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-        finally:
-            operation.close()
+        run = wire.Run(operation)
+        for request in run:
+            with run:
+                run.reply = send(request)
+        return run.result
 
     def rows(self, operation: Operation[Page[R]]) -> Iterator[R]:
         """Walk a listing page by page as its rows are asked for; a row seen on an earlier page is left out."""

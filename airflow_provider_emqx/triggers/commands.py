@@ -7,18 +7,19 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_emqx.commands.exchange import Exchange
 from airflow_provider_emqx.commands.order import Order
 from airflow_provider_emqx.commands.record import Record
 from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
+from airflow_provider_emqx.triggers.base import BaseEmqxTrigger
 from airflow_provider_emqx.triggers.emqx import SOONEST, error_event
 from airflow_provider_emqx.triggers.sessions import looked_up
 
 
-class EmqxCommandTrigger(BaseTrigger):
+class EmqxCommandTrigger(BaseEmqxTrigger):
     """
     Wait for the replies to a command that was sent, then send one event and end.
 
@@ -54,18 +55,6 @@ class EmqxCommandTrigger(BaseTrigger):
         self.deadline = deadline
         self.keep_replies = keep_replies
         self.not_before = not_before
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the trigger is made of again after a restart: plain JSON, no credential, no payload."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
-            "order": self.order,
-            "report_path": self.report_path,
-            "emqx_conn_id": self.emqx_conn_id,
-            "enough": self.enough,
-            "deadline": self.deadline,
-            "keep_replies": self.keep_replies,
-            "not_before": self.not_before,
-        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and send one event."""

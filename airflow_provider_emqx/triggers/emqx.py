@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_emqx import exceptions
 from airflow_provider_emqx.arguments import choice, number
@@ -23,6 +23,7 @@ from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.patterns import like
 from airflow_provider_emqx.triggers import events, polls
+from airflow_provider_emqx.triggers.base import BaseEmqxTrigger
 from airflow_provider_emqx.triggers.presence import Bell, Interest
 from airflow_provider_emqx.triggers.sessions import connected
 from airflow_provider_emqx.triggers.watches import SHORTEST_INTERVAL, Watch
@@ -50,7 +51,7 @@ _BEFORE_READING = 5.0
 SOONEST = 2.0
 
 
-class EmqxConditionTrigger(BaseTrigger):
+class EmqxConditionTrigger(BaseEmqxTrigger):
     """
     Wait until a condition is met, then send one event and end.
 
@@ -101,20 +102,6 @@ class EmqxConditionTrigger(BaseTrigger):
         self.max_failures = max_failures
         self.deadline = deadline
         self.missing_path = missing_path
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the arguments from which a restart recreates the trigger: plain JSON without credentials."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
-            "kind": self.kind,
-            "parameters": self.parameters,
-            "emqx_conn_id": self.emqx_conn_id,
-            "poll_interval": self.poll_interval,
-            "backoff": self.backoff,
-            "max_interval": self.max_interval,
-            "max_failures": self.max_failures,
-            "deadline": self.deadline,
-            "missing_path": self.missing_path,
-        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and send one event."""

@@ -7,18 +7,19 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_emqx.conditions.base import outlives
 from airflow_provider_emqx.conditions.messages import MessageArrived
 from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.messages.mailbox import Mailbox, pause
+from airflow_provider_emqx.triggers.base import BaseEmqxTrigger
 from airflow_provider_emqx.triggers.emqx import SOONEST, error_event
 from airflow_provider_emqx.triggers.sessions import looked_up
 
 
-class EmqxMessageArrivedTrigger(BaseTrigger):
+class EmqxMessageArrivedTrigger(BaseEmqxTrigger):
     """
     Wait for a message over MQTT, then send one event and end; goes on with the session that the task has begun.
 
@@ -52,16 +53,6 @@ class EmqxMessageArrivedTrigger(BaseTrigger):
         self.deadline = deadline
         self.emqx_conn_id = emqx_conn_id
         self.max_failures = max_failures
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the arguments from which a restart recreates the trigger: plain JSON without credentials."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
-            "clientid": self.clientid,
-            "parameters": self.parameters,
-            "deadline": self.deadline,
-            "emqx_conn_id": self.emqx_conn_id,
-            "max_failures": self.max_failures,
-        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and send one event."""
