@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.bench.setting import V5, provision_elsewhere, write_csv
-from tests.bench.table import Line
+from tests.bench.table import Line, Ratio, take_turns
 
 MB = 1_000_000
 
@@ -17,7 +20,9 @@ MB = 1_000_000
 def lines(folder: Path, quick: bool) -> Iterator[Line]:
     """Measure a synchronisation, then hashing in shards."""
     yield from _sync(folder, quick)
-    yield from _shards(folder, quick)
+    os.environ["AIRFLOW_CONN_PEPPER"] = json.dumps({"conn_type": "generic", "password": "bench" * 8})
+    for hashing in HASHING:
+        yield from hashing.lines(folder, quick)
 
 
 def _sync(folder: Path, quick: bool) -> Iterator[Line]:
@@ -57,54 +62,70 @@ def _sync(folder: Path, quick: bool) -> Iterator[Line]:
     )
 
 
-#: algorithms, what limits a run that hashes with them, and how many rows take a few seconds
-ALGORITHMS: tuple[tuple[str, dict[str, Any], str, int], ...] = (
-    ("sha256", {"name": "sha256", "salt_position": "prefix"}, "broker", 200_000),
-    ("bcrypt (8 rounds)", {"name": "bcrypt", "salt_rounds": 8}, "hashing", 400),
-    (
+@dataclass(frozen=True)
+class Hashing:
+    """
+    A source whose passwords are hashed.
+
+    :param name: of the algorithm.
+    :param algorithm: as the authenticator has it.
+    :param rows: that take a few seconds.
+    :param limited_by: what is to take most of the time of one process.
+    """
+
+    name: str
+    algorithm: dict[str, Any]
+    rows: int
+    limited_by: str
+
+    def lines(self, folder: Path, quick: bool) -> Iterator[Line]:
+        """Measure it in one process, and how much faster several are."""
+        rows, rounds, several = (self.rows // 8, 1, (2,)) if quick else (self.rows, 3, (2, 4))
+        source = write_csv(folder / "hashed.csv", "hashed", rows)
+        limits: set[str] = set()
+        one, *others = take_turns(
+            rounds, *(partial(self._seconds, processes, source, rows, limits) for processes in (1, *several))
+        )
+        what = f"v5: {rows:,} users hashed with {self.name}"
+        yield Line(
+            f"{what}, one process",
+            f"{statistics.median(one):.1f} s, limited by {' and '.join(sorted(limits))}",
+            f"limited by {self.limited_by}",
+            limits == {self.limited_by},
+        )
+        for processes, seconds in zip(several, others, strict=True):
+            yield Line(f"{what}, {processes} processes, times as fast", str(Ratio(one, seconds)))
+
+    def _seconds(self, processes: int, source: Path, rows: int, limits: set[str], number: int) -> float:
+        from airflow_provider_emqx.testing import FakeEmqx
+        from airflow_provider_emqx.testing.pace import PACE_V5
+
+        options = {"hash_passwords": True, "pepper_conn_id": "pepper"}
+        tasks = [{**options, "shard": [part, processes]} for part in range(processes)]
+        # a broker of its own each time, so that all users are new
+        with FakeEmqx(
+            V5.version, pace=PACE_V5, password_hash_algorithm=self.algorithm, log_requests=False
+        ) as fake:
+            os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
+            parts = provision_elsewhere(source, *tasks)
+        sums = {total: sum(part.result[total] or 0 for part in parts) for total in ("read", "created")}
+        if sums != {"read": rows, "created": rows}:
+            raise RuntimeError(f"{processes} shards did not do all the work: {sums}")
+        if processes == 1:
+            limits.add(parts[0].result["limited_by"])
+        return max(part.wall for part in parts)
+
+
+HASHING = (
+    Hashing("sha256", {"name": "sha256", "salt_position": "prefix"}, 100_000, "broker"),
+    Hashing("bcrypt (8 rounds)", {"name": "bcrypt", "salt_rounds": 8}, 400, "hashing"),
+    Hashing(
         "PBKDF2 (10,000 iterations)",
         {"name": "pbkdf2", "mac_fun": "sha256", "iterations": 10_000, "dk_length": 32},
-        "hashing",
         1_600,
+        "hashing",
     ),
 )
-
-
-def _shards(folder: Path, quick: bool) -> Iterator[Line]:
-    """Hash in one task, in two and in four mapped ones, and see what limits the one."""
-    from airflow_provider_emqx.testing import FakeEmqx
-    from airflow_provider_emqx.testing.pace import PACE_V5
-
-    os.environ["AIRFLOW_CONN_PEPPER"] = json.dumps({"conn_type": "generic", "password": "bench" * 8})
-    hashed = {"hash_passwords": True, "pepper_conn_id": "pepper"}
-    for name, algorithm, limit, rows in ALGORITHMS:
-        counts, rows = ((1, 2), rows // 8) if quick else ((1, 2, 4), rows)
-        source = write_csv(folder / "hashed.csv", "hashed", rows)
-        walls = []
-        limited_by = ""
-        for shards in counts:
-            tasks = [{**hashed, "shard": [part, shards]} for part in range(shards)]
-            # a broker of its own each time, so that all users are new
-            with FakeEmqx(
-                V5.version, pace=PACE_V5, password_hash_algorithm=algorithm, log_requests=False
-            ) as fake:
-                os.environ["AIRFLOW_CONN_EMQX_DEFAULT"] = json.dumps(fake.connection())
-                parts = provision_elsewhere(source, *tasks)
-            sums = {total: sum(part.result[total] or 0 for part in parts) for total in ("read", "created")}
-            if sums != {"read": rows, "created": rows}:
-                raise RuntimeError(f"{shards} shards did not do all the work: {sums}")
-            walls.append(max(part.wall for part in parts))
-            limited_by = limited_by or parts[0].result["limited_by"]
-        faster = [
-            f"with {shards} {walls[0] / wall:.2f} times as fast"
-            for shards, wall in zip(counts[1:], walls[1:], strict=True)
-        ]
-        yield Line(
-            f"v5: {rows:,} users hashed with {name}, by several processes",
-            f"{walls[0]:.1f} s with one, {', '.join(faster)}; limited by {limited_by}",
-            f"limited by {limit}",
-            limited_by == limit,
-        )
 
 
 def _source(folder: Path, rows: int, changed: int, skip: range = range(0)) -> Path:
