@@ -56,7 +56,7 @@ operations: $(INSTALLED) .ci/support.py .ci/examples.py ## write the table of op
 test: $(INSTALLED) ## the test suite, against a fake broker of both generations
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov-fail-under=90)
 
-demo: $(INSTALLED) .ci/demo.py ## a DAG provisions 10,000 device users and shows what came of every row
+demo: $(INSTALLED) .ci/demo.py ## DAGs provision 10,000 device users, and roll out a firmware to devices that reply
 	$(BIN)/python .ci/demo.py
 
 ui: $(INSTALLED) ## Airflow on this machine with the example DAGs and a broker to play with
@@ -65,7 +65,7 @@ ui: $(INSTALLED) ## Airflow on this machine with the example DAGs and a broker t
 bench: $(INSTALLED) .ci/bench.py ## throughput and CPU per row, against a broker of a real one's speed
 	$(BIN)/python .ci/bench.py $(BENCH_ARGS)
 
-soak: $(INSTALLED) .ci/soak.py ## hours of waiting and provisioning under faults
+soak: $(INSTALLED) .ci/soak.py ## hours of waiting, provisioning and commands under faults
 	$(BIN)/python .ci/soak.py
 
 test-matrix: $(INSTALLED) .ci/test-matrix ## the test suite on every supported Airflow, each in a venv of its own
