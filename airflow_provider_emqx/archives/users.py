@@ -149,7 +149,7 @@ class ExportedUsers:
         :param changes: ids and what to write; ``None`` deletes a user.
         :return: the archive. It has no configuration, not even an empty one: that would be put into force too.
         """
-        records = (record(user_id, stored, self._form) for user_id, stored in changes)
+        records = (record(user_id.encode(), stored, self._form) for user_id, stored in changes)
         table = b"".join([self._data[: self._start], *records])
         files = (
             (META, io.BytesIO(self.meta), len(self.meta)),
@@ -280,15 +280,14 @@ def has_only_users(content: IO[bytes]) -> bool:
     )
 
 
-def record(user_id: str, stored: Stored | None, form: int = 1) -> bytes:
+def record(key: bytes, stored: Stored | None, form: int = 1) -> bytes:
     """
     Write one item of the table of users.
 
-    :param user_id: the id.
+    :param key: the id.
     :param stored: what the broker is to keep, ``None`` to delete the user.
     :param form: of atoms, 0 as Erlang 25 and older write them, 1 as newer ones do.
     """
-    key = user_id.encode()
     if stored is None:
         return item(_DELETIONS[form] + _LENGTH.pack(len(key)) + key)
     password_hash, salt, flag = stored

@@ -26,8 +26,9 @@ from airflow_provider_emqx.archives.archive import (
     read_meta,
     write_archive,
 )
-from airflow_provider_emqx.archives.tables import TableError, read_table, write_table
-from airflow_provider_emqx.archives.terms import Atom, Term
+from airflow_provider_emqx.archives.tables import TableError, item, read_items, read_table, write_table
+from airflow_provider_emqx.archives.terms import Atom, Term, TermError, decode, encode
+from airflow_provider_emqx.archives.users import TABLE, Stored, record
 from airflow_provider_emqx.testing.passwords import User
 from airflow_provider_emqx.testing.state import Authenticator, Ban, State
 from airflow_provider_emqx.testing.tables import Table
@@ -68,11 +69,13 @@ def make(state: State, root: str, table_sets: Iterable[str] | None, root_keys: I
     ):
         if table_sets is not None and table_set not in table_sets:
             continue
-        for name, (attributes, kind, record, records, since) in tables.items():
+        for name, (attributes, kind, record_name, records, since) in tables.items():
             if state.version >= since:
-                files[TABLES + name] = _table(state, name, attributes, kind, record, records(state))
+                files[TABLES + name] = _table(state, name, attributes, kind, record_name, records(state))
     buffer = io.BytesIO()
-    write_archive(buffer, root, ((name, io.BytesIO(data), len(data)) for name, data in files.items()))
+    write_archive(
+        buffer, root, ((name, io.BytesIO(data), len(data)) for name, data in files.items()), level=1
+    )
     return buffer.getvalue()
 
 
@@ -106,8 +109,10 @@ def _table(
     }
     properties = [(Atom(key), value) for key, value in schema.items()]
     file = io.BytesIO()
-    records = ((Atom(name), *fields) for fields in rows)
-    write_table(file, header, (Atom("schema"), Atom(name), properties), records, older)
+    write_table(file, header, (Atom("schema"), Atom(name), properties), (), older)
+    for fields in rows:
+        # users may be a million
+        file.write(fields if isinstance(fields, bytes) else item(encode((Atom(name), *fields), older)))
     return file.getvalue()
 
 
@@ -135,7 +140,12 @@ def _users(state: State) -> Iterator[Term]:
     before = [key for key in sorted(state.gateway_users) if key[0] < _GROUP]
     after = [key for key in sorted(state.gateway_users) if key[0] > _GROUP]
     yield from ((key, *state.gateway_users[key]) for key in before)
-    yield from (((_GROUP, key), *fields) for key, *fields in _stored(found, found.users))
+    form = int(state.at_least(6))
+    for key, password_hash, salt, flag in _stored(found, found.users):
+        if isinstance(key, bytes):
+            yield record(key, Stored(password_hash, salt, flag), form)
+        else:
+            yield (_GROUP, key), password_hash, salt, flag
     yield from ((key, *state.gateway_users[key]) for key in after)
 
 
@@ -322,11 +332,39 @@ def restore(state: State, filename: str, content: bytes, most: int | None = None
                 state.authenticators.setdefault(
                     f"{config['mechanism']}:{config['backend']}", Authenticator(config)
                 )
+        elif name == TABLES + TABLE:
+            counts = _put_users(state, data, most)
+            written, deleted = written + counts[0], deleted + counts[1]
         elif (put := _IMPORTED.get(name.removeprefix(TABLES))) and name.startswith(TABLES):
             for record in islice(_records(data), most):
                 put(state, *record[1:])
                 written += len(record) > 2
                 deleted += len(record) == 2
+    return written, deleted
+
+
+def _put_users(state: State, data: bytes, most: int | None) -> tuple[int, int]:
+    """Import the table of users, which may be a hundred thousand: most items begin and end alike."""
+    written = deleted = 0
+    starts = tuple(encode((Atom(TABLE), (_GROUP, b"")), latin)[:-4] for latin in (False, True))
+    found = _built_in(state)
+    try:
+        items = read_items(io.BytesIO(data))
+        for _ in range(2):
+            next(items)
+        for one in islice(items, most):
+            if one.startswith(starts) and found is not None:
+                # after its size, the id is all that follows
+                start = starts[one.startswith(starts[1])]
+                found.users.pop(one[len(start) + 4 :].decode(), None)
+                deleted += 1
+                continue
+            record = decode(one)
+            _put_user(state, *record[1:])
+            written += len(record) > 2
+            deleted += len(record) == 2
+    except (TableError, TermError, StopIteration):
+        pass
     return written, deleted
 
 

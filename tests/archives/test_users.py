@@ -45,7 +45,7 @@ def test_changes_are_a_table_with_the_broker_s_own_schema(version: str) -> None:
 
 
 def test_a_deletion_is_a_tuple_of_table_and_key() -> None:
-    schema, items = read_table(io.BytesIO(users([]) + record("ü", None)))
+    schema, items = read_table(io.BytesIO(users([]) + record("ü".encode(), None)))
     assert schema.attributes == USER
     assert list(items) == [(Atom(TABLE), (Atom("mqtt:global"), "ü".encode()))]
 
@@ -65,7 +65,7 @@ def test_ids_that_are_no_text_and_other_groups_are_told_apart() -> None:
 
 def test_a_record_with_a_checksum_is_read() -> None:
     stored = Stored(b"ab" * 32, b"s", False)
-    found = exported(record("x" * 70_000, stored))
+    found = exported(record(b"x" * 70_000, stored))
     assert found.get("x" * 70_000) == stored
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.bench import bulk, calls, commands, cost, fleet, presence, waiting
+from tests.bench import archives, bulk, calls, commands, cost, fleet, presence, waiting
 from tests.bench.setting import prepare_airflow
 from tests.bench.table import Line, machine, render
 
@@ -39,6 +39,7 @@ def measured(folder: Path, quick: bool) -> Iterator[Line]:
     yield from bulk.lines(folder, quick)
     yield from cost.lines(folder, quick)
     yield from fleet.lines(folder, quick)
+    yield from archives.lines(folder, quick)
     yield from calls.lines(quick)
     yield from waiting.lines(quick)
     yield from presence.lines(quick)

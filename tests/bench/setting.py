@@ -118,7 +118,10 @@ def provision(source: Path, **options: Any) -> ProvisionUsersResult:
 
     operator = EmqxProvisionUsersOperator(task_id="provision", source=str(source), **options)
     done = operator.execute({})
-    if done["read"] != done["deleted" if options.get("mode") == "delete" else "written"]:
+    mode = options.get("mode")
+    if done["read"] != (
+        done["deleted"] if mode == "delete" else done["skipped"] if mode == "prune" else done["written"]
+    ):
         raise RuntimeError(f"not every row was done: {done}")
     return done
 
