@@ -33,7 +33,6 @@ def wrong(name: str, expected: str, value: object) -> EmqxConfigError:
 
     :param name: of the argument.
     :param expected: what it must be.
-    :param value: what was given.
     """
     if _is_nothing(value):
         return EmqxConfigError(f"{name} has no value; expected {expected}")
@@ -49,8 +48,6 @@ def optional(read: Callable[[str, Any], T], name: str, value: Any) -> T | None:
     Read an argument that may have no value: ``None``, empty text, or ``"None"``, as a template renders it.
 
     :param read: reads any other value.
-    :param name: of the argument, for the error.
-    :param value: what was given.
     """
     return None if _is_nothing(value) else read(name, value)
 
@@ -76,7 +73,6 @@ def boolean(name: str, value: object) -> bool:
     """
     Read true or false: ``"false"`` is true to Python.
 
-    :param name: of the argument, for the error.
     :param value: as :func:`truth` takes it.
     :raises EmqxConfigError: for anything else.
     """
@@ -90,7 +86,6 @@ def number(name: str, value: Any) -> float:
     """
     Read a number.
 
-    :param name: of the argument, for the error.
     :param value: a number or its text.
     :raises EmqxConfigError: for anything else.
     """
@@ -104,7 +99,6 @@ def positive(name: str, value: Any) -> float:
     """
     Read a number above 0.
 
-    :param name: of the argument, for the error.
     :param value: a number or its text.
     :raises EmqxConfigError: for anything else.
     """
@@ -118,7 +112,6 @@ def whole(name: str, value: Any, at_least: int = 1, at_most: int | None = None) 
     """
     Read a whole number.
 
-    :param name: of the argument, for the error.
     :param value: a whole number or its text.
     :param at_least: smallest one allowed.
     :param at_most: largest one allowed, ``None`` for any.
@@ -155,7 +148,6 @@ def span(name: str, value: Any) -> float:
     """
     Read a span of time.
 
-    :param name: of the argument, for the error.
     :param value: seconds above 0, also as text, or a ``timedelta``.
     :raises EmqxConfigError: for anything else.
     """
@@ -169,7 +161,6 @@ def seconds(name: str, value: Any) -> float | None:
     """
     Read a span of time that may be missing.
 
-    :param name: of the argument, for the error.
     :param value: as :func:`span` takes it, or ``None`` for no span.
     :raises EmqxConfigError: also for empty text: a template without a value would take a filter away.
     """
@@ -182,7 +173,6 @@ def limit(given: float | str | None, of: int, name: str) -> int | None:
 
     :param given: a count as ``5`` or ``"5"``, a share as ``0.05`` or ``"5%"``, or ``None`` for no limit.
     :param of: what a share is taken of.
-    :param name: of the argument, for the error.
     :return: the count, rounded down.
     :raises EmqxConfigError: also for empty text: a template without a value would take the limit away.
     """
@@ -209,7 +199,6 @@ def text(name: str, value: Any) -> str:
     """
     Read a text that must not be empty.
 
-    :param name: of the argument, for the error.
     :param value: the text.
     :raises EmqxConfigError: if it is empty or something else.
     """
@@ -222,8 +211,6 @@ def texts(name: str, value: Any) -> list[str]:
     """
     Read one or several texts: ``"a"``, ``["a", "b"]``, or ``'["a", "b"]'`` of a template; ``None`` for no text.
 
-    :param name: of the argument, for the error.
-    :param value: what was given.
     :raises EmqxConfigError: also for empty text: a template without a value. An empty list is a list.
     """
     if value is None:
@@ -247,8 +234,6 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     """
     Read names with values: ``{"a": 1}``, or ``'{"a": 1}'`` of a template; ``None`` for no names.
 
-    :param name: of the argument, for the error.
-    :param value: what was given.
     :raises EmqxConfigError: also for empty text: a template without a value.
     """
     if value is None:
@@ -267,8 +252,6 @@ def choice(name: str, value: Any, known: Collection[str]) -> str:
     """
     Read one of several words.
 
-    :param name: of the argument, for the error.
-    :param value: what was given.
     :param known: the words.
     :raises EmqxConfigError: for any other one.
     """

@@ -46,7 +46,6 @@ def form_of(name: str, target: Location, packed: bool = False) -> Form:
     """
     Return the form that the end of a file's name says.
 
-    :param name: of the argument, for the error.
     :param target: path or URL.
     :param packed: whether a name may end in ``.gz`` besides.
     :raises EmqxConfigError: if it ends in none.

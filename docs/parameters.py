@@ -6,6 +6,15 @@ import inspect
 import re
 from typing import Any
 
+#: what parameters are that many classes and methods take under one name
+SHARED = {
+    "clientid": "the MQTT client id.",
+    "context": "of the task.",
+    "emqx_conn_id": "the Airflow connection.",
+    "rule_id": "the rule's id.",
+    "user_id": "username or client id, as the authenticator has it.",
+}
+
 
 def parameters_of(lines: list[str]) -> dict[str, list[str]]:
     """Return the lines that describe each parameter in a docstring."""
@@ -25,19 +34,25 @@ def complete_parameters(
     _app: Any, what: str, _name: str, value: Any, _options: Any, lines: list[str]
 ) -> None:
     """
-    Add what base classes say of parameters to the page of an operator or a sensor, and mark templated ones.
+    Add what base classes say of parameters, and what is said once for all, and mark templated ones.
 
     A parameter is described once, at the class that takes it.
     """
-    if what != "class" or not hasattr(value, "template_fields"):
+    if what not in ("class", "method", "exception"):
         return
-    for base in value.__mro__[1:]:
+    taken = inspect.signature(value).parameters
+    templated = getattr(value, "template_fields", ())
+    for base in getattr(value, "__mro__", ())[1:]:
         if base.__module__.startswith("airflow_provider_emqx.") and base.__doc__:
-            hidden = set(getattr(base, "template_fields", ())) - set(value.template_fields)
+            hidden = set(getattr(base, "template_fields", ())) - set(templated)
             known = {*parameters_of(lines), *hidden}
             described = parameters_of(inspect.cleandoc(base.__doc__).split("\n"))
-            _add(lines, [line for name, text in described.items() if name not in known for line in text])
-    fields = {"dry_run" if name == "plan_only" else name for name in value.template_fields}
+            # an operator hands on to its base class what it does not take itself
+            wanted = [name for name in described if name not in known and (templated or name in taken)]
+            _add(lines, [line for name in wanted for line in described[name]])
+    shared = [name for name in SHARED if name in taken and name not in parameters_of(lines)]
+    _add(lines, [f":param {name}: {SHARED[name]}" for name in shared])
+    fields = {"dry_run" if name == "plan_only" else name for name in templated}
     for number, line in enumerate(lines):
         match = re.match(r":param (\w+):", line)
         if match and match[1] in fields:

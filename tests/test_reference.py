@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_emqx.get_provider_info import get_provider_info
 from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
 from airflow_provider_emqx.operators.cluster import EmqxBackupOperator
 from airflow_provider_emqx.sensors.clients import EmqxClientOnlineSensor
@@ -63,3 +66,30 @@ def test_a_page_has_every_parameter_and_says_which_are_templated(complete: Any, 
     assert set(described) == taken - hidden
     fields = {"dry_run" if name == "plan_only" else name for name in cls.template_fields}
     assert {name for name, line in described.items() if "(templated)" in line} == fields & set(described)
+
+
+def documented() -> Iterator[tuple[str, Any]]:
+    """Yield what users call with arguments: classes other than operators, and methods."""
+    info = get_provider_info()
+    modules = [
+        name for part in ("hooks", "triggers") for entry in info[part] for name in entry["python-modules"]
+    ]
+    modules += [f"airflow_provider_emqx.hooks.{area}" for area in ("clients", "topics", "auth", "cluster")]
+    for module in ("airflow_provider_emqx.exceptions", *modules):
+        for name, cls in inspect.getmembers(importlib.import_module(module), inspect.isclass):
+            if cls.__module__ == module and not name.startswith("_"):
+                yield f"{module}.{name}", cls
+                for method, value in vars(cls).items():
+                    if inspect.isfunction(value) and not method.startswith("_"):
+                        yield f"{module}.{name}.{method}", value
+
+
+@pytest.mark.parametrize(("name", "value"), list(documented()))
+def test_what_is_said_once_is_on_every_page(complete: Any, name: str, value: Any) -> None:
+    lines = inspect.cleandoc(value.__doc__ or "").split("\n")
+    complete(None, "class" if inspect.isclass(value) else "method", name, value, None, lines)
+    described = [found[1] for line in lines if (found := re.match(r":param (\w+):", line))]
+    taken = inspect.signature(value).parameters
+    named = {name for name, parameter in taken.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    assert len(described) == len(set(described))
+    assert named - {"self"} <= set(described) <= taken.keys()

@@ -12,8 +12,6 @@ class Area:
     Base of the classes that hold the operations of one area each.
 
     The class for EMQX 5 and 6 is the base of the one for EMQX 4, which overrides what differs.
-
-    :param broker: what is known of the broker.
     """
 
     def __init__(self, broker: Broker) -> None:

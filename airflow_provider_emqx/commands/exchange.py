@@ -64,7 +64,6 @@ class Exchange:
     The record is written before a message is acknowledged to the broker. A connection that
     breaks is replaced, and nothing is sent twice.
 
-    :param hook: of the broker.
     :param order: the command.
     :param record: the states of the devices.
     :param keep_replies: whether to keep replies in the record.

@@ -70,7 +70,6 @@ class Condition(ABC):
         """
         Ask the broker whether the condition is met.
 
-        :param api: the broker's operations.
         :param now: seconds since 1970.
         :raises EmqxUnsupportedError: if the broker does not support it.
         """
@@ -128,7 +127,6 @@ def page_of_clients(api: Api, *, matched: bool = False) -> int:
     """
     Return the same of clients of whom a few fields are asked for, which brokers before 5.6 send whole.
 
-    :param api: the broker's operations.
     :param matched: whether each one is matched with patterns.
     """
     short, whole = (MATCHED_ROWS, MATCHED_CLIENTS) if matched else (SHORT_ROWS, WHOLE_CLIENTS)

@@ -282,10 +282,8 @@ class Census:
         """
         List all clients, or leave it to the caller to ask for each awaited one.
 
-        :param api: the broker's operations.
         :param awaited: the ids.
         :param timed: whether it matters how long they have been connected.
-        :param clock: seconds that only go up.
         :return: as of :func:`sweep`; ``None`` if asking for each costs less.
         """
         if len(awaited) > _FEW and clock - self._counted > _COUNT_LASTS:
@@ -301,7 +299,6 @@ def sweep_is_cheaper(api: Api, awaited: int, size: int | None) -> bool:
     """
     Return whether listing all clients costs the broker less than asking for each awaited one.
 
-    :param api: the broker's operations.
     :param awaited: how many clients are asked for.
     :param size: how many clients the broker knows, ``None`` where it does not tell.
     """
@@ -327,7 +324,6 @@ def sweep(api: Api, awaited: Iterable[str], names: tuple[str, ...]) -> Operation
     """
     List all clients and keep the awaited ones.
 
-    :param api: the broker's operations.
     :param awaited: the ids.
     :param names: fields to ask for.
     :return: their states, and how many clients there are. Clients that come and go shift the pages: what was not seen

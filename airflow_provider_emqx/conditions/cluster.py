@@ -60,11 +60,7 @@ class ClusterHealthy(Condition):
 
 
 def active_alarms(api: Api) -> Operation[list[AlarmRow]]:
-    """
-    List all alarms that are active.
-
-    :param api: the broker's operations.
-    """
+    """List all alarms that are active."""
     listing = Listing(api.alarms.list(limit=page_of(api.alarms)))
     rows: list[AlarmRow] = []
     while listing.next is not None:

@@ -49,7 +49,6 @@ class AuthMethods(Session):
         """
         Read one user.
 
-        :param user_id: username or client id, as the authenticator has it.
         :return: ``{"user_id", "is_superuser"}``, ``None`` if the user does not exist.
         """
         return self.run(self.api.users.get(user_id))
@@ -58,7 +57,6 @@ class AuthMethods(Session):
         """
         Create one user.
 
-        :param user_id: username or client id, as the authenticator has it.
         :param password: plain password; the broker hashes it.
         :param is_superuser: exempt from ACL rules (EMQX 5 and 6).
         :return: ``{"user_id", "is_superuser"}``.
@@ -70,7 +68,6 @@ class AuthMethods(Session):
         """
         Set a user's password and superuser flag.
 
-        :param user_id: username or client id, as the authenticator has it.
         :param password: plain password; the broker hashes it.
         :param is_superuser: exempt from ACL rules (EMQX 5 and 6). Always written: not giving it takes the flag away.
         :return: ``{"user_id", "is_superuser"}``.
@@ -82,7 +79,6 @@ class AuthMethods(Session):
         """
         Delete one user. Its connections stay open; kick the client to end them.
 
-        :param user_id: username or client id, as the authenticator has it.
         :return: whether it was there; ``None`` on EMQX 4, which does not tell.
         """
         return self.run(self.api.users.delete(user_id))
@@ -138,7 +134,7 @@ class AuthMethods(Session):
         and read again.
 
         :param subject: as of :meth:`list_acl_rules`.
-        :param rules: as of :meth:`set_acl_rules`. Adding a rule that is there moves it.
+        :param acl_rules: as of :meth:`set_acl_rules`. Adding a rule that is there moves it.
         :param position: ``"first"`` or ``"last"``.
         :return: all ACL rules of the subject afterwards.
         """

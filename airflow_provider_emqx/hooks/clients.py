@@ -48,7 +48,6 @@ class ClientMethods(Session):
 
         A client is online if it is found **and** its ``connected`` is true: kept sessions are found as well.
 
-        :param clientid: the MQTT client id.
         :return: the client, ``None`` if it does not exist.
         """
         return self.run(self.api.clients.get(clientid))
@@ -197,7 +196,6 @@ class ClientMethods(Session):
         List one client's subscriptions: v5 ``GET /clients/{clientid}/subscriptions``, v4
         ``GET /subscriptions/{clientid}``.
 
-        :param clientid: the MQTT client id.
         :return: an iterator over ``{"clientid", "topic", "qos", …}``; empty if the client does not exist.
         """
         yield from self.run(self.api.clients.list_subscriptions(clientid))
@@ -208,7 +206,6 @@ class ClientMethods(Session):
 
         The broker does not check whether the client may; it takes effect a moment later.
 
-        :param clientid: the MQTT client id.
         :param topics: topic filters, or dicts of ``topic``, ``qos``, and on EMQX 5 ``nl``, ``rap``, ``rh``; one or
             several. On EMQX 4 without commas.
         :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
@@ -221,7 +218,6 @@ class ClientMethods(Session):
         End subscriptions of a client: v5 ``POST /clients/{clientid}/unsubscribe/bulk``, v4
         ``POST /mqtt/unsubscribe_batch``.
 
-        :param clientid: the MQTT client id.
         :param topics: topic filters exactly as subscribed; one or several.
         :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
         :raises EmqxNotFoundError: if the client does not exist.
@@ -233,7 +229,6 @@ class ClientMethods(Session):
         Read a client's authorization cache: v5 ``GET /clients/{clientid}/authorization/cache``, v4
         ``GET /clients/{clientid}/acl_cache``.
 
-        :param clientid: the MQTT client id.
         :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` for an
             unknown client.
         """
@@ -254,7 +249,6 @@ class ClientMethods(Session):
         """
         Change a connected client's keepalive interval: v4 and v5 ``PUT /clients/{clientid}/keepalive``.
 
-        :param clientid: the MQTT client id.
         :param seconds: 0 (none) to 65,535.
         :raises EmqxNotFoundError: if the client does not exist.
         """
@@ -267,7 +261,6 @@ class ClientMethods(Session):
         List messages on their way to a client, EMQX 5.6 and newer: ``GET /clients/{clientid}/mqueue_messages``, or
         ``…/inflight_messages``.
 
-        :param clientid: the MQTT client id.
         :param kind: ``"mqueue"`` (waiting) or ``"inflight"`` (sent, not yet acknowledged).
         :param payload: ``"none"``, ``"base64"`` or ``"plain"``.
         :return: an iterator over ``{"msgid", "topic", "qos", "publish_at", …}``.

@@ -135,7 +135,6 @@ class ClusterMethods(Session):
         """
         Read one rule of the rule engine: v4 and v5 ``GET /rules/{id}``.
 
-        :param rule_id: the rule's id.
         :return: the rule, ``None`` if it does not exist.
         """
         return self.run(self.api.rule_engine.get_rule(rule_id))
@@ -144,7 +143,6 @@ class ClusterMethods(Session):
         """
         Enable or disable a rule of the rule engine: ``PUT /rules/{id}``, on v5 of the rule as just read.
 
-        :param rule_id: the rule's id.
         :param enabled: the state that it is to have.
         :return: the rule as it is now.
         :raises EmqxNotFoundError: if the rule does not exist.
@@ -155,7 +153,6 @@ class ClusterMethods(Session):
         """
         Read a rule's counters: v5 ``GET /rules/{id}/metrics``, v4 from ``GET /rules/{id}``.
 
-        :param rule_id: the rule's id.
         :return: ``matched``, ``passed``, … over the cluster.
         :raises EmqxNotFoundError: if the rule does not exist.
         """
@@ -165,7 +162,6 @@ class ClusterMethods(Session):
         """
         Set a rule's counters to 0: v5 ``PUT /rules/{id}/metrics/reset``, v4 ``PUT /rules/{id}/reset_metrics``.
 
-        :param rule_id: the rule's id.
         :raises EmqxNotFoundError: if the rule does not exist.
         """
         self.run(self.api.rule_engine.reset_rule_metrics(rule_id))

@@ -52,7 +52,6 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
     thread. In ``async`` tasks and triggers, use it in an ``async with`` statement and await operations of :attr:`api`
     with :meth:`arun`.
 
-    :param emqx_conn_id: the Airflow connection.
     :param user_id_type: the table of users, ``"username"`` or ``"clientid"``. EMQX 4 has a table for each, and
         ``"username"`` is the default. On EMQX 5 and 6 the authenticator decides.
     :param rate_limit: maximum requests per second, instead of the connection's.

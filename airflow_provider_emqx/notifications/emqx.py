@@ -29,7 +29,6 @@ class EmqxPublishNotifier(RendersHidden, BaseNotifier):
     :param qos: 0, 1 or 2.
     :param retain: keep it for later subscribers, as for a topic that holds the state of the last run.
     :param properties: MQTT 5 properties.
-    :param emqx_conn_id: the Airflow connection.
     """
 
     template_fields: Sequence[str] = ("topic", "payload", "properties", "emqx_conn_id")

@@ -101,7 +101,6 @@ class Affected:
     each, written as it happens. If the ``with`` statement ends with an error, they are logged and stored as the task's
     result.
 
-    :param context: of the task.
     :param name: what identifies one of them in the file, as ``"clientid"``; those that are dicts have names of their
         own.
     :param outcomes: what may become of one; ``failed`` and ``unknown`` always may.

@@ -118,7 +118,6 @@ def take(
 
     What was exported and could not be stored is deleted again from the broker's disk.
 
-    :param hook: of the broker.
     :param store: where it is to be kept.
     :param table_sets: as of :meth:`~airflow_provider_emqx.hooks.cluster.ClusterMethods.export_backup`.
     :param root_keys: the same.

@@ -538,7 +538,6 @@ class EmqxEvacuateNodeOperator(BaseEmqxOperator):
         """
         Resume after the deferral.
 
-        :param context: of the task.
         :param event: what :class:`~airflow_provider_emqx.triggers.emqx.EmqxConditionTrigger` has sent.
         :param begun: when the evacuation was started, in seconds since 1970.
         :return: as :meth:`execute`.

@@ -191,7 +191,6 @@ class EmqxCommandOperator(BaseEmqxOperator):
         """
         Resume after the deferral.
 
-        :param context: of the task.
         :param event: what :class:`~airflow_provider_emqx.triggers.commands.EmqxCommandTrigger` has sent.
         """
         from airflow_provider_emqx.commands.record import Record

@@ -23,7 +23,6 @@ def write_rows(
     """
     Process a listing of any length: the first 1,000 rows for XCom, all of them for a file.
 
-    :param hook: of the broker.
     :param listing: reads the first page.
     :param output_path: path or URL of a JSON Lines file, which is replaced when the listing is complete; ``None`` for
         no file.

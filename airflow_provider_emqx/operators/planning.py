@@ -69,7 +69,6 @@ class BasePlanningOperator(BaseEmqxOperator):
         """
         Return the job; use it in a ``with`` statement. Its options are the operator's arguments.
 
-        :param hook: of the broker.
         :param name: of the job, as ``"kick"``.
         :param sources: names of the files that it reads.
         :param more: what decides besides what it does.

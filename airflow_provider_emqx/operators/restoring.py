@@ -109,7 +109,6 @@ def restore(hook: EmqxHook, content: bytes) -> str | None:
 
     It has a name of its own there: a second upload of a name is refused, and what the broker has exported stays.
 
-    :param hook: of the broker.
     :param content: as :func:`look` gives it.
     :return: the node that imported it; behind a load balancer the file lies on one of them only. ``None`` where the
         broker does not say.

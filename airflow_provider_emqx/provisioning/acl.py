@@ -180,7 +180,6 @@ def provision(
     """
     Write the rules of a source.
 
-    :param hook: of the broker.
     :param source: of the rows. All are read before anything is written.
     :param terms: what to do with them.
     :param push: given the summary before the task fails.
@@ -221,7 +220,6 @@ class _Work:
     """
     One run over a source of rules.
 
-    :param hook: of the broker.
     :param source: of the rows.
     :param terms: what to do with them.
     :param job: that it is.

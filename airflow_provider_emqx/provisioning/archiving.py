@@ -81,7 +81,6 @@ def require(hook: Session) -> None:
     """
     Refuse what archives do not fit, before anything is sent but requests that read.
 
-    :param hook: of the broker.
     :raises EmqxUnsupportedError: with the reason.
     """
     broker = hook.broker
@@ -144,7 +143,6 @@ class Snapshot(Inventory):
 
     In memory is the export while it is unpacked, and then what :class:`ExportedUsers` keeps.
 
-    :param hook: of the broker.
     :param terms: as of :class:`Inventory`.
     """
 
@@ -225,7 +223,6 @@ class Files:
     Names of exports are the broker's. So a note is uploaded before each: where a note is found later, the exports of
     users alone that followed it are of no more use.
 
-    :param hook: of the broker.
     :param task: tells this task from others, and is the same in each of its runs.
     """
 
@@ -357,7 +354,6 @@ class Archives:
     """
     Write and delete users by archives that the broker imports.
 
-    :param hook: of the broker.
     :param terms: what is to be done.
     :param snapshot: the users that the broker has.
     :param hasher: hashes plain passwords.

@@ -54,7 +54,6 @@ class Run:
     """
     One run over one source.
 
-    :param hook: of the broker.
     :param terms: what to do with the rows.
     :param expected: tells how many rows there will be, about; ``None`` if that is not known.
     :param job: that it is part of; its plan says what is done.

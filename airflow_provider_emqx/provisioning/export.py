@@ -33,7 +33,6 @@ def export_users(
     """
     Write the users to a file.
 
-    :param hook: of the broker.
     :param target: ``….csv`` or ``….jsonl``, each also with ``.gz``.
     :param is_superuser: only superusers, or only the others.
     :param with_hashes: with their password hashes and salts, which EMQX tells in exports of its tables only.

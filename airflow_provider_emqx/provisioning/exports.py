@@ -22,7 +22,6 @@ def exported(hook: Session) -> Iterator[bytes]:
 
     It is never written to a disk here.
 
-    :param hook: of the broker.
     :return: a context manager that gives the export.
     :raises EmqxError: if the broker fails, or does not find what it has exported, as some builds of EMQX 4.
     """
@@ -50,7 +49,6 @@ def take_away(hook: Session, filename: str, node: str | None) -> str:
     """
     Delete an export that is of no more use, and log whether it is gone: it holds secrets.
 
-    :param hook: of the broker.
     :param filename: of the export.
     :param node: on whose disk it is.
     :return: the sentence that was logged.
@@ -64,7 +62,6 @@ def discard(hook: Session, filename: str, node: str | None) -> tuple[bool, str]:
     """
     Delete an export that is of no more use.
 
-    :param hook: of the broker.
     :param filename: of the export.
     :param node: on whose disk it is.
     :return: whether it is gone, and a sentence about it.

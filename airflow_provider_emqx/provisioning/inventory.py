@@ -41,7 +41,6 @@ class Inventory:
 
     Of those that a synchronisation might delete the ids wait in a temporary file.
 
-    :param hook: of the broker.
     :param terms: its scope and its protected users count, if it is for a synchronisation.
     """
 

@@ -15,7 +15,6 @@ def tell_rate(hook: Session, count: int | None, what: str = "row", at_once: int 
     """
     Log what the connection's ``rate_limit`` means for a run; without one, nothing.
 
-    :param hook: of the broker.
     :param count: of what there is to do, ``None`` where it is not known.
     :param what: name of one of these.
     :param at_once: how many of these one request carries at most.

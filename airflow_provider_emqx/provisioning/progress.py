@@ -112,7 +112,6 @@ def fingerprint(hook: Session, files: Sequence[Location], how: Format, terms: Us
     """
     Return a fingerprint of source, terms and broker.
 
-    :param hook: of the broker.
     :param files: of the source.
     :param how: their format.
     :param terms: what to do with them.

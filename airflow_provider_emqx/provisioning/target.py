@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
 
 class Target:
-    """
-    The broker that the users of another one are moved to; asked when the source is known to hold such users.
-
-    :param hook: of the broker.
-    """
+    """The broker that the users of another one are moved to; asked when the source is known to hold such users."""
 
     def __init__(self, hook: Session) -> None:
         self._hook = hook
@@ -99,7 +95,6 @@ def user_id_type(hook: Session) -> str:
     """
     Ask what users are keyed by, ``"username"`` or ``"clientid"``.
 
-    :param hook: of the broker.
     :raises EmqxConfigError: if it is not what the task says.
     """
     # the API of Serverless shows the users, not the authenticator
@@ -118,7 +113,6 @@ def hashing_of(hook: Session) -> tuple[Algorithm | None, str]:
     """
     Ask how the broker hashes passwords.
 
-    :param hook: of the broker.
     :return: the algorithm; or ``None`` and why it takes no ready-made hashes.
     """
     broker, users = hook.broker, hook.api.users

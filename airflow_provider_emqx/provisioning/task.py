@@ -45,7 +45,6 @@ class Provisioning:
     """
     Provision a source, telling all about it.
 
-    :param hook: of the broker.
     :param source: of the rows.
     :param terms: what to do with them.
     :param progress: what earlier attempts have done, and where to keep what this one does.
@@ -255,7 +254,6 @@ def job_of(asked: Asked, hook: Session, source: Source, how: Format, terms: User
     Return the job of provisioning users.
 
     :param asked: what is to be done with a plan.
-    :param hook: of the broker.
     :param source: of the rows.
     :param how: its format.
     :param terms: what to do with the rows.
@@ -274,7 +272,6 @@ def provision(
     """
     Provision a source in a task.
 
-    :param hook: of the broker.
     :param source: of the rows.
     :param terms: what to do with them.
     :param push: given the summary before the task fails, where the returned one would be lost.

@@ -46,7 +46,6 @@ def ensure_for_all(hook: Session, rules: Sequence[Mapping[str, Any]]) -> bool:
     """
     Insert ACL rules before those that all clients have, unless they stand there already.
 
-    :param hook: of the broker.
     :param rules: in order; ``${username}`` and ``${clientid}`` in topics are filled in by EMQX.
     :return: whether anything had to be changed.
     """
@@ -61,7 +60,6 @@ def would_ensure_for_all(hook: Session, rules: Sequence[Mapping[str, Any]]) -> l
     """
     Return the change that :func:`ensure_for_all` would make, if any.
 
-    :param hook: of the broker.
     :param rules: in order.
     """
     wanted = read_rules(rules)
@@ -75,7 +73,6 @@ def write(
     """
     Replace the ACL rules of users who are to be written next.
 
-    :param hook: of the broker.
     :param kind: what the users are keyed by, ``"username"`` or ``"clientid"``.
     :param users: with the rules under ``acl``, by index.
     :param only_absent: leave the rules of users that exist as they are.
@@ -118,7 +115,6 @@ def would_write(hook: Session, kind: str, users: Mapping[int, User]) -> dict[int
     """
     Return the change of each user's rules that :func:`write` would make.
 
-    :param hook: of the broker.
     :param kind: as of :func:`write`.
     :param users: the same; all of them may be written.
     :return: by index, of those whose rules would change.
@@ -148,7 +144,6 @@ def put_back(hook: Session, kind: str, users: Mapping[int, tuple[User, list[AclR
     """
     Restore the former ACL rules of users that could not be written.
 
-    :param hook: of the broker.
     :param kind: as of :func:`write`.
     :param users: each with the former rules, by index.
     :return: the reason for each user for whom that failed, by index.

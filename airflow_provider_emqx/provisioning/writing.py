@@ -59,7 +59,6 @@ class Writer:
     """
     Choose how users are sent, by mode and by what the broker can do, and send them.
 
-    :param hook: of the broker.
     :param terms: what is to be done with them.
     :param inventory: the users that the broker has.
     :param kind: what users are keyed by, ``"username"`` or ``"clientid"``.

@@ -128,11 +128,7 @@ class EmqxMessageSensor(BaseWaitSensor):
         self.condition()
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """
-        Check once.
-
-        :param context: of the task.
-        """
+        """Check once."""
         self._mailbox = self._mailbox or self._open(context)
         return super().poke(context)
 
@@ -142,7 +138,6 @@ class EmqxMessageSensor(BaseWaitSensor):
 
         :param next_method: name of a method.
         :param next_kwargs: its arguments.
-        :param context: of the task.
         """
         with self._session(context):
             return super().resume_execution(next_method, next_kwargs, context)

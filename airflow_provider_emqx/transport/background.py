@@ -29,7 +29,6 @@ class Background:
     An asynchronous client on an event loop in a thread of its own: the caller's may have a loop that runs already.
 
     :param settings: address, credentials, limits.
-    :param api: the broker's operations.
     :param base: the API's path below the origin.
     :param stop: asked before each operation.
     """

@@ -186,7 +186,6 @@ class Exchange:
 
     :param request: what is asked.
     :param settings: limits.
-    :param clock: seconds that only go up.
     """
 
     def __init__(
@@ -529,7 +528,6 @@ class RateLimit:
     Spaces requests evenly.
 
     :param per_second: requests per second, ``None`` for no limit.
-    :param clock: seconds that only go up.
     """
 
     def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic) -> None:

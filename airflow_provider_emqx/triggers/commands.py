@@ -29,7 +29,6 @@ class EmqxCommandTrigger(BaseEmqxTrigger):
 
     :param order: how the command is answered, as :meth:`airflow_provider_emqx.commands.order.Order.to_json` tells it.
     :param report_path: path or URL of the report, with the devices that are awaited.
-    :param emqx_conn_id: the Airflow connection.
     :param enough: replies that end the wait; 0 where none is awaited, in a pause.
     :param deadline: seconds since 1970 at which the wait ends at the latest.
     :param keep_replies: whether the report keeps what devices answer.

@@ -68,7 +68,6 @@ class EmqxConditionTrigger(BaseEmqxTrigger):
 
     :param kind: kind of the condition, a name of :data:`airflow_provider_emqx.conditions.kinds.KINDS`.
     :param parameters: arguments of that kind, plain JSON.
-    :param emqx_conn_id: the Airflow connection.
     :param poll_interval: seconds between two checks, at least 0.1.
     :param backoff: whether the interval doubles from check to check.
     :param max_interval: longest interval in seconds. Default: no limit.
@@ -180,7 +179,6 @@ class EmqxEventTrigger(BaseEventTrigger):
     :param event: ``"client_online"``: a client has connected or reconnected since the last check;
         ``"client_offline"``: a client that was online is offline; ``"alarm_activated"``; ``"condition_met"``: a
         condition that was not met in the last check is met now.
-    :param emqx_conn_id: the Airflow connection.
     :param poll_interval: seconds between two checks, at least 0.1.
     :param clientid_pattern: for clients: a pattern of their client ids, in which ``*`` stands for any text.
     :param username_pattern: for clients: a pattern of their usernames. Default: any.

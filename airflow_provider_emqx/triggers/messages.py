@@ -33,7 +33,6 @@ class EmqxMessageArrivedTrigger(BaseEmqxTrigger):
     :param clientid: client id of the session.
     :param parameters: arguments of the condition, plain JSON, with digests of what is awaited.
     :param deadline: seconds since 1970 at which the wait times out.
-    :param emqx_conn_id: the Airflow connection.
     :param max_failures: consecutive failed connections to tolerate while the broker is down, slow or busy; ``None``:
         any number.
     """

@@ -50,11 +50,7 @@ _MOST_ERRORS = 8
 
 
 class Poll:
-    """
-    All waits of one event loop on one connection.
-
-    :param emqx_conn_id: the Airflow connection.
-    """
+    """All waits of one event loop on one connection."""
 
     def __init__(self, emqx_conn_id: str) -> None:
         self.users = 0
@@ -357,11 +353,7 @@ _polls: dict[tuple[asyncio.AbstractEventLoop, str], Poll] = {}
 
 @asynccontextmanager
 async def shared(emqx_conn_id: str) -> AsyncIterator[Poll]:
-    """
-    Return the poll of a connection in this event loop; it ends when nobody uses it any more.
-
-    :param emqx_conn_id: the Airflow connection.
-    """
+    """Return the poll of a connection in this event loop; it ends when nobody uses it any more."""
     key = (asyncio.get_running_loop(), emqx_conn_id)
     poll = _polls.get(key)
     if poll is None:

@@ -86,7 +86,6 @@ class Presence:
     """
     The announcements of one Airflow connection in one event loop: one MQTT connection for all interests.
 
-    :param emqx_conn_id: the Airflow connection.
     :param hook: returns a hook whose connection has been looked up, at some time.
     """
 

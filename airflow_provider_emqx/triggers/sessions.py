@@ -23,11 +23,7 @@ IN_FLIGHT, OTHERS_IN_FLIGHT = 32, 8
 
 
 class Session:
-    """
-    The session of all waits on one connection; opened at first use.
-
-    :param emqx_conn_id: the Airflow connection.
-    """
+    """The session of all waits on one connection; opened at first use."""
 
     def __init__(self, emqx_conn_id: str) -> None:
         self.emqx_conn_id = emqx_conn_id
@@ -109,7 +105,6 @@ async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
     """
     Open a client without holding the event loop.
 
-    :param emqx_conn_id: the Airflow connection.
     :raises EmqxConfigError: if the connection is unknown or invalid.
     :raises EmqxConnectionError: if it could not be looked up at the moment.
     """
@@ -118,11 +113,7 @@ async def connected(emqx_conn_id: str) -> AsyncIterator[AsyncClient]:
 
 
 def opened(hook: EmqxHook) -> AbstractAsyncContextManager[AsyncClient]:
-    """
-    Open a client.
-
-    :param hook: of the broker.
-    """
+    """Open a client."""
     # room for every kind at once: one that gets no answers does not keep the others from asking
     return hook.async_client(IN_FLIGHT + 8 * OTHERS_IN_FLIGHT)
 
@@ -131,7 +122,6 @@ async def looked_up(emqx_conn_id: str) -> EmqxHook:
     """
     Return a hook whose connection was looked up, without holding the event loop.
 
-    :param emqx_conn_id: the Airflow connection.
     :raises EmqxConfigError: if the connection is unknown or invalid.
     :raises EmqxConnectionError: if it could not be looked up at the moment.
     """

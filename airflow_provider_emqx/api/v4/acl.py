@@ -36,7 +36,6 @@ class AclRules(v5.AclRules):
         """
         List the ACL rules of one subject in their order: ``GET /acl/username/{username}`` and so on.
 
-        :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
         :return: rows of ``topic``, ``permission``, ``action``, ``qos``, ``retain``; empty without rules.
         """
         return cast("list[AclRuleRow]", _as_v5((yield from self._subject_rules(*read_subject(subject)))))
@@ -49,9 +48,7 @@ class AclRules(v5.AclRules):
 
         EMQX 4 lists rule by rule, so all are read before the first subject is complete.
 
-        :param kind: ``"username"`` or ``"clientid"``.
         :param page: there is one only.
-        :return: rows of ``username`` or ``clientid``, and ``rules``.
         """
         choice("kind", kind, get_args(UserIdType))
         found: dict[str, Rows] = {}
@@ -71,8 +68,6 @@ class AclRules(v5.AclRules):
         Replace all ACL rules of one subject: stale topics are deleted, then the rules written one by one from the last
         to the first (``POST /acl``), then read back. While that goes on, only a part of the rules is in force.
 
-        :param subject: see :func:`~airflow_provider_emqx.api.acl.read_subject`.
-        :param rules: in order; see :func:`~airflow_provider_emqx.api.acl.read_rules`. None at all deletes the rules.
         :raises EmqxUnsupportedError: for rules that tell QoS or retain apart or are limited to some clients, which EMQX
             4 cannot, for topics that it would take for something else (``eq …``, and placeholders that are not levels
             of their own), and for those that it could not delete again (``.``, ``..``, longer than a path may be).
@@ -101,9 +96,6 @@ class AclRules(v5.AclRules):
         Put ACL rules before or after those that a subject has: read, merge, replace, read again.
 
         A change by somebody else at the same moment may be lost. Adding what is there moves it.
-
-        :param position: ``"first"`` or ``"last"``.
-        :return: all rules of the subject afterwards.
         """
         _writable(*read_subject(subject), rules)
         wanted = merged((yield from self.list(subject)), read_rules(rules), position)
@@ -111,11 +103,7 @@ class AclRules(v5.AclRules):
         return (yield from self.list(subject))
 
     def delete(self, subject: Subject) -> Operation[bool | None]:
-        """
-        Delete all ACL rules of one subject: ``DELETE /acl/username/{username}/topic/{topic}`` and so on, one per topic.
-
-        :return: whether there were any.
-        """
+        """Delete all ACL rules of one subject: ``DELETE /acl/username/{username}/topic/{topic}`` and so on."""
         kind, name = read_subject(subject)
         topics = dict.fromkeys(rule["topic"] for rule in (yield from self._subject_rules(kind, name)))
         yield from _delete(kind, name, list(topics))

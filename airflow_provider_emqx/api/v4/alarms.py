@@ -18,13 +18,7 @@ class Alarms(v5.Alarms):
     def list(
         self, page: int = 1, limit: int | None = None, activated: bool = True
     ) -> Operation[Page[AlarmRow]]:
-        """
-        List alarms: ``GET /alarms/activated``, or ``GET /alarms/deactivated``. EMQX 4 sends them all at once.
-
-        :param activated: those that are active now; ``False`` for those that are over.
-        :return: rows of ``node``, ``name``, ``message``, ``details``, ``duration`` (ms), ``activate_at``,
-            ``deactivate_at``.
-        """
+        """List alarms: ``GET /alarms/activated``, or ``GET /alarms/deactivated``. EMQX 4 sends them all at once."""
         activated = boolean("activated", activated)
         reply = yield Request("GET", "/alarms/activated" if activated else "/alarms/deactivated")
         rows = [
@@ -39,9 +33,7 @@ class Alarms(v5.Alarms):
         """
         End an active alarm by hand: ``POST /alarms/deactivated``.
 
-        :param name: the alarm's name.
         :param node: on this node; ``None`` for every node that has it.
-        :return: whether there was such an active alarm.
         """
         page = yield from self.list()
         ended = False

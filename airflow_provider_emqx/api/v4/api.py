@@ -18,11 +18,7 @@ from airflow_provider_emqx.api.v5.api import Api
 
 
 class ApiV4(Api):
-    """
-    The operations of an EMQX 4, with the arguments and results of EMQX 5.
-
-    :param broker: what is known of the broker.
-    """
+    """The operations of an EMQX 4, with the arguments and results of EMQX 5."""
 
     _nodes = Nodes
     _users = Users

@@ -34,7 +34,6 @@ class Backups(v5.Backups):
         """
         Write a backup to the disk of the node that responds: ``POST /data/export``.
 
-        :return: ``{"filename", "node", "size", "created_at"}``.
         :raises EmqxUnsupportedError: for a part of it.
         """
         if table_sets is not None or root_keys is not None:
@@ -46,11 +45,7 @@ class Backups(v5.Backups):
         return cast("BackupRow", self._row(reply.data))
 
     def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[BackupRow]]:
-        """
-        List the backups on the disks of all nodes: ``GET /data/export``. EMQX 4 sends them all at once.
-
-        :return: rows of ``filename``, ``node``, ``size``, ``created_at``.
-        """
+        """List the backups on the disks of all nodes: ``GET /data/export``. EMQX 4 sends them all at once."""
         reply = yield Request("GET", "/data/export")
         return Page(
             cast("list[BackupRow]", [self._row(row) for row in reply.rows]), None, ("node", "filename")
@@ -76,11 +71,7 @@ class Backups(v5.Backups):
         return content.encode()
 
     def delete(self, filename: str, node: str | None = None) -> Operation[bool | None]:
-        """
-        Delete a backup from the disk of the node that answers: ``DELETE /data/file/{filename}``.
-
-        :return: whether it was there.
-        """
+        """Delete a backup from the disk of the node that answers: ``DELETE /data/file/{filename}``."""
         try:
             yield Request("DELETE", path("data", "file", filename))
         except (EmqxBadRequestError, EmqxNotFoundError) as error:
@@ -94,7 +85,6 @@ class Backups(v5.Backups):
         Upload a backup to the disk of the node that responds: ``POST /data/file``.
 
         :param filename: its name there, ending in ``.json``.
-        :param content: the file.
         """
         path(filename)
         try:
@@ -110,7 +100,6 @@ class Backups(v5.Backups):
         Put a backup that lies on a node's disk into force: ``POST /data/import``. It overwrites configuration and
         users.
 
-        :param node: whose disk it is on.
         :param repeatable: whether to send the request again if its answer is lost.
         """
         path(filename)

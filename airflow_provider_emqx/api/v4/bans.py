@@ -20,8 +20,6 @@ class Bans(v5.Bans):
         """
         Ban, or change the ban that there is: ``POST /banned``. Live connections stay; kick them to end them.
 
-        :param kind: see :func:`~airflow_provider_emqx.api.bans.read_kind`.
-        :param until: see :func:`~airflow_provider_emqx.api.bans.read_until`; ``None`` for no end.
         :return: as of :func:`list_bans`.
         """
         kind, who = self._read(kind, who)

@@ -51,12 +51,10 @@ class Clients(v5.Clients):
         """
         List clients, connected ones and kept sessions: ``GET /clients``, or ``GET /nodes/{node}/clients``.
 
-        :param page: number of the page, from 1.
         :param limit: rows per page at most.
         :param filters: see :data:`~airflow_provider_emqx.api.filters.CLIENT_FILTERS`; all must hold. Times are compared
             in whole seconds, EMQX 4 has no finer ones.
         :param fields: only these fields of each row, and ``clientid``; EMQX 4 sends whole rows all the same.
-        :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
         """
         wanted = whole_seconds(read_filters(CLIENT_FILTERS, filters))
         names = read_fields(fields, "clientid")
@@ -116,8 +114,6 @@ class Clients(v5.Clients):
         Subscribe a client to topics: ``POST /mqtt/subscribe_batch``.
 
         :param topics: topic filters without commas, or dicts of ``topic`` and ``qos``.
-        :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
-        :raises EmqxNotFoundError: if the client does not exist.
         :raises EmqxUnsupportedError: for the options ``nl``, ``rap`` and ``rh``.
         """
         path("clients", clientid)
@@ -145,8 +141,6 @@ class Clients(v5.Clients):
         End subscriptions of a client: ``POST /mqtt/unsubscribe_batch``.
 
         :param topics: topic filters without commas, exactly as subscribed.
-        :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
-        :raises EmqxNotFoundError: if the client does not exist.
         """
         path("clients", clientid)
         names = [no_comma(topic_filter(topic)) for topic in ([topics] if isinstance(topics, str) else topics)]
@@ -161,12 +155,7 @@ class Clients(v5.Clients):
         ]
 
     def get_authorization_cache(self, clientid: str) -> Operation[Rows | None]:
-        """
-        Read a client's authorization cache: ``GET /clients/{clientid}/acl_cache``.
-
-        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` for an
-            unknown client.
-        """
+        """Read a client's authorization cache: ``GET /clients/{clientid}/acl_cache``."""
         try:
             reply = yield Request("GET", path("clients", clientid, "acl_cache"))
         except EmqxNotFoundError:
@@ -174,12 +163,7 @@ class Clients(v5.Clients):
         return [{**row, "access": {"action_type": row.get("access")}} for row in reply.rows]
 
     def clean_authorization_cache(self, clientid: str | None = None) -> Operation[bool | None]:
-        """
-        Clear the authorization cache: ``DELETE /clients/{clientid}/acl_cache``, or ``DELETE /acl-cache`` for all.
-
-        :param clientid: one client; ``None`` for all.
-        :return: for one client whether it was there; for all ``None``.
-        """
+        """Clear the authorization cache: ``DELETE /clients/{clientid}/acl_cache``, or ``DELETE /acl-cache`` for all."""
         if clientid is None:
             yield Request("DELETE", "/acl-cache")
             return None

@@ -45,7 +45,6 @@ class Listeners(v5.Listeners):
 
         :param listener: id as ``mqtt:tcp:external``.
         :param node: on this node; ``None`` for all.
-        :raises EmqxNotFoundError: if the listener does not exist.
         """
         path(listener)
         rows = yield from self.list()

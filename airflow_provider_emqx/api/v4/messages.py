@@ -37,7 +37,6 @@ class Messages(v5.Messages):
         """
         Check one message and write it out in full: :func:`~airflow_provider_emqx.api.messages.message_row`.
 
-        :param number: its place among several, for the error.
         :raises EmqxConfigError: saying what is wrong, a comma in the topic included.
         """
         row = message_row(message, number)
@@ -49,11 +48,8 @@ class Messages(v5.Messages):
         Publish one message: ``POST /mqtt/publish``.
 
         :param message: see :func:`~airflow_provider_emqx.api.messages.message_row`; no comma in the topic.
-        :param repeatable: whether it does no harm if it arrives twice.
         :return: see :func:`~airflow_provider_emqx.api.messages.published`; EMQX 4 does not tell whether anybody has
             subscribed.
-        :raises EmqxConfigError: for an invalid message; nothing is sent.
-        :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         row = _as_v4(self.check(message))
         yield Request("POST", "/mqtt/publish", json=row, repeatable=repeatable)
@@ -64,9 +60,6 @@ class Messages(v5.Messages):
         Publish up to 1,000 messages in one request: ``POST /mqtt/publish_batch``.
 
         :param messages: see :func:`~airflow_provider_emqx.api.messages.message_row`; no comma in the topics.
-        :return: what became of each, see :func:`~airflow_provider_emqx.api.messages.published`.
-        :raises EmqxConfigError: for an invalid message; nothing is sent.
-        :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         rows = [_as_v4(self.check(message, number)) for number, message in enumerate(messages, 1)]
         if not rows:

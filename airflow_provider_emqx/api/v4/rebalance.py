@@ -21,8 +21,6 @@ class Rebalance(v5.Rebalance):
         """
         Read what is being evacuated or rebalanced: ``GET /load_rebalance/global_status``.
 
-        :return: ``{"evacuations": […], "purges": […], "rebalances": […]}``, each row with its ``node`` and ``stats``;
-            empty lists when nothing goes on.
         :raises EmqxUnsupportedError: on the open-source edition.
         """
         try:

@@ -34,10 +34,7 @@ def read(request: Request, answer: Answer) -> Reply:
     """
     Read one answer.
 
-    :param request: method and path of the request.
-    :param answer: what came back.
     :return: the content of ``data``, with ``meta`` of a list.
-    :raises EmqxError: the one typed error that the answer means.
     """
     if answer.status != 200:
         raise _failure(request, answer)

@@ -30,12 +30,7 @@ class RuleEngine(v5.RuleEngine):
         return [("connector", str(resource)) for resource in resources if resource]
 
     def set_rule_enabled(self, rule_id: str, enabled: bool) -> Operation[Row]:
-        """
-        Enable or disable a rule: ``PUT /rules/{id}``.
-
-        :return: the rule as it is now.
-        :raises EmqxNotFoundError: if the rule does not exist.
-        """
+        """Enable or disable a rule: ``PUT /rules/{id}``."""
         enabled = boolean("enabled", enabled)
         # a PUT to a rule that is not there is answered like any other mistake
         reply = yield Request("GET", path("rules", rule_id))
@@ -49,18 +44,13 @@ class RuleEngine(v5.RuleEngine):
         Read a rule's counters, which are part of ``GET /rules/{id}``.
 
         :return: ``matched``, ``passed``, ``failed``, … under v5's names, summed over the cluster.
-        :raises EmqxNotFoundError: if the rule does not exist.
         """
         reply = yield Request("GET", path("rules", rule_id))
         metrics = summed(reply.data.get("metrics") or ())
         return {_METRICS.get(name, name): value for name, value in metrics.items()}
 
     def reset_rule_metrics(self, rule_id: str) -> Operation[None]:
-        """
-        Set a rule's counters to 0: ``PUT /rules/{id}/reset_metrics``.
-
-        :raises EmqxNotFoundError: if the rule does not exist.
-        """
+        """Set a rule's counters to 0: ``PUT /rules/{id}/reset_metrics``."""
         # done to a rule that is not there as well
         yield Request("GET", path("rules", rule_id))
         yield Request("PUT", path("rules", rule_id, "reset_metrics"))
@@ -73,11 +63,7 @@ class RuleEngine(v5.RuleEngine):
         )
 
     def restart_integration(self, kind: str, name: str) -> Operation[None]:
-        """
-        Reconnect a resource: ``POST /resources/{id}``.
-
-        :raises EmqxNotFoundError: if it does not exist.
-        """
+        """Reconnect a resource: ``POST /resources/{id}``."""
         self._where(kind)
         # a start of one that is not there is answered like any other mistake
         yield Request("GET", path("resources", name))

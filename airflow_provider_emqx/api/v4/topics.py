@@ -39,11 +39,7 @@ class Topics(v5.Topics):
         """
         List subscriptions: ``GET /subscriptions``, or ``GET /nodes/{node}/subscriptions``.
 
-        :param page: number of the page, from 1.
         :param limit: rows per page at most.
-        :param filters: see :data:`~airflow_provider_emqx.api.filters.SUBSCRIPTION_FILTERS`; all must hold.
-            ``match_topic``: subscribed filters that lie within this filter (``a/#`` finds ``a/b`` and ``a/+/c``).
-            ``receiving``: subscriptions that a message to this topic reaches.
         :return: rows of ``clientid``, ``topic``, ``qos``, ``node``, and v5's other fields as ``None``.
         """
         wanted = read_filters(SUBSCRIPTION_FILTERS, filters)
@@ -67,12 +63,7 @@ class Topics(v5.Topics):
     def list(
         self, page: int = 1, limit: int | None = None, filters: Mapping[str, Any] | None = None
     ) -> Operation[Page[RouteRow]]:
-        """
-        List the subscribed topic filters of the cluster (its routes): ``GET /routes``, or ``GET /routes/{topic}``.
-
-        :param filters: ``topic`` (as listed: of a shared subscription without ``$share/group/``), ``node``.
-        :return: rows of ``topic`` and ``node``.
-        """
+        """List the subscribed topic filters (routes) of the cluster: ``GET /routes``, or ``GET /routes/{topic}``."""
         wanted = read_filters(TOPIC_FILTERS, filters)
         if page == 1 and "node" in wanted:
             yield from self.nodes.require(wanted["node"])
@@ -100,11 +91,7 @@ class Topics(v5.Topics):
         )
 
     def get_metrics(self, topic: str) -> Operation[TopicMetricsRow | None]:
-        """
-        Read one topic's metrics: ``GET /topic-metrics/{topic}``.
-
-        :return: as of :func:`list_topic_metrics`; ``None`` if the topic is not measured.
-        """
+        """Read one topic's metrics: ``GET /topic-metrics/{topic}``."""
         try:
             reply = yield Request("GET", path("topic-metrics", topic_name(topic)))
         except EmqxNotFoundError:
@@ -112,13 +99,7 @@ class Topics(v5.Topics):
         return cast("TopicMetricsRow", metrics_row(topic, {}, reply.row) if reply.row else None)
 
     def register_metrics(self, topic: str) -> Operation[bool]:
-        """
-        Start to measure a topic: ``POST /topic-metrics``, with a check before and after, since EMQX 4 reports nothing.
-
-        :param topic: without wildcards.
-        :return: ``True`` if it is new, ``False`` if it was measured already.
-        :raises EmqxBadRequestError: if the broker measures 512 topics already, which is its limit.
-        """
+        """Start to measure a topic: ``POST /topic-metrics``, with a check before and after: EMQX 4 reports nothing."""
         if (yield from self.get_metrics(topic)) is not None:
             return False
         yield from self._register(topic)
@@ -128,9 +109,6 @@ class Topics(v5.Topics):
         """
         Set a topic's counters to 0: ``DELETE /topic-metrics/{topic}``, then ``POST /topic-metrics``, since EMQX 4 has
         no reset. A message between the two is not counted.
-
-        :param topic: one measured topic; ``None`` for all.
-        :raises EmqxNotFoundError: if the topic is not measured.
         """
         if topic is None:
             topics = [row["topic"] for row in (yield from self.list_metrics())]

@@ -110,10 +110,7 @@ class Users(v5.Users):
         """
         Create one user: ``POST /auth_username`` or ``/auth_clientid``.
 
-        :raises EmqxAlreadyExistsError: if there is one of this id; it is left as it is.
         :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
-        :raises EmqxOutcomeUnknownError: if it exists now, and an attempt of ours whose answer was lost may have made
-            it.
         """
         path(user_id)
         if boolean("is_superuser", is_superuser):
@@ -130,7 +127,6 @@ class Users(v5.Users):
         """
         Set a user's password: ``PUT /auth_username/{user_id}`` or ``/auth_clientid/{user_id}``.
 
-        :raises EmqxNotFoundError: if the user does not exist.
         :raises EmqxUnsupportedError: for a superuser; EMQX 4 has none in its built-in database.
         """
         if boolean("is_superuser", is_superuser):

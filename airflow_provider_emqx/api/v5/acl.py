@@ -48,7 +48,6 @@ class AclRules(Area):
         """
         List whoever has ACL rules, with the rules: ``GET …/built_in_database/rules/users``, or ``…/rules/clients``.
 
-        :param kind: ``"username"`` or ``"clientid"``.
         :return: rows of ``username`` or ``clientid``, and ``rules``.
         """
         choice("kind", kind, get_args(UserIdType))
@@ -81,7 +80,6 @@ class AclRules(Area):
 
         This takes several requests: a concurrent change by another program is lost. Adding an existing rule moves it.
 
-        :param position: ``"first"`` or ``"last"``.
         :return: all rules of the subject afterwards.
         :raises EmqxError: if what is there afterwards is not what was written.
         """
@@ -96,11 +94,7 @@ class AclRules(Area):
         return found
 
     def delete(self, subject: Subject) -> Operation[bool | None]:
-        """
-        Delete all ACL rules of one subject: ``DELETE …/built_in_database/rules/users/{username}`` and so on.
-
-        :return: whether there were any.
-        """
+        """Delete all ACL rules of one subject: ``DELETE …/built_in_database/rules/users/{username}`` and so on."""
         kind, name = read_subject(subject)
         if kind == "all" and not (yield from self.list(subject)):
             return False

@@ -22,7 +22,6 @@ class Alarms(Area):
         """
         List alarms: ``GET /alarms``.
 
-        :param activated: those that are active now; ``False`` for those that are over.
         :return: rows of ``node``, ``name``, ``message``, ``details``, ``duration`` (ms), ``activate_at``,
             ``deactivate_at``.
         """
@@ -39,9 +38,7 @@ class Alarms(Area):
 
         Before EMQX 6.1 it ends on the node that answers only.
 
-        :param name: the alarm's name.
         :param node: not for EMQX 5 and newer, which cannot choose the node.
-        :return: whether there was such an active alarm.
         """
         self.broker.require("ending an alarm by hand", 5, 8, 8)
         if node is not None:

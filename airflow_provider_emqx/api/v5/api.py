@@ -25,8 +25,6 @@ class Api:
 
     An operation does nothing by itself; :meth:`EmqxHook.run <airflow_provider_emqx.hooks.emqx.EmqxHook.run>` and the
     clients in ``transport/`` run it.
-
-    :param broker: what is known of the broker.
     """
 
     #: the classes of the areas, which EMQX 4 replaces by its own

@@ -34,7 +34,6 @@ class Backups(NodesArea):
 
         :param table_sets: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``; ``None`` for all.
         :param root_keys: which parts of the configuration, as ``["authentication", "mqtt"]``; ``None`` for all.
-        :return: ``{"filename", "node", "size", "created_at"}``.
         """
         self.broker.require("a backup over the API", 5, 4)
         asked = {"table_sets": table_sets, "root_keys": root_keys}
@@ -61,7 +60,6 @@ class Backups(NodesArea):
 
         :param node: whose disk it is on.
         :return: the file, a ``.tar.gz``.
-        :raises EmqxNotFoundError: if the file does not exist.
         """
         self.broker.require("reading a backup", 5, 4)
         reply = yield Request(
@@ -70,11 +68,7 @@ class Backups(NodesArea):
         return bytes(reply.data)
 
     def delete(self, filename: str, node: str | None = None) -> Operation[bool | None]:
-        """
-        Delete a backup from a node's disk, EMQX 5.4 and newer: ``DELETE /data/files/{filename}``.
-
-        :return: whether it was there.
-        """
+        """Delete a backup from a node's disk, EMQX 5.4 and newer: ``DELETE /data/files/{filename}``."""
         self.broker.require("deleting a backup", 5, 4)
         try:
             yield Request("DELETE", path("data", "files", filename), {"node": node})
@@ -88,7 +82,6 @@ class Backups(NodesArea):
 
         :param filename: its name there, ending in ``.tar.gz``.
             An archive's one directory has to be called so too.
-        :param content: the file.
         :raises EmqxBadRequestError: if the file exists already, or the content is not a backup.
         """
         self.broker.require("uploading a backup", 5, 4)
@@ -116,7 +109,6 @@ class Backups(NodesArea):
         :param node: whose disk it is on.
         :param repeatable: whether to send the request again if its answer is lost. While the broker still imports the
             file, a repeated request takes its directory away.
-        :raises EmqxBadRequestError: if a part of it could not be imported; other parts may be in force.
         :raises EmqxOutcomeUnknownError: if the answer was lost, and the import could not be repeated.
         """
         self.broker.require("importing a backup", 5, 4)

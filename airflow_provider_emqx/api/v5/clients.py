@@ -77,7 +77,6 @@ class Clients(NodesArea):
         :param limit: rows per page at most; by default as many as the broker allows.
         :param filters: see :data:`~airflow_provider_emqx.api.filters.CLIENT_FILTERS`; all must hold.
         :param fields: only these fields of each row, and ``clientid``; asked of the broker since EMQX 5.6.
-        :raises EmqxConfigError: for an unknown filter, a value that it cannot have, or an unknown node.
         """
         wanted = read_filters(CLIENT_FILTERS, filters)
         names = read_fields(fields, "clientid")
@@ -168,8 +167,6 @@ class Clients(NodesArea):
         The broker passes it on to the client's session without an authorization check; it takes effect a moment later.
 
         :param topics: topic filters, or dicts of ``topic``, ``qos``, ``nl``, ``rap``, ``rh``.
-        :return: per topic ``{"topic", "qos", "subscribed", "reason"}``.
-        :raises EmqxNotFoundError: if the client does not exist.
         """
         wanted = subscriptions(topics)
         request = Request(
@@ -207,8 +204,6 @@ class Clients(NodesArea):
         End subscriptions of a client: ``POST /clients/{clientid}/unsubscribe/bulk``.
 
         :param topics: topic filters, exactly as subscribed.
-        :return: per topic ``{"topic", "unsubscribed", "reason"}``; one that was not subscribed counts as done.
-        :raises EmqxNotFoundError: if the client does not exist.
         """
         names = [topic_filter(topic) for topic in ([topics] if isinstance(topics, str) else topics)]
         if names:
@@ -219,12 +214,7 @@ class Clients(NodesArea):
         return [{"topic": topic, "unsubscribed": True, "reason": None} for topic in names]
 
     def get_authorization_cache(self, clientid: str) -> Operation[Rows | None]:
-        """
-        Read a client's authorization cache: ``GET /clients/{clientid}/authorization/cache``.
-
-        :return: rows of ``access``, ``topic``, ``result``, ``updated_time`` (ms); ``None`` for an
-            unknown client.
-        """
+        """Read a client's authorization cache: ``GET /clients/{clientid}/authorization/cache``."""
         try:
             reply = yield Request("GET", path("clients", clientid, "authorization", "cache"))
         except EmqxNotFoundError:
@@ -235,9 +225,6 @@ class Clients(NodesArea):
         """
         Clear the authorization cache: ``DELETE /clients/{clientid}/authorization/cache``, or
         ``DELETE /authorization/cache`` for all clients.
-
-        :param clientid: one client; ``None`` for all.
-        :return: for one client whether it was there; for all ``None``.
         """
         if clientid is None:
             yield Request("DELETE", "/authorization/cache")
@@ -249,12 +236,7 @@ class Clients(NodesArea):
         return True
 
     def set_keepalive(self, clientid: str, seconds: int) -> Operation[None]:
-        """
-        Change a connected client's keepalive interval: ``PUT /clients/{clientid}/keepalive``.
-
-        :param seconds: 0 (none) to 65,535.
-        :raises EmqxNotFoundError: if the client does not exist.
-        """
+        """Change a connected client's keepalive interval: ``PUT /clients/{clientid}/keepalive``."""
         body = {"interval": keepalive_seconds(seconds)}
         yield Request("PUT", path("clients", clientid, "keepalive"), json=body)
 
@@ -270,11 +252,8 @@ class Clients(NodesArea):
         List messages on their way to a client, EMQX 5.6 and newer: ``GET /clients/{clientid}/mqueue_messages`` or
         ``…/inflight_messages``.
 
-        :param kind: ``"mqueue"`` (waiting) or ``"inflight"`` (sent, not yet acknowledged).
-        :param payload: ``"none"``, ``"base64"`` or ``"plain"``.
         :param limit: messages per page.
         :param position: where the page starts, from the page before.
-        :raises EmqxNotFoundError: if the client does not exist.
         :raises EmqxUnsupportedError: for a durable session, and on brokers before EMQX 5.6.
         """
         self.broker.require("listing a client's messages", 5, 6)
@@ -295,11 +274,7 @@ class Clients(NodesArea):
         return Page(reply.rows, more, "msgid")
 
     def count_sessions(self, since: int = 0) -> Operation[int]:
-        """
-        Count the sessions of the cluster, EMQX 5.6 and newer: ``GET /sessions_count``.
-
-        :param since: seconds since 1970; sessions that ended before are not counted.
-        """
+        """Count the sessions of the cluster, EMQX 5.6 and newer: ``GET /sessions_count``."""
         self.broker.require("counting sessions", 5, 6, instead="get_stats() has sessions.count")
         reply = yield Request("GET", "/sessions_count", {"since": since})
         return int(reply.data)

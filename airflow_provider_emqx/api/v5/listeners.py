@@ -30,7 +30,6 @@ class Listeners(NodesArea):
 
         :param listener: id as ``tcp:default``.
         :param node: not for EMQX 5 and newer.
-        :raises EmqxNotFoundError: if the listener does not exist.
         """
         if node is not None:
             raise EmqxUnsupportedError("EMQX 5 and newer restart a listener on all nodes, not on one")

@@ -60,7 +60,6 @@ class Messages(Area):
         """
         Read the message retained for one topic: ``GET /mqtt/retainer/message/{topic}``.
 
-        :param topic: without wildcards.
         :return: as of :func:`list_retained`, with ``payload`` in base64 (missing above 1 MB); ``None`` if it does not
             exist.
         :raises EmqxUnsupportedError: on EMQX Cloud Serverless, which does not support it.
@@ -77,9 +76,6 @@ class Messages(Area):
         """
         Delete the message retained for one topic: ``DELETE /mqtt/retainer/message/{topic}``; on Serverless by an empty
         retained message to that topic (``POST /publish``), which subscribers receive.
-
-        :param topic: without wildcards.
-        :return: whether there was one; ``None`` if the broker does not tell.
         """
         try:
             yield Request("DELETE", path("mqtt", "retainer", "message", topic_name(topic)))
@@ -121,11 +117,7 @@ class Messages(Area):
         return cast("MessageRow", row)
 
     def delete_delayed(self, node: str, msgid: str) -> Operation[bool]:
-        """
-        Cancel one delayed message: ``DELETE /mqtt/delayed/messages/{node}/{msgid}``.
-
-        :return: whether it was still waiting.
-        """
+        """Cancel one delayed message: ``DELETE /mqtt/delayed/messages/{node}/{msgid}``."""
         self.broker.require("cancelling delayed messages", 5)
         try:
             yield Request("DELETE", path("mqtt", "delayed", "messages", node, msgid))
@@ -149,7 +141,6 @@ class Messages(Area):
         :param message: see :func:`~airflow_provider_emqx.api.messages.message_row`.
         :param repeatable: whether it does no harm if it arrives twice.
         :return: see :func:`~airflow_provider_emqx.api.messages.published`.
-        :raises EmqxConfigError: for an invalid message; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         row = self.check(message)
@@ -165,7 +156,6 @@ class Messages(Area):
 
         :param messages: see :func:`~airflow_provider_emqx.api.messages.message_row`.
         :return: what became of each, see :func:`~airflow_provider_emqx.api.messages.published`.
-        :raises EmqxConfigError: for an invalid message; nothing is sent.
         :raises EmqxOutcomeUnknownError: if the answer was lost.
         """
         rows = [self.check(message, number) for number, message in enumerate(messages, 1)]

@@ -51,11 +51,7 @@ class Nodes(Area):
         return known_node(node, rows)
 
     def get_cluster(self) -> Operation[Row]:
-        """
-        Read the cluster's name and members: ``GET /cluster``.
-
-        :return: ``{"name", "nodes", "self"}``.
-        """
+        """Read the cluster's name and members: ``GET /cluster``."""
         reply = yield Request("GET", "/cluster")
         return reply.row
 
@@ -68,11 +64,7 @@ class Nodes(Area):
         return (yield from self._per_node("stats"))
 
     def get_stats(self, node: str | None = None) -> Operation[Row]:
-        """
-        Read statistics: ``GET /stats?aggregate=true``, or ``GET /nodes/{node}/stats``.
-
-        :param node: one node; ``None`` for the whole cluster.
-        """
+        """Read statistics: ``GET /stats?aggregate=true``, or ``GET /nodes/{node}/stats``."""
         return (yield from self._figures("stats", node))
 
     def list_metrics(self) -> Operation[Rows]:
@@ -84,20 +76,11 @@ class Nodes(Area):
         return (yield from self._per_node("metrics"))
 
     def get_metrics(self, node: str | None = None) -> Operation[Row]:
-        """
-        Read counters: ``GET /metrics?aggregate=true``, or ``GET /nodes/{node}/metrics``.
-
-        :param node: one node; ``None`` for the whole cluster.
-        """
+        """Read counters: ``GET /metrics?aggregate=true``, or ``GET /nodes/{node}/metrics``."""
         return (yield from self._figures("metrics", node))
 
     def get_rates(self, node: str | None = None) -> Operation[Row]:
-        """
-        Read the present rates and gauges: ``GET /monitor_current``, or ``GET /monitor_current/nodes/{node}``.
-
-        :param node: one node; ``None`` for the whole cluster.
-        :return: ``received_msg_rate``, ``sent_msg_rate``, ``dropped_msg_rate`` (per second), ``live_connections``, …
-        """
+        """Read the present rates and gauges: ``GET /monitor_current``, or ``GET /monitor_current/nodes/{node}``."""
         self.broker.require(
             "reading present rates", 5, instead="The difference of two get_metrics() tells them"
         )
@@ -138,7 +121,6 @@ class NodesArea(Area):
     """
     Base of the areas whose operations may name a node.
 
-    :param broker: what is known of the broker.
     :param nodes: checks the names of nodes: brokers answer unknown ones with a timeout or a missing route.
     """
 

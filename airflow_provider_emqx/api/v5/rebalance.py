@@ -57,11 +57,6 @@ class Rebalance(NodesArea):
         """
         Spread clients and sessions evenly over nodes: ``POST /load_rebalance/{node}/start``; EMQX 5.9 and newer,
         Enterprise before.
-
-        :param node: the node that coordinates it.
-        :param settings: any of ``conn_evict_rate``, ``sess_evict_rate`` (per second), ``abs_conn_threshold``,
-            ``rel_conn_threshold``, ``abs_sess_threshold``, ``rel_sess_threshold``, ``wait_takeover``,
-            ``wait_health_check`` (as ``"60s"``), ``nodes`` (list).
         """
         yield from self._act(node, "start", options(settings, REBALANCE))
 

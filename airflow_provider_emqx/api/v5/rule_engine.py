@@ -34,11 +34,7 @@ class RuleEngine(Area):
         return Page([self._rule(row) for row in reply.rows], more, "id")
 
     def get_rule(self, rule_id: str) -> Operation[Row | None]:
-        """
-        Read one rule: ``GET /rules/{id}``.
-
-        :return: the rule, ``None`` if it does not exist.
-        """
+        """Read one rule: ``GET /rules/{id}``."""
         try:
             reply = yield Request("GET", path("rules", rule_id))
         except EmqxNotFoundError:
@@ -60,9 +56,6 @@ class RuleEngine(Area):
         Enable or disable a rule: ``GET /rules/{id}``, then ``PUT`` of the same with ``enable`` changed.
 
         A change of the rule by somebody else between the two is lost.
-
-        :return: the rule as it is now.
-        :raises EmqxNotFoundError: if the rule does not exist.
         """
         enabled = boolean("enabled", enabled)
         reply = yield Request("GET", path("rules", rule_id))
@@ -77,17 +70,12 @@ class RuleEngine(Area):
         Read a rule's counters: ``GET /rules/{id}/metrics``.
 
         :return: ``matched``, ``passed``, ``failed``, ``actions.success``, … summed over the cluster.
-        :raises EmqxNotFoundError: if the rule does not exist.
         """
         reply = yield Request("GET", path("rules", rule_id, "metrics"))
         return dict(reply.data.get("metrics", reply.data))
 
     def reset_rule_metrics(self, rule_id: str) -> Operation[None]:
-        """
-        Set a rule's counters to 0: ``PUT /rules/{id}/metrics/reset``.
-
-        :raises EmqxNotFoundError: if the rule does not exist.
-        """
+        """Set a rule's counters to 0: ``PUT /rules/{id}/metrics/reset``."""
         yield Request("PUT", path("rules", rule_id, "metrics", "reset"))
 
     def list_actions(self) -> Operation[Rows]:
@@ -119,7 +107,6 @@ class RuleEngine(Area):
         Read one action, source or connector, EMQX 5.4 and newer: ``GET /actions/{id}``, ``/sources/{id}``,
         ``/connectors/{id}``.
 
-        :param kind: ``"action"``, ``"source"`` or ``"connector"``.
         :param name: its id, as ``http:my_hook``.
         :return: with ``status`` (``"connected"``, ``"connecting"``, ``"disconnected"``, ``"inconsistent"``) and
             ``status_reason``; ``None`` if it does not exist.
@@ -131,11 +118,7 @@ class RuleEngine(Area):
         return self._integration(reply.row)
 
     def set_integration_enabled(self, kind: str, name: str, enabled: bool) -> Operation[None]:
-        """
-        Enable or disable an action, source or connector, EMQX 5.4 and newer: ``PUT /{kind}s/{id}/enable/{true|false}``.
-
-        :raises EmqxNotFoundError: if it does not exist.
-        """
+        """Switch an action, source or connector, EMQX 5.4 and newer: ``PUT /{kind}s/{id}/enable/{true|false}``."""
         state = "true" if boolean("enabled", enabled) else "false"
         yield Request("PUT", path(self._where(kind), name, "enable", state))
 
@@ -143,8 +126,6 @@ class RuleEngine(Area):
         """
         Reconnect an action, source or connector, EMQX 5.4 and newer: ``POST /{kind}s/{id}/start``. It must be
         enabled.
-
-        :raises EmqxNotFoundError: if it does not exist.
         """
         yield Request("POST", path(self._where(kind), name, "start"), repeatable=True)
 

@@ -108,8 +108,6 @@ class Topics(NodesArea):
         """
         Begin to measure a topic: ``POST /mqtt/topic_metrics``.
 
-        :param topic: without wildcards.
-        :return: ``True`` if it is new, ``False`` if it was measured already.
         :raises EmqxBadRequestError: if the broker measures 512 topics already, which is its limit.
         """
         request = Request("POST", "/mqtt/topic_metrics", json={"topic": topic_name(topic)}, repeatable=True)
@@ -127,12 +125,7 @@ class Topics(NodesArea):
         return True
 
     def reset_metrics(self, topic: str | None = None) -> Operation[None]:
-        """
-        Set a topic's counters to 0: ``PUT /mqtt/topic_metrics``.
-
-        :param topic: one measured topic; ``None`` for all.
-        :raises EmqxNotFoundError: if the topic is not measured.
-        """
+        """Set a topic's counters to 0: ``PUT /mqtt/topic_metrics``."""
         body = {"action": "reset"} if topic is None else {"action": "reset", "topic": topic_name(topic)}
         yield Request("PUT", "/mqtt/topic_metrics", json=body)
 

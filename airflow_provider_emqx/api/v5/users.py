@@ -159,8 +159,6 @@ class Users(Area):
         Set a user's password and superuser flag: ``PUT /authentication/{id}/users/{user_id}``.
 
         The flag is always sent, since EMQX takes a missing one as false.
-
-        :raises EmqxNotFoundError: if the user does not exist.
         """
         is_superuser = boolean("is_superuser", is_superuser)
         body = {"password": password, "is_superuser": is_superuser}
