@@ -38,6 +38,7 @@ LOOKED_UP = [
     "__cause__",
     "_retry_connection",
     "cert_verify",
+    "lineage_context",
     "connection_lost",
     "connection_made",
     "data_received",

@@ -51,11 +51,20 @@ MAY_IMPORT["provisioning"] = {
 MAY_IMPORT["hooks"] = {"get_provider_info", "provisioning", *MAY_IMPORT["provisioning"]}
 MAY_IMPORT["links"] = {"hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["pages"] = {"links"}
+MAY_IMPORT["assets"] = set()
 MAY_IMPORT["commands"] = {"files", "hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["messages"] = {"conditions", "hooks", *MAY_IMPORT["hooks"]}
 MAY_IMPORT["triggers"] = {"commands", "conditions", "hooks", "messages", *MAY_IMPORT["hooks"]}
 for _top in ("operators", "sensors", "notifications", "transfers"):
-    MAY_IMPORT[_top] = {"hidden", "keywords", "triggers", "provisioning", "links", *MAY_IMPORT["triggers"]}
+    MAY_IMPORT[_top] = {
+        "hidden",
+        "keywords",
+        "triggers",
+        "provisioning",
+        "assets",
+        "links",
+        *MAY_IMPORT["triggers"],
+    }
 # a transfer is an operator with a source of another kind
 MAY_IMPORT["transfers"].add("operators")
 
@@ -67,7 +76,10 @@ IMPURE = LATE | {"asyncio", "logging", "os", "random", "threading", "time"}
 
 #: Where Airflow's names come from, so that they are right on each supported Airflow.
 AIRFLOW_SOURCES = ("airflow.providers.common.compat", "airflow.triggers.base")
-AIRFLOW_SOURCES_OF = {"transfers": ("airflow.providers.common.sql",)}
+AIRFLOW_SOURCES_OF = {
+    "assets": ("airflow.providers.openlineage",),
+    "transfers": ("airflow.providers.common.sql",),
+}
 
 
 def violations(package: Path) -> Iterator[str]:

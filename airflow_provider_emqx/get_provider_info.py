@@ -83,6 +83,31 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_emqx.links.EmqxDashboardLink",
             "airflow_provider_emqx.links.EmqxResultLink",
         ],
+        "asset-uris": [
+            {
+                "schemes": ["emqx"],
+                "handler": "airflow_provider_emqx.assets.sanitize_uri",
+                "factory": "airflow_provider_emqx.assets.create_asset",
+                "to_openlineage_converter": "airflow_provider_emqx.assets.convert_asset_to_openlineage",
+            }
+        ],
+        "config": {
+            "emqx": {
+                "description": "Settings of the provider for EMQX.",
+                "options": {
+                    "result_tab": {
+                        "description": (
+                            "Show the page of the result also as a tab of each task instance, of all tasks of all "
+                            "DAGs. Airflow 3.1.8 and newer; a setting of the API server."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    }
+                },
+            }
+        },
         "connection-types": [
             {
                 "connection-type": "emqx",

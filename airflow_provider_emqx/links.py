@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook, BaseOperatorLink, conf
 from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
@@ -60,32 +60,54 @@ class EmqxResultLink(BaseOperatorLink):
 
 
 class EmqxDashboardLink(BaseOperatorLink):
-    """Link to the dashboard of a self-hosted broker; not available for EMQX Cloud, which has its own console."""
+    """
+    Link to the dashboard of a self-hosted broker; not available for EMQX Cloud, which has its own console.
+
+    On EMQX 5 and 6 it leads to what the task is about, such as the list of users.
+    """
 
     name = "EMQX dashboard"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """
-        Return the dashboard's address, from the connection alone.
+        Return the dashboard's address, from the connection and the arguments alone.
 
-        :param operator: with ``emqx_conn_id``.
+        :param operator: with ``emqx_conn_id``; its ``dashboard_page`` returns the page that it is about.
         :param ti_key: not needed.
         :return: the address, or empty text.
         """
         try:
-            return dashboard(BaseHook.get_connection(operator.emqx_conn_id))  # type: ignore[attr-defined]
+            # on Airflow 2 it is asked of what is left of an operator in the database
+            page = operator.dashboard_page() if hasattr(operator, "dashboard_page") else ""
+            return dashboard(BaseHook.get_connection(operator.emqx_conn_id), page)  # type: ignore[attr-defined]
         except Exception as error:
             # a link is never a reason to fail, and the connection's own errors are the task's business
             log.debug("No link to the dashboard: %s", type(error).__name__)
             return ""
 
 
-def dashboard(conn: Any) -> str:
+def clients_page(clientids: Any, username: Any = None) -> str:
+    """
+    Return the page of the dashboard that lists these clients.
+
+    :param clientids: one client id, or several; up to 50 are named in the address.
+    :param username: in place of them, a username.
+    """
+    names = [clientids] if isinstance(clientids, str) else list(clientids or ())[:50]
+    # the dashboard separates ids by commas
+    if names and all(isinstance(name, str) and "," not in name for name in names):
+        return f"clients?{urlencode({'clientid': ','.join(names)})}"
+    return f"clients?{urlencode({'username': username})}" if isinstance(username, str) else "clients"
+
+
+def dashboard(conn: Any, page: str = "") -> str:
     """
     Return the address of a broker's dashboard.
 
     :param conn: an Airflow connection of type ``emqx``.
-    :return: scheme, host and port; empty for EMQX Cloud.
+    :param page: of the dashboard of EMQX 5 and 6, as ``rule/rules``; ``{authenticator}`` stands for that of the
+        connection.
+    :return: the address; empty for EMQX Cloud.
     """
     from airflow_provider_emqx.hooks.connection import read_connection
 
@@ -95,7 +117,10 @@ def dashboard(conn: Any) -> str:
     parts = urlsplit(settings.origin)
     if parts.port == _V4_API_PORT:
         return f"{parts.scheme}://{(parts.netloc).rpartition(':')[0]}:{_DASHBOARD_PORT}/"
-    return f"{settings.origin}{settings.prefix}/"
+    front = f"{settings.origin}{settings.prefix}/"
+    if not page or settings.generation == "v4":
+        return front
+    return f"{front}#/{page.format(authenticator=quote(settings.authenticator, safe=''))}"
 
 
 def links() -> tuple[BaseOperatorLink, ...]:

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_emqx.links import EmqxDashboardLink, has_pages
+from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator, EmqxUnbanOperator
+from airflow_provider_emqx.operators.clients import EmqxKickClientsOperator
+from airflow_provider_emqx.operators.cluster import EmqxSetRuleStateOperator
 from airflow_provider_emqx.operators.topics import EmqxPublishOperator
 
 
@@ -30,13 +33,47 @@ def test_the_link_leads_to_the_dashboard_of_a_self_hosted_broker(
     assert EmqxDashboardLink().get_link(operator, ti_key=None) == expected
 
 
+SELF_HOSTED = "http://127.0.0.1:18083/api/v5"
+
+
+@pytest.mark.parametrize(
+    ("host", "operator", "arguments", "page"),
+    [
+        (
+            SELF_HOSTED,
+            EmqxProvisionUsersOperator,
+            {"source": "a.csv"},
+            "#/authentication/detail/password_based%3Abuilt_in_database?tab=users",
+        ),
+        (SELF_HOSTED, EmqxKickClientsOperator, {"clientids": ["a/b", "c"]}, "#/clients?clientid=a%2Fb%2Cc"),
+        (SELF_HOSTED, EmqxKickClientsOperator, {"clientids": ["a,b"]}, "#/clients"),
+        (
+            SELF_HOSTED,
+            EmqxKickClientsOperator,
+            {"filters": {"username": "u{}"}},
+            "#/clients?username=u%7B%7D",
+        ),
+        (SELF_HOSTED, EmqxSetRuleStateOperator, {"names": "my_rule"}, "#/rule/rules?like_id=my_rule"),
+        (SELF_HOSTED, EmqxUnbanOperator, {"kind": "clientid"}, "#/banned-clients"),
+        (SELF_HOSTED, EmqxPublishOperator, {"topic": "a", "payload": "b"}, ""),
+        ("http://127.0.0.1:18083/api/v4", EmqxUnbanOperator, {"kind": "clientid"}, ""),
+    ],
+)
+def test_the_link_leads_to_what_a_task_is_about(
+    monkeypatch: pytest.MonkeyPatch, host: str, operator: Any, arguments: Any, page: str
+) -> None:
+    connection = {"conn_type": "emqx", "host": host, "login": "k", "password": "s"}
+    monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+    task = operator(task_id="task", **arguments)
+    assert EmqxDashboardLink().get_link(task, ti_key=None) == f"http://127.0.0.1:18083/{page}"
+
+
 def test_there_is_no_link_and_no_error_without_a_connection() -> None:
     operator: Any = EmqxPublishOperator(task_id="publish", topic="a", payload="b", emqx_conn_id="missing")
     assert EmqxDashboardLink().get_link(operator, ti_key=None) == ""
 
 
 def test_every_operator_and_sensor_has_the_link() -> None:
-    from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
     from airflow_provider_emqx.operators.base import BaseEmqxOperator
     from airflow_provider_emqx.sensors.base import BaseEmqxSensor
 

@@ -102,7 +102,8 @@ def test_the_installed_version_is_the_version_of_the_source() -> None:
 
 def test_no_key_is_misspelt() -> None:
     """Airflow accepts and ignores unknown keys, so the exact sets are written down here."""
-    sections = {key for key in (*SECTIONS, "extra-links", "notifications", "transfers") if key in INFO}
+    others = ("asset-uris", "config", "extra-links", "notifications", "transfers")
+    sections = {key for key in (*SECTIONS, *others) if key in INFO}
     assert set(INFO) == {"package-name", "name", "description", "integrations", "connection-types", *sections}
     assert set(CONNECTION_TYPE) == {
         "connection-type",
@@ -123,7 +124,8 @@ def test_the_metadata_fits_the_schema_that_airflow_checks_at_run_time() -> None:
 @pytest.mark.parametrize("key", sorted(set(INFO) - {"integrations"}))
 def test_each_section_fits_the_strict_schema_of_official_providers(key: str) -> None:
     """All but the integrations, whose tags and logos are Airflow's own lists."""
-    jsonschema.validate(INFO[key], schema("provider.yaml.schema.json")["properties"][key])
+    whole = schema("provider.yaml.schema.json")
+    jsonschema.validate(INFO[key], {**whole["properties"][key], "definitions": whole.get("definitions", {})})
 
 
 def test_every_extra_of_the_connection_has_a_field() -> None:

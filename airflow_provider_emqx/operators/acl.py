@@ -76,6 +76,10 @@ class EmqxProvisionAclOperator(BaseProvisionOperator):
             self.format, self.columns, self.source_options, ids_only=ids_only, target=target
         )
 
+    def dashboard_page(self) -> str:
+        """Return the page of the ACL rules."""
+        return "authorization/detail/built_in_database?tab=users"
+
     def execute(self, context: Context) -> ProvisionAclResult:
         """Read, check, write."""
         from airflow_provider_emqx.provisioning.acl import AclTerms, provision
@@ -93,4 +97,6 @@ class EmqxProvisionAclOperator(BaseProvisionOperator):
             source = self._read(how)
             options = {**terms.options(), **how.options()}
             job = Job(self.asked(), hook, "acl_rules", options, source.names())
-            return provision(hook, source, terms, lambda summary: keep_result(context, summary), job)
+            result = provision(hook, source, terms, lambda summary: keep_result(context, summary), job)
+            self._announce(context, hook, "acl", [], result)
+        return result

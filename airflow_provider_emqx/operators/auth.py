@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from airflow_provider_emqx.arguments import boolean, optional
+from airflow_provider_emqx.arguments import boolean, optional, texts
 from airflow_provider_emqx.hidden import is_literal
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
@@ -173,6 +173,10 @@ class EmqxProvisionUsersOperator(BaseProvisionOperator):
             "bulk": self.bulk,
         }
 
+    def dashboard_page(self) -> str:
+        """Return the page of the users."""
+        return "authentication/detail/{authenticator}?tab=users"
+
     def execute(self, context: Context) -> ProvisionUsersResult:
         """Provision the source."""
         from airflow_provider_emqx.provisioning.hashing import pepper_of
@@ -191,7 +195,7 @@ class EmqxProvisionUsersOperator(BaseProvisionOperator):
             # a plan has an account of its own
             keeps = keeps and not self.plan_path
             mark = fingerprint(hook, source.files, how, terms) if keeps else None
-            return provision(
+            result = provision(
                 hook,
                 source,
                 terms,
@@ -199,6 +203,8 @@ class EmqxProvisionUsersOperator(BaseProvisionOperator):
                 Progress(store, mark) if mark else None,
                 job_of(self.asked(), hook, source, how, terms),
             )
+            self._announce(context, hook, "users", optional(texts, "scope", self.scope) or [], result)
+        return result
 
     def _format(self, target: Target | None = None) -> Format:
         from airflow_provider_emqx.provisioning.blocks import Format
@@ -266,6 +272,10 @@ class EmqxExportUsersOperator(BaseEmqxOperator):
         form_of("output_path", self.output_path, packed=True)
         optional(boolean, "is_superuser", self.is_superuser)
         boolean("with_hashes", self.with_hashes)
+
+    def dashboard_page(self) -> str:
+        """Return the page of the users."""
+        return "authentication/detail/{authenticator}?tab=users"
 
     def execute(self, context: Context) -> ExportUsersResult:
         """Write the file."""

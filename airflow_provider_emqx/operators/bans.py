@@ -117,6 +117,10 @@ class EmqxBanOperator(BaseSourceOperator):
         if boolean("kick", self.kick) and self.kind not in ("clientid", "username"):
             raise EmqxConfigError(f"kick goes with the kinds clientid and username, not with {self.kind!r}")
 
+    def dashboard_page(self) -> str:
+        """Return the page of the bans."""
+        return "banned-clients"
+
     def execute(self, context: Context) -> BanResult:
         """Ban, then kick."""
         from airflow_provider_emqx.provisioning.outcomes import shown
@@ -309,6 +313,10 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             raise EmqxConfigError(
                 "give who, or a filter (kind, reason, by, older_than), to say which bans end"
             )
+
+    def dashboard_page(self) -> str:
+        """Return the page of the bans."""
+        return "banned-clients"
 
     def execute(self, context: Context) -> UnbanResult:
         """Select, check, unban, verify."""

@@ -59,6 +59,10 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
         self._hook: EmqxHook | None = None
         self._stopped = False
 
+    def dashboard_page(self) -> str:
+        """Return the page of EMQX's dashboard that shows what the task is about; empty for the front page."""
+        return ""
+
     def check(self) -> None:
         """
         Refuse invalid arguments. Asks nobody, and reads nothing.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
+from airflow_provider_emqx.links import clients_page
 from airflow_provider_emqx.operators.affected import (
     Affected,
     BaseActingOperator,
@@ -68,6 +69,10 @@ class EmqxListClientsOperator(BaseEmqxOperator):
         mapping("filters", self.filters)
         optional(texts, "fields", self.fields)
 
+    def dashboard_page(self) -> str:
+        """Return the page of the clients."""
+        return clients_page(None, mapping("filters", self.filters).get("username"))
+
     def execute(self, context: Context) -> ListResult[ClientRow]:
         """List."""
         filters = mapping("filters", self.filters)
@@ -114,6 +119,10 @@ class EmqxSubscribeOperator(BaseActingOperator):
         from airflow_provider_emqx.api.clientids import client_ids
 
         return client_ids(texts("clientids", self.clientids))
+
+    def dashboard_page(self) -> str:
+        """Return the page of the clients."""
+        return clients_page(self.clientids)
 
     def execute(self, context: Context) -> SubscribeResult:
         """Change the subscriptions of each client."""
@@ -216,6 +225,10 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         """Refuse a selection that says nothing, or too much."""
         if (self.clientids is None) == (not self._filters()):
             raise EmqxConfigError("give either clientids or filters, to say who is to be kicked")
+
+    def dashboard_page(self) -> str:
+        """Return the page of the clients."""
+        return clients_page(self.clientids, mapping("filters", self.filters).get("username"))
 
     def execute(self, context: Context) -> KickResult:
         """Select, check, kick, verify."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack, cast, get_args
+from urllib.parse import urlencode
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 
@@ -396,6 +397,10 @@ class EmqxSetRuleStateOperator(BaseEmqxOperator):
         if self.kind == "rule" and self.state == "restarted":
             raise EmqxConfigError("a rule cannot be restarted; restart its action or connector")
 
+    def dashboard_page(self) -> str:
+        """Return the page of the rules, filtered by the id of a single one."""
+        return _rules_page(self.names) if self.kind == "rule" else ""
+
     def execute(self, context: Context) -> dict[str, RuleStateResult]:
         """Set the state, then look."""
         from airflow_provider_emqx.api.base import path
@@ -684,3 +689,8 @@ class EmqxApiOperator(BaseEmqxOperator):
             answer = hook.request(self.method, self.path, query, plain(self.json), idempotent)
         self.log.info("%s %s: done", self.method, self.path)
         return answer
+
+
+def _rules_page(names: Any) -> str:
+    found = texts("names", names)
+    return f"rule/rules?{urlencode({'like_id': found[0]})}" if len(found) == 1 else "rule/rules"

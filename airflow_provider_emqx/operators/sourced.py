@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from urllib.parse import urlsplit
 
 from airflow_provider_emqx.hidden import is_literal, plain
 from airflow_provider_emqx.operators.affected import BaseActingOperator
@@ -12,13 +13,29 @@ from airflow_provider_emqx.operators.base import SourceField
 from airflow_provider_emqx.operators.planning import BasePlanningOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import XComArg
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.choices import OnRejected, Rendered, SourceFormat
+    from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.keywords import PlannedActingKeywords, SourceKeywords, SourceOptions
     from airflow_provider_emqx.provisioning.blocks import Format
     from airflow_provider_emqx.provisioning.sources import Source
     from airflow_provider_emqx.provisioning.target import Target
+
+
+#: keys of a result that an asset event has
+_COUNTS = (
+    "read",
+    "written",
+    "created",
+    "updated",
+    "unchanged",
+    "skipped",
+    "rejected",
+    "deleted",
+    "pruned",
+    "subjects",
+)
 
 
 class BaseSourceOperator(BasePlanningOperator, BaseActingOperator):
@@ -112,3 +129,29 @@ class BaseProvisionOperator(BaseSourceOperator):
         self.mode = mode
         self.on_rejected: Any = on_rejected
         self.max_rejected: Any = max_rejected
+        # what the run was about, once it is over
+        self._assets: list[str] = []
+        self._written = 0
+
+    def _announce(
+        self, context: Context, hook: EmqxHook, kind: str, scopes: Sequence[str], result: Mapping[str, Any]
+    ) -> None:
+        """Attach the counts of a run to the events of the task's outlets, and remember them for OpenLineage."""
+        from airflow_provider_emqx.assets import announce, asset_uri
+
+        host = urlsplit(hook.settings.origin).hostname or ""
+        self._assets = [] if result["dry_run"] else [asset_uri(host, kind, scope) for scope in scopes or [""]]
+        self._written = result["written"]
+        counts = {name: result[name] for name in _COUNTS if result.get(name) is not None}
+        announce(context, self.outlets, self._assets, {**counts, "dry_run": result["dry_run"]})
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """
+        Return what OpenLineage is to know of the run: its source, and what it has changed at the broker.
+
+        :param task_instance: not needed.
+        :return: an ``OperatorLineage``, or ``None`` for a dry run.
+        """
+        from airflow_provider_emqx.assets import lineage
+
+        return lineage(plain(self.source), self._assets, self._written) if self._assets else None

@@ -255,6 +255,10 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
                 "older_than goes with topic_filter; named topics are deleted whatever their age"
             )
 
+    def dashboard_page(self) -> str:
+        """Return the page of the retained messages."""
+        return "retained"
+
     def execute(self, context: Context) -> ClearRetainedResult:
         """Select, check, delete."""
         from airflow_provider_emqx.api.base import fits_path
@@ -439,6 +443,10 @@ class EmqxListSubscriptionsOperator(BaseEmqxOperator):
     def check(self) -> None:
         """Refuse filters other than a dict."""
         mapping("filters", self.filters)
+
+    def dashboard_page(self) -> str:
+        """Return the page of the subscriptions."""
+        return "subscriptions/subscription"
 
     def execute(self, context: Context) -> ListResult[SubscriptionRow]:
         """List."""
