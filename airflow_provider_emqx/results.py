@@ -6,7 +6,7 @@ Lists hold 1,000 entries at most; the counts beside them are complete.
 
 from __future__ import annotations
 
-from typing import Generic, Literal, NotRequired, TypedDict, TypeVar
+from typing import Generic, Literal, NotRequired, TypeAlias, TypedDict, TypeVar
 
 from airflow_provider_emqx.api.rows import BanRow, PublishedRow
 
@@ -296,6 +296,22 @@ class ClearAlarmsResult(TypedDict):
     not_active: list[str]
     active: list[str]
     history_cleared: bool
+
+
+class TopicMetricsResult(TypedDict):
+    """
+    The topics that an action was for.
+
+    ``topics`` says of each whether it was changed: newly measured, reset, or no longer measured, ``None`` on EMQX 4,
+    which does not tell. ``metrics`` are those that were read, ``None`` for a topic that is not measured.
+    """
+
+    topics: dict[str, bool | None]
+    metrics: dict[str, dict[str, float] | None]
+
+
+#: ``time``, and figures under the names that the broker has for them; ``None`` for one that it does not have
+MetricsSnapshot: TypeAlias = dict[str, float | str | None]
 
 
 class RuleStateResult(TypedDict):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         BackupResult,
         ClearAlarmsResult,
         EvacuateNodeResult,
+        MetricsSnapshot,
         RestoreResult,
         RuleStateResult,
     )
@@ -327,14 +328,14 @@ class EmqxMetricsSnapshotOperator(BaseEmqxOperator):
         if self.output_path:
             form_of("output_path", self.output_path)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> MetricsSnapshot:
         """Read, append."""
         from airflow_provider_emqx.row_files import append_figures
 
         self.check()
         sections = texts("sections", self.sections)
         metrics = optional(texts, "metrics", self.metrics) or []
-        row: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        row: MetricsSnapshot = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with self.hook() as hook:
             for section in sections:
                 row.update(self._figures(hook, section))

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.choices import Qos, Rendered, TopicMetricsAction
     from airflow_provider_emqx.hooks.emqx import EmqxHook
     from airflow_provider_emqx.keywords import EmqxOperatorKeywords, SelectingKeywords
-    from airflow_provider_emqx.results import ClearRetainedResult, ListResult, PublishResult
+    from airflow_provider_emqx.results import (
+        ClearRetainedResult,
+        ListResult,
+        PublishResult,
+        TopicMetricsResult,
+    )
 
 
 class EmqxPublishOperator(BaseEmqxOperator):
@@ -357,8 +362,9 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
 
     :param action: ``"register"``, ``"read"``, ``"reset"`` or ``"unregister"``.
     :param topics: without wildcards; ``None`` for all measured topics.
-    :return: ``register``, ``unregister``: per topic whether it is new, or was measured (``None`` on EMQX 4, which
-        does not tell); ``read``: per topic its metrics, ``None`` where it is not measured; ``reset``: the topics.
+    :return: ``{"topics": {topic: changed, …}, "metrics": {topic: {"messages.in.count": 3, …}, …}}``: whether a topic
+        is newly measured, was reset, or was measured until now (``None`` on EMQX 4, which does not tell); and what was
+        read, ``None`` where the topic is not measured. It is stored also when the task fails.
     :raises EmqxNotFoundError: if a topic to reset is not measured.
     """
 
@@ -382,36 +388,32 @@ class EmqxTopicMetricsOperator(BaseEmqxOperator):
         if self.topics is None and self.action == "register":
             raise EmqxConfigError("register needs topics")
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context) -> TopicMetricsResult:
         """Measure the topics."""
         from airflow_provider_emqx.api.names import topic_name
 
         self.check()
         names = None if self.topics is None else [topic_name(topic) for topic in texts("topics", self.topics)]
-        result: dict[str, Any] = {}
-        with self.hook() as hook, told_on_failure(context, lambda: self._told(result)):
-            self._act(hook, names, result)
-        self.log.info("Topic metrics: %s, %d topics", self.action, len(result))
-        return self._told(result)
-
-    def _told(self, result: dict[str, Any]) -> Any:
-        return list(result) if self.action == "reset" else result
-
-    def _act(self, hook: EmqxHook, names: list[str] | None, result: dict[str, Any]) -> None:
-        if self.action == "read":
-            measured = {row["topic"]: row["metrics"] for row in hook.list_topic_metrics()}
-            result |= measured if names is None else {topic: measured.get(topic) for topic in names}
-            return
-        if names is None:
-            names = [row["topic"] for row in hook.list_topic_metrics()]
-        for topic in names:
-            if self.action == "register":
-                result[topic] = hook.register_topic_metrics(topic)
-            elif self.action == "unregister":
-                result[topic] = hook.unregister_topic_metrics(topic)
+        result: TopicMetricsResult = {"topics": {}, "metrics": {}}
+        with self.hook() as hook, told_on_failure(context, lambda: result):
+            if names is None or self.action == "read":
+                measured = {row["topic"]: row["metrics"] for row in hook.list_topic_metrics()}
+                names = list(measured) if names is None else names
+            if self.action == "read":
+                result["metrics"] = {topic: measured.get(topic) for topic in names}
             else:
-                hook.reset_topic_metrics(topic)
-                result[topic] = None
+                for topic in names:
+                    result["topics"][topic] = self._change(hook, topic)
+        self.log.info("Topic metrics: %s, %d topics", self.action, len(names))
+        return result
+
+    def _change(self, hook: EmqxHook, topic: str) -> bool | None:
+        if self.action == "register":
+            return hook.register_topic_metrics(topic)
+        if self.action == "unregister":
+            return hook.unregister_topic_metrics(topic)
+        hook.reset_topic_metrics(topic)
+        return True
 
 
 class EmqxListSubscriptionsOperator(BaseEmqxOperator):

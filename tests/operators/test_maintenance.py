@@ -220,17 +220,17 @@ def test_a_wildcard_or_a_broken_argument_deletes_nothing(retained: Any, argument
 
 def test_topics_are_measured_read_reset_and_let_go(broker: Any) -> None:
     act = lambda action, topics: execute(EmqxTopicMetricsOperator, action=action, topics=topics)  # noqa: E731
-    assert act("register", ["t/1", "t/2"]) == {"t/1": True, "t/2": True}
-    assert act("register", "t/1") == {"t/1": False}
+    assert act("register", ["t/1", "t/2"]) == {"topics": {"t/1": True, "t/2": True}, "metrics": {}}
+    assert act("register", "t/1")["topics"] == {"t/1": False}
     broker.publish("t/1", b"x")
-    assert act("read", None)["t/1"]["messages.in.count"] == 1
-    assert act("read", ["t/2", "t/9"])["t/9"] is None
-    assert act("reset", "t/1") == ["t/1"]
-    assert act("read", "t/1")["t/1"]["messages.in.count"] == 0
+    assert act("read", None)["metrics"]["t/1"]["messages.in.count"] == 1
+    assert act("read", ["t/2", "t/9"])["metrics"]["t/9"] is None
+    assert act("reset", "t/1")["topics"] == {"t/1": True}
+    assert act("read", "t/1")["metrics"]["t/1"]["messages.in.count"] == 0
     with pytest.raises(EmqxNotFoundError):
         act("reset", "t/9")
-    assert act("unregister", "t/1") == {"t/1": None if broker.version == V4 else True}
-    assert list(act("read", None)) == ["t/2"]
+    assert act("unregister", "t/1")["topics"] == {"t/1": None if broker.version == V4 else True}
+    assert list(act("read", None)["metrics"]) == ["t/2"]
 
 
 @pytest.mark.parametrize(

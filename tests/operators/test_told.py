@@ -136,7 +136,7 @@ def test_what_was_measured_before_a_failure(broker: Any) -> None:
     topics = [f"t/{number}" for number in range(9)]
     broker.order_fault("status", status=403, body="{}", match="POST", after=5, times=9)
     told = fails(EmqxTopicMetricsOperator, action="register", topics=topics)
-    assert told == dict.fromkeys(topics[:5], True)
+    assert told["topics"] == dict.fromkeys(topics[:5], True)
     assert sorted(broker.topic_metrics) == topics[:5]
 
 
