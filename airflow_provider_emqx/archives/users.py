@@ -71,7 +71,7 @@ _STARTS = tuple(b"\x83h\x05" + _atom(TABLE, form) + _key(form) for form in (0, 1
 _DELETIONS = tuple(b"\x83h\x02" + _atom(TABLE, form) + _key(form) for form in (0, 1))
 _FLAGS = tuple((_atom("false", form), _atom("true", form)) for form in (0, 1))
 _ENDS = frozenset(flag for flags in _FLAGS for flag in flags)
-_TRUE = tuple(flags[True] for flags in _FLAGS)
+_TRUE_SIZE = len("true")
 _BINARY = ord("m")
 _MAGIC = b"bWLA"
 #: after the head, the start of the first item, and the start of its tuple
@@ -126,20 +126,24 @@ class ExportedUsers:
         :return: ``None`` if it has none of this id.
         """
         key = user_id.encode()
-        mask = len(self._slots) - 1
+        data, slots, unpack = self._data, self._slots, _LENGTH.unpack_from
+        mask, size = len(slots) - 1, len(key)
         slot = hash(key) & mask
-        while at := self._slots[slot]:
-            found, end = self._key(at)
-            if found == key:
-                return self._stored(end)
+        while at := slots[slot]:
+            if unpack(data, at)[0] == size and data[at + 4 : at + 4 + size] == key:
+                start = at + 9 + size
+                middle = start + unpack(data, start - 4)[0]
+                end = middle + 5 + unpack(data, middle + 1)[0]
+                # the flag is an atom, whose size tells one from the other
+                is_superuser = data[end + 2 - self._form] == _TRUE_SIZE
+                return Stored(data[start:middle], data[middle + 5 : end], is_superuser)
             slot = (slot + 1) & mask
         return None
 
-    def __iter__(self) -> Iterator[tuple[str, Stored]]:
-        """Return an iterator over ids and what the broker keeps, in the order of the table."""
-        for at in self._offsets:
-            key, end = self._key(at)
-            yield key.decode(), self._stored(end)
+    def ids(self) -> Iterator[str]:
+        """Return an iterator over all ids, in the order of the table."""
+        data, unpack = self._data, _LENGTH.unpack_from
+        return (data[at + 4 : at + 4 + unpack(data, at)[0]].decode() for at in self._offsets)
 
     def pack(self, root: str, changes: Iterable[Change]) -> bytes:
         """
@@ -234,17 +238,6 @@ class ExportedUsers:
         if at + 4 > at_end:
             return False
         return data[at + 4 + unpack(data, at)[0] : at_end] in _ENDS
-
-    def _key(self, at: int) -> tuple[bytes, int]:
-        """Return the id of a record, and where what follows it begins."""
-        end = at + 4 + int(_LENGTH.unpack_from(self._data, at)[0])
-        return self._data[at + 4 : end], end + 1
-
-    def _stored(self, at: int) -> Stored:
-        data = self._data
-        middle = at + 4 + _LENGTH.unpack_from(data, at)[0]
-        end = middle + 5 + _LENGTH.unpack_from(data, middle + 1)[0]
-        return Stored(data[at + 4 : middle], data[middle + 5 : end], data[end : end + 7].startswith(_TRUE))
 
 
 def note(root: str, edition: str, version: str) -> bytes:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -166,7 +166,7 @@ class Snapshot(Inventory):
             )
             if self._terms.mode in PRUNING:
                 scope = self._terms.in_scope()
-                self.in_scope = sum(1 for user_id, _ in self._users if scope.fullmatch(user_id))
+                self.in_scope = sum(1 for user_id in self._users.ids() if scope.fullmatch(user_id))
                 self.in_scope += len(self._odd())
             self.seconds = time.monotonic() - start
         return self._users
@@ -192,14 +192,14 @@ class Snapshot(Inventory):
         :return: blocks of their ids.
         """
         scope, protected = self._terms.in_scope(), self._terms.protected()
+        users = self.users
         ids = (
             user_id
-            for user_id, stored in self.users
-            if scope.fullmatch(user_id)
-            and not stored.is_superuser
-            and not protected.fullmatch(user_id)
-            and not named(user_id)
+            for user_id in users.ids()
+            if scope.fullmatch(user_id) and not named(user_id) and not protected.fullmatch(user_id)
         )
+        # whoever is listed is there
+        ids = (user_id for user_id in ids if not cast("Stored", users.get(user_id)).is_superuser)
         while block := list(islice(ids, MOST)):
             yield block
 
@@ -446,7 +446,7 @@ class Archives:
                 compared.result.others[index] = SKIPPED, EXISTS
                 continue
             wanted = self._wanted(user, there)
-            if wanted == there:
+            if wanted is there or wanted == there:
                 unchanged += 1
                 continue
             compared.changes.append((user_id, wanted))
@@ -468,7 +468,7 @@ class Archives:
         if hasher is None:
             raise EmqxConfigError("plain passwords cannot be hashed here")
         if there is not None and hasher.algorithm.made(password, there.password_hash, there.salt):
-            return Stored(there.password_hash, there.salt, flag)
+            return there if flag is there.is_superuser else there._replace(is_superuser=flag)
         hashed = hasher.hashed(user)
         return Stored(hashed["password_hash"].encode(), hashed["salt"].encode(), flag)
 

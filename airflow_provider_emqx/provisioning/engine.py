@@ -282,6 +282,8 @@ class Run:
         if count > allowed and not self.terms.dry_run:
             raise too_many
         account = None if self.terms.dry_run else self._job.account
+        if not count and account is None:
+            return
         for ids in account.left(DELETE) if account else self.inventory.prunable(checker.names):
             if self.terms.dry_run:
                 yield Chunk.of_unnamed(ids, PRUNED)
@@ -351,7 +353,10 @@ class Run:
             algorithm=algorithm,
             no_hashes=no_hashes,
             no_superusers=hook.api.users.no_superusers(),
-            hasher=self._hasher,
+            # of other passwords there is nothing to check, and rows without hashes are checked faster
+            hasher=self._hasher
+            if not terms.bulk or algorithm is None or algorithm.name == "bcrypt"
+            else None,
             keep=terms.mode in PRUNING,
             by_archive=terms.bulk is not None,
         )

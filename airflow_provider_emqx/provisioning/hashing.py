@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,8 @@ class Algorithm:
             data += salt
         if self.name == "plain":
             return data
-        return hashlib.new(_MACS.get(self.name, self.name), data).hexdigest().encode()
+        new: Callable[[bytes], Any] = getattr(hashlib, _MACS.get(self.name, self.name))
+        return str(new(data).hexdigest()).encode()
 
     def made(self, password: str, password_hash: bytes, salt: bytes) -> bool:
         """

@@ -62,6 +62,18 @@ def test_a_database_kept_in_sync(broker: Any, database: Path) -> None:
     assert "d0007" not in broker.users
 
 
+@pytest.mark.parametrize("version", ["5.8.9", "6.3.0"])
+def test_a_query_by_archive(broker: Any, database: Path) -> None:
+    for number in range(5):
+        broker.add_user(f"d-gone-{number}", "p")
+    broker.add_user("d0001", "p1")
+    summary = execute(mode="sync", scope="d*", bulk="archive")
+    assert (summary["written"], summary["created"], summary["unchanged"]) == (ROWS - 1, ROWS - 2, 1)
+    assert (summary["rejected"], summary["pruned"]) == (1, 5)
+    assert broker.verify("d2499", "p2499")
+    assert not broker.state.backups
+
+
 def test_parameters_columns_and_names_in_capitals(broker: Any, database: Path) -> None:
     summary = execute(
         sql="SELECT device AS DEVICE, secret AS PASSWORD FROM devices WHERE device < ?",
