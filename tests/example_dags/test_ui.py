@@ -158,3 +158,19 @@ def test_the_files_are_made_without_a_broker(
         "export.json",
         "fleet.txt",
     ]
+
+
+def test_the_past_is_of_dags_and_devices_that_exist(world: Any, tmp_path: Path) -> None:
+    past = load(ROOT / ".ci" / "ui_runs.py")
+    dags = {
+        name: load(ROOT / "example_dags" / f"{name}.py").dag for name in ("provision_users", "nightly_upkeep")
+    }
+    assert tuple(dag.dag_id for dag in dags.values()) == (past.PROVISION, past.UPKEEP)
+    assert past.SCOPE == world.SCOPE
+    for day in range(past.DAYS):
+        past.write(tmp_path / "devices.csv", day)
+        header, *rows = (tmp_path / "devices.csv").read_text().splitlines()
+        assert header == "user_id,password"
+        assert all(row.startswith(world.SCOPE) for row in rows)
+        # few enough for the limit of the DAG, which is 5 %
+        assert sum(row.endswith(",") for row in rows) + 1 < 0.05 * len(rows)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -10,6 +11,7 @@ import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.secrets import planted
+from tests.standalone.browser import PROGRAMS, Browser
 from tests.standalone.running import Airflow
 
 ROWS = 60_000
@@ -129,3 +131,14 @@ def airflow(
         stored = {**broker.connection(), "login": "stored-key", "password": planted.STORED}
         running.post("connections", {"connection_id": "emqx_stored", **stored, "extra": "{}"})
         yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    assert program, f"needs one of the programs {', '.join(PROGRAMS)}"
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    try:
+        yield opened
+    finally:
+        opened.close()

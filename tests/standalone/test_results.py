@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.secrets import planted
-from tests.standalone.browser import PROGRAMS, Browser
+from tests.standalone.browser import Browser
 from tests.standalone.running import Airflow, until
 
 pytestmark = [pytest.mark.standalone, pytest.mark.timeout(900)]
@@ -87,17 +86,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(airflow, runs)
         finally:
             airflow.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    assert program, f"needs one of the programs {', '.join(PROGRAMS)}"
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 @pytest.fixture
