@@ -132,7 +132,7 @@ JOBS = {
         {"topics": TOPICS, "action": "register"},
         lambda broker: None,
         lambda broker: len(broker.topic_metrics),
-        len,
+        lambda result: len(result["topics"]),
         len(TOPICS),
     ),
 }

@@ -1,8 +1,8 @@
 """
 Tasks that are killed with SIGKILL, again and again, and end all the same.
 
-A process with everything imported waits for jobs, and forks for each: an attempt begins within milliseconds. It is
-killed at a random time, at a random request, or by itself at a random call of a random part of the package.
+An attempt is killed at a random time, at a random request, or by itself at a random call of a random part of the
+package.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_emqx.testing import FakeEmqx
+from tests.processes import Forking, serve
 
 MODES = ("upsert", "create", "delete", "sync")
 #: parts of the package in which an attempt is killed
@@ -41,38 +41,40 @@ ROWS = 700
 PEPPER = "AIRFLOW_CONN_PEPPER"
 
 
-class Killer:
+class Killer(Forking):
     """The process that waits for jobs."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._tell() == "ready"
+        super().__init__(__name__)
 
-    def close(self) -> None:
-        self._process.communicate()
-
-    def begin(self, job: dict[str, Any]) -> int:
-        """Begin an attempt and give the id of its process."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        return int(self._tell())
-
-    def end(self) -> tuple[bool, dict[str, Any]]:
-        """Wait for the attempt's end; give whether it was killed, and else its summary."""
-        told = json.loads(self._tell())
+    def end(self) -> dict[str, Any]:
+        told = super().end()
         assert told["killed"] or "error" not in told, told
-        return told["killed"], told
+        return told
 
-    def _tell(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+    def kill_at_write(self, broker: FakeEmqx, job: dict[str, Any], until: int) -> int:
+        """
+        Run a task, and kill it when it sends its write number ``until``, which is still done; 0 to let it end.
+
+        :return: how many writes it has sent.
+        """
+        writes = 0
+        attempts: list[int] = []
+
+        def look(method: str, path: str) -> None:
+            nonlocal writes
+            writes += method != "GET"
+            if method != "GET" and writes == until:
+                with suppress(ProcessLookupError):
+                    os.kill(attempts[0], signal.SIGKILL)
+
+        with broker.state.lock:  # no request is served before the process is known
+            broker.before_each_request(look)
+            attempts.append(self.begin(job))
+        killed = self.end()["killed"]
+        broker.before_each_request(None)
+        assert killed == (until > 0)
+        return writes
 
 
 @contextmanager
@@ -156,7 +158,7 @@ def run(killer: Killer, seed: int, folder: Path, version: str, mode: str, kills:
     with case.broker() as broker:
         began = time.monotonic()
         killer.begin(case.job(broker))
-        _, undisturbed = killer.end()
+        undisturbed = killer.end()
         lasts = time.monotonic() - began
         asks = broker.request_count
         expected = case.result(broker)
@@ -177,9 +179,9 @@ def run(killer: Killer, seed: int, folder: Path, version: str, mode: str, kills:
             if how != "call":
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-            killed += killer.end()[0]
+            killed += killer.end()["killed"]
         killer.begin(case.job(broker, case.store))
-        _, summary = killer.end()
+        summary = killer.end()
         assert case.result(broker) == expected, (seed, version, mode, case.arguments, case.store)
         assert (
             summary["read"]
@@ -249,7 +251,9 @@ def kill_at(part: str, calls: int) -> None:
 
 def attempt(job: dict[str, Any]) -> dict[str, Any]:
     from airflow_provider_emqx.operators.auth import EmqxProvisionUsersOperator
+    from airflow_provider_emqx.provisioning import progress
 
+    progress.EVERY = 0.0
     os.environ.update(job["environment"])
     operator = EmqxProvisionUsersOperator(task_id="x", **job["arguments"])
     context: Any = {"task_state_store": Store(job["store"])} if job["store"] else {}
@@ -258,47 +262,5 @@ def attempt(job: dict[str, Any]) -> dict[str, Any]:
     return operator.execute(context)  # type: ignore[no-any-return]
 
 
-def serve() -> None:
-    # Airflow writes to standard output as well
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    import asyncio  # noqa: F401  what an attempt would import itself
-
-    import aiohttp  # noqa: F401
-    import requests  # noqa: F401
-
-    import airflow_provider_emqx.hooks.emqx
-    import airflow_provider_emqx.operators.auth
-    import airflow_provider_emqx.provisioning.task  # noqa: F401
-    from airflow_provider_emqx.provisioning import chunks, progress
-
-    progress.EVERY = 0.0
-    # many small requests, so that there is much to interrupt
-    chunks.Pace.__init__.__defaults__ = (40, 100, *chunks.Pace.__init__.__defaults__[2:])
-    print("ready", file=out)
-    for line in sys.stdin:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(reading)
-            try:
-                told: dict[str, Any] = attempt(json.loads(line))
-            except BaseException as error:
-                told = {"error": repr(error)}
-            sys.setprofile(None)
-            os.write(writing, json.dumps(told).encode())
-            os._exit(0)
-        os.close(writing)
-        print(child, file=out)
-        with os.fdopen(reading, "rb") as pipe:
-            content = pipe.read()
-        _, status = os.waitpid(child, 0)
-        killed = os.WIFSIGNALED(status)
-        print(
-            json.dumps({"killed": killed, **(json.loads(content) if content and not killed else {})}),
-            file=out,
-        )
-
-
 if __name__ == "__main__":
-    serve()
+    serve(attempt, "airflow_provider_emqx.operators.auth", "airflow_provider_emqx.provisioning.task")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -414,21 +411,7 @@ def process() -> Iterator[Killer]:
 
 
 def attempt(process: Killer, broker: FakeEmqx, until: int) -> int:
-    """
-    Synchronise, and kill the task when it sends its write number ``until``, which is still done.
-
-    :return: how many writes it has sent.
-    """
-    writes = 0
-    attempts: list[int] = []
-
-    def look(method: str, path: str) -> None:
-        nonlocal writes
-        writes += method != "GET"
-        if method != "GET" and writes == until:
-            with suppress(ProcessLookupError):
-                os.kill(attempts[0], signal.SIGKILL)
-
+    """Synchronise, as :meth:`Killer.kill_at_write` does."""
     job = {
         "environment": {"AIRFLOW_CONN_EMQX_DEFAULT": json.dumps(broker.connection())},
         "arguments": {
@@ -441,13 +424,7 @@ def attempt(process: Killer, broker: FakeEmqx, until: int) -> int:
         "store": "",
         "at": None,
     }
-    with broker.state.lock:  # no request is served before the process is known
-        broker.before_each_request(look)
-        attempts.append(process.begin(job))
-    killed, _ = process.end()
-    broker.before_each_request(None)
-    assert killed == (until > 0)
-    return writes
+    return process.kill_at_write(broker, job, until)
 
 
 def test_a_task_that_is_killed_leaves_nothing_that_the_next_does_not_clean_up(

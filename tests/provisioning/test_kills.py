@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,21 +28,7 @@ def test_a_task_that_is_killed_again_and_again_ends_as_if_it_had_not(
 
 
 def attempt(process: Killer, broker: FakeEmqx, mode: str, count: int, until: int) -> int:
-    """
-    Run a task whose users have rules, and kill it when it sends its write number ``until``, which is still done.
-
-    :return: how many writes it has sent.
-    """
-    writes = 0
-    attempts: list[int] = []
-
-    def look(method: str, path: str) -> None:
-        nonlocal writes
-        writes += method != "GET"
-        if method != "GET" and writes == until:
-            with suppress(ProcessLookupError):
-                os.kill(attempts[0], signal.SIGKILL)
-
+    """Run a task whose users have rules, as :meth:`Killer.kill_at_write` does."""
     source = [{"user_id": f"d{i}", "password": "new", "acl": [RULE]} for i in range(count)]
     job = {
         "environment": {"AIRFLOW_CONN_EMQX_DEFAULT": json.dumps(broker.connection())},
@@ -53,13 +36,7 @@ def attempt(process: Killer, broker: FakeEmqx, mode: str, count: int, until: int
         "store": "",
         "at": None,
     }
-    with broker.state.lock:  # no request is served before the process is known
-        broker.before_each_request(look)
-        attempts.append(process.begin(job))
-    killed, _ = process.end()
-    broker.before_each_request(None)
-    assert killed == (until > 0)
-    return writes
+    return process.kill_at_write(broker, job, until)
 
 
 @pytest.mark.parametrize("mode", ["create", "upsert"])
