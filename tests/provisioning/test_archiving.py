@@ -171,6 +171,65 @@ def test_users_of_gateways_are_left_alone(filled: FakeEmqx) -> None:
     assert not filled.users
 
 
+def test_a_state_file_and_rules_work_as_without_archives(
+    filled: FakeEmqx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PEPPER", json.dumps({"conn_type": "generic", "password": "pepper" * 6}))
+    source = rows(1, 11, password="new")
+    source[1]["acl"] = [{"topic": "devices/#", "permission": "allow"}]
+    kept = {"state_path": str(tmp_path / "state"), "pepper_conn_id": "pepper"}
+    result = provision(source, **kept)
+    assert counts(result, "written", "created", "updated") == [2, 1, 1]
+    assert filled.acl_rules("username", "d11")
+    filled.requests.clear()
+    again = provision(source, **kept)
+    assert counts(again, "written", "unchanged") == [2, 2]
+    assert not [line for line in sent(filled) if "rules" in line or "import" in line]
+
+
+def test_passwords_of_new_users_are_hashed_with_the_pepper_if_there_is_one(
+    broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PEPPER", json.dumps({"conn_type": "generic", "password": "pepper" * 6}))
+
+    def salts(**arguments: Any) -> list[str]:
+        found = []
+        for _ in range(2):
+            broker.users.clear()
+            provision(rows(1), **arguments)
+            found.append(broker.users["d1"].salt)
+        return found
+
+    one, other = salts()
+    assert one != other
+    one, other = salts(pepper_conn_id="pepper")
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"name": "bcrypt", "salt_rounds": 5},
+        {"name": "plain", "salt_position": "suffix"},
+        {"name": "pbkdf2", "mac_fun": "sha256", "iterations": 2, "dk_length": 32},
+        {"name": "sha", "salt_position": "disable"},
+    ],
+)
+def test_passwords_are_compared_with_every_algorithm(
+    version: str, algorithm: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if algorithm["name"] == "bcrypt":
+        pytest.importorskip("bcrypt")
+    with FakeEmqx(version, password_hash_algorithm=algorithm) as broker:
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        broker.add_user("d1", "p1")
+        broker.add_user("d2", "old")
+        result = provision(rows(1, 2, 3))
+        assert counts(result, "created", "updated", "unchanged") == [1, 1, 1]
+        assert all(broker.verify(f"d{i}", f"p{i}") for i in (1, 2, 3))
+        assert provision(rows(1, 2, 3))["unchanged"] == 3
+
+
 def refused(**arguments: Any) -> str:
     with pytest.raises(EmqxUnsupportedError) as caught:
         provision(rows(1), **arguments)
