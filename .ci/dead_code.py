@@ -24,6 +24,7 @@ PUBLIC = (
     "links.py",
     "notifications",
     "operators",
+    "queues",
     "results.py",
     "sensors",
     "testing/broker.py",

@@ -67,6 +67,7 @@ for _top in ("operators", "sensors", "notifications", "transfers"):
     }
 # a transfer is an operator with a source of another kind
 MAY_IMPORT["transfers"].add("operators")
+MAY_IMPORT["queues"] = {"triggers", *MAY_IMPORT["triggers"]}
 
 #: Never imported at module level: a DAG file that is parsed again and again would pay for it each time.
 LATE = {"aiohttp", "bcrypt", "http", "paho", "pyarrow", "requests", "socket", "ssl", "tenacity", "urllib3"}
@@ -75,9 +76,14 @@ LATE = {"aiohttp", "bcrypt", "http", "paho", "pyarrow", "requests", "socket", "s
 IMPURE = LATE | {"asyncio", "logging", "os", "random", "threading", "time"}
 
 #: Where Airflow's names come from, so that they are right on each supported Airflow.
-AIRFLOW_SOURCES = ("airflow.providers.common.compat", "airflow.triggers.base")
+AIRFLOW_SOURCES = (
+    "airflow.providers.common.compat",
+    "airflow.triggers.base",
+    "airflow.triggers.shared_stream",
+)
 AIRFLOW_SOURCES_OF = {
     "assets": ("airflow.providers.openlineage",),
+    "queues": ("airflow.providers.common.messaging",),
     "transfers": ("airflow.providers.common.sql",),
 }
 

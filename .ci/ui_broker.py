@@ -137,6 +137,7 @@ def live(broker: FakeEmqx, second: int) -> None:
         sensor = SENSORS[second // 60 % len(SENSORS)]
         broker.connect(sensor, username=sensor)
         broker.subscribe(sensor, f"settings/{sensor}", 1)
+        broker.publish("gateways/example-1/temperature", '{"temperature": 95}', qos=1)
     broker.publish("sensors/all", '{"temperature": 21}')
     for device in DEVICES:
         # whoever was kicked comes back after a moment, if the broker lets it
@@ -151,10 +152,13 @@ def come(broker: FakeEmqx, device: str, **options: Any) -> bool:
     def answer(message: Any) -> None:
         if message.topic.endswith("/command"):
             broker.reply(message, '{"updated": true}', clientid=device, seconds=1 + len(device) % 2)
+        elif message.topic.endswith("/job"):
+            done = json.dumps({"done": json.loads(message.payload)["run"]})
+            broker.publish(f"devices/{device}/state", done, qos=1, retain=True)
 
     let_in = broker.connect(device, username=device, on_message=answer, **options)
     if let_in:
-        for topic in (f"cmd/{device}", f"devices/{device}/command"):
+        for topic in (f"cmd/{device}", f"devices/{device}/command", f"devices/{device}/job"):
             broker.subscribe(device, topic, 1)
     return let_in
 

@@ -79,6 +79,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "notifications": ["airflow_provider_emqx.notifications.emqx.EmqxPublishNotifier"],
+        "queues": ["airflow_provider_emqx.queues.emqx.EmqxMessageQueueProvider"],
         "extra-links": [
             "airflow_provider_emqx.links.EmqxDashboardLink",
             "airflow_provider_emqx.links.EmqxResultLink",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
+from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.names import matches, split_share, topic_filter
@@ -14,9 +16,9 @@ from airflow_provider_emqx.exceptions import EmqxConfigError
 if TYPE_CHECKING:
     from airflow_provider_emqx.transport.mqtt import Received
 
-#: characters of a payload in a result, a multiple of 4 for Base64: Airflow stores results and events as JSON, of which
-#: MySQL takes 64 KB
-MOST_KEPT = 10_000
+#: characters of a payload in a result, a multiple of 4 for Base64, and of one that has more than so many bytes as JSON,
+#: in which a character may have 12: of the JSON of a result or an event MySQL takes 64 KB
+MOST_KEPT, _MOST_JSON, _FEWER_KEPT = 10_000, 40_000, 4_000
 
 
 class MessageArrived:
@@ -74,8 +76,8 @@ def facts(message: Received, keep_payload: bool) -> dict[str, Any]:
     Return facts about a message, for a result or an event.
 
     :param message: as received.
-    :param keep_payload: whether its payload is among them: as text, or in Base64 if it is not UTF-8, and at most
-        :data:`MOST_KEPT` characters of it.
+    :param keep_payload: whether its payload is among them: as text, or in Base64 if it is not UTF-8 or has a null
+        character, and at most :data:`MOST_KEPT` characters of it.
     """
     payload = message.payload
     found: dict[str, Any] = {
@@ -86,13 +88,17 @@ def facts(message: Received, keep_payload: bool) -> dict[str, Any]:
     }
     if not keep_payload:
         return found
+    # no character is cut in the middle, and no more is decoded than is kept
+    part = payload[: 4 * MOST_KEPT]
     try:
-        text, encoding = payload.decode(), "plain"
+        text, encoding = getincrementaldecoder("utf-8")().decode(part, part == payload), "plain"
     except UnicodeDecodeError:
-        text, encoding = b64encode(payload).decode(), "base64"
-    return {
-        **found,
-        "payload": text[:MOST_KEPT],
-        "payload_encoding": encoding,
-        "truncated": len(text) > MOST_KEPT,
-    }
+        text, encoding = "", "base64"
+    if encoding == "base64" or "\0" in text:
+        # PostgreSQL takes no null character in JSON
+        text, encoding = b64encode(part).decode(), "base64"
+    kept = text[:MOST_KEPT]
+    if len(json.dumps(kept)) > _MOST_JSON:
+        kept = kept[:_FEWER_KEPT]
+    truncated = len(text) > len(kept) or part != payload
+    return {**found, "payload": kept, "payload_encoding": encoding, "truncated": truncated}

@@ -157,7 +157,12 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
 
     @asynccontextmanager
     async def mqtt(
-        self, clientid: str | None = None, *, clean_start: bool = True, session_expiry: int = 0
+        self,
+        clientid: str | None = None,
+        *,
+        clean_start: bool = True,
+        session_expiry: int = 0,
+        receive_maximum: int = 100,
     ) -> AsyncIterator[MqttClient]:
         """
         Open an MQTT 5 connection in an event loop: ``async with hook.mqtt() as client``.
@@ -168,6 +173,7 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
         :param clientid: client id. Default: a random one.
         :param clean_start: begin with an empty session.
         :param session_expiry: seconds for which the broker keeps the session after the connection.
+        :param receive_maximum: messages of QoS 1 that the broker sends before they are acknowledged.
         :raises EmqxConfigError: if paho-mqtt or the address is missing.
         :raises EmqxAuthError: if the broker does not let the account in.
         :raises EmqxConnectionError: if the broker cannot be reached, or a connection has broken.
@@ -183,7 +189,11 @@ class EmqxHook(ClientMethods, TopicMethods, AuthMethods, ClusterMethods, BaseHoo
             )
         name = f"airflow-{token_hex(8)}" if clientid is None else clientid
         async with MqttClient(
-            settings, name, clean_start=clean_start, session_expiry=session_expiry
+            settings,
+            name,
+            clean_start=clean_start,
+            session_expiry=session_expiry,
+            receive_maximum=receive_maximum,
         ) as client:
             yield client
 

@@ -145,10 +145,11 @@ class Mailbox:
                 await asyncio.sleep(0)
 
 
-def pause(failures: int) -> float:
+def pause(failures: int, longest: float | None = None) -> float:
     """
-    Return the seconds before the next try to connect: increasing, up to a minute.
+    Return the seconds before the next try to connect: increasing.
 
     :param failures: consecutive ones.
+    :param longest: longest one. Default: a minute.
     """
-    return min(2.0 ** min(failures - 1, 10), _LONGEST_PAUSE)
+    return min(2.0 ** min(failures - 1, 10), _LONGEST_PAUSE if longest is None else longest)

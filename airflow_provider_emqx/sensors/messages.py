@@ -46,7 +46,8 @@ class EmqxMessageSensor(BaseWaitSensor):
     reads every ``poke_interval`` what the broker has kept, by default 1,000 messages of QoS 1 and 2.
 
     The task's result: ``{"topic", "qos", "retained", "size"}`` of the message, and with ``keep_payload`` also
-    ``{"payload", "payload_encoding", "truncated"}``: its first 10,000 characters, as ``plain`` text or in ``base64``.
+    ``{"payload", "payload_encoding", "truncated"}``: its first 10,000 characters (4,000 if most are not
+    ASCII), as ``plain`` text or in ``base64``.
 
     What is expected is rendered, but shown neither among the rendered fields nor in the trigger's arguments, which hold
     a digest of it. Airflow stores and shows a threshold.

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LARGEST = 16_000_000
 #: messages that may be on their way, in either direction, without an acknowledgement
 IN_FLIGHT = 100
+#: bytes of payloads that may wait to be received before further messages of QoS 0 are dropped
+_MOST_WAITING = 32_000_000
 #: topic filters in one SUBSCRIBE
 _FILTERS = 100
 #: bytes of a PUBLISH at most beside payload, topics and correlation data
@@ -121,15 +123,26 @@ class MqttClient:
     :param clientid: client id.
     :param clean_start: whether to begin with an empty session.
     :param session_expiry: seconds for which the broker keeps the session after the connection.
+    :param receive_maximum: messages of QoS 1 that the broker sends before they are acknowledged.
     """
 
     def __init__(
-        self, settings: MqttSettings, clientid: str, *, clean_start: bool = True, session_expiry: int = 0
+        self,
+        settings: MqttSettings,
+        clientid: str,
+        *,
+        clean_start: bool = True,
+        session_expiry: int = 0,
+        receive_maximum: int = IN_FLIGHT,
     ) -> None:
         self._settings = settings
         self.clientid = clientid
         self._clean_start = clean_start
         self._session_expiry = session_expiry
+        self._receive_maximum = receive_maximum
+        #: messages of QoS 0 that were dropped because too many wait for :meth:`receive`
+        self.dropped = 0
+        self._waiting_bytes = 0
         #: whether the broker had a session for this client id
         self.resumed = False
         self._received: asyncio.Queue[Received | None] = asyncio.Queue()
@@ -347,6 +360,7 @@ class MqttClient:
             self._received.put_nowait(None)
             self._check("")
             raise EmqxConnectionError("the connection was closed")
+        self._waiting_bytes -= len(message.payload)
         return message
 
     def waiting(self, most: int) -> list[Received]:
@@ -361,6 +375,7 @@ class MqttClient:
             if message is None:
                 self._received.put_nowait(None)
                 break
+            self._waiting_bytes -= len(message.payload)
             found.append(message)
         return found
 
@@ -437,7 +452,7 @@ class MqttClient:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = self._session_expiry
         properties.MaximumPacketSize = LARGEST
-        properties.ReceiveMaximum = IN_FLIGHT
+        properties.ReceiveMaximum = self._receive_maximum
         try:
             self._client.connect(
                 settings.host,
@@ -530,6 +545,11 @@ class MqttClient:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
+        if not message.qos and self._waiting_bytes > _MOST_WAITING:
+            # MQTT has no other way to slow them down; the broker holds back those of QoS 1 itself
+            self.dropped += 1
+            return
+        self._waiting_bytes += len(message.payload)
         self._received.put_nowait(
             Received(
                 topic,

@@ -44,7 +44,7 @@ _LONGEST_PAUSE = 600.0
 #: most that a watcher keeps across restarts, in bytes of JSON: Airflow's own limit is 65,535
 _LONGEST_MEMORY = 60_000
 #: seconds after which Airflow has stored an event that was sent: the triggerer hands them over once a second
-_HANDED_OVER = 5.0
+HANDED_OVER = 5.0
 #: seconds before a trigger reads its file of ids
 _BEFORE_READING = 5.0
 #: seconds before the event of a deferred task: one that is sent at once can overtake the task's own deferral in Airflow
@@ -271,7 +271,7 @@ class EmqxEventTrigger(BaseEventTrigger):
                 if found.memory != memory and self._store is not None:
                     if found.events:
                         # remember only what was sent for certain: sent twice is better than never
-                        await asyncio.sleep(_HANDED_OVER)
+                        await asyncio.sleep(HANDED_OVER)
                     await self._remember(found.memory)
                 memory = found.memory
 

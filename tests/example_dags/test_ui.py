@@ -137,7 +137,7 @@ def test_a_destructive_dag_takes_nothing_away_unless_it_is_told_to(
     assert {"example-device-lost", "gateway-1", *world.RETIRED} <= set(living.clients)
 
 
-@pytest.mark.parametrize("name", ["command_device", "roll_out_firmware", "wait_for_device"])
+@pytest.mark.parametrize("name", ["command_device", "roll_out_firmware", "wait_for_device", "wait_for_done"])
 def test_a_dag_names_devices_that_no_fleet_of_ones_own_has(name: str, world: Any) -> None:
     params = load(ROOT / "example_dags" / f"{name}.py").dag.params.dump()
     devices = params["devices"] if "devices" in params else [params["clientid"]]

@@ -29,7 +29,7 @@ from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.transfers.sql_to_emqx import SqlToEmqxUsersOperator
 from airflow_provider_emqx.triggers.commands import EmqxCommandTrigger
 from airflow_provider_emqx.triggers.emqx import EmqxConditionTrigger, EmqxEventTrigger
-from airflow_provider_emqx.triggers.messages import EmqxMessageArrivedTrigger
+from airflow_provider_emqx.triggers.messages import EmqxMessageArrivedTrigger, EmqxMessageTrigger
 from tests.archives.made import archive, users
 from tests.secrets.planted import HASH, PASSWORD, PAYLOAD, PEPPER, SALT, SHORT
 
@@ -322,6 +322,7 @@ def triggers(folder: Path) -> Iterator[BaseTrigger]:
     awaited = MessageArrived("state/1", payload=PAYLOAD).parameters()
     deadline = datetime.now(UTC).timestamp() + 60
     yield EmqxMessageArrivedTrigger(clientid="waiting", parameters=awaited, deadline=deadline)
+    yield EmqxMessageTrigger(topic="state/1", payload=PAYLOAD, retained=True)
 
 
 def start(name: str) -> DAG:

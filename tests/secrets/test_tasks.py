@@ -238,7 +238,13 @@ def test_no_trigger_shows_a_secret(
     output = caplog.text + "".join(capfd.readouterr())
     told_of = {event.payload.get("event") or event.payload["status"] for event in events}
     if trouble == "none":
-        assert told_of == {"client_online", "client_offline", "alarm_activated", "condition_met"}
+        assert told_of == {
+            "client_online",
+            "client_offline",
+            "alarm_activated",
+            "condition_met",
+            "messages",
+        }
     else:
         assert told_of == {"error"}
         assert "check failed" in output

@@ -220,7 +220,10 @@ def test_a_retained_message_counts_if_it_is_to(
     [
         (b'{"t": "warm"}', ('{"t": "warm"}', "plain", False)),
         (b"\xff\x00", ("/wA=", "base64", False)),
-        ("ü".encode() * 20_000, ("ü" * 10_000, "plain", True)),
+        (b"x" * 20_000, ("x" * 10_000, "plain", True)),
+        ("ü".encode() * 20_000, ("ü" * 4_000, "plain", True)),
+        ("a🙂".encode() * 5_000, ("a🙂" * 2_000, "plain", True)),
+        (b"nul \x00", ("bnVsIAA=", "base64", False)),
         (b"\xff" * 20_000, ("////" * 2_500, "base64", True)),
         (b"", ("", "plain", False)),
     ],

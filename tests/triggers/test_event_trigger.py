@@ -21,7 +21,7 @@ from tests.triggers.conftest import looks, shift_pages, until, watched_loop
 
 @pytest.fixture(autouse=True)
 def handed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_HANDED_OVER", 0.0, raising=False)
+    monkeypatch.setattr(module, "HANDED_OVER", 0.0, raising=False)
 
 
 @pytest.fixture
@@ -417,7 +417,7 @@ def test_an_event_that_airflow_may_not_have_stored_yet_is_told_again(
     broker: FakeEmqx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The triggerer hands events over once a second: one that is killed before that has told nothing."""
-    monkeypatch.setattr(module, "_HANDED_OVER", 60.0)
+    monkeypatch.setattr(module, "HANDED_OVER", 60.0)
     store = Store()
 
     async def main() -> None:

@@ -49,7 +49,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(presence, "_MOMENT", 0.05)
     monkeypatch.setattr(presence, "_BETWEEN", 0.05)
-    monkeypatch.setattr(triggers, "_HANDED_OVER", 0.0)
+    monkeypatch.setattr(triggers, "HANDED_OVER", 0.0)
 
 
 def wait(

@@ -1,0 +1,3 @@
+"""Queues of common.messaging."""
+
+from __future__ import annotations
