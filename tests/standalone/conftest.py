@@ -106,6 +106,7 @@ def airflow(
             "EMQX_COMMANDS": broker.connection(
                 mqtt_url=broker.mqtt_url, mqtt_username="commander", mqtt_password=planted.PASSWORD
             ),
+            "EMQX_MESSAGES": broker.connection(mqtt_url=broker.mqtt_url),
             "EMQX_SLOW": slow.connection(),
             "EMQX_WRONG": wrong,
             "EMQX_DOWN": down,

@@ -112,10 +112,15 @@ class Airflow:
         found = [line.split(None, 2) for line in listed.splitlines()]
         return [(int(pid), int(parent), title) for pid, parent, title in found]
 
-    def kill_triggerer(self) -> None:
-        """End the triggerer as a machine that fails would, and start another one."""
+    def kill_triggerer(self, when: Callable[[], object] = bool) -> None:
+        """
+        End the triggerer as a machine that fails would, and start another one.
+
+        :param when: returns at the moment at which it is to end.
+        """
         found = [pid for pid, _, title in self.children() if "triggerer" in title]
         assert found, self.children()
+        when()
         for pid in found:
             os.kill(pid, signal.SIGKILL)
         self.run("triggerer")
