@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from airflow_provider_emqx.testing.routes import Gate, Handler, Route
 from airflow_provider_emqx.testing.state import NodeInfo, State
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -311,3 +312,25 @@ def check_numbers(options: dict[str, Any], fail: Callable[[str], Exception]) -> 
             seconds(options.get(name), 0)
         except ValueError:
             raise fail(name) from None
+
+
+def routes(
+    gate: Gate,
+    get_status: Handler,
+    get_global_status: Handler,
+    check_availability: Handler,
+    start_rebalance: Handler,
+    stop_rebalance: Handler,
+    start_evacuation: Handler,
+    stop_evacuation: Handler,
+) -> list[Route]:
+    """Return the routes, which are the same in both generations."""
+    return [
+        Route("GET", "/load_rebalance/status", get_status, gate),
+        Route("GET", "/load_rebalance/global_status", get_global_status, gate),
+        Route("GET", "/load_rebalance/availability_check", check_availability, gate, public=True),
+        Route("POST", "/load_rebalance/{node}/start", start_rebalance, gate),
+        Route("POST", "/load_rebalance/{node}/stop", stop_rebalance, gate),
+        Route("POST", "/load_rebalance/{node}/evacuation/start", start_evacuation, gate),
+        Route("POST", "/load_rebalance/{node}/evacuation/stop", stop_evacuation, gate),
+    ]

@@ -6,7 +6,6 @@ from typing import Any
 
 from airflow_provider_emqx.testing import rebalance as work
 from airflow_provider_emqx.testing.http import Answer, Request, json_answer
-from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import NodeInfo, State
 from airflow_provider_emqx.testing.v4.replies import data, failed, read_object
 
@@ -85,12 +84,13 @@ def stop_rebalance(state: State, request: Request, node: str) -> Answer:
     return _done(work.stop_rebalance(state, node))
 
 
-ROUTES = [
-    Route("GET", "/load_rebalance/status", get_status, _enterprise),
-    Route("GET", "/load_rebalance/global_status", get_global_status, _enterprise),
-    Route("GET", "/load_rebalance/availability_check", check_availability, _enterprise, public=True),
-    Route("POST", "/load_rebalance/{node}/start", start_rebalance, _enterprise),
-    Route("POST", "/load_rebalance/{node}/stop", stop_rebalance, _enterprise),
-    Route("POST", "/load_rebalance/{node}/evacuation/start", start_evacuation, _enterprise),
-    Route("POST", "/load_rebalance/{node}/evacuation/stop", stop_evacuation, _enterprise),
-]
+ROUTES = work.routes(
+    _enterprise,
+    get_status,
+    get_global_status,
+    check_availability,
+    start_rebalance,
+    stop_rebalance,
+    start_evacuation,
+    stop_evacuation,
+)

@@ -6,7 +6,6 @@ from typing import Any
 
 from airflow_provider_emqx.testing import rebalance as work
 from airflow_provider_emqx.testing.http import Answer, Request
-from airflow_provider_emqx.testing.routes import Route
 from airflow_provider_emqx.testing.state import NodeInfo, State
 from airflow_provider_emqx.testing.v5.cluster import has_enterprise
 from airflow_provider_emqx.testing.v5.replies import bad_request, error, invalid, ok, read_object
@@ -86,12 +85,13 @@ def stop_rebalance(state: State, request: Request, node: str) -> Answer:
     return _done(node, work.stop_rebalance(state, node))
 
 
-ROUTES = [
-    Route("GET", "/load_rebalance/status", get_status, has_enterprise),
-    Route("GET", "/load_rebalance/global_status", get_global_status, has_enterprise),
-    Route("GET", "/load_rebalance/availability_check", check_availability, has_enterprise, public=True),
-    Route("POST", "/load_rebalance/{node}/start", start_rebalance, has_enterprise),
-    Route("POST", "/load_rebalance/{node}/stop", stop_rebalance, has_enterprise),
-    Route("POST", "/load_rebalance/{node}/evacuation/start", start_evacuation, has_enterprise),
-    Route("POST", "/load_rebalance/{node}/evacuation/stop", stop_evacuation, has_enterprise),
-]
+ROUTES = work.routes(
+    has_enterprise,
+    get_status,
+    get_global_status,
+    check_availability,
+    start_rebalance,
+    stop_rebalance,
+    start_evacuation,
+    stop_evacuation,
+)
