@@ -18,6 +18,11 @@ FAILED = "failed"
 UNKNOWN = "unknown"
 #: left unchanged: its name cannot be part of a request
 UNADDRESSABLE = "unaddressable"
+#: the clients' sessions were ended, they are connected all the same, or the filters no longer select them
+KICKED, STILL_CONNECTED, CHANGED = "kicked", "still_connected", "changed"
+BANNED, UNBANNED, STILL_BANNED = "banned", "unbanned", "still_banned"
+#: what a device made of a command, besides ``failed``
+REPLIED, NO_REPLY, NOT_DELIVERED = "replied", "no_reply", "not_delivered"
 #: a file or directory beside those of a source
 UNREAD = "unread"
 

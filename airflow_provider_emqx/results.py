@@ -194,7 +194,17 @@ class Totals(TypedDict):
     rows_per_second: int
 
 
-class ProvisionUsersResult(Totals):
+class _Provisioning(TypedDict):
+    dry_run: bool
+    report_path: str | None
+    plan: PlanResult | None
+    reasons: list[Reason]
+    guards: list[Guard]
+    rejected_rows: list[RejectedRow]
+    unread: list[str]
+
+
+class ProvisionUsersResult(Totals, _Provisioning):
     """
     The summary of provisioned users.
 
@@ -207,16 +217,9 @@ class ProvisionUsersResult(Totals):
     chunks: dict[str, int]
     acl_changed: bool
     listing_moved: bool | None
-    dry_run: bool
-    report_path: str | None
-    plan: PlanResult | None
-    reasons: list[Reason]
-    guards: list[Guard]
-    rejected_rows: list[RejectedRow]
-    unread: list[str]
 
 
-class ProvisionAclResult(TypedDict):
+class ProvisionAclResult(_Provisioning):
     """The summary of provisioned ACL rules."""
 
     read: int
@@ -224,13 +227,6 @@ class ProvisionAclResult(TypedDict):
     skipped: int
     rejected: int
     subjects: int
-    dry_run: bool
-    report_path: str | None
-    plan: PlanResult | None
-    reasons: list[Reason]
-    guards: list[Guard]
-    rejected_rows: list[RejectedRow]
-    unread: list[str]
 
 
 class WrittenUsers(TypedDict):

@@ -11,11 +11,9 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_emqx.commands.order import REPLIED, Order
+from airflow_provider_emqx.commands.order import Order
 from airflow_provider_emqx.commands.record import (
     LEFT,
-    NO_REPLY,
-    NOT_DELIVERED,
     SENDING,
     SENT,
     Record,
@@ -29,7 +27,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxOutcomeUnknownError,
     EmqxServerError,
 )
-from airflow_provider_emqx.outcomes import FAILED, UNKNOWN
+from airflow_provider_emqx.outcomes import FAILED, NO_REPLY, NOT_DELIVERED, REPLIED, UNKNOWN
 from airflow_provider_emqx.transport.mqtt import Outgoing
 
 if TYPE_CHECKING:

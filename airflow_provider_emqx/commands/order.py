@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.api.names import topic_filter, topic_name
 from airflow_provider_emqx.exceptions import EmqxConfigError
-from airflow_provider_emqx.outcomes import FAILED
+from airflow_provider_emqx.outcomes import FAILED, REPLIED
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.transport.mqtt import Received
 
 #: stands for the client id in a topic
 CLIENTID = "{clientid}"
-REPLIED = "replied"
 #: bytes of the largest reply that is looked into
 LARGEST_REPLY = 1_000_000
 

@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_emqx.commands.order import REPLIED
 from airflow_provider_emqx.files import Location, exists, open_to_read, shown
-from airflow_provider_emqx.outcomes import FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
+from airflow_provider_emqx.outcomes import (
+    FAILED,
+    MOST_LISTED,
+    NO_REPLY,
+    NOT_DELIVERED,
+    REPLIED,
+    UNADDRESSABLE,
+    UNKNOWN,
+)
 from airflow_provider_emqx.row_files import append_lines, written_whole
 from airflow_provider_emqx.run_log import REASONS, table
 
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 
 #: on its way, acknowledged by the broker: a reply is awaited
 SENDING, SENT = "sending", "sent"
-NO_REPLY, NOT_DELIVERED = "no_reply", "not_delivered"
 #: nothing was sent after all
 LEFT = "left"
 #: in place of a device's row: the wave was judged, and the roll-out goes on or has ended

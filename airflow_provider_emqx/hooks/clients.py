@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_emqx.api.base import Row, fits_path
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow
 from airflow_provider_emqx.exceptions import EmqxError, EmqxStoppedError
-from airflow_provider_emqx.outcomes import UNADDRESSABLE, told_as
+from airflow_provider_emqx.outcomes import (
+    CHANGED,
+    KICKED,
+    STILL_CONNECTED,
+    UNADDRESSABLE,
+    told_as,
+)
 from airflow_provider_emqx.transport.session import Session
 
 if TYPE_CHECKING:
@@ -71,9 +77,9 @@ class ClientMethods(Session):
             kick, as ``.`` and ``..``, which no path can carry, before EMQX 5.1 and on Serverless.
         :raises EmqxConfigError: for an id that cannot be one, or an unknown filter; nobody is kicked then.
         """
-        result: dict[str, list[str]] = {"kicked": [], "absent": [], "still_connected": []}
+        result: dict[str, list[str]] = {KICKED: [], "absent": [], STILL_CONNECTED: []}
         if filters is not None:
-            result |= {"changed": [], UNADDRESSABLE: []}
+            result |= {CHANGED: [], UNADDRESSABLE: []}
         for part in self.kick_in_parts(clientids, filters):
             for outcome, found in part.items():
                 result.setdefault(outcome, []).extend(found)
@@ -117,7 +123,7 @@ class ClientMethods(Session):
         outcomes: dict[str, list[str]] = {"absent": [clientid for clientid in ids if clientid not in found]}
         passing = [row["clientid"] for row in kept(found.values(), CLIENT_FILTERS, wanted)]
         chosen = set(passing)
-        outcomes["changed"] = [clientid for clientid in found if clientid not in chosen]
+        outcomes[CHANGED] = [clientid for clientid in found if clientid not in chosen]
         kicked: list[str] = []
         failure: BaseException | None = None
         back: set[str] = set()
@@ -132,8 +138,8 @@ class ClientMethods(Session):
         except BaseException as error:
             # raised after the kicked clients are yielded
             failure = failure or error
-        outcomes["kicked"] = [clientid for clientid in kicked if clientid not in back]
-        outcomes["still_connected"] = [clientid for clientid in kicked if clientid in back]
+        outcomes[KICKED] = [clientid for clientid in kicked if clientid not in back]
+        outcomes[STILL_CONNECTED] = [clientid for clientid in kicked if clientid in back]
         yield {outcome: names for outcome, names in outcomes.items() if names}
         if failure is not None:
             raise failure

@@ -15,7 +15,17 @@ from airflow_provider_emqx.operators.base import (
     keep_result,
 )
 from airflow_provider_emqx.operators.planning import BasePlanningOperator
-from airflow_provider_emqx.outcomes import DELETED, FAILED, MOST_LISTED, REJECTED, UNKNOWN, told_as
+from airflow_provider_emqx.outcomes import (
+    BANNED,
+    DELETED,
+    FAILED,
+    KICKED,
+    MOST_LISTED,
+    REJECTED,
+    UNBANNED,
+    UNKNOWN,
+    told_as,
+)
 from airflow_provider_emqx.patterns import one_of
 from airflow_provider_emqx.plans.job import Job
 from airflow_provider_emqx.row_files import RowFile, written_at_once
@@ -33,7 +43,7 @@ T = TypeVar("T")
 _EXPLAINED = (FAILED, UNKNOWN, REJECTED)
 
 #: outcomes of what was done as it was planned
-_DONE = ("kicked", "banned", "unbanned", DELETED)
+_DONE = (KICKED, BANNED, UNBANNED, DELETED)
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,17 @@ from airflow_provider_emqx.operators.affected import (
     BaseSelectingOperator,
 )
 from airflow_provider_emqx.operators.sourced import BaseSourceOperator
-from airflow_provider_emqx.outcomes import ABSENT, REJECTED, UNADDRESSABLE
+from airflow_provider_emqx.outcomes import (
+    ABSENT,
+    BANNED,
+    CHANGED,
+    KICKED,
+    REJECTED,
+    STILL_BANNED,
+    STILL_CONNECTED,
+    UNADDRESSABLE,
+    UNBANNED,
+)
 from airflow_provider_emqx.plans.file import BAN, CHANGE_BAN, KICK, UNBAN, state_of
 from airflow_provider_emqx.plans.job import Job
 
@@ -128,7 +138,7 @@ class EmqxBanOperator(BaseSourceOperator):
 
         self.check()
         kick, dry_run = boolean("kick", self.kick), boolean("dry_run", self.plan_only)
-        outcomes = ("banned", "kicked", "still_connected", UNADDRESSABLE, REJECTED)
+        outcomes = (BANNED, KICKED, STILL_CONNECTED, UNADDRESSABLE, REJECTED)
         rows = SameRows()
         with (
             self.hook() as hook,
@@ -149,7 +159,7 @@ class EmqxBanOperator(BaseSourceOperator):
                 job.add(self._changes(hook, bans, kick))
             affected.settle(None if self.source is None else rows.told)
             if dry_run:
-                affected.add("banned", map(self._told, bans))
+                affected.add(BANNED, map(self._told, bans))
             else:
                 there = self._there(hook, [ban.who for ban in bans]) if kick else set()
                 banned = self._ban(hook, job, bans, affected)
@@ -182,7 +192,7 @@ class EmqxBanOperator(BaseSourceOperator):
                     affected.add(answer, [{"as": ban.kind, "who": ban.who}])
                 else:
                     banned.append(ban.who)
-                    affected.add("banned", [_listed(answer)])
+                    affected.add(BANNED, [_listed(answer)])
         return banned
 
     @staticmethod
@@ -244,9 +254,9 @@ class EmqxBanOperator(BaseSourceOperator):
         for part in parts:
             for outcome, clientids in part.items():
                 if outcome == ABSENT:
-                    affected.add("kicked", [clientid for clientid in clientids if clientid in there])
+                    affected.add(KICKED, [clientid for clientid in clientids if clientid in there])
                     job.check_off(KICK, clientids, ABSENT)
-                elif outcome != "changed":
+                elif outcome != CHANGED:
                     affected.add(outcome, clientids)
                 else:
                     job.check_off(KICK, clientids, outcome)
@@ -329,7 +339,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
         # an empty list, as from another task, names nobody; it is not a filter that is missing
         wanted = None if self.who is None else {read_kind(self.kind, name) for name in names}
         dry_run = boolean("dry_run", self.plan_only)
-        outcomes = ("unbanned", "still_banned", UNADDRESSABLE)
+        outcomes = (UNBANNED, STILL_BANNED, UNADDRESSABLE)
         with (
             self.hook() as hook,
             self.job(hook, UNBAN) as job,
@@ -354,7 +364,7 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             job.add((UNBAN, name, state_of(ban)) for name, ban in by_id.items())
             affected.settle()
             if dry_run:
-                affected.add("unbanned", map(_name, chosen))
+                affected.add(UNBANNED, map(_name, chosen))
             else:
                 for part in job.parts(UNBAN, list(by_id), _PART):
                     self._end(hook, [by_id[name] for name in part], affected)
@@ -378,8 +388,8 @@ class EmqxUnbanOperator(BaseSelectingOperator):
             left = [_name(ban) for ban in hook.settled_rows(hook.api.bans.list)]
         finally:
             # also where the broker failed meanwhile
-            affected.add("unbanned", [ban for ban in ended if ban not in left])
-            affected.add("still_banned", [ban for ban in ended if ban in left])
+            affected.add(UNBANNED, [ban for ban in ended if ban not in left])
+            affected.add(STILL_BANNED, [ban for ban in ended if ban in left])
 
     def _is_meant(self, ban: BanRow, wanted: set[tuple[str, str]] | None, latest: datetime | None) -> bool:
         from airflow_provider_emqx.api.filters import read_time

@@ -18,7 +18,14 @@ from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
 )
 from airflow_provider_emqx.operators.listing import write_rows
-from airflow_provider_emqx.outcomes import ABSENT, FAILED, UNADDRESSABLE
+from airflow_provider_emqx.outcomes import (
+    ABSENT,
+    CHANGED,
+    FAILED,
+    KICKED,
+    STILL_CONNECTED,
+    UNADDRESSABLE,
+)
 from airflow_provider_emqx.plans.file import KICK
 
 if TYPE_CHECKING:
@@ -235,7 +242,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
         self.check()
         given = None if self.clientids is None else texts("clientids", self.clientids)
         dry_run = boolean("dry_run", self.plan_only)
-        outcomes = ("kicked", ABSENT, "still_connected", "changed", UNADDRESSABLE)
+        outcomes = (KICKED, ABSENT, STILL_CONNECTED, CHANGED, UNADDRESSABLE)
         with (
             self.hook() as hook,
             self.job(hook, KICK) as job,
@@ -260,7 +267,7 @@ class EmqxKickClientsOperator(BaseSelectingOperator):
             job.add((KICK, one, "") for one in meant)
             affected.settle()
             if dry_run:
-                affected.add("kicked", meant)
+                affected.add(KICKED, meant)
             else:
                 for part in job.parts(KICK, meant if filters else chosen, _PART):
                     for outcomes_of_part in hook.kick_in_parts(part, filters or None):

@@ -17,6 +17,7 @@ from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds,
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hidden import HiddenField, is_literal, plain
 from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result
+from airflow_provider_emqx.outcomes import REPLIED, UNADDRESSABLE
 from airflow_provider_emqx.run_log import guard, tell
 
 if TYPE_CHECKING:
@@ -207,7 +208,6 @@ class EmqxCommandOperator(BaseEmqxOperator):
     def _go_on(self, context: Context, record: Record) -> CommandResult:
         from airflow_provider_emqx.commands.order import addressable
         from airflow_provider_emqx.commands.record import Row
-        from airflow_provider_emqx.outcomes import UNADDRESSABLE
 
         devices = self._devices()
         left = [clientid for clientid in devices if clientid not in record.rows]
@@ -314,7 +314,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
     def _judge(self, record: Record, left: Sequence[str]) -> None:
         """Decide once for each wave whether another one may follow."""
         rows = record.of_wave(record.wave)
-        replied = sum(row.outcome == "replied" for row in rows)
+        replied = sum(row.outcome == REPLIED for row in rows)
         self.log.info("Wave %d: %d of %d devices have replied", record.wave, replied, len(rows))
         record.judge()
         why = ""
@@ -343,7 +343,7 @@ class EmqxCommandOperator(BaseEmqxOperator):
         """Return the limit of failures, and how near the command has come to it."""
         if self.max_failed is None:
             return []
-        failed = sum(row.outcome != "replied" for row in record.rows.values())
+        failed = sum(row.outcome != REPLIED for row in record.rows.values())
         allowed = self._share("max_failed", self.max_failed, len(record.rows)) or 0
         return [guard("max_failed", failed, allowed, len(record.rows))]
 

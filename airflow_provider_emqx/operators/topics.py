@@ -16,7 +16,15 @@ from airflow_provider_emqx.operators.base import (
     told_on_failure,
 )
 from airflow_provider_emqx.operators.listing import write_rows
-from airflow_provider_emqx.outcomes import ABSENT, DELETED, FAILED, MOST_LISTED, UNADDRESSABLE, UNKNOWN
+from airflow_provider_emqx.outcomes import (
+    ABSENT,
+    CHANGED,
+    DELETED,
+    FAILED,
+    MOST_LISTED,
+    UNADDRESSABLE,
+    UNKNOWN,
+)
 from airflow_provider_emqx.plans.file import CLEAR
 
 if TYPE_CHECKING:
@@ -272,7 +280,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
         self.check()
         age = seconds("older_than", self.older_than)
         dry_run = boolean("dry_run", self.plan_only)
-        outcomes = (DELETED, ABSENT, "changed", UNADDRESSABLE)
+        outcomes = (DELETED, ABSENT, CHANGED, UNADDRESSABLE)
         found: dict[str, Any]
         left: list[str]
         with (
@@ -345,7 +353,7 @@ class EmqxClearRetainedOperator(BaseSelectingOperator):
                 if message is None:
                     return ABSENT
                 if message.get("msgid") != msgid:
-                    return "changed"
+                    return CHANGED
             deleted = yield from messages.delete_retained(topic)
             # where the broker does not tell, nothing is retained there afterwards
             return ABSENT if deleted is False else DELETED

@@ -251,14 +251,8 @@ class MqttClient:
         correlation_data: bytes | None = None,
     ) -> bool:
         """
-        Publish a message; with QoS 1, wait until the broker has it.
+        Publish a message, described as an :class:`Outgoing`; with QoS 1, wait until the broker has it.
 
-        :param topic: topic name.
-        :param payload: payload.
-        :param qos: quality of service: 0 or 1.
-        :param retain: whether the broker keeps it for later subscribers.
-        :param response_topic: where an answer is expected.
-        :param correlation_data: what the answer is to carry.
         :return: whether anybody has subscribed, as far as the broker tells: with QoS 0 it does not.
         :raises EmqxConfigError: if nothing was sent, because it cannot be right.
         :raises EmqxForbiddenError: if the account may not publish to it.

@@ -22,6 +22,7 @@ from airflow_provider_emqx.api.names import topic_filter
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow, SubscriptionRows
 from airflow_provider_emqx.api.v4.codes import reason
+from airflow_provider_emqx.api.v4.nodes import place_of
 from airflow_provider_emqx.api.v4.shapes import client_as_v5, no_comma, subscription_as_v5, v4_names
 from airflow_provider_emqx.api.v5 import clients as v5
 from airflow_provider_emqx.exceptions import EmqxNotFoundError, EmqxServerError, EmqxUnsupportedError
@@ -58,11 +59,7 @@ class Clients(v5.Clients):
         """
         wanted = whole_seconds(read_filters(CLIENT_FILTERS, filters))
         names = read_fields(fields, "clientid")
-        where = "/clients"
-        if "node" in wanted:
-            if page == 1:
-                yield from self.nodes.require(wanted["node"])
-            where = path("nodes", wanted["node"], "clients")
+        where = yield from place_of("clients", self.nodes, wanted, page)
         limit = limit or self.page_limit
         looked_at = fields_looked_at(names, CLIENT_FILTERS, wanted)
         sent_as = v4_names(looked_at) if looked_at else None

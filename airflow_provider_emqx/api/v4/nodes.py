@@ -6,6 +6,7 @@ import re
 from typing import Any, cast
 
 from airflow_provider_emqx.api.base import Operation, Request, Row, Rows, path
+from airflow_provider_emqx.api.filters import Wanted
 from airflow_provider_emqx.api.rows import NodeRow, NodeRows
 from airflow_provider_emqx.api.sums import summed
 from airflow_provider_emqx.api.v5 import nodes as v5
@@ -76,3 +77,19 @@ def _milliseconds(uptime: Any) -> int | None:
     """Read ``"2 hours, 13 minutes, 59 seconds"``."""
     parts = re.findall(r"(\d+) (day|hour|minute|second)s?", uptime) if isinstance(uptime, str) else []
     return sum(int(number) * _UNITS[unit] for number, unit in parts) if parts else None
+
+
+def place_of(listing: str, nodes: v5.Nodes, wanted: Wanted, page: int) -> Operation[str]:
+    """
+    Return the path of a listing, which EMQX 4 has for the cluster and for each node.
+
+    :param listing: its name.
+    :param nodes: checks the node's name, once.
+    :param wanted: the filters.
+    :param page: number of the page.
+    """
+    if "node" not in wanted:
+        return f"/{listing}"
+    if page == 1:
+        yield from nodes.require(wanted["node"])
+    return path("nodes", wanted["node"], listing)

@@ -19,6 +19,7 @@ from airflow_provider_emqx.api.names import topic_name
 from airflow_provider_emqx.api.paging import has_next
 from airflow_provider_emqx.api.rows import RouteRow, SubscriptionRow, TopicMetricsRow, TopicMetricsRows
 from airflow_provider_emqx.api.topicmetrics import MOST, metrics_row
+from airflow_provider_emqx.api.v4.nodes import place_of
 from airflow_provider_emqx.api.v4.shapes import subscription_as_v5
 from airflow_provider_emqx.api.v5 import topics as v5
 from airflow_provider_emqx.exceptions import (
@@ -45,11 +46,7 @@ class Topics(v5.Topics):
         wanted = read_filters(SUBSCRIPTION_FILTERS, filters)
         if "durable" in wanted:
             self.broker.require("telling durable subscriptions apart", 5, 7)
-        where = "/subscriptions"
-        if "node" in wanted:
-            if page == 1:
-                yield from self.nodes.require(wanted["node"])
-            where = path("nodes", wanted["node"], "subscriptions")
+        where = yield from place_of("subscriptions", self.nodes, wanted, page)
         limit = limit or self.page_limit
         reply = yield Request("GET", where, {**self.query(page, limit), **_sent(shared_apart(wanted))})
         rows = kept((subscription_as_v5(row) for row in reply.rows), SUBSCRIPTION_FILTERS, wanted)
