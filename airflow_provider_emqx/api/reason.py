@@ -84,7 +84,8 @@ def _secrets(request: Request) -> set[str]:
             body = json.loads(request.body)
         except ValueError:
             body = None
-    found: set[str] = set()
+    # a body that is one text has no field that says what it is
+    found = _forms(body) if isinstance(body, str) and body else set[str]()
     _collect(body, found)
     return found
 

@@ -364,6 +364,8 @@ class Archives:
         self._terms = terms
         self._snapshot = snapshot
         self._hasher = hasher
+        # users that this run has created
+        self._created = 0
 
     def begin(self) -> None:
         """Say what is going to be done, and read who is there."""
@@ -394,6 +396,7 @@ class Archives:
             result = self._done(compared, missing)
             result.undone = {compared.indexes[at] for at in missing}
             result.failure = failure
+            self._created += result.created or 0
             return result
 
         return write
@@ -572,7 +575,7 @@ class Archives:
         return asked
 
     def _differing(self, changes: list[Change], asked: list[int], exact: bool) -> list[int]:
-        few = len(asked) * _USERS_PER_READ < len(self._snapshot.users)
+        few = len(asked) * _USERS_PER_READ < len(self._snapshot.users) + self._created
         if few and not exact and all(fits_path(changes[at][0]) for at in asked):
             return self._differing_by_id(changes, asked)
         users = self._snapshot.files.exported()

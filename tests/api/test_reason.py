@@ -35,6 +35,13 @@ def test_the_brokers_words_are_made_readable(message: str, cleaned: str) -> None
     assert clean(message, BARE) == cleaned
 
 
+def test_a_body_that_is_one_text_is_a_secret() -> None:
+    request = Request("POST", "/publish", json='planted-text {% if "')
+    said = clean('Content-Length: 28 "planted-text {% if"', request)
+    assert "planted-text" not in said
+    assert "planted-text" not in clean('at planted-text {% if "', request)
+
+
 def test_a_rejected_value_is_left_out() -> None:
     echoed = json.dumps([{"user_id": "u8", "password": "planted-pw"}])
     schema = f'{{"value":{echoed},"reason":"bad_value_for_struct","path":"root","kind":"validation_error"}}'

@@ -167,6 +167,14 @@ def operators(folder: Path, files: dict[str, str], v4: bool, deferrable: bool) -
         pepper_conn_id="pepper",
         hash_passwords=not v4,
     )
+    if not v4:
+        auth.EmqxProvisionUsersOperator(
+            task_id="archive_of_users",
+            source=files["good.csv"],
+            report_path=f"{folder}/archive.jsonl",
+            bulk="archive",
+            pepper_conn_id="pepper",
+        )
     auth.EmqxProvisionUsersOperator.partial(task_id="mapped", mode="upsert").expand(
         source=[files["good.csv"], files["good.csv"]]
     )
