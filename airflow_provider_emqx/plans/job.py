@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_emqx.arguments import boolean, seconds
+from airflow_provider_emqx.arguments import boolean, seconds, wrong
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.files import Location, shown
 from airflow_provider_emqx.plans.account import Account
@@ -48,7 +48,10 @@ class Asked:
 
         :raises EmqxConfigError: for invalid arguments.
         """
-        asked = cls(path or None, boolean("dry_run", dry_run), seconds("plan_max_age", max_age))
+        if path is not None and str(path) in ("", "None"):
+            # a template without a value would take the plan away
+            raise wrong("plan_path", "a path or URL", path)
+        asked = cls(path, boolean("dry_run", dry_run), seconds("plan_max_age", max_age))
         if asked.max_age is not None and asked.path is None:
             raise EmqxConfigError("plan_max_age goes with plan_path, the plan that is to be carried out")
         return asked

@@ -95,6 +95,12 @@ def test_an_age_without_a_plan_is_refused() -> None:
         EmqxProvisionUsersOperator(task_id="task", source=ROWS, plan_max_age=3)
 
 
+@pytest.mark.parametrize("rendered", ["", "None"])
+def test_a_template_without_a_value_does_not_take_the_plan_away(rendered: str) -> None:
+    with pytest.raises(EmqxConfigError, match="plan_path has no value; expected a path or URL"):
+        EmqxProvisionUsersOperator(task_id="task", source=ROWS, plan_path=rendered)
+
+
 def test_what_was_begun_may_be_done_and_nothing_else(tmp_path: Path) -> None:
     path = written(tmp_path / "plan.jsonl", [Change("create", str(number)) for number in range(6)])
     account = Account(Plan(path))
