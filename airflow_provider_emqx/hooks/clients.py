@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_emqx.api.base import Row, fits_path
 from airflow_provider_emqx.api.rows import ClientRow, SubscriptionRow
 from airflow_provider_emqx.exceptions import EmqxError, EmqxStoppedError
-from airflow_provider_emqx.outcomes import (
-    CHANGED,
-    KICKED,
-    STILL_CONNECTED,
-    UNADDRESSABLE,
-    told_as,
-)
+from airflow_provider_emqx.outcomes import CHANGED, KICKED, STILL_CONNECTED, UNADDRESSABLE, told_as
 from airflow_provider_emqx.transport.session import Session
 
 if TYPE_CHECKING:

@@ -18,14 +18,7 @@ from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
 )
 from airflow_provider_emqx.operators.listing import write_rows
-from airflow_provider_emqx.outcomes import (
-    ABSENT,
-    CHANGED,
-    FAILED,
-    KICKED,
-    STILL_CONNECTED,
-    UNADDRESSABLE,
-)
+from airflow_provider_emqx.outcomes import ABSENT, CHANGED, FAILED, KICKED, STILL_CONNECTED, UNADDRESSABLE
 from airflow_provider_emqx.plans.file import KICK
 
 if TYPE_CHECKING:

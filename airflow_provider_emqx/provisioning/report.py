@@ -13,15 +13,7 @@ from airflow_provider_emqx.api.salts import NOT_CARRIED
 from airflow_provider_emqx.arguments import limit
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.files import Location
-from airflow_provider_emqx.outcomes import (
-    DELETED,
-    PRUNED,
-    REJECTED,
-    SKIPPED,
-    UNADDRESSABLE,
-    UNREAD,
-    WRITTEN,
-)
+from airflow_provider_emqx.outcomes import DELETED, PRUNED, REJECTED, SKIPPED, UNADDRESSABLE, UNREAD, WRITTEN
 from airflow_provider_emqx.provisioning.chunks import Chunk
 from airflow_provider_emqx.provisioning.outcomes import Outcome
 from airflow_provider_emqx.provisioning.phases import Phases

@@ -147,7 +147,7 @@ class AsyncClient:
         if request.may_stop:
             self._stop.check()
         exchange = wire.Exchange(request, self.settings)
-        try:
+        with exchange:
             try:
                 return await self._asked(exchange)
             except EmqxError as error:
@@ -155,11 +155,6 @@ class AsyncClient:
                 if not exchange.worth_retrying(error):
                     raise
                 reply = await self._retry(exchange, error)
-        except EmqxError as error:
-            final = exchange.final(error)
-            if final is error:
-                raise
-            raise final from error
         return replace(reply, maybe_applied=exchange.maybe_applied)
 
     async def _retry(self, exchange: wire.Exchange, first: EmqxError) -> Reply:

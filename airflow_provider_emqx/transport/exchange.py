@@ -289,6 +289,13 @@ class Exchange:
             "Attempt %d%s failed, next in %.1f s. %s", self._turn(error), most, state.upcoming_sleep, error
         )
 
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, EmqxError) and (final := self.final(error)) is not error:
+            raise final from error
+
     def final(self, error: EmqxError) -> EmqxError:
         """Return the error for the operation, with attempts and elapsed time, or "unknown" if the outcome is."""
         # the attempt that ended it counts as lost only for what the operation must not repeat

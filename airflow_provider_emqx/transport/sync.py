@@ -104,7 +104,7 @@ class SyncClient:
         if request.may_stop:
             self._stop.check()
         exchange = wire.Exchange(request, self.settings)
-        try:
+        with exchange:
             try:
                 return self._asked(exchange)
             except EmqxError as error:
@@ -112,11 +112,6 @@ class SyncClient:
                 if not exchange.worth_retrying(error):
                     raise
                 reply = self._retry(exchange, error)
-        except EmqxError as error:
-            final = exchange.final(error)
-            if final is error:
-                raise
-            raise final from error
         return replace(reply, maybe_applied=exchange.maybe_applied)
 
     def _retry(self, exchange: wire.Exchange, first: EmqxError) -> Reply:
