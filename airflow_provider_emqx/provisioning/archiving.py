@@ -521,18 +521,23 @@ class Archives:
         """
         missing = list(range(len(changes)))
         failure: EmqxError | None = None
+        stopping = self._hook.stopping
         for attempt in range(1, _ATTEMPTS + 1):
             if not missing:
                 break
+            try:
+                stopping.check()
+            except EmqxStoppedError as error:
+                return set(missing), failure or error
             if attempt > 1:
                 packed = self._packed([changes[at] for at in missing])
-            failure = self._bring(packed)
-            if isinstance(failure, EmqxStoppedError):
-                break
-            try:
-                missing = self._read_back(changes, missing, failure)
-            except EmqxError as error:
-                return set(missing), failure or error
+            # what was imported is read back, though the task is to stop
+            with stopping.held():
+                failure = self._bring(packed)
+                try:
+                    missing = self._read_back(changes, missing, failure)
+                except EmqxError as error:
+                    return set(missing), failure or error
             if missing:
                 log.warning(
                     "%s of %s changes are not in force after attempt %s of %s%s",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from airflow_provider_emqx.exceptions import EmqxStoppedError
 
@@ -19,6 +21,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self._held = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let several requests end that are one work, of which a part would leave nobody knowing what was done."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
 
     def check(self) -> None:
         """
@@ -26,7 +38,7 @@ class Stop:
 
         :raises EmqxStoppedError: if it may not.
         """
-        if self.asked:
+        if self.asked and not self._held:
             raise EmqxStoppedError("the task was stopped; nothing was sent after the request under way")
 
     def sleep(self, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -503,20 +504,30 @@ def test_a_task_that_is_killed_leaves_nothing_that_the_next_does_not_clean_up(
         assert all(filled.verify(f"d{i}", f"new{i}") for i in range(5, 12)), until
 
 
-def test_a_stopped_task_ends_after_the_import_and_leaves_no_file(filled: FakeEmqx) -> None:
+def stop_at_import(broker: FakeEmqx, hook: EmqxHook) -> None:
+    """Stop the hook as soon as it sends an import."""
+
+    def stop(method: str, path: str) -> None:
+        if path.endswith("/data/import"):
+            hook.stop()
+
+    broker.before_each_request(stop)
+
+
+def test_a_stopped_task_reads_back_what_it_has_imported_and_leaves_no_file(
+    filled: FakeEmqx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiving, "MOST", 2)
+    source = rows(*range(10), password="new")
     with EmqxHook() as hook:
-
-        def stop(method: str, path: str) -> None:
-            if path.endswith("/data/import"):
-                hook.stop()
-
-        filled.before_each_request(stop)
-        outcomes = hook.provision_users(rows(1, password="new"), bulk="archive")
+        stop_at_import(filled, hook)
+        found: list[Any] = []
         with pytest.raises(EmqxStoppedError):
-            list(outcomes)
-    assert filled.verify("d1", "new1")
+            found.extend((row.user_id, row.outcome) for row in hook.provision_users(source, bulk="archive"))
+    assert found == [("d0", "written"), ("d1", "written")]
+    assert [filled.verify(f"d{i}", f"new{i}") for i in range(3)] == [True, True, False]
     assert not filled.state.backups
-    assert [line for line in sent(filled) if "/data/import" in line]
+    assert len(filled.state.imported) == 1
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -530,4 +541,51 @@ def test_a_broker_that_restarts_is_waited_for(filled: FakeEmqx) -> None:
     filled.before_each_request(restart)
     result = provision(rows(*range(5), password="new"))
     assert counts(result, "written", "updated") == [5, 5]
+    assert not filled.state.backups
+
+
+@pytest.mark.parametrize(("name", "value"), [("MAX_BODY", 1_500), ("MOST", 30)])
+def test_archives_that_are_too_large_are_cut(
+    filled: FakeEmqx, name: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiving, name, value)
+    result = provision(rows(*range(100), password="new"))
+    assert counts(result, "written", "created", "updated") == [100, 90, 10]
+    assert len(filled.state.imported) >= 4
+    uploads = [
+        served for served in filled.requests if served.method == "POST" and "/data/files" in served.path
+    ]
+    # a note is small, and what is around the file
+    assert name == "MOST" or max(len(served.body) for served in uploads) <= value + 500
+    assert all(filled.verify(f"d{i}", f"new{i}") for i in range(100))
+    assert provision([{"user_id": f"d{i}"} for i in range(100)], mode="delete")["deleted"] == 100
+    assert not filled.users
+    assert not filled.state.backups
+
+
+def test_shards_do_not_delete_each_other_s_files(filled: FakeEmqx) -> None:
+    def shard(number: int) -> dict[str, Any]:
+        return provision(rows(*range(200), password="new"), shard=(number, 4))
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(shard, range(4)))
+    assert sum(result["written"] for result in results) == 200
+    # nobody had to send anything twice
+    assert len(filled.state.imported) == 4
+    assert all(filled.verify(f"d{i}", f"new{i}") for i in range(200))
+    assert not filled.state.backups
+
+
+def test_a_prune_that_is_stopped_tells_who_is_gone(filled: FakeEmqx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiving, "MOST", 2)
+    with EmqxHook() as hook:
+        stop_at_import(filled, hook)
+        found: list[Any] = []
+        with pytest.raises(EmqxStoppedError):
+            outcomes = hook.provision_users(
+                [{"user_id": "d1"}], "prune", scope="d*", max_deletes="100%", bulk="archive"
+            )
+            found.extend((row.user_id, row.outcome) for row in outcomes)
+    assert found == [("d1", "skipped"), ("d0", "pruned"), ("d2", "pruned")]
+    assert sorted(filled.users) == ["d1", *(f"d{i}" for i in range(3, 10))]
     assert not filled.state.backups
