@@ -260,11 +260,18 @@ class TakenBackup(WrittenBackup):
     node: str
 
 
-class BackupResult(TakenBackup):
-    """A backup, and the older ones that were deleted."""
+class BackupResult(TypedDict):
+    """A backup, and the older ones that were deleted; a dry run takes no backup."""
 
+    backup_path: str | None
+    filename: str | None
+    node: str | None
+    size: int | None
+    sha256: str | None
     deleted: list[str]
     deleted_on_broker: list[str]
+    dry_run: bool
+    plan: PlanResult | None
 
 
 class BackupContents(TypedDict):
@@ -283,6 +290,7 @@ class RestoreResult(BackupContents):
     backup_path: str
     node: str | None
     dry_run: bool
+    plan: PlanResult | None
 
 
 class ClearAlarmsResult(TypedDict):

@@ -11,11 +11,11 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_emqx.exceptions import EmqxError, EmqxNotFoundError
-from airflow_provider_emqx.files import Location, exists, locate, open_to_read, replacing
+from airflow_provider_emqx.files import Location, exists, files_in, locate, open_to_read, replacing
 from airflow_provider_emqx.provisioning.exports import discard
 
 if TYPE_CHECKING:
@@ -69,24 +69,27 @@ class Store:
         """Return whether there is a backup of this name."""
         return exists(self._at(filename))
 
-    def prune(self, keep: int | None, newest: str) -> Iterator[str]:
+    def old(self, keep: int | None) -> list[str]:
         """
-        Delete the oldest backups.
+        Return the names of the backups that are too many once another one is written, the oldest first.
 
-        :param keep: how many stay, ``newest`` included; ``None`` for all.
-        :param newest: never deleted.
-        :return: an iterator over the paths, each deleted when it is yielded.
+        :param keep: how many stay then; ``None`` for all.
         """
         if keep is None:
-            return
+            return []
         # the broker's names begin with the time; two of one second are distinguished by what follows
-        others = sorted(
-            (name for name in self._names() if name.startswith(_PREFIX) and name != newest), key=_moment
-        )
-        old = others[: max(0, len(others) - (keep - 1))]
-        for name in old:
-            self._delete(name)
-            yield self._at(name)
+        names = sorted((name for name in self._names() if name.startswith(_PREFIX)), key=_moment)
+        return names[: max(0, len(names) - (keep - 1))]
+
+    def delete(self, name: str) -> str:
+        """
+        Delete a backup.
+
+        :param name: of the file.
+        :return: its path.
+        """
+        self._delete(name)
+        return self._at(name)
 
     def _at(self, name: str) -> str:
         if "/" in name or "\\" in name or name in ("", ".", ".."):
@@ -96,9 +99,7 @@ class Store:
         return posixpath.join(str(self.target), name)
 
     def _names(self) -> list[str]:
-        if isinstance(self.target, str):
-            return os.listdir(self.target)
-        return [path.name for path in cast("Any", self.target).iterdir()]
+        return [posixpath.basename(str(file)) for file in files_in(self.target)[0]]
 
     def _delete(self, name: str) -> None:
         if isinstance(self.target, str):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack, cast, get_args
 from urllib.parse import urlencode
 
@@ -23,21 +25,27 @@ from airflow_provider_emqx.arguments import (
 from airflow_provider_emqx.choices import RuleKind, RuleState, Section
 from airflow_provider_emqx.conditions.cluster import NodeEvacuated
 from airflow_provider_emqx.exceptions import EmqxBadRequestError, EmqxConfigError, EmqxError, EmqxTimeoutError
+from airflow_provider_emqx.files import shown
 from airflow_provider_emqx.hidden import HiddenField, plain
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
     told_on_failure,
 )
+from airflow_provider_emqx.operators.planning import BasePlanningOperator
+from airflow_provider_emqx.plans.file import DELETE, DELETE_ON_BROKER, IMPORT
 
 if TYPE_CHECKING:
     import os
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_emqx.api.rows import BackupRow
     from airflow_provider_emqx.choices import Method, Rendered, RuleKind, RuleState, Section
     from airflow_provider_emqx.conditions.base import Outcome
     from airflow_provider_emqx.hooks.emqx import EmqxHook
-    from airflow_provider_emqx.keywords import EmqxOperatorKeywords
+    from airflow_provider_emqx.keywords import EmqxOperatorKeywords, PlanningKeywords
+    from airflow_provider_emqx.operators.backup_store import Store
+    from airflow_provider_emqx.plans.job import Job
     from airflow_provider_emqx.results import (
         BackupResult,
         ClearAlarmsResult,
@@ -48,7 +56,7 @@ if TYPE_CHECKING:
     )
 
 
-class EmqxBackupOperator(BaseEmqxOperator):
+class EmqxBackupOperator(BasePlanningOperator):
     """
     Take a backup of the broker's configuration and built-in databases into a directory or an object store.
 
@@ -69,7 +77,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
     :param keep: how many backups stay in the directory, the newest ones; ``None`` for all.
     :param keep_on_broker: how many backups stay on the broker's disks, the newest ones; ``None`` for all.
     :return: ``{"backup_path", "filename", "node", "size", "sha256", "deleted": [path, …], "deleted_on_broker":
-        [filename, …]}``.
+        [filename, …], "dry_run", "plan"}``. A dry run takes no backup, and returns what would be deleted.
     :raises EmqxError: if what was downloaded is not what the broker exported, or the broker does not find what it
         exported; no older backup is deleted.
     """
@@ -80,7 +88,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         "root_keys",
         "keep",
         "keep_on_broker",
-        *BaseEmqxOperator.template_fields,
+        *BasePlanningOperator.template_fields,
     )
 
     def __init__(
@@ -91,7 +99,7 @@ class EmqxBackupOperator(BaseEmqxOperator):
         root_keys: Sequence[str] | str | XComArg | None = None,
         keep: int | str | XComArg | None = None,
         keep_on_broker: int | str | XComArg | None = None,
-        **kwargs: Unpack[EmqxOperatorKeywords],
+        **kwargs: Unpack[PlanningKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.backup_dir: Any = backup_dir
@@ -121,39 +129,94 @@ class EmqxBackupOperator(BaseEmqxOperator):
             optional(whole, "keep_on_broker", self.keep_on_broker),
         )
         store = Store(self.backup_dir)
-        result: BackupResult | None = None
-        with self.hook() as hook, told_on_failure(context, lambda: result):
-            written = take(hook, store, *self._parts())
-            self.log.info("Wrote %s, %d bytes", written["backup_path"], written["size"])
-            deleted: list[str] = []
-            on_broker: list[str] = []
-            result = {**written, "deleted": deleted, "deleted_on_broker": on_broker}
-            try:
-                deleted.extend(store.prune(keep, written["filename"]))
-                on_broker.extend(self._prune(hook, keep_on_broker, written["filename"]))
-            finally:
-                self.log.info(
-                    "Older backups deleted: %d there, %d on the broker", len(deleted), len(on_broker)
+        dry_run = boolean("dry_run", self.plan_only)
+        result: BackupResult = {
+            "backup_path": None,
+            "filename": None,
+            "node": None,
+            "size": None,
+            "sha256": None,
+            "deleted": [],
+            "deleted_on_broker": [],
+            "dry_run": dry_run,
+            "plan": None,
+        }
+        with (
+            self.hook() as hook,
+            told_on_failure(context, lambda: result if result["filename"] else None),
+            self.job(hook, "backup") as job,
+        ):
+            if job.is_finished:
+                return {**result, "plan": job.result()}
+            old, rows = self._old(hook, job, store, keep, keep_on_broker)
+            job.add((DELETE, name, "") for name in old)
+            job.add((DELETE_ON_BROKER, name, "") for name in rows)
+            job.settle({"keep": keep, "keep_on_broker": keep_on_broker})
+            if dry_run:
+                result["deleted"], result["deleted_on_broker"] = (
+                    old,
+                    [row["filename"] for row in rows.values()],
                 )
+            else:
+                # from here on there is one more, so that a retry finds others to be too many
+                job.begin(DELETE, old)
+                job.begin(DELETE_ON_BROKER, rows)
+                written = take(hook, store, *self._parts())
+                self.log.info("Wrote %s, %d bytes", written["backup_path"], written["size"])
+                result = {**result, **written}
+                self._prune(hook, job, store, old, rows, result)
+                job.finish()
+            result["plan"] = job.result()
             return result
+
+    @staticmethod
+    def _old(
+        hook: EmqxHook, job: Job, store: Store, keep: int | None, keep_on_broker: int | None
+    ) -> tuple[list[str], dict[str, BackupRow]]:
+        """Return which backups are too many once another one is made: there, and on the broker by their ids."""
+        listed = [] if keep_on_broker is None else list(hook.list_backups())
+        listed.sort(key=lambda row: (row["created_at"] or "", row["filename"]))
+        rows = {f"{row['node']}/{row['filename']}": row for row in listed}
+        old = store.old(keep)
+        if job.account is not None and job.account.before.begun:
+            # an earlier attempt may have made some
+            names = store.old(1) if keep is not None else []
+            return (
+                [name for name in names if job.account.kind(name)],
+                {name: row for name, row in rows.items() if job.account.kind(name, DELETE_ON_BROKER)},
+            )
+        too_many = max(0, len(rows) - (keep_on_broker or 0) + 1)
+        return old, dict(list(rows.items())[:too_many])
+
+    def _prune(
+        self,
+        hook: EmqxHook,
+        job: Job,
+        store: Store,
+        old: list[str],
+        rows: dict[str, BackupRow],
+        result: BackupResult,
+    ) -> None:
+        deleted, on_broker = result["deleted"], result["deleted_on_broker"]
+        try:
+            for name in old:
+                if name != result["filename"]:
+                    deleted.append(store.delete(name))
+                job.check_off(DELETE, [name])
+            for name, row in rows.items():
+                if hook.delete_backup(row["filename"], row["node"]):
+                    on_broker.append(row["filename"])
+                job.check_off(DELETE_ON_BROKER, [name])
+        finally:
+            self.log.info("Older backups deleted: %d there, %d on the broker", len(deleted), len(on_broker))
 
     def _parts(self) -> tuple[list[str] | None, list[str] | None]:
         tables = None if self.table_sets is None else texts("table_sets", self.table_sets)
         keys = None if self.root_keys is None else texts("root_keys", self.root_keys)
         return tables, keys
 
-    @staticmethod
-    def _prune(hook: EmqxHook, keep: int | None, newest: str) -> Iterator[str]:
-        if keep is None:
-            return
-        backups = sorted(hook.list_backups(), key=lambda row: (row["created_at"] or "", row["filename"]))
-        others = [row for row in backups if row["filename"] != newest]
-        for row in others[: max(0, len(others) - (keep - 1))]:
-            if hook.delete_backup(row["filename"], row["node"]):
-                yield row["filename"]
 
-
-class EmqxRestoreOperator(BaseEmqxOperator):
+class EmqxRestoreOperator(BasePlanningOperator):
     """
     Import a backup into the same broker or another one.
 
@@ -170,47 +233,64 @@ class EmqxRestoreOperator(BaseEmqxOperator):
 
     :param backup_path: path or URL of the backup (whatever Airflow's ObjectStoragePath opens): the ``.tar.gz`` of EMQX
         5 and 6, or the JSON of EMQX 4. The file is read into memory.
-    :param dry_run: check the file and import nothing.
     :return: ``{"backup_path", "version", "edition", "tables": {name: records}, "configuration", "files", "node",
-        "dry_run"}``.
+        "dry_run", "plan"}``.
     :raises EmqxConfigError: if the file is not a backup, is incomplete or damaged; nothing is sent.
     :raises EmqxBadRequestError: if the broker refuses the backup or a part of it; other parts may be in force.
     :raises EmqxOutcomeUnknownError: if the broker's response was lost and the import could not be repeated.
     """
 
-    template_fields: Sequence[str] = ("backup_path", "plan_only", *BaseEmqxOperator.template_fields)
+    template_fields: Sequence[str] = ("backup_path", *BasePlanningOperator.template_fields)
 
     def __init__(
         self,
         *,
         backup_path: str | os.PathLike[str] | XComArg,
-        dry_run: bool | str | XComArg = False,
-        **kwargs: Unpack[EmqxOperatorKeywords],
+        **kwargs: Unpack[PlanningKeywords],
     ) -> None:
         super().__init__(**kwargs)
         self.backup_path: Any = backup_path
-        self.plan_only = dry_run
         self.check_literals()
 
     def check(self) -> None:
         """Refuse no file."""
         if not str(self.backup_path):
             raise EmqxConfigError("backup_path is empty; give the path or URL of a backup")
-        boolean("dry_run", self.plan_only)
 
     def execute(self, context: Context) -> RestoreResult:
         """Check, upload, import, delete."""
         from airflow_provider_emqx.operators.restoring import look, restore
+        from airflow_provider_emqx.provisioning.same import told
 
         self.check()
         dry_run = boolean("dry_run", self.plan_only)
         content, contents = look(self.backup_path)
-        node = None
-        if not dry_run:
-            with self.hook() as hook:
-                node = restore(hook, content)
-        self.log.info("%s", "Dry run: nothing was imported" if dry_run else f"Imported on node {node}")
-        return {"backup_path": str(self.backup_path), **contents, "node": node, "dry_run": dry_run}
+        names = [name for name, count in contents["tables"].items() if count]
+        names += ["configuration"] if contents["configuration"] else []
+        node, plan = None, None
+        if self.plan_path is not None or not dry_run:
+            digest = hashlib.sha256(content).digest()
+            with (
+                self.hook() as hook,
+                self.job(hook, "restore", [shown(self.backup_path)], version=str(hook.broker)) as job,
+            ):
+                if not job.is_finished:
+                    job.add((IMPORT, name, "") for name in names)
+                    job.settle({"contents": contents}, partial(told, digest))
+                    if not dry_run:
+                        job.begin(IMPORT, names)
+                        node = restore(hook, content)
+                        job.check_off(IMPORT, names)
+                        job.finish()
+            plan = job.result()
+        self.log.info("%s", f"Imported on node {node}" if node else "Nothing was imported")
+        return {
+            "backup_path": str(self.backup_path),
+            **contents,
+            "node": node,
+            "dry_run": dry_run,
+            "plan": plan,
+        }
 
 
 class EmqxClearAlarmsOperator(BaseEmqxOperator):

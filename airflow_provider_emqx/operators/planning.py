@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
 
 #: template fields that do not decide what is done: where the report is, and what is compared by its content
-_NO_OPTIONS = ("report_path", "source", "path")
+_NO_OPTIONS = ("report_path", "source", "backup_path")
 
 
 class BasePlanningOperator(BaseEmqxOperator):

@@ -54,9 +54,18 @@ class SameRows:
 
         :param salt: of the plan that this is compared with; a new plan gets a new one.
         """
-        salt = salt or secrets.token_hex(16)
-        slow = hashlib.pbkdf2_hmac("sha256", self._digest.digest(), salt.encode(), _ROUNDS)
-        return {"salt": salt, "digest": slow.hex()}
+        return told(self._digest.digest(), salt)
+
+
+def told(digest: bytes, salt: str | None = None) -> dict[str, str]:
+    """
+    Return a digest as a plan has it.
+
+    :param digest: SHA-256 of a source.
+    :param salt: of the plan that this is compared with; a new plan gets a new one.
+    """
+    salt = salt or secrets.token_hex(16)
+    return {"salt": salt, "digest": hashlib.pbkdf2_hmac("sha256", digest, salt.encode(), _ROUNDS).hex()}
 
 
 def _add(digest: Any, block: Block) -> bytes:
