@@ -31,8 +31,14 @@ from airflow_provider_emqx.triggers.messages import EmqxMessageArrivedTrigger
 from tests.live.devices import eventually
 from tests.mqtt.mosquitto import mosquitto
 from tests.mqtt.peer import Peer
+from tests.needs import needs, older
 from tests.sensors.conftest import MODES
 
+#: for tests that call execute() in reschedule mode: DAG runs in that mode are tested on every Airflow
+RESCHEDULES = needs("apache-airflow", "3.0", "Airflow 2 looks up earlier checks in its database")
+MODE_NAMES = pytest.mark.parametrize(
+    "mode_name", ["poke", pytest.param("reschedule", marks=RESCHEDULES), "deferred"]
+)
 SECRET = "payload-that-nobody-may-see"
 
 
@@ -148,6 +154,12 @@ def threaded(function: Callable[[], Any]) -> Iterator[list[Any]]:
     results: list[Any] = []
 
     def run() -> None:
+        if older(
+            "apache-airflow", "3.0"
+        ):  # whose guard of execute() knows only the thread that has imported it
+            from airflow.models.baseoperator import ExecutorSafeguard
+
+            ExecutorSafeguard._sentinel.callers = {}
         try:
             results.append(function())
         except BaseException as error:
@@ -274,15 +286,16 @@ def test_invalid_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[st
         sensor(**arguments)
 
 
+@MODE_NAMES
 def test_a_connection_without_an_mqtt_address_ends_every_mode_alike(
     fake: FakeEmqx,
-    mode: dict[str, Any],
+    mode_name: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(fake.connection()))
     with pytest.raises(EmqxConfigError, match="has no MQTT address"):
-        sensor(**mode).execute(context())
+        sensor(**MODES[mode_name]).execute(context())
     assert "could not be ended" not in caplog.text
 
 
@@ -306,6 +319,7 @@ def test_messages_count_from_the_start_of_the_task(url: str) -> None:
     device.close()
 
 
+@RESCHEDULES
 def test_messages_between_two_checks_are_not_missed(url: str) -> None:
     task, device = sensor(payload="2", mode="reschedule"), Peer(url, "device")
     for payload in (b"1", b"2"):
@@ -317,7 +331,7 @@ def test_messages_between_two_checks_are_not_missed(url: str) -> None:
     device.close()
 
 
-@pytest.mark.parametrize("mode_name", ["poke", "reschedule", "deferred"])
+@MODE_NAMES
 def test_a_retry_after_a_kill_goes_on_with_the_session(url: str, mode_name: str) -> None:
     """Nothing is left undone by a kill: the message that was found but not returned is found again."""
     task, device = sensor(**MODES[mode_name]), Peer(url, "device")
@@ -415,8 +429,9 @@ def test_a_stopped_task_ends_its_session(fake: FakeEmqx) -> None:
     assert eventually(lambda: not fake.clients)
 
 
-def test_a_task_that_was_stopped_before_it_waited_does_not_wait(fake: FakeEmqx, mode: dict[str, Any]) -> None:
-    task = sensor(**mode)
+@MODE_NAMES
+def test_a_task_that_was_stopped_before_it_waited_does_not_wait(fake: FakeEmqx, mode_name: str) -> None:
+    task = sensor(**MODES[mode_name])
     task.on_kill()
     with pytest.raises(EmqxStoppedError):
         task.execute(context())
@@ -501,7 +516,11 @@ def test_a_broker_that_stays_away_ends_the_wait_after_max_failures(fake: FakeEmq
     assert (event["status"], event["error"]) == ("error", "EmqxConnectionError")
     with pytest.raises(EmqxError, match="no connection to"):
         sensor(max_failures=2).execute(context())
-    # in reschedule mode nothing is counted
+
+
+@RESCHEDULES
+def test_failures_are_not_counted_from_check_to_check(fake: FakeEmqx) -> None:
+    fake.stop()
     with pytest.raises(AirflowRescheduleException):
         sensor(max_failures=0, mode="reschedule").execute(context())
 
@@ -523,8 +542,16 @@ def test_a_subscription_that_is_refused_in_the_middle_ends_the_wait(fake: FakeEm
     assert isinstance(results[0], EmqxForbiddenError)
     event = asyncio.run(event_of(trigger))
     assert (event["status"], event["error"]) == ("error", "EmqxForbiddenError")
+
+
+@RESCHEDULES
+def test_a_subscription_that_is_refused_ends_the_wait_at_the_next_check(fake: FakeEmqx) -> None:
+    task = sensor(mode="reschedule")
+    with pytest.raises(AirflowRescheduleException):
+        task.execute(context())
+    forbid(fake, "a/+")
     with pytest.raises(EmqxForbiddenError, match="a/[+]"):
-        sensor(mode="reschedule").execute(context())
+        task.execute(context())
 
 
 @pytest.mark.parametrize("version", ["5.8.9", "mosquitto"], indirect=True)
@@ -576,6 +603,7 @@ def test_ten_megabytes_are_passed_over(fake: FakeEmqx) -> None:
     )
 
 
+@RESCHEDULES
 def test_a_full_queue_is_reported(fake: FakeEmqx, caplog: pytest.LogCaptureFixture) -> None:
     task = sensor(payload="never", mode="reschedule")
     with pytest.raises(AirflowRescheduleException):
@@ -606,6 +634,7 @@ def test_no_payload_is_stored_or_logged_unasked(
     assert SECRET not in f"{caplog.text} {capsys.readouterr()} {result}"
 
 
+@RESCHEDULES
 def test_a_look_that_takes_long_is_not_the_end(fake: FakeEmqx) -> None:
     """A session is read to its end, however many messages are in it."""
     task = sensor(payload="999", mode="reschedule")

@@ -79,3 +79,43 @@ def test_no_message_is_lost_between_delivery_and_storing(airflow: Airflow, broke
         airflow.tell,
     )
     assert runs
+
+
+def test_a_wait_for_a_message_goes_on_when_worker_and_triggerer_are_killed(
+    airflow: Airflow, broker: FakeEmqx
+) -> None:
+    run = airflow.trigger("wait_for_messages")
+
+    def told() -> str:
+        return f"{airflow.states('wait_for_messages', run)} {airflow.tell()}"
+
+    def sessions() -> dict[str, bool]:
+        """Whether somebody is connected to the session of each wait."""
+        found = {}
+        for client in list(broker.clients.values()):
+            for topic in ("answers/worker", "answers/triggerer"):
+                if topic in client.subscriptions:
+                    found[topic] = client.connected
+        return found
+
+    both = {"answers/worker": True, "answers/triggerer": True}
+    until(lambda: sessions() == both, 240, told)
+    airflow.kill_task("wait_for_messages", run, "worker", worker=True)
+    airflow.kill_triggerer()
+    until(lambda: not any(sessions().values()), 60, told)
+    # nobody listens: the broker keeps what is expected, and what is not
+    assert len(sessions()) == 2
+    for topic in both:
+        for payload in ("not yet", PAYLOAD, "later"):
+            broker.publish(topic, payload, qos=1)
+    until(lambda: set(airflow.states("wait_for_messages", run).values()) == {"success"}, 300, told)
+    for task in ("worker", "triggerer"):
+        result = airflow.result("wait_for_messages", run, task)
+        assert result == {
+            "topic": f"answers/{task}",
+            "qos": 1,
+            "retained": False,
+            "size": len(PAYLOAD.encode()),
+        }
+    # the sessions have ended with the tasks
+    assert sessions() == {}

@@ -55,7 +55,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEmqx]:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two tries nothing is learnt from waiting."""
     monkeypatch.setattr("airflow_provider_emqx.messages.feed._LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(messages, "HANDED_OVER", 0.0)
+    monkeypatch.setattr(messages, "HANDED_OVER", 0.01)
 
 
 class Triggerer:
