@@ -241,12 +241,11 @@ class Files:
 
         :raises EmqxError: if the broker fails, or what it exports is not what is known here.
         """
-        (node, *_) = self._hook.run(self._hook.api.nodes.list_running())
         try:
-            content, left = uninterrupted(lambda: self._hook.run(self._take(node)))
+            content, left = uninterrupted(lambda: self._hook.run(self._take()))
         except EmqxNotFoundError:
             # a run of the same task that began meanwhile has deleted it
-            content, left = uninterrupted(lambda: self._hook.run(self._take(node)))
+            content, left = uninterrupted(lambda: self._hook.run(self._take()))
         _tell_left("An export of all users", left)
         try:
             return ExportedUsers(io.BytesIO(content))
@@ -255,27 +254,33 @@ class Files:
                 f"bulk='archive' is not possible here: the broker's export cannot be used: {error}; {_INSTEAD}"
             ) from None
 
-    def _take(self, node: NodeRow) -> Operation[tuple[bytes, EmqxError | None]]:
+    def _take(self) -> Operation[tuple[bytes, EmqxError | None]]:
         backups = self._hook.api.backups
+        nodes = yield from self._hook.api.nodes.list_running()
+        # those that do not run have no version
+        node = next((row for row in nodes if row.get("version")), NodeRow())
         root = f"{self.prefix}{_NOTE}{uuid4().hex}"
         edition = "ce" if node.get("edition") == "Opensource" else "ee"
         try:
-            yield from backups.upload(f"{root}.tar.gz", note(root, edition, str(node["version"])))
+            yield from backups.upload(
+                f"{root}.tar.gz", note(root, edition, node.get("version") or self._hook.broker.version_text)
+            )
         except EmqxBadRequestError as error:
             log.info("The broker takes no note of an export (%s): a killed run may leave one", error)
-            return (yield from backups.take(["builtin_authn"], []))
-        yield from self._cleaned(root, begins=True)
+            content, left, _ = yield from backups.take(["builtin_authn"], [])
+            return content, left
+        yield from self._cleaned(root)
         try:
-            taken = yield from backups.take(["builtin_authn"], [])
-        except EmqxError:
-            yield from self._cleaned(root, begins=False)
+            content, left, more = yield from backups.take(["builtin_authn"], [])
+        except EmqxError as error:
+            yield from self._cleaned(root, ends=True, exports=error.maybe_applied)
             raise
-        yield from self._cleaned(root, begins=False)
-        return taken
+        yield from self._cleaned(root, ends=True, exports=more)
+        return content, left
 
-    def _cleaned(self, root: str, begins: bool) -> Operation[None]:
+    def _cleaned(self, root: str, ends: bool = False, exports: bool = True) -> Operation[None]:
         try:
-            yield from self._clean(root, begins)
+            yield from self._clean(root, ends, exports)
         except EmqxError as error:
             log.warning(
                 "Files %s… may stay on the broker's disk until the next run deletes them: %s",
@@ -283,12 +288,13 @@ class Files:
                 error,
             )
 
-    def _clean(self, root: str, begins: bool) -> Operation[None]:
+    def _clean(self, root: str, ends: bool, exports: bool) -> Operation[None]:
         """
         Delete what killed runs have left, and at the end what belongs to this note, and the note.
 
         :param root: of the note.
-        :param begins: whether the export is yet to come.
+        :param ends: whether the export is done.
+        :param exports: whether exports may be left. Those of tasks that run beside this one cannot be told apart.
         """
         backups = self._hook.api.backups
         rows: list[BackupRow] = []
@@ -301,13 +307,10 @@ class Files:
             return
         for row in rows:
             name, is_own = row["filename"], row is own
-            if not name.startswith(PREFIX) or (is_own and begins):
+            is_left = name.startswith(self.prefix) or _moment(row) < _moment(own) - _OLD
+            if not (name.startswith(PREFIX) and (ends if is_own else is_left and not ends)):
                 continue
-            if not (
-                is_own or _moment(row) < _moment(own) - _OLD or (begins and name.startswith(self.prefix))
-            ):
-                continue
-            if f"-{_NOTE}" in name:
+            if exports and f"-{_NOTE}" in name:
                 yield from self._delete_exports(row, rows)
             yield from backups.delete(name, row["node"])
             if not is_own:
@@ -319,7 +322,11 @@ class Files:
         for row in rows:
             soon = timedelta() <= _moment(row) - _moment(told) <= _EXPORTED
             if soon and row["filename"].startswith(_EXPORT):
-                content = yield from backups.download(row["filename"], row["node"])
+                try:
+                    content = yield from backups.download(row["filename"], row["node"])
+                except EmqxNotFoundError:
+                    # that of a task beside this one
+                    continue
                 if has_only_users(io.BytesIO(content)):
                     yield from backups.delete(row["filename"], row["node"])
                     log.warning("Deleted the export %s, whose response was lost", row["filename"])

@@ -417,6 +417,16 @@ def test_the_node_that_has_a_file_is_in_every_later_request(
                 assert json.loads(served.body)["node"] == "emqx@a"
 
 
+def test_nodes_that_do_not_run_are_no_hindrance(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeEmqx(version, nodes=["emqx@a", "emqx@b"]) as broker:
+        broker.state.nodes["emqx@a"].running = False
+        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(broker.connection()))
+        assert provision(rows(1))["written"] == 1
+        notes = [served for served in broker.requests if b"-note-" in served.body]
+        assert {served.status for served in notes} == {204}
+        assert not broker.state.backups
+
+
 def leftovers(broker: FakeEmqx) -> list[str]:
     return sorted(re.sub(r"[0-9a-f]{8,}.*|[0-9].*", "", name) for name in broker.state.backups)
 

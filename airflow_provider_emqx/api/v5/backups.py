@@ -35,12 +35,19 @@ class Backups(NodesArea):
         :param table_sets: which tables, as ``["builtin_authn", "builtin_authz", "banned"]``; ``None`` for all.
         :param root_keys: which parts of the configuration, as ``["authentication", "mqtt"]``; ``None`` for all.
         """
+        made, _ = yield from self._export(table_sets, root_keys)
+        return made
+
+    def _export(
+        self, table_sets: Sequence[str] | None, root_keys: Sequence[str] | None
+    ) -> Operation[tuple[BackupRow, bool]]:
+        """Export; the second value tells whether there may be one more export, whose response was lost."""
         self.broker.require("a backup over the API", 5, 4)
         asked = {"table_sets": table_sets, "root_keys": root_keys}
         body = {name: list(names) for name, names in asked.items() if names is not None}
         # a second export makes a second file, which does no harm
         reply = yield Request("POST", "/data/export", json=body, repeatable=True, timeout=_LONG)
-        return cast("BackupRow", _row(reply.data))
+        return cast("BackupRow", _row(reply.data)), reply.maybe_applied
 
     def list(self, page: int = 1, limit: int | None = None) -> Operation[Page[BackupRow]]:
         """
@@ -131,21 +138,22 @@ class Backups(NodesArea):
 
     def take(
         self, table_sets: Sequence[str], root_keys: Sequence[str]
-    ) -> Operation[tuple[bytes, EmqxError | None]]:
+    ) -> Operation[tuple[bytes, EmqxError | None, bool]]:
         """
         Export, download, and delete the export from the broker's disk: all of it, even if the task is to stop.
 
         :param table_sets: as of :meth:`export`.
         :param root_keys: the same.
-        :return: the export; and why it could not be deleted, ``None`` if it was.
+        :return: the export; why it could not be deleted, ``None`` if it was; and whether there may be one more export,
+            whose response was lost.
         """
-        made = yield from self.export(table_sets, root_keys)
+        made, more = yield from self._export(table_sets, root_keys)
         try:
             content = yield from self.download(made["filename"], made["node"])
         except EmqxError:
             yield from self._remove(made["filename"], made["node"])
             raise
-        return content, (yield from self._remove(made["filename"], made["node"]))
+        return content, (yield from self._remove(made["filename"], made["node"])), more
 
     def bring(self, filename: str, content: bytes) -> Operation[EmqxError | None]:
         """
