@@ -294,7 +294,7 @@ class Files:
 
         :param root: of the note.
         :param ends: whether the export is done.
-        :param exports: whether exports may be left. Those of tasks that run beside this one cannot be told apart.
+        :param exports: whether exports may be left. Those of tasks that run beside this one cannot be distinguished.
         """
         backups = self._hook.api.backups
         rows: list[BackupRow] = []
