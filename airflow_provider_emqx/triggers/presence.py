@@ -325,8 +325,9 @@ class Bell:
         if (missed and math.isfinite(self._since)) or (self._tries and self._begun < self._latest + ECHO):
             due = min(due, soonest)
         if math.isfinite(self._first):
-            # changes of one interval are reported together, as they are without announcements
-            due = min(due, max(soonest, self._first + _MOMENT, self._found + self._interval))
+            # no later than without announcements, and changes of one interval together as well
+            moment = min(_MOMENT, self._interval)
+            due = min(due, max(soonest, self._first + moment, self._found + self._interval))
         return due
 
 

@@ -688,6 +688,27 @@ def test_what_happens_in_one_interval_comes_together(broker: FakeEmqx) -> None:
     asyncio.run(main())
 
 
+def test_a_watcher_checks_no_later_than_without_announcements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_MOMENT", 0.5)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        loop.time = lambda: now  # type: ignore[method-assign]
+        try:
+            for interval, soon in ((0.1, 0.1), (60.0, 0.5)):
+                bell = Bell(interval)
+                bell.listening(now)
+                bell.begin()
+                bell.end(False)
+                bell.announced()
+                assert bell._due() - now == pytest.approx(soon)
+        finally:
+            del loop.time
+
+    asyncio.run(main())
+
+
 def test_a_bell_rings_late_for_those_who_come_and_are_none_that_is_watched_for() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
