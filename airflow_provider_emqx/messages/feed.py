@@ -117,7 +117,7 @@ class Feed:
                     self._clientid,
                     clean_start=False,
                     session_expiry=self._session_expiry,
-                    receive_maximum=max(self._batch_size, 20),
+                    receive_maximum=self._batch_size,
                 ) as client:
                     if expected and not client.resumed:
                         log.warning(
