@@ -357,3 +357,14 @@ def test_a_store_that_goes_away_while_it_is_read(
         execute(f"{BUCKET}/x.csv")
     assert "S3cret" not in str(caught.value)
     assert 500 < len(broker.users) < 6_000
+
+
+def test_a_plan_is_an_object_and_its_progress_lies_beside_it(broker: Any, bucket: Bucket) -> None:
+    bucket.put(**{"two.csv": TWO})
+    plan: dict[str, Any] = {"source": f"{BUCKET}/two.csv", "plan_path": f"{BUCKET}/plans/p.jsonl.gz"}
+    EmqxProvisionUsersOperator(task_id="plan", dry_run=True, **plan).execute({})
+    done = EmqxProvisionUsersOperator(task_id="carry_out", **plan).execute({})
+    assert (done["plan"] or {})["done"] == 2
+    assert sorted(broker.users) == ["a", "b"]
+    again = EmqxProvisionUsersOperator(task_id="carry_out", **plan).execute({})
+    assert (again["plan"] or {})["not_done"] == {"before": 2}
