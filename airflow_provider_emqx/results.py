@@ -6,9 +6,12 @@ Lists hold 1,000 entries at most; the counts beside them are complete.
 
 from __future__ import annotations
 
-from typing import Generic, Literal, NotRequired, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NotRequired, TypeAlias, TypedDict, TypeVar
 
 from airflow_provider_emqx.api.rows import BanRow, PublishedRow
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 _R = TypeVar("_R")
 
@@ -349,3 +352,15 @@ class CommandResult(_Acting):
     left_count: int
     waves: int
     replies: NotRequired[dict[str, str]]
+
+
+def keep_result(context: Context, result: Any) -> None:
+    """
+    Store the result of a failing task, for downstream tasks that run nevertheless.
+
+    :param context: of the task; one without a task instance, as of a test, stores nothing.
+    :param result: as the task would have returned it.
+    """
+    ti = context.get("ti")
+    if ti is not None:
+        ti.xcom_push(key="return_value", value=result)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_emqx.arguments import boolean
 from airflow_provider_emqx.hidden import is_literal
-from airflow_provider_emqx.operators.base import keep_result
 from airflow_provider_emqx.operators.sourced import BaseProvisionOperator
 from airflow_provider_emqx.plans.job import Job
+from airflow_provider_emqx.results import keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg

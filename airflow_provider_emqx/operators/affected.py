@@ -12,7 +12,6 @@ from airflow_provider_emqx.arguments import limit, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.operators.base import (
     BaseEmqxOperator,
-    keep_result,
 )
 from airflow_provider_emqx.operators.planning import BasePlanningOperator
 from airflow_provider_emqx.outcomes import (
@@ -28,6 +27,7 @@ from airflow_provider_emqx.outcomes import (
 )
 from airflow_provider_emqx.patterns import one_of
 from airflow_provider_emqx.plans.job import Job
+from airflow_provider_emqx.results import keep_result
 from airflow_provider_emqx.row_files import RowFile, written_at_once
 from airflow_provider_emqx.run_log import REASONS, guard, table, tell
 

@@ -11,8 +11,9 @@ from airflow_provider_emqx.hidden import is_literal
 from airflow_provider_emqx.operators.acl import EmqxProvisionAclOperator as EmqxProvisionAclOperator
 from airflow_provider_emqx.operators.bans import EmqxBanOperator as EmqxBanOperator
 from airflow_provider_emqx.operators.bans import EmqxUnbanOperator as EmqxUnbanOperator
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result
+from airflow_provider_emqx.operators.base import BaseEmqxOperator
 from airflow_provider_emqx.operators.sourced import BaseProvisionOperator
+from airflow_provider_emqx.results import keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg

@@ -12,6 +12,7 @@ from airflow_provider_emqx.arguments import optional, positive
 from airflow_provider_emqx.files import is_plainly_location
 from airflow_provider_emqx.hidden import HiddenField, RendersHidden, is_literal, plain
 from airflow_provider_emqx.links import links
+from airflow_provider_emqx.results import keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -96,18 +97,6 @@ class BaseEmqxOperator(RendersHidden, BaseOperator):
         self.log.warning("Stopped by Airflow: nothing is sent after the request under way")
         if self._hook is not None:
             self._hook.stop()
-
-
-def keep_result(context: Context, result: Any) -> None:
-    """
-    Store the result of a failing task, for downstream tasks that run nevertheless.
-
-    :param context: of the task; one without a task instance, as of a test, stores nothing.
-    :param result: as the task would have returned it.
-    """
-    ti = context.get("ti")
-    if ti is not None:
-        ti.xcom_push(key="return_value", value=result)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from airflow.providers.common.compat.sdk import TaskDeferred, conf
 from airflow_provider_emqx.arguments import boolean, mapping, optional, seconds, span, texts
 from airflow_provider_emqx.exceptions import EmqxConfigError, EmqxError
 from airflow_provider_emqx.hidden import HiddenField, is_literal, plain
-from airflow_provider_emqx.operators.base import BaseEmqxOperator, keep_result
+from airflow_provider_emqx.operators.base import BaseEmqxOperator
 from airflow_provider_emqx.outcomes import REPLIED, UNADDRESSABLE
+from airflow_provider_emqx.results import keep_result
 from airflow_provider_emqx.run_log import guard, tell
 
 if TYPE_CHECKING:

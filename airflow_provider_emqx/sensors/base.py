@@ -23,6 +23,7 @@ from airflow_provider_emqx.exceptions import EmqxError
 from airflow_provider_emqx.hidden import RendersHidden, is_literal
 from airflow_provider_emqx.hooks.emqx import EmqxHook
 from airflow_provider_emqx.links import links
+from airflow_provider_emqx.results import keep_result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -64,6 +65,8 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
         self.missing_path: Any = None
         self._failures = 0
         self._last = ""
+        #: of the last check, for the result of a wait that ends too late
+        self._details: dict[str, Any] = {}
 
     def check(self) -> None:
         """
@@ -85,8 +88,8 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
         :param context: of the task.
         :return: the condition's details.
         """
-        self._failures, self._last = 0, ""
-        with self._one_ending(), self._session(context):
+        self._failures, self._last, self._details = 0, "", {}
+        with self._one_ending(context), self._session(context):
             if self.deferrable:
                 return self._look_or_defer(context)
             return self._wait_here(context)
@@ -122,13 +125,13 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
         :param event: what the trigger has sent.
         :return: the condition's details.
         """
-        with self._one_ending():
+        with self._one_ending(context):
             status = event.get("status") if isinstance(event, dict) else None
             if status == "met":
                 self.log.info("%s", event["text"])
                 return event["details"]
             if status == "timeout":
-                self._last = event["text"]
+                self._last, self._details = event["text"], event.get("details", {})
                 raise AirflowSensorTimeout(f"Sensor has timed out after {self.timeout:g} s in the triggerer.")
             if status == "error":
                 from airflow_provider_emqx.triggers.emqx import error_of
@@ -149,7 +152,7 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
         except EmqxError as error:
             self._failed(error)
             return PokeReturnValue(is_done=False)
-        self._failures, self._last = 0, outcome.text
+        self._failures, self._last, self._details = 0, outcome.text, finish(outcome, None)
         self.log.info("%s", outcome.text)
         details = finish(outcome, self.missing_path) if outcome.met else None
         return PokeReturnValue(is_done=outcome.met, xcom_value=details)
@@ -174,8 +177,8 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
         return None if self.silent_fail else whole("max_failures", self.max_failures, 0)
 
     @contextmanager
-    def _one_ending(self) -> Iterator[None]:
-        """Apply soft_fail and never_fail to every error; Airflow itself does so only after a deferral."""
+    def _one_ending(self, context: Context) -> Iterator[None]:
+        """Keep the last check; apply soft_fail and never_fail to every error, which Airflow does only when resuming."""
         try:
             yield
         except (EmqxError, AirflowSensorTimeout, AirflowSkipException) as ending:
@@ -184,6 +187,8 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
                 # Airflow's own skip, which omits the text of the error
                 error = ending.__cause__
             text = str(error)
+            if self._details:
+                keep_result(context, self._details)
             if self._last and isinstance(error, (AirflowSensorTimeout, AirflowSkipException)):
                 text += f" Last check: {self._last}"
             if self.soft_fail or self.never_fail:

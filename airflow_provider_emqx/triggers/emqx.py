@@ -63,7 +63,7 @@ class EmqxConditionTrigger(BaseEmqxTrigger):
     ``…/disconnected``, waits for clients are checked when the broker announces these, and otherwise every ten intervals
     (but at least every 15 minutes or every interval).
 
-    The event is ``{"status": "met", "text", "details"}``, ``{"status": "timeout", "text"}`` or
+    The event is ``{"status": "met", "text", "details"}``, ``{"status": "timeout", "text", "details"}`` or
     ``{"status": "error", "error", "args", "text"}``.
 
     :param kind: kind of the condition, a name of :data:`airflow_provider_emqx.conditions.kinds.KINDS`.
@@ -131,7 +131,8 @@ class EmqxConditionTrigger(BaseEmqxTrigger):
         if isinstance(found, Exception):
             raise found
         if found is None:
-            return {"status": "timeout", "text": watch.text}
+            last = finish(watch.outcome, None) if watch.outcome else {}
+            return {"status": "timeout", "text": watch.text, "details": last}
         return {"status": "met", "text": found.text, "details": await finished(found, self.missing_path)}
 
     async def _read(self, condition: Condition) -> Condition | str:

@@ -136,6 +136,10 @@ def test_waits_end_alike_in_every_mode(
             if ending == "success":
                 result = task.xcom_pull(task_ids=name)
                 assert result == {"awaited": 1, "needed": 1, "online": 1, "missing_count": 0, "missing": []}
+            if name.startswith("late"):
+                # who is missing is asked of a wait that has failed
+                result = task.xcom_pull(task_ids=name)
+                assert (result["online"], result["missing_count"], result["missing"]) == (0, 1, ["dev-1"])
             refused = [request for request in brokers[name].requests if request.status == 401]
             # one question; after a look of its own, a process finds out first what the broker is
             assert len(refused) <= 2, name
