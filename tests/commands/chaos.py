@@ -186,6 +186,7 @@ class World:
                 self.come(device)
                 if device.manner == "asleep":
                     self.broker.disconnect(device.clientid)
+            # late enough that the commands wait in their sessions
             waking = threading.Timer(0.7, self.wake)
             disturbing = threading.Thread(target=self.disturb)
             waking.start()

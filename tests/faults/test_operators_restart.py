@@ -85,7 +85,7 @@ NAMES = [
         "unsubscribe",
     ),
     *("publish", "messages", "clear", "measure", "subscriptions", "backup", "alarms", "figures", "rule"),
-    *("request", "evacuate"),
+    *("request", "evacuate", "archive_of_users"),
     *("wait_EmqxClientOnlineSensor", "wait_EmqxClientOfflineSensor", "wait_EmqxSubscriptionSensor"),
     *("wait_EmqxTopicMetricSensor", "wait_EmqxClusterHealthSensor", "wait_EmqxMetricSensor"),
     *("wait_EmqxRuleHealthSensor", "wait_EmqxNodeEvacuatedSensor", "wait_EmqxRetainedMessageSensor"),
@@ -103,5 +103,6 @@ def test_a_task_ends_as_at_a_broker_that_is_up(version: str, tmp_path: Path, nam
 
 
 def test_every_task_is_among_them(tmp_path: Path) -> None:
-    # "remembered" is "file" with a state file; "restore" and "command", which talks MQTT, are held by their own tests
-    assert set(tasks(tmp_path)) - set(NAMES) <= {"command", "remembered", "restore"}
+    # "remembered" is "file" with a state file; "restore" and those that talk MQTT are held by their own tests
+    others = {"command", "remembered", "restore", "wait_EmqxMessageSensor"}
+    assert set(tasks(tmp_path)) - set(NAMES) <= others

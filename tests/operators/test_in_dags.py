@@ -114,7 +114,7 @@ def test_every_operator_runs_from_templates(broker: Any, run_dag: Any, tmp_path:
     assert [row["clientid"] for row in result("subscriptions")["rows"]] == ["dev-1"]
     assert [message.payload.decode() for message in broker.received("dev-1")] in ([], [SECRET, SECRET])
     assert [row["clientid"] for row in result("clients")["rows"]] == ["dev-2"]
-    assert result("measure") == {"cmd/x": True}
+    assert result("measure") == {"topics": {"cmd/x": True}, "metrics": {}}
     assert result("ban")["kicked"] == ["dev-1"]
     assert len(result("unban")["unbanned"]) == 1
     assert result("kick")["kicked"] == ["dev-2"]
