@@ -12,7 +12,7 @@ from airflow_provider_emqx.triggers.messages import EmqxMessageTrigger
 from tests.needs import needs
 
 MESSAGING = "apache-airflow-providers-common-messaging"
-pytestmark = needs("apache-airflow", "3.0.1", "common.messaging needs it")
+NEEDED = needs("apache-airflow", "3.0.1", "common.messaging needs it")
 
 
 def has_messaging() -> bool:
@@ -24,6 +24,7 @@ def has_messaging() -> bool:
 
 
 @pytest.mark.skipif(not has_messaging(), reason=f"{MESSAGING} is not installed")
+@NEEDED  # the reason that counts, where both do not hold
 def test_the_queue_is_found_by_its_scheme() -> None:
     from airflow.providers.common.messaging.triggers.msg_queue import MessageQueueTrigger
 
@@ -39,6 +40,7 @@ def test_the_queue_is_found_by_its_scheme() -> None:
         _ = MessageQueueTrigger(queue="emqx://broker/devices", topic="a").trigger
 
 
+@NEEDED
 def test_airflow_passes_over_the_queue_where_common_messaging_is_missing() -> None:
     program = (
         "import sys; sys.modules['airflow.providers.common.messaging.providers'] = None\n"
