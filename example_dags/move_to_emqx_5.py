@@ -2,7 +2,8 @@
 Move devices from EMQX 4.4 to 5 or 6, or from one cluster to another, with the passwords that they have.
 
 Purpose: what the old broker has exported becomes bans, ACL rules and users of the new one, in this order, so that no
-device is let in before its ACL rules are there. Reports tell of every row; then some devices log in, for proof.
+device is let in before its ACL rules are there. Reports list every row that was not written; then some devices log in,
+as a proof.
 
 Needs: an export of EMQX 4.4 (``POST /data/export``, or ``emqx_ctl data export``), or an archive of EMQX 5 or 6, that
 the worker can read; and an Airflow connection to the new broker, whose authenticator hashes as the old one does. For

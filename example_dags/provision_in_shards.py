@@ -53,10 +53,10 @@ with DAG(
     )
 
     @task
-    def tell(parts: Any, pruned: dict[str, Any] | Any) -> str:
+    def summarize(parts: Any, pruned: dict[str, Any] | Any) -> str:
         """Add up the parts."""
         written = sum(part["written"] for part in parts)
         return f"{written:,} written in {SHARDS} parts, {pruned['pruned']:,} deleted"
 
-    told = tell(write.output, prune.output)
-    write >> prune >> told
+    line = summarize(write.output, prune.output)
+    write >> prune >> line

@@ -36,9 +36,9 @@ with DAG(
     )
 
     @task
-    def tell(summary: Any) -> str:
+    def summarize(summary: Any) -> str:
         """Return the result in one line; in production, send it to a chat or a dashboard."""
         line = f"{summary['read']:,} rows: {summary['written']:,} written, {summary['rejected']:,} rejected"
         return f"{line}, see {summary['report_path']}" if summary["rejected"] else line
 
-    tell(provision.output)
+    summarize(provision.output)

@@ -509,7 +509,7 @@ def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path) -> None:
     assert run.state == "success"
     assert len(broker.users) == 40
     assert len(report.read_text().splitlines()) == 1
-    told = run.get_task_instance("tell").xcom_pull(task_ids="tell")
+    told = run.get_task_instance("summarize").xcom_pull(task_ids="summarize")
     assert told == f"41 rows: 40 written, 1 rejected, see {report}"
     run = run_dag(dag, run_conf={**conf, "mode": "delete"})
     assert run.state == "success"

@@ -93,5 +93,5 @@ def test_the_example_dag(broker: Any, run_dag: Any, tmp_path: Path, monkeypatch:
     assert run.state == "success"
     assert set(broker.users) == {f"sensor-{i}" for i in range(100)}
     assert broker.verify("sensor-7", "p7")
-    told = run.get_task_instance("tell").xcom_pull(task_ids="tell")
+    told = run.get_task_instance("summarize").xcom_pull(task_ids="summarize")
     assert told == "100 written in 4 parts, 4 deleted"
