@@ -8,14 +8,14 @@ from functools import lru_cache
 
 
 def one_of(patterns: Iterable[str]) -> re.Pattern[str]:
-    """Return an expression whose ``fullmatch`` tells whether a name is like one of ``patterns``, case-sensitive."""
+    """Return an expression whose ``fullmatch`` matches names like one of ``patterns``, case-sensitively."""
     alternatives = (".*".join(map(re.escape, re.split(r"\*+", pattern))) for pattern in patterns)
     return re.compile("|".join(alternatives) or r"(?!)", re.DOTALL)
 
 
 @lru_cache(maxsize=256)
 def like(pattern: str) -> re.Pattern[str]:
-    """Return an expression whose ``fullmatch`` tells whether a name is like ``pattern``, case-sensitive."""
+    """Return an expression whose ``fullmatch`` matches names like ``pattern``, case-sensitively."""
     return one_of([pattern])
 
 

@@ -138,7 +138,7 @@ class Account:
             for kind, name in self._database.execute(f"SELECT kind, id FROM more LIMIT {SHOWN - len(told)}")
         ]
         return (
-            f"{count:,} of its {self.total:,} changes would now be others, and {more:,} would be new: "
+            f"{count:,} of its {self.total:,} changes would now differ, and {more:,} would be new: "
             f"{', '.join(told)}{', …' if count + more > len(told) else ''}"
         )
 

@@ -247,7 +247,7 @@ class EmqxMessageSensor(BaseWaitSensor):
         )
 
     def _looked_up(self) -> EmqxHook:
-        """Return a hook that knows the connection as it is now: Airflow answers the task's own thread only."""
+        """Return a hook that has read the connection already, which Airflow permits in the task's own thread only."""
         hook = EmqxHook(self.emqx_conn_id)
         _ = hook.settings
         return hook

@@ -94,8 +94,8 @@ def one_more_to_delete(broker: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (created, r"1 of its 7 changes would now be others, and 0 would be new: 'd3' \(create, now write\)"),
-        (deleted, r"1 of its 7 changes would now be others, and 0 would be new: 'd1' \(write, now create\)"),
+        (created, r"1 of its 7 changes would now differ, and 0 would be new: 'd3' \(create, now write\)"),
+        (deleted, r"1 of its 7 changes would now differ, and 0 would be new: 'd1' \(write, now create\)"),
         (
             one_more_to_delete,
             r"1 of its 7 .*, and 1 would be new: 'd-lost' \(delete, now nothing\), 'd-new' \(new: delete\)",
