@@ -66,7 +66,7 @@ def redirected(request: Request, answer: Answer) -> EmqxConfigError:
 
 
 def describe(answer: Answer) -> str:
-    """Say what came, without quoting it: a proxy's page may hold anything."""
+    """Describe a response without quoting it: a proxy's page may hold anything."""
     if not answer.body:
         return "no body"
     return f"{answer.content_type or 'no content type'}, {len(answer.body)} bytes"

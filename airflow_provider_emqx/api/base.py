@@ -119,7 +119,7 @@ Operation = Generator[Request, Reply, T]
 
 def ahead(operation: Operation[T]) -> Operation[T]:
     """
-    Do an operation's work up to its first request now, to have it ready when it is run.
+    Advance an operation to its first request now, so that it is ready when it is run.
 
     :param operation: one that nothing was asked of yet.
     :return: the same operation.

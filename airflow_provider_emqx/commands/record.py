@@ -192,7 +192,7 @@ class Record:
         return [row for row in self.rows.values() if row.wave == wave]
 
     def words(self) -> str:
-        """Say what became of the devices in a few words."""
+        """Return what became of the devices in a few words."""
         counts = self._counts()
         told = [f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in counts.items() if count]
         return ", ".join(told) or "nothing sent"

@@ -99,7 +99,7 @@ class ClusterMetric(Condition):
 
     def ask(self, api: Api, now: float) -> Operation[Outcome]:
         """
-        Read the statistics and, if the name is none of them, the counters.
+        Read the statistics and, if they do not contain the name, the counters.
 
         :raises EmqxConfigError: for an unknown figure or node.
         """

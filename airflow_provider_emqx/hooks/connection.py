@@ -324,7 +324,7 @@ def _fields() -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """The label under which the form shows a field."""
+    """Return the label under which the form shows a field."""
     kind = get_provider_info()["connection-types"][0]
     label = kind["ui-field-behaviour"]["relabeling"].get(name) or kind["conn-fields"].get(name, {}).get(
         "label"

@@ -61,7 +61,7 @@ class Batch:
         return True
 
     def acknowledge(self) -> None:
-        """Let the broker forget the messages; one that has lost the connection meanwhile sends them again."""
+        """Acknowledge messages; after a lost connection the broker sends them again."""
         for message in self._received:
             self._client.acknowledge(message)
         self.done.set()

@@ -92,7 +92,7 @@ class Mailbox:
 
     async def end(self, hook: EmqxHook) -> None:
         """
-        Let the broker forget the session.
+        End the session on the broker.
 
         :param hook: of the broker; its settings have been looked up.
         :raises EmqxError: if the broker refuses the connection, or cannot be reached.

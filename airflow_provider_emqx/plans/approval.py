@@ -91,7 +91,7 @@ def approval_body(plan_path: Location) -> str:
 
 
 def _guard(held: dict[str, Any]) -> str:
-    """Say how near a limit is."""
+    """Describe how near a limit is."""
     of = "" if held["of"] is None else f" of {held['of']:,}"
     near = f", {held['count'] / held['allowed']:.0%} of the limit" if held["allowed"] else ""
     return f"**{held['name']}: {held['count']:,}{of}, {held['allowed']:,} allowed{near}**"

@@ -148,7 +148,7 @@ class Job:
 
     def add(self, changes: Iterable[tuple[str, str, str]]) -> None:
         """
-        Take note of changes that are to be made.
+        Add changes that are to be made.
 
         :param changes: some of them, in the order in which they will be made.
         """

@@ -237,7 +237,7 @@ class Files:
 
     def exported(self) -> ExportedUsers:
         """
-        Let the broker export its users, and read the export.
+        Export the broker's users, and read the export.
 
         :raises EmqxError: if the broker fails, or what it exports is not what is known here.
         """
@@ -375,7 +375,7 @@ class Archives:
         self._created = 0
 
     def begin(self) -> None:
-        """Say what is going to be done, and read who is there."""
+        """Log what is going to be done, and read the existing users."""
         log.info(
             "Users are read from an export of the broker's table of users%s",
             ""

@@ -167,7 +167,7 @@ class Format:
         return str(self.columns.get(name, name))
 
     def value(self, row: Mapping[Any, Any], column: str) -> Any:
-        """Take a column out of an object; a dotted name reaches into others, unless one of the object is so called."""
+        """Return a column of an object; a dotted name reaches into nested ones unless the object has it itself."""
         if column in row or "." not in column:
             return row.get(column)
         found: Any = row
@@ -195,7 +195,7 @@ class Format:
 
 def trimmed(blocks: Iterable[Block], how: Format) -> Iterator[Block]:
     """
-    Take white space off the texts of blocks, or reject the rows that have it around a name or a password.
+    Strip white space from the texts of blocks, or reject the rows that have it around a name or a password.
 
     :param blocks: of a source.
     :param how: its ``strip`` counts.
@@ -257,7 +257,7 @@ def _without(block: Block, wrong: Mapping[int, str], exact: Sequence[int]) -> Bl
 
 
 def kind(value: object) -> str:
-    """Say in words what a value is, without showing it."""
+    """Describe a value without showing it."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

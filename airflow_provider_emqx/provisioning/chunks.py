@@ -180,7 +180,7 @@ def weight(user: User) -> int:
 
 def too_large(size: int) -> str:
     """
-    Say that a row cannot be sent.
+    Return the reason why a row cannot be sent.
 
     :param size: its bytes.
     """

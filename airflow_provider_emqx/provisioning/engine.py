@@ -144,7 +144,7 @@ class Run:
             raise self._error
 
     def _prepare(self, blocks: Iterator[Block], confirmed: int, pace: Pace) -> Writer:
-        """Look at source and broker, and set up the way from the one to the other."""
+        """Check source and broker, and set up the way from the one to the other."""
         if self.terms.shard is not None:
             blocks = self.terms.shard.mine(blocks)
         # a source that cannot be opened fails before anything is sent
@@ -329,7 +329,7 @@ class Run:
     # ------------------------------------------------------------------ reading
 
     def _make_checker(self) -> Checker:
-        """Look at the broker, and refuse what it cannot do before anything is sent."""
+        """Check the broker, and refuse what it does not support before anything is sent."""
         hook, terms = self.hook, self.terms
         if terms.bulk:
             archiving.require(hook)
@@ -381,7 +381,7 @@ class Run:
     # ------------------------------------------------------------------ limits
 
     def _fitting(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Look ahead in the source whether EMQX Cloud Serverless has room for its users, and say so if not."""
+        """Check ahead in the source whether EMQX Cloud Serverless has room for its users, and warn if not."""
         there, new, head = len(self.inventory.read()), 0, []
         for chunk in chunks:
             head.append(chunk)
@@ -398,7 +398,7 @@ class Run:
         return chain(head, chunks)
 
     def _tell_rate(self, writer: Writer, pace: Pace) -> None:
-        """Say before the first write how long the run will take at the limit of requests."""
+        """Log before the first write how long the run will take at the limit of requests."""
         hook, mode = self.hook, self.terms.mode
         if hook.settings.rate_limit is None:
             return

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def exported(hook: Session) -> Iterator[bytes]:
     """
-    Let the broker export its users, and delete the export from its disk again, whatever happens.
+    Export the broker's users, and delete the export from its disk, whatever happens.
 
     It is never written to a disk here.
 
@@ -47,7 +47,7 @@ def exported(hook: Session) -> Iterator[bytes]:
 
 def take_away(hook: Session, filename: str, node: str | None) -> str:
     """
-    Delete an export that is of no more use, and log whether it is gone: it holds secrets.
+    Delete an export that is no longer needed, and log whether that failed: it contains secrets.
 
     :param filename: of the export.
     :param node: on whose disk it is.

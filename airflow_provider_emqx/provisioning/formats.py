@@ -113,7 +113,7 @@ def read_csv(text: io.TextIOWrapper, how: Format, where: Where) -> Iterator[Bloc
 
 
 def _stated(lines: _Lines) -> str | None:
-    """Take a first line ``sep=;``, by which spreadsheets say what is between fields."""
+    """Read a first line ``sep=;``, in which spreadsheets name the delimiter."""
     first = lines.take(1)
     found = re.fullmatch(r"\ufeff?sep=([^\r\n\"])\s*", first[0], re.IGNORECASE) if first else None
     if found is None:
@@ -261,7 +261,7 @@ def _positions(
 
 
 def _missing(header: Sequence[str], column: str, delimiter: str) -> str:
-    """Say which column is missing. Other names are not shown: without a header they are somebody's password."""
+    """Describe which column is missing. Other names are not shown: without a header they are somebody's password."""
 
     def bare(name: str) -> str:
         return re.sub(r"[\s_-]", "", name).lower()
@@ -397,7 +397,7 @@ def _json_lines(text: io.TextIOWrapper, how: Format, where: Where, unseen: set[s
 
 
 def _objects_in(line: str, decode: Callable[[str, int], tuple[Any, int]]) -> list[Any]:
-    """Take objects that stand one after the other in a line; none if anything else does."""
+    """Return objects that follow each other in a line, or none if the line contains anything else."""
     found, at = [], 0
     with suppress(ValueError, RecursionError):
         while mark := _NOT_SPACE.match(line, at):
@@ -498,7 +498,7 @@ class JsonText:
             raise self._broken("something follows the end of the JSON")
 
     def _items_of(self, names: list[str]) -> Iterator[tuple[int, Any]]:
-        """Take the items of an array inside of an object, and see that the object is whole."""
+        """Yield the items of an array in an object, and verify that the object is complete."""
         if not names:
             if self._next_character() != "[":
                 raise self._broken("the value at rows is not an array")

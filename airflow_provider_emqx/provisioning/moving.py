@@ -109,7 +109,7 @@ class _Look:
         self._made: dict[tuple[_Whose, int, bool], Made] = {}
 
     def configuration(self, text: str) -> None:
-        """Take the algorithm of the authenticator from the configuration in an archive."""
+        """Read the algorithm of the authenticator from the configuration in an archive."""
         settings = records.algorithm(text)
         if settings is not None:
             try:

@@ -142,7 +142,7 @@ class Tally:
             log.info("%s rows read; so far %s; %s", f"{read:,}", self.words(), self.rate())
 
     def prune_rate(self) -> str:
-        """Say how long deleting took, and how fast it was."""
+        """Describe how long deleting took, and how fast it was."""
         seconds = self.phases.seconds["prune"]
         return f"{seconds:.1f} s, {self.counts[PRUNED] / max(seconds, 0.001):,.0f} users/s"
 
@@ -203,7 +203,7 @@ class Tally:
         return ", ".join(told) or "nothing done"
 
     def rate(self) -> str:
-        """Say how long it took, and how fast the rows were done."""
+        """Describe how long the run took, and how fast the rows were processed."""
         return f"{self.seconds:.1f} s, {self._rows_per_second:,.0f} rows/s"
 
     @property

@@ -25,7 +25,7 @@ class SameRows:
 
     def noted(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """
-        Take note of rows as they are read.
+        Note rows as they are read.
 
         :param blocks: of the source.
         """

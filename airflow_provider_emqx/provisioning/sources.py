@@ -119,7 +119,7 @@ class Source(NamedTuple):
             taken[place] = what
 
     def close(self) -> None:
-        """Let go of an open file or database connection now, in the thread that opened it."""
+        """Close an open file or database connection now, in the thread that opened it."""
         if isinstance(self.blocks, Generator):
             self.blocks.close()
 
@@ -351,7 +351,7 @@ def _opened(source: Location, packed: bool, where: Where) -> Iterator[Any]:
 
 def read_rows(rows: Iterable[Any], how: Format) -> Iterator[Block]:
     """
-    Take rows from a list or any other iterable of dicts.
+    Read rows from a list or any other iterable of dicts.
 
     :param rows: ``{"user_id": …, "password": …, "is_superuser": …}``.
     :param how: only its ``columns`` count.

@@ -69,7 +69,7 @@ class State:
             self._put(*self._digests(user))
 
     def forget(self, users: Sequence[User]) -> None:
-        """Know no more what users are like: should sending them fail, it is not known which of it arrived."""
+        """Forget the state of users: if sending them fails, it is not known what arrived."""
         if self._written:
             self._write(array("q"))
             self._written = False

@@ -145,7 +145,7 @@ class Writer:
 
     def prepared(self, users: list[User]) -> Callable[[], BulkResult]:
         """
-        Do now what needs no broker: encode a bulk write.
+        Prepare what does not need the broker: encode a bulk write.
 
         :param users: of one chunk.
         :return: does the rest.
@@ -204,7 +204,7 @@ class Writer:
         return self._each([upsert(user) for user in users])
 
     def _replace_existing(self, users: list[User], result: BulkResult) -> None:
-        """Write the users whom a bulk creation has left alone; one that is gone meanwhile is created."""
+        """Write the users that a bulk creation has skipped; one that was deleted in the meantime is created."""
         api = self._hook.api.users
 
         def replace(user: User) -> Operation[bool]:

@@ -128,7 +128,7 @@ class FakeEmqx:
         return self
 
     def stop(self) -> None:
-        """Go down: the port and all connections are closed, what the broker knows is kept.
+        """Stop: close the port and all connections, and keep the state.
 
         Does nothing if it is down. A function of :meth:`before_each_request` cannot call it, since it runs in the
         broker's own thread; a fault ``reset`` is what a client sees of a broker that goes down.
@@ -136,7 +136,7 @@ class FakeEmqx:
         self._server.stop()
 
     def restart(self, boot_seconds: float = 0.0, database_seconds: float = 0.0) -> None:
-        """Go down and come up again as EMQX does: the port opens first.
+        """Restart as EMQX does: the port opens first.
 
         Connections of clients end, and their sessions; users, rules and retained messages are kept. API v4 is served
         at once.
@@ -474,7 +474,7 @@ class FakeEmqx:
     def subscribe(
         self, clientid: str, topic: str, qos: int = 0, *, nl: int = 0, rap: int = 0, rh: int = 0
     ) -> None:
-        """Let a device subscribe.
+        """Subscribe a device.
 
         :param clientid: A device that is connected or has a session.
         :param topic: Topic filter, ``$share/group/filter`` included.
@@ -493,7 +493,7 @@ class FakeEmqx:
             self.state.mqtt.metrics["client.subscribe"] += 1
 
     def unsubscribe(self, clientid: str, topic: str) -> bool:
-        """Let a device unsubscribe.
+        """Unsubscribe a device.
 
         :param clientid: A device that is connected or has a session.
         :param topic: Topic filter, as it was subscribed.
@@ -688,7 +688,7 @@ class FakeEmqx:
     # cluster
 
     def stop_node(self, name: str) -> None:
-        """Stop a node: its clients are gone, listings say ``stopped``.
+        """Stop a node: its clients disappear, and listings say ``stopped``.
 
         :param name: One of ``nodes``.
         """

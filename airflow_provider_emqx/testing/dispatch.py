@@ -103,7 +103,7 @@ class Dispatcher:
         )
 
     def forget_keys(self) -> None:
-        """Look up credentials anew: keys were added, changed or removed."""
+        """Look up credentials again: keys were added, changed or removed."""
         self._keys.clear()
 
     def answer(self, request: Request) -> Answer:

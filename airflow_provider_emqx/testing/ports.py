@@ -43,7 +43,7 @@ class Port:
             self._held = None
 
     def release(self) -> None:
-        """Let other processes have the port."""
+        """Release the port for other processes."""
         if self._held is not None:
             self._held.close()
             self._held = None

@@ -105,7 +105,7 @@ def start_evacuation(state: State, info: NodeInfo, options: dict[str, Any]) -> s
 
 
 def stop_evacuation(info: NodeInfo) -> str | None:
-    """Let clients land on a node again."""
+    """Let clients connect to a node again."""
     if info.evacuation is None:
         return "not_started"
     info.evacuation = None

@@ -145,7 +145,7 @@ class Server:
         self.mqtt.hold()
 
     def release(self) -> None:
-        """Let other processes have the ports."""
+        """Release the ports for other processes."""
         self._port.release()
         self.mqtt.release()
 
@@ -200,7 +200,7 @@ class Server:
             await asyncio.gather(*others, return_exceptions=True)
 
     def _set_alarm(self) -> None:
-        """Do what is due, and come back when something is due again."""
+        """Do what is due, and schedule the next call."""
         if self._alarm is not None:
             self._alarm.cancel()
         with self._lock:
@@ -308,7 +308,7 @@ def _phrase(status: int) -> str:
 
 
 async def _misbehave(fault: Fault, answer: Answer, transport: asyncio.Transport) -> web.StreamResponse:
-    """Do to a connection what was ordered; what is returned afterwards goes nowhere if it is closed."""
+    """Disturb a connection as ordered; what is returned afterwards is lost if it is closed."""
     if fault.kind in {"status", "redirect"}:
         return _response(Answer(fault.status, fault.body, None, fault.headers))
     if fault.kind in {"reset", "reset_after"}:

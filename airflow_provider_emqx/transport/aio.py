@@ -77,7 +77,7 @@ class AsyncClient:
         return self.api.broker
 
     def adopt(self, api: Api, base: str) -> None:
-        """Take over what another client has learnt of the same broker."""
+        """Take over what another client knows about the same broker."""
         self._api, self.base = api, base
 
     def set_base(self, base: str) -> None:

@@ -156,7 +156,7 @@ def is_raw(request: Request, answer: Answer) -> bool:
 
 
 def _origin(location: str) -> str:
-    """The target's origin only: its path and query may carry a token."""
+    """Return the target's origin only: its path and query may contain a token."""
     try:
         parts = urlsplit(location)
         port = f":{parts.port}" if parts.port else ""
@@ -508,7 +508,7 @@ class Run(Generic[T]):
 
 def proceed(operation: Operation[Any], request: Request, reply: Reply) -> Request:
     """
-    Hand an operation its reply and give its next request.
+    Pass an operation its reply and return its next request.
 
     :raises EmqxError: in place of whatever the operation stumbles over in a reply that is not as it should be.
     """
@@ -543,7 +543,7 @@ class RateLimit:
         self._next = 0.0
 
     def reserve(self) -> float:
-        """Take the next place and give the seconds to wait until it comes."""
+        """Reserve the next place and return the seconds to wait for it."""
         if not self._interval:
             return 0.0
         now = self._clock()

@@ -374,7 +374,7 @@ class MqttClient:
         return found
 
     def end_session(self) -> None:
-        """Let the broker forget the session when the connection is closed."""
+        """End the session on the broker when the connection is closed."""
         self.leave_session(0)
 
     def leave_session(self, seconds: int) -> None:

@@ -29,7 +29,7 @@ class Pulse:
 
     def rate(self, count: int, what: str) -> str:
         """
-        Say how fast it is.
+        Describe the speed.
 
         :param count: what was done since it began.
         :param what: in the plural.

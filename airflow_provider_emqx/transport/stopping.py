@@ -25,7 +25,7 @@ class Stop:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let several requests end that are one work, of which a part would leave nobody knowing what was done."""
+        """Complete several requests that belong together before a stop, so that what was done is known."""
         self._held += 1
         try:
             yield

@@ -81,7 +81,7 @@ class Connection:
     # transport
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that have arrived."""
+        """Process bytes that have arrived."""
         self._heard = self._loop.time()
         self._buffer += data
         try:
@@ -97,7 +97,7 @@ class Connection:
             self._end(error.reason)
 
     def lost(self) -> None:
-        """Take that the transport is closed."""
+        """Handle a closed transport."""
         self._ended = True
         self._timer.cancel()
         with self._state.lock:

@@ -37,7 +37,7 @@ class MqttListener:
         return self._port.number
 
     def bind(self) -> socket.socket:
-        """Take the port."""
+        """Bind the port."""
         return self._port.listen()
 
     def hold(self) -> None:
@@ -45,7 +45,7 @@ class MqttListener:
         self._port.hold()
 
     def release(self) -> None:
-        """Let other processes have the port."""
+        """Release the port for other processes."""
         self._port.release()
 
     async def start(self, listener: socket.socket) -> None:

@@ -158,7 +158,7 @@ class Wanted:
 
 
 def split(buffer: bytearray, largest: int) -> Iterator[Packet]:
-    """Take whole packets off the front of what has arrived.
+    """Split complete packets off the front of what has arrived.
 
     :param buffer: What has arrived; what is left in it is the beginning of a packet.
     :param largest: Most bytes of a packet.

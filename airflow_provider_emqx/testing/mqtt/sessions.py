@@ -151,7 +151,7 @@ class Sessions:
     # clients
 
     def connect(self, client: Client) -> None:
-        """Let a client in: a session that it left behind is resumed or ended."""
+        """Accept a client: its former session is resumed or ended."""
         old = self.clients.get(client.clientid)
         if old is not None:
             if client.clean_start:
@@ -347,7 +347,7 @@ class Sessions:
         return delivered
 
     def _may_retain(self) -> bool:
-        """Take one of the second's places in the retainer."""
+        """Reserve one of the second's places in the retainer."""
         second = int(self._now())
         count = self._retained_in[1] if self._retained_in[0] == second else 0
         if self.retained_per_second is not None and count >= self.retained_per_second:
@@ -410,7 +410,7 @@ class Sessions:
             measured.count("out", message.qos)
 
     def outgoing(self, client: Client, most: int) -> Iterator[tuple[int, Message]]:
-        """Take what a client over a socket is to be sent now: packet identifier (0 with QoS 0) and message.
+        """Return what is to be sent to a client over a socket now: packet identifier (0 with QoS 0) and message.
 
         :param most: How many may be on their way without an acknowledgement.
         """

@@ -36,7 +36,7 @@ def list_files(state: State, request: Request) -> Answer:
 
 
 def _file(state: State, request: Request, filename: str) -> Backup:
-    """Look on the disk of the node that answers; some builds find nothing there."""
+    """Search the disk of the node that responds; some builds find nothing there."""
     backup = state.backups.get(filename)
     if backup is None or backup.node != state.node or not state.backups_found.get(request.method, True):
         raise message_only("not_found")

@@ -213,5 +213,5 @@ def listing(
 
 
 def masked(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration as it is shown: without its secrets."""
+    """Return a configuration without its secrets, as it is shown."""
     return {name: "******" if name in {"password", "secret"} else value for name, value in config.items()}

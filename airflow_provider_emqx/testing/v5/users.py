@@ -355,7 +355,7 @@ def _csv_rows(state: State, content: bytes) -> list[dict[str, Any]]:
 
 
 def _separated(line: bytes) -> list[bytes]:
-    """Take a line apart as EMQX before 6.1 does: commas **and spaces** separate, empty fields collapse."""
+    """Split a line as EMQX before 6.1 does: commas **and spaces** separate, empty fields collapse."""
     return [field for field in re.split(rb"[, ]", line) if field]
 
 
@@ -364,7 +364,7 @@ _WHITE = re.compile(rb"(?:[\t-\r ]|\xc2\x85|\xe2\x80[\x8e\x8f\xa8\xa9])+")
 
 
 def _trimmed(field: bytes) -> bytes:
-    """Take white space off both ends, as EMQX 6.1 and newer does; what follows white space must begin as UTF-8."""
+    """Strip white space from both ends, as EMQX 6.1 and newer does; what follows white space must begin as UTF-8."""
     for at in (0, *(found.end() for found in _WHITE.finditer(field))):
         first = field[at : at + 4].decode("utf-8", "ignore")[:1].encode()
         if at < len(field) and (not first or not field.startswith(first, at)):
