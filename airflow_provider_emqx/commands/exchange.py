@@ -28,7 +28,7 @@ from airflow_provider_emqx.exceptions import (
     EmqxServerError,
 )
 from airflow_provider_emqx.outcomes import FAILED, NO_REPLY, NOT_DELIVERED, REPLIED, UNKNOWN
-from airflow_provider_emqx.transport.mqtt import Outgoing
+from airflow_provider_emqx.transport.mqtt import Outgoing, pause
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -321,6 +321,6 @@ async def _pause(error: EmqxError, failures: int, deadline: float = math.inf) ->
     """Wait before the next try to connect; an error that trying again cannot mend is raised."""
     if isinstance(error, EmqxConnectionError) and not error.transient:
         raise error
-    pause = min(2.0 ** min(failures - 1, 5), _LONGEST_PAUSE, max(0.0, deadline - time.time()))
-    log.warning("No MQTT connection, trying again in %.0f s: %s", pause, error)
-    await asyncio.sleep(pause)
+    seconds = min(pause(failures, _LONGEST_PAUSE), max(0.0, deadline - time.time()))
+    log.warning("No MQTT connection, trying again in %.0f s: %s", seconds, error)
+    await asyncio.sleep(seconds)

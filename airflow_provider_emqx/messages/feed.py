@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.conditions.messages import MessageArrived, facts
 from airflow_provider_emqx.exceptions import EmqxError
-from airflow_provider_emqx.messages.mailbox import pause
+from airflow_provider_emqx.messages.turns import Turns
+from airflow_provider_emqx.transport.mqtt import pause
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -21,8 +22,6 @@ log = logging.getLogger(__name__)
 
 #: characters of JSON that the messages of one batch have at most: MySQL takes 64 KB
 _MOST_JSON = 60_000
-#: bytes of messages that are decided about before other work of the event loop has its turn
-_TURN = 100_000
 #: longest pause between two tries to connect, in seconds
 _LONGEST_PAUSE = 600.0
 
@@ -145,7 +144,7 @@ class Feed:
             await asyncio.sleep(seconds)
 
     async def _next(self, client: MqttClient) -> Batch:
-        batch, held = Batch(client), 0
+        batch, turns = Batch(client), Turns()
         while len(batch.messages) < self._batch_size:
             message = self._left or next(iter(client.waiting(1)), None)
             if message is None:
@@ -156,10 +155,7 @@ class Feed:
             if not self._take(client, batch, message):
                 self._left = message
                 break
-            held += len(message.payload) + 100
-            if held > _TURN:
-                held = 0
-                await asyncio.sleep(0)
+            await turns.after(message)
         if client.dropped > self._dropped:
             self._pass_over(batch, client.dropped - self._dropped, "messages of QoS 0 came too fast")
             self._dropped = client.dropped

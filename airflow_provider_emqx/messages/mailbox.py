@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_emqx.conditions.base import Outcome
 from airflow_provider_emqx.conditions.messages import MessageArrived
+from airflow_provider_emqx.messages.turns import Turns
+from airflow_provider_emqx.transport import mqtt
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.hooks.emqx import EmqxHook
@@ -23,8 +25,6 @@ log = logging.getLogger(__name__)
 _QUEUE = 1_000
 #: shortest and longest time without a message after which nothing more is taken to be waiting, in seconds
 _QUIET, _MOST_QUIET = 0.2, 2.0
-#: bytes of messages that are decided about before other work of the event loop has its turn
-_TURN = 100_000
 #: longest pause between two tries to connect, in seconds
 _LONGEST_PAUSE = 60.0
 
@@ -127,7 +127,7 @@ class Mailbox:
     async def _decide(self, client: MqttClient, until: float, quiet: float) -> Outcome:
         """Decide about messages until one is as expected, the time is over, or none comes for a while."""
         clock = asyncio.get_running_loop().time
-        held = 0
+        turns = Turns()
         while True:
             try:
                 async with asyncio.timeout_at(min(until, clock() + quiet)):
@@ -139,17 +139,13 @@ class Mailbox:
             if outcome.met:
                 return outcome
             client.acknowledge(message)
-            held += len(message.payload) + 100
-            if held > _TURN:
-                held = 0
-                await asyncio.sleep(0)
+            await turns.after(message)
 
 
-def pause(failures: int, longest: float | None = None) -> float:
+def pause(failures: int) -> float:
     """
-    Return the seconds before the next try to connect: increasing.
+    Return the seconds before the next attempt of a wait to connect.
 
     :param failures: consecutive ones.
-    :param longest: longest one. Default: a minute.
     """
-    return min(2.0 ** min(failures - 1, 10), _LONGEST_PAUSE if longest is None else longest)
+    return mqtt.pause(failures, _LONGEST_PAUSE)

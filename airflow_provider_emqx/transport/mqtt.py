@@ -65,6 +65,16 @@ _ERRORS: Mapping[int, type[EmqxApiError]] = {
 }
 
 
+def pause(failures: int, longest: float) -> float:
+    """
+    Return the seconds before the next attempt to connect: increasing.
+
+    :param failures: consecutive ones.
+    :param longest: longest pause.
+    """
+    return min(2.0 ** min(failures - 1, 10), longest)
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """

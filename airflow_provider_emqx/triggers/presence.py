@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_emqx.exceptions import EmqxApiError, EmqxConfigError, EmqxError
+from airflow_provider_emqx.transport.mqtt import pause
 from airflow_provider_emqx.triggers.sessions import looked_up
 from airflow_provider_emqx.triggers.watches import CALM, ECHO, clock, in_turns, quiet
 
@@ -146,7 +147,7 @@ class Presence:
         """Connect, and connect again with what the connection says by then."""
         look_up = self._hook
         while True:
-            pause, hook = _LATER, None
+            seconds, hook = _LATER, None
             try:
                 hook = await look_up()
                 if (await hook.async_settings()).mqtt is not None:
@@ -158,11 +159,11 @@ class Presence:
                 if not isinstance(error, EmqxConfigError):
                     # after a subscription: EMQX can be set to disconnect who may not subscribe
                     self._failures += 1
-                    pause = min(2.0 ** min(self._failures - 1, 10), _LONGEST_PAUSE)
+                    seconds = pause(self._failures, _LONGEST_PAUSE)
             except Exception as error:
                 log.error("Listening for clients on connection %s broke", self._emqx_conn_id, exc_info=error)
             await self._uncover()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(seconds)
             look_up = partial(looked_up, self._emqx_conn_id)
 
     def _say(self, error: EmqxError) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.setting import V4, V5, broker, prepare_airflow
-from tests.bench.table import Line, machine, render
+from tests.bench.setting import V4, V5, broker, print_part
+from tests.bench.table import Line
 from tests.bench.waiting import Cost, tick
 
 
@@ -67,13 +65,5 @@ async def _command(size: int, report: Path) -> Cost:
     return cost
 
 
-def main() -> None:
-    """Print this part of the table."""
-    with tempfile.TemporaryDirectory(prefix="emqx-bench-") as folder:
-        prepare_airflow(Path(folder))
-        table = render(list(lines(Path(folder), "--quick" in sys.argv)))
-    print(machine(), table, sep="\n\n")
-
-
 if __name__ == "__main__":
-    main()
+    print_part(lines)

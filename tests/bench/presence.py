@@ -14,17 +14,15 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.bench.setting import ROOT, V4, V5, broker, forget_mqtt, prepare_airflow
-from tests.bench.table import Line, machine, render
+from tests.bench.setting import ROOT, V4, V5, broker, forget_mqtt, print_part
+from tests.bench.table import Line
 from tests.bench.waiting import counted, tick
 
 #: seconds between two checks of a wait here, and between those that the figures are for
@@ -165,16 +163,8 @@ def _connect(address: str, count: int) -> None:
     sys.stdin.read()
 
 
-def main() -> None:
-    """Print this part of the table."""
-    with tempfile.TemporaryDirectory(prefix="emqx-bench-") as folder:
-        prepare_airflow(Path(folder))
-        table = render(list(lines("--quick" in sys.argv)))
-    print(machine(), table, sep="\n\n")
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["devices"]:
         _connect(sys.argv[2], int(sys.argv[3]))
     else:
-        main()
+        print_part(lambda folder, quick: lines(quick))

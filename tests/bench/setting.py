@@ -7,12 +7,15 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.bench.table import Line, machine, render
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.results import ProvisionUsersResult
@@ -110,6 +113,14 @@ def write_csv(path: Path, prefix: str, count: int) -> Path:
         file.write("user_id,password,is_superuser\n")
         file.writelines(f"{user_id},{password},false\n" for user_id, password in users(prefix, count))
     return path
+
+
+def print_part(lines: Callable[[Path, bool], Iterable[Line]]) -> None:
+    """Measure one part of the table and print it, with ``--quick`` as in ``make bench``."""
+    with tempfile.TemporaryDirectory(prefix="emqx-bench-") as folder:
+        prepare_airflow(Path(folder))
+        table = render(list(lines(Path(folder), "--quick" in sys.argv)))
+    print(machine(), table, sep="\n\n")
 
 
 def provision(source: Path, **options: Any) -> ProvisionUsersResult:

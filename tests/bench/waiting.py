@@ -12,14 +12,11 @@ import asyncio
 import gc
 import json
 import os
-import sys
-import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.setting import (
@@ -31,9 +28,9 @@ from tests.bench.setting import (
     Generation,
     broker,
     forget_mqtt,
-    prepare_airflow,
+    print_part,
 )
-from tests.bench.table import Line, machine, render
+from tests.bench.table import Line
 
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
@@ -196,13 +193,5 @@ async def _bare(origin: str, generation: Generation, awaited: int) -> Cost:
     return cost
 
 
-def main() -> None:
-    """Print this part of the table."""
-    with tempfile.TemporaryDirectory(prefix="emqx-bench-") as folder:
-        prepare_airflow(Path(folder))
-        table = render(list(lines("--quick" in sys.argv)))
-    print(machine(), table, sep="\n\n")
-
-
 if __name__ == "__main__":
-    main()
+    print_part(lambda folder, quick: lines(quick))

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.needs import needs
-from tests.triggers.conftest import looks
+from tests.triggers.conftest import event_of, looks
 
 
 def test_the_night_brings_the_broker_to_the_file_and_disconnects_who_left(
@@ -143,19 +143,14 @@ def test_a_device_that_comes_online_gets_its_settings(broker: Any, monkeypatch: 
     trigger: Any = came_online.watchers[0].trigger
     trigger.poll_interval = 0.2
 
-    async def first_event() -> dict[str, Any]:
-        async for event in trigger.run():
-            return dict(event.payload)
-        raise AssertionError("the watcher ended")
-
     async def watch() -> dict[str, Any]:
-        watching = asyncio.create_task(first_event())
+        watching = asyncio.create_task(event_of(trigger))
         # the first look only remembers what is there
         await looks(broker)
         broker.connect("example-sensor-7")
         broker.subscribe("example-sensor-7", "settings/example-sensor-7", 1)
         broker.connect("other-7")
-        return await asyncio.wait_for(watching, 30)
+        return await watching
 
     payload = asyncio.run(watch())
     assert payload["clientids"] == ["example-sensor-7"]

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_emqx.testing import FakeEmqx
 from tests.live.devices import eventually
 from tests.needs import needs
+from tests.triggers.conftest import event_of
 
 
 @pytest.fixture
@@ -61,20 +62,15 @@ def test_gateways_that_are_too_hot_are_cooled(broker: FakeEmqx, monkeypatch: pyt
     broker.subscribe("gateway", "gateways/2/fan", 1)
     trigger: Any = too_hot.watchers[0].trigger
 
-    async def first_event() -> dict[str, Any]:
-        async for event in trigger.run():
-            return dict(event.payload)
-        raise AssertionError("the watcher ended")
-
     async def watch() -> dict[str, Any]:
-        watching = asyncio.create_task(first_event())
+        watching = asyncio.create_task(event_of(trigger))
         topic = "gateways/+/temperature"
         assert await asyncio.to_thread(
             eventually, lambda: any(topic in client.subscriptions for client in broker.clients.values())
         )
         broker.publish("gateways/1/temperature", '{"temperature": 89}', qos=1)
         broker.publish("gateways/2/temperature", '{"temperature": 90.5}', qos=1)
-        return await asyncio.wait_for(watching, 30)
+        return await watching
 
     payload = asyncio.run(watch())
     event = SimpleNamespace(

@@ -277,6 +277,33 @@ def mqtt() -> str:
 
 
 @pytest.fixture
+def account(
+    mqtt: str,
+    hook: EmqxHook,
+    connection: str,
+    undo: ExitStack,
+    name: Callable[..., str],
+    users: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], tuple[str, str]]:
+    """
+    Make an account of the broker, and the Airflow connection ``emqx_KIND`` that has it on the MQTT side; gives its
+    username and password.
+    """
+
+    def make(kind: str) -> tuple[str, str]:
+        username, password = name(f"-{kind}"), secrets.token_hex(8)
+        undo.callback(hook.delete_user, username)
+        hook.create_user(username, password)
+        given = json.loads(connection)
+        given["extra"] |= {"mqtt_url": mqtt, "mqtt_username": username, "mqtt_password": password}
+        monkeypatch.setenv(f"AIRFLOW_CONN_EMQX_{kind.upper()}", json.dumps(given))
+        return username, password
+
+    return make
+
+
+@pytest.fixture
 def device(
     mqtt: str, hook: EmqxHook, undo: ExitStack, name: Callable[..., str], users: None
 ) -> Callable[..., Device]:

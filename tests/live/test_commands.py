@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -83,23 +82,8 @@ def says(payload: bytes) -> Callable[[Peer, Any], None]:
 
 
 @pytest.fixture
-def fleet(
-    mqtt: str,
-    hook: EmqxHook,
-    connection: str,
-    undo: ExitStack,
-    name: Callable[..., str],
-    users: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Fleet]:
-    prefix, password = name("-commands"), secrets.token_hex(8)
-    undo.callback(hook.delete_user, prefix)
-    hook.create_user(prefix, password)
-    broker = json.loads(connection)
-    mqtt_side = {"mqtt_url": mqtt, "mqtt_username": prefix, "mqtt_password": password}
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_EMQX_COMMANDS", json.dumps({**broker, "extra": {**broker["extra"], **mqtt_side}})
-    )
+def fleet(mqtt: str, hook: EmqxHook, account: Callable[[str], tuple[str, str]]) -> Iterator[Fleet]:
+    prefix, password = account("commands")
     with ThreadPoolExecutor(10) as pool, ExitStack() as clients:
         yield Fleet(prefix, mqtt, (prefix, password), clients, pool)
     # a failed test may leave a session that lasts for a minute

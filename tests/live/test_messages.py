@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from airflow_provider_emqx.triggers import messages
 from airflow_provider_emqx.triggers.messages import EmqxMessageArrivedTrigger, EmqxMessageTrigger
 from tests.live.devices import eventually
 from tests.mqtt.peer import Peer
+from tests.triggers.conftest import only_event_of
 
 pytestmark = pytest.mark.live
 CONNECTION = "emqx_messages"
@@ -57,22 +56,9 @@ class Listening:
 
 @pytest.fixture
 def listening(
-    mqtt: str,
-    hook: EmqxHook,
-    connection: str,
-    undo: ExitStack,
-    name: Callable[..., str],
-    users: None,
-    monkeypatch: pytest.MonkeyPatch,
+    mqtt: str, hook: EmqxHook, account: Callable[[str], tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Listening]:
-    prefix, password = name("-messages"), secrets.token_hex(8)
-    undo.callback(hook.delete_user, prefix)
-    hook.create_user(prefix, password)
-    broker = json.loads(connection)
-    extra = {"mqtt_url": mqtt, "mqtt_username": prefix, "mqtt_password": password}
-    monkeypatch.setenv(
-        f"AIRFLOW_CONN_{CONNECTION.upper()}", json.dumps({**broker, "extra": {**broker["extra"], **extra}})
-    )
+    prefix, password = account("messages")
     monkeypatch.setattr(messages, "SOONEST", 0.0)
     monkeypatch.setattr(messages, "HANDED_OVER", 0.0)
     peer = Peer(mqtt, f"{prefix}-device", login=(prefix, password))
@@ -88,18 +74,13 @@ def listening(
     assert eventually(lambda: not list(hook.list_clients(username=prefix)))
 
 
-async def event_of(trigger: EmqxMessageArrivedTrigger) -> Any:
-    [payload] = [event.payload async for event in trigger.run()]
-    return payload
-
-
 def test_a_wait_is_carried_from_worker_to_triggerer(listening: Listening) -> None:
     task, trigger = listening.deferred(json_field="n", threshold=2, keep_payload=True)
     for number in range(4):
         assert listening.peer.publish(listening.topic("a"), b'{"n": %d}' % number, 1) == 0
-    event = asyncio.run(event_of(trigger))
+    event = asyncio.run(only_event_of(trigger))
     # not acknowledged: a triggerer that takes over finds it again
-    assert asyncio.run(event_of(trigger)) == event
+    assert asyncio.run(only_event_of(trigger)) == event
     result = task.resume_execution("execute_complete", {"event": event}, listening.context())
     assert (result["topic"], result["payload"]) == (listening.topic("a"), '{"n": 2}')
     # the session has ended with the task

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import secrets
 from collections.abc import Callable
@@ -25,31 +24,17 @@ NEVER = 3600.0
 
 
 @pytest.fixture
-def presence(
-    mqtt: str,
-    hook: EmqxHook,
-    connection: str,
-    users: None,
-    acl: None,
-    undo: ExitStack,
-    name: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> str:
+def presence(hook: EmqxHook, acl: None, undo: ExitStack, account: Callable[[str], tuple[str, str]]) -> str:
     """An Airflow connection whose account may subscribe to announcements, as the documentation says; gives its id."""
-    account, password = name("-presence"), secrets.token_hex(8)
-    undo.callback(hook.delete_user, account)
-    hook.create_user(account, password)
-    undo.callback(hook.delete_acl_rules, {"username": account})
+    username, _ = account("presence")
+    undo.callback(hook.delete_acl_rules, {"username": username})
     hook.set_acl_rules(
-        {"username": account},
+        {"username": username},
         [
             {"topic": f"$SYS/brokers/+/clients/+/{event}", "action": "subscribe", "permission": "allow"}
             for event in ("connected", "disconnected")
         ],
     )
-    given = json.loads(connection)
-    given["extra"] |= {"mqtt_url": mqtt, "mqtt_username": account, "mqtt_password": password}
-    monkeypatch.setenv("AIRFLOW_CONN_EMQX_PRESENCE", json.dumps(given))
     return "emqx_presence"
 
 

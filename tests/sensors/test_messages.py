@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from airflow_provider_emqx.testing import FakeEmqx
 from airflow_provider_emqx.transport.work import Work
 from airflow_provider_emqx.triggers.messages import EmqxMessageArrivedTrigger
 from tests.live.devices import eventually
-from tests.mqtt.mosquitto import mosquitto
+from tests.mqtt.brokers import any_broker, connected_fake
 from tests.mqtt.peer import Peer
 from tests.needs import needs, older
 from tests.sensors.conftest import MODES
+from tests.triggers.conftest import only_event_of
 
 #: for tests that call execute() in reschedule mode: DAG runs in that mode are tested on every Airflow
 RESCHEDULES = needs("apache-airflow", "3.0", "Airflow 2 looks up earlier checks in its database")
@@ -50,20 +51,14 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of an MQTT broker of each kind, which the connection ``emqx_default`` leads to."""
-    with ExitStack() as stack:
-        fake = stack.enter_context(FakeEmqx(version if version[0].isdecimal() else "5.8.9"))
-        address = fake.mqtt_url if version[0].isdecimal() else stack.enter_context(mosquitto(tmp_path))
-        extra = {"mqtt_url": address, "connect_timeout": 5, "read_timeout": 5}
-        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(fake.connection(**extra)))
+    with any_broker(version, tmp_path, monkeypatch) as address:
         yield address
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEmqx]:
     """A broker that the test does things to."""
-    with FakeEmqx("5.8.9") as broker:
-        connection = broker.connection(mqtt_url=broker.mqtt_url, connect_timeout=5, read_timeout=5)
-        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+    with connected_fake(monkeypatch) as broker:
         yield broker
 
 
@@ -141,11 +136,6 @@ def deferred(task: EmqxMessageSensor) -> EmqxMessageArrivedTrigger:
     path, arguments = ending.value.trigger.serialize()
     assert path == "airflow_provider_emqx.triggers.messages.EmqxMessageArrivedTrigger"
     return EmqxMessageArrivedTrigger(**json.loads(json.dumps(arguments)))
-
-
-async def event_of(trigger: EmqxMessageArrivedTrigger) -> Any:
-    [payload] = [event.payload async for event in trigger.run()]
-    return payload
 
 
 @contextmanager
@@ -308,10 +298,10 @@ def test_messages_count_from_the_start_of_the_task(url: str) -> None:
     trigger = deferred(task)
     device = Peer(url, "device")
     assert [device.publish("a/1", payload, 1) for payload in (b"1", b"2")] == [0, 0]
-    event = asyncio.run(event_of(trigger))
+    event = asyncio.run(only_event_of(trigger))
     assert (event["status"], event["details"]["size"]) == ("met", 1)
     # the triggerer was killed before Airflow had stored the event: the next one finds the message again
-    assert asyncio.run(event_of(trigger)) == event
+    assert asyncio.run(only_event_of(trigger)) == event
     result = task.resume_execution("execute_complete", {"event": event}, context())
     assert result == {"topic": "a/1", "qos": 1, "retained": False, "size": 1}
     assert device.publish("a/1", b"3", 1) == 0x10
@@ -362,7 +352,7 @@ def test_the_broker_keeps_the_session_for_what_is_left_of_the_timeout(fake: Fake
     trigger.deadline -= 1800
 
     async def main() -> None:
-        waiting = asyncio.create_task(event_of(trigger))
+        waiting = asyncio.create_task(only_event_of(trigger))
         assert await asyncio.to_thread(eventually, lambda: fake.clients[trigger.clientid].connected)
         assert 1790 <= fake.clients[trigger.clientid].expiry <= 1800
         # a triggerer that is shut down leaves it for the next one
@@ -443,7 +433,7 @@ def test_a_deferred_task_that_somebody_clears_ends_its_session(fake: FakeEmqx) -
     trigger = deferred(sensor(deferrable=True))
 
     async def main() -> None:
-        waiting = asyncio.create_task(event_of(trigger))
+        waiting = asyncio.create_task(only_event_of(trigger))
         assert await asyncio.to_thread(eventually, lambda: fake.clients[trigger.clientid].connected)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -485,7 +475,7 @@ def test_a_deferred_wait_goes_on_when_the_broker_restarts(fake: FakeEmqx) -> Non
     trigger = deferred(sensor(deferrable=True, retained=True))
 
     async def main() -> Any:
-        waiting = asyncio.create_task(event_of(trigger))
+        waiting = asyncio.create_task(only_event_of(trigger))
         for _ in range(3):
             assert await asyncio.to_thread(
                 eventually,
@@ -502,7 +492,7 @@ def test_a_deferred_wait_goes_on_when_the_broker_restarts(fake: FakeEmqx) -> Non
 def test_what_was_missed_with_a_lost_session_is_part_of_the_timeout(fake: FakeEmqx) -> None:
     trigger = deferred(sensor(deferrable=True, timeout=1.0))
     fake.restart()
-    event = asyncio.run(event_of(trigger))
+    event = asyncio.run(only_event_of(trigger))
     assert event["status"] == "timeout"
     assert event["text"] == (
         "0 messages on a/+, none as expected; the broker lost the session, and perhaps messages with it"
@@ -512,7 +502,7 @@ def test_what_was_missed_with_a_lost_session_is_part_of_the_timeout(fake: FakeEm
 def test_a_broker_that_stays_away_ends_the_wait_after_max_failures(fake: FakeEmqx) -> None:
     trigger = deferred(sensor(deferrable=True, max_failures=2))
     fake.stop()
-    event = asyncio.run(event_of(trigger))
+    event = asyncio.run(only_event_of(trigger))
     assert (event["status"], event["error"]) == ("error", "EmqxConnectionError")
     with pytest.raises(EmqxError, match="no connection to"):
         sensor(max_failures=2).execute(context())
@@ -528,7 +518,7 @@ def test_failures_are_not_counted_from_check_to_check(fake: FakeEmqx) -> None:
 def test_a_wait_that_never_connects_times_out(fake: FakeEmqx) -> None:
     trigger = deferred(sensor(deferrable=True, timeout=1, max_failures=10**6))
     fake.stop()
-    assert asyncio.run(event_of(trigger))["status"] == "timeout"
+    assert asyncio.run(only_event_of(trigger))["status"] == "timeout"
     with pytest.raises(AirflowSensorTimeout, match="Last check: CONNECT: no connection"):
         sensor(timeout=0.2, max_failures=10**6).execute(context())
 
@@ -540,7 +530,7 @@ def test_a_subscription_that_is_refused_in_the_middle_ends_the_wait(fake: FakeEm
         forbid(fake, "a/+")
         fake.disconnect(clientid_of(task))
     assert isinstance(results[0], EmqxForbiddenError)
-    event = asyncio.run(event_of(trigger))
+    event = asyncio.run(only_event_of(trigger))
     assert (event["status"], event["error"]) == ("error", "EmqxForbiddenError")
 
 
@@ -575,7 +565,7 @@ def test_the_awaited_one_is_found_behind_ten_thousand(url: str, mode_name: str) 
     def wait() -> Any:
         if mode_name == "poke":
             return task.execute(context())
-        return asyncio.run(event_of(trigger))["details"]
+        return asyncio.run(only_event_of(trigger))["details"]
 
     trigger = deferred(task) if mode_name == "deferred" else None
     sending = Work(send())

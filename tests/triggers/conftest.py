@@ -95,6 +95,12 @@ async def event_of(trigger: Any, within: float = 30) -> Any:
             await events.aclose()
 
 
+async def only_event_of(trigger: Any) -> Any:
+    """The payload of a trigger's event, after which it ends."""
+    [payload] = [event.payload async for event in trigger.run()]
+    return payload
+
+
 async def until(check: Any, seconds: float = 15) -> None:
     async with asyncio.timeout(seconds):
         while not check():  # noqa: ASYNC110 it is a thread that changes

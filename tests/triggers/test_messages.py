@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import pytest
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.hooks.emqx import EmqxHook
-from airflow_provider_emqx.messages import mailbox
 from airflow_provider_emqx.testing import FakeEmqx
+from airflow_provider_emqx.transport import mqtt
 from airflow_provider_emqx.triggers import messages
 from airflow_provider_emqx.triggers.messages import EmqxMessageTrigger
 from tests.live.devices import eventually
-from tests.mqtt.mosquitto import mosquitto
+from tests.mqtt.brokers import any_broker, connected_fake
 from tests.mqtt.peer import Peer
 from tests.needs import needs, older
 
@@ -35,19 +35,14 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of an MQTT broker of each kind, which the connection ``emqx_default`` leads to."""
-    with ExitStack() as stack:
-        fake = stack.enter_context(FakeEmqx(version if version[0].isdecimal() else "5.8.9"))
-        address = fake.mqtt_url if version[0].isdecimal() else stack.enter_context(mosquitto(tmp_path))
-        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(fake.connection(mqtt_url=address)))
+    with any_broker(version, tmp_path, monkeypatch) as address:
         yield address
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEmqx]:
     """A broker that the test does things to."""
-    with FakeEmqx("5.8.9") as broker:
-        connection = broker.connection(mqtt_url=broker.mqtt_url, connect_timeout=5, read_timeout=5)
-        monkeypatch.setenv("AIRFLOW_CONN_EMQX_DEFAULT", json.dumps(connection))
+    with connected_fake(monkeypatch) as broker:
         yield broker
 
 
@@ -462,4 +457,4 @@ def test_no_payload_is_stored_or_logged_unasked(fake: FakeEmqx, caplog: pytest.L
 
 
 def test_pauses_grow_and_end_at_their_longest() -> None:
-    assert [mailbox.pause(number, 600.0) for number in (1, 2, 5, 10, 11, 10**6)] == [1, 2, 16, 512, 600, 600]
+    assert [mqtt.pause(number, 600.0) for number in (1, 2, 5, 10, 11, 10**6)] == [1, 2, 16, 512, 600, 600]
