@@ -13,7 +13,7 @@ came_online = Asset(
     watchers=[
         AssetWatcher(
             name="online",
-            trigger=EmqxEventTrigger(event="client_online", clientid="watched-*", poll_interval=3),
+            trigger=EmqxEventTrigger(event="client_online", clientid_pattern="watched-*", poll_interval=3),
         )
     ],
 )

@@ -36,13 +36,16 @@ with DAG("killed_often", schedule=None):
 with DAG("broker_away", schedule=None):
     provision("broker_away", retries=10, retry_delay=timedelta(seconds=5))
 
+#: modes of a sensor, and their arguments
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke", "poke_interval": 3},
+    # Airflow may take the end of one look for a failure of the next: the shorter the interval, the likelier
+    "reschedule": {"mode": "reschedule", "poke_interval": 10, "retries": 2},
+    "deferred": {"deferrable": True, "poke_interval": 3},
+}
+
 with DAG("waits_for_broker", schedule=None):
-    for mode, arguments in {
-        "poke": {"mode": "poke", "poke_interval": 3},
-        # Airflow may take the end of one look for a failure of the next: the shorter the interval, the likelier
-        "reschedule": {"mode": "reschedule", "poke_interval": 10, "retries": 2},
-        "deferred": {"deferrable": True, "poke_interval": 3},
-    }.items():
+    for mode, arguments in MODES.items():
         EmqxClientOnlineSensor(
             task_id=mode,
             clientids="late-1",
