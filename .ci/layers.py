@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "choices": set(),
     "keywords": {"choices"},
     "results": {"api"},
-    "run_log": {"results"},
+    "run_log": {"outcomes", "results"},
     "arguments": {"exceptions"},
     "hidden": {"exceptions"},
     "files": {"exceptions"},

@@ -5,11 +5,70 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_emqx.outcomes import MOST_LISTED
+
 if TYPE_CHECKING:
     from airflow_provider_emqx.results import Guard, Reason
 
 #: reasons that a log and a result name, the most frequent ones
 REASONS = 10
+
+
+class Reasons:
+    """
+    Reasons for outcomes other than the one wanted: how often each was met, and its first example.
+
+    :param most: reasons that are counted each for itself: they may name what is wrong, and be as many as the objects.
+    """
+
+    def __init__(self, most: float = MOST_LISTED) -> None:
+        self._most = most
+        self._found: dict[tuple[str, str], Reason] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(
+        self, outcome: str, reason: str, name: str | None, line: int | None = None, file: str = ""
+    ) -> None:
+        """
+        Count an object.
+
+        :param outcome: what became of it.
+        :param reason: why; empty if that is not known.
+        :param name: its id.
+        :param line: where a source has it.
+        :param file: the same, if the source is several files.
+        """
+        found = self._found.get((outcome, reason))
+        if found is None and len(self._found) >= self._most:
+            reason = "other reasons"
+            found = self._found.get((outcome, reason))
+        if found is None:
+            found = {"outcome": outcome, "reason": reason, "count": 0, "id": name}
+            if line is not None:
+                found["line"] = line
+            if file:
+                found["file"] = file
+            self._found[outcome, reason] = found
+        found["count"] += 1
+
+    def explain(self, outcome: str, reason: str) -> None:
+        """
+        Name the reason of those of an outcome that have none.
+
+        :param outcome: theirs.
+        :param reason: why.
+        """
+        found = self._found.pop((outcome, ""), None)
+        if found is not None:
+            found["reason"] = reason
+            self._found[outcome, reason] = found
+
+    def most_frequent(self) -> list[Reason]:
+        """Return the ten most frequent reasons."""
+        found = sorted(self._found.values(), key=lambda reason: -reason["count"])[:REASONS]
+        return [reason.copy() for reason in found if reason["reason"]]
 
 
 def tell(log: Any, level: int, lines: Iterator[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from airflow_provider_emqx.outcomes import (
     UNKNOWN,
 )
 from airflow_provider_emqx.row_files import append_lines, written_whole
-from airflow_provider_emqx.run_log import REASONS, table
+from airflow_provider_emqx.run_log import Reasons, table
 
 if TYPE_CHECKING:
     from airflow_provider_emqx.results import CommandResult, Guard, Reason
@@ -219,15 +220,11 @@ class Record:
         )
 
     def _most_frequent(self) -> list[Reason]:
-        reasons: dict[tuple[str, str], list[str]] = {}
+        reasons = Reasons(most=math.inf)
         for row in self.rows.values():
             if row.reason:
-                reasons.setdefault((row.outcome, row.reason), []).append(row.clientid)
-        found = sorted(reasons.items(), key=lambda item: -len(item[1]))[:REASONS]
-        return [
-            {"outcome": outcome, "reason": reason, "count": len(ids), "id": ids[0]}
-            for (outcome, reason), ids in found
-        ]
+                reasons.add(row.outcome, row.reason, row.clientid)
+        return reasons.most_frequent()
 
     def _place(self) -> str | None:
         return shown(self.report_path) if self.report_path is not None else None

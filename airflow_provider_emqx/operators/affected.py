@@ -29,13 +29,13 @@ from airflow_provider_emqx.patterns import one_of
 from airflow_provider_emqx.plans.job import Job
 from airflow_provider_emqx.results import keep_result
 from airflow_provider_emqx.row_files import RowFile, written_at_once
-from airflow_provider_emqx.run_log import REASONS, guard, table, tell
+from airflow_provider_emqx.run_log import Reasons, guard, table, tell
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_emqx.keywords import EmqxOperatorKeywords, PlannedActingKeywords
-    from airflow_provider_emqx.results import Guard, Reason
+    from airflow_provider_emqx.results import Guard
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ class Affected:
         self._name = name
         self._found: dict[str, list[Any]] = {outcome: [] for outcome in (*outcomes, FAILED, UNKNOWN)}
         self._counts = dict.fromkeys(self._found, 0)
-        self._reasons: dict[tuple[str, str], tuple[int, str]] = {}
+        self._reasons = Reasons()
         self._guards: list[Guard] = []
         self._report = report_path or None
         self._opened = ExitStack()
@@ -155,9 +155,8 @@ class Affected:
         self._opened.close()
         if isinstance(error, EmqxError):
             for outcome in (FAILED, UNKNOWN):
-                if (outcome, "") in self._reasons:
-                    # the work ended before each of them had an error of its own
-                    self._reasons[outcome, str(error)[:300]] = self._reasons.pop((outcome, ""))
+                # the work ended before each of them had an error of its own
+                self._reasons.explain(outcome, str(error)[:300])
         if error is not None and self.total:
             tell(log, logging.ERROR, self._lines(f"Ended early: {self.selected:,} selected"))
         if error is not None and (self.total or self._guards):
@@ -263,7 +262,7 @@ class Affected:
         return table(
             title,
             {**self._counts, "not begun": max(0, self.selected - self.total)},
-            reasons=self._most_frequent(),
+            reasons=self._reasons.most_frequent(),
             guards=self._guards,
             report_path=str(self._report) if self._report else None,
         )
@@ -271,21 +270,8 @@ class Affected:
     def _count_reason(self, outcome: str, name: Any, reason: str) -> None:
         if isinstance(name, Mapping):
             reason = reason or str(name.get("reason") or "")
-        if outcome not in _EXPLAINED:
-            return
-        key = outcome, reason[:300]
-        if key not in self._reasons and len(self._reasons) >= MOST_LISTED:
-            key = outcome, "other reasons"
-        count, example = self._reasons.get(key, (0, _id(name)))
-        self._reasons[key] = count + 1, example
-
-    def _most_frequent(self) -> list[Reason]:
-        found = sorted(self._reasons.items(), key=lambda item: -item[1][0])[:REASONS]
-        return [
-            {"outcome": outcome, "reason": reason, "count": count, "id": example}
-            for (outcome, reason), (count, example) in found
-            if reason
-        ]
+        if outcome in _EXPLAINED:
+            self._reasons.add(outcome, reason[:300], _id(name))
 
     def result(self) -> dict[str, Any]:
         """Return lists, counts, reasons, limits and the file's place."""
@@ -294,7 +280,7 @@ class Affected:
             "counts": self._counts,
             "selected": self.selected,
             **self.about,
-            "reasons": self._most_frequent(),
+            "reasons": self._reasons.most_frequent(),
             "guards": self._guards,
             **({} if self._job is None else {"plan": self._job.result()}),
             "report_path": str(self._report) if self._report else None,

@@ -152,6 +152,8 @@ class Job:
 
         :param changes: some of them, in the order in which they will be made.
         """
+        if not self.has_plan:
+            return
         made = [Change(*change) for change in changes]
         if self._draft is not None:
             self._draft.add(made)

@@ -269,7 +269,7 @@ class _Work:
             "read": self._rows.read,
             "rejected": tally.rejected,
             "skipped": tally.counts[SKIPPED],
-            "reasons": tally.most_frequent(),
+            "reasons": tally.reasons.most_frequent(),
             "guards": tally.guards,
         }
         self._job.settle(facts, self._same.told)
@@ -290,7 +290,7 @@ class _Work:
             "dry_run": terms.dry_run,
             "report_path": str(terms.report_path) if terms.report_path else None,
             "plan": self._job.result(),
-            "reasons": tally.most_frequent(),
+            "reasons": tally.reasons.most_frequent(),
             "guards": tally.guards,
             "rejected_rows": rejected_rows(tally),
             "unread": list(self._source.unread[:SHOWN]),

@@ -20,20 +20,17 @@ from airflow_provider_emqx.provisioning.phases import Phases
 from airflow_provider_emqx.provisioning.progress import Progress
 from airflow_provider_emqx.provisioning.terms import Terms
 from airflow_provider_emqx.row_files import REPORT, REPORT_OF_FILES, RowFile, form_of, written_at_once
-from airflow_provider_emqx.run_log import REASONS, guard, table
+from airflow_provider_emqx.run_log import REASONS, Reasons, guard, table
 from airflow_provider_emqx.run_log import tell as log_table
 from airflow_provider_emqx.transport.pulse import Pulse
 
 if TYPE_CHECKING:
-    from airflow_provider_emqx.results import Guard, Reason, RejectedRow, Totals
+    from airflow_provider_emqx.results import Guard, RejectedRow, Totals
 
 log = logging.getLogger(__name__)
 
 #: rejected rows that are kept for the result
 SHOWN = 100
-#: reasons that are counted each for itself; they may name what is wrong, and be as many as the rows
-_COUNTED = 1_000
-_OTHERS = "other reasons"
 #: outcomes of rows, and of users that are not in the source
 _OF_ROWS = (WRITTEN, DELETED, SKIPPED, REJECTED)
 _OF_USERS = (PRUNED, UNADDRESSABLE)
@@ -50,8 +47,8 @@ class Tally:
     #: rejected ones whose salt an import of users cannot carry
     not_carried: int = 0
     rejected_rows: list[Outcome] = field(default_factory=list)
-    #: how often each reason for rejecting was met, and the first row
-    reasons: dict[str, tuple[int, Outcome]] = field(default_factory=dict)
+    #: why rows were rejected
+    reasons: Reasons = field(default_factory=Reasons)
     #: of the run
     phases: Phases = field(default_factory=Phases)
     #: limits that the run was held to
@@ -95,12 +92,8 @@ class Tally:
         self.counts[SKIPPED] += len(not_done) - len(rejected)
         self.rejected_rows += rejected[: SHOWN - len(self.rejected_rows)]
         for outcome in rejected:
-            reason = outcome.reason
-            self.not_carried += reason.startswith(NOT_CARRIED)
-            if reason not in self.reasons and len(self.reasons) >= _COUNTED:
-                reason = _OTHERS
-            count, first = self.reasons.get(reason, (0, outcome))
-            self.reasons[reason] = count + 1, first
+            self.not_carried += outcome.reason.startswith(NOT_CARRIED)
+            self.reasons.add(REJECTED, outcome.reason, outcome.user_id, outcome.line, outcome.file)
 
     def resume(self, progress: Progress, verb: str) -> None:
         """
@@ -146,24 +139,6 @@ class Tally:
         seconds = self.phases.seconds["prune"]
         return f"{seconds:.1f} s, {self.counts[PRUNED] / max(seconds, 0.001):,.0f} users/s"
 
-    def most_frequent(self) -> list[Reason]:
-        """Return the most frequent reasons for rejecting rows, each with its count and its first row."""
-        found = sorted(self.reasons.items(), key=lambda item: -item[1][0])[:REASONS]
-        reasons: list[Reason] = []
-        for reason, (count, first) in found:
-            reasons.append(
-                {
-                    "outcome": REJECTED,
-                    "reason": reason,
-                    "count": count,
-                    "id": first.user_id,
-                    "line": first.line,
-                }
-            )
-            if first.file:
-                reasons[-1]["file"] = first.file
-        return reasons
-
     def lines(self, title: str, report: Location | None) -> Iterator[str]:
         """
         Return what the log says of the run.
@@ -179,7 +154,7 @@ class Tally:
             f"{title}; {self.rate()}",
             self.counts,
             notes=notes,
-            reasons=self.most_frequent(),
+            reasons=self.reasons.most_frequent(),
             guards=self.guards,
             phases=self.phases.seconds,
             report_path=str(report) if report else None,
