@@ -107,7 +107,14 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
         found = self.poke(context)
         if found.is_done:
             return found.xcom_value
+        # the triggerer may have no time for a check of its own
+        self._keep(context)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+
+    def _keep(self, context: Context) -> None:
+        """Store what the last check has found, for a wait that ends without a result of its own."""
+        if self._details:
+            keep_result(context, self._details)
 
     def _trigger(self, deadline: float) -> BaseTrigger:
         """Return the trigger that goes on with the wait; it sends one event, as :meth:`execute_complete` takes it."""
@@ -187,8 +194,7 @@ class BaseWaitSensor(RendersHidden, BaseSensorOperator):
                 # Airflow's own skip, which omits the text of the error
                 error = ending.__cause__
             text = str(error)
-            if self._details:
-                keep_result(context, self._details)
+            self._keep(context)
             if self._last and isinstance(error, (AirflowSensorTimeout, AirflowSkipException)):
                 text += f" Last check: {self._last}"
             if self.soft_fail or self.never_fail:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath
+from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout, ObjectStoragePath, TaskDeferred
 
 from airflow_provider_emqx.exceptions import EmqxConfigError
 from airflow_provider_emqx.sensors.clients import EmqxClientOfflineSensor, EmqxClientOnlineSensor
@@ -107,6 +107,25 @@ def test_the_timeout_fails_the_task_and_tells_what_is_missing(
         state, result = wait(EmqxClientOnlineSensor, clientids=["a", "ghost"], timeout=0.3, retries=0, **mode)
     assert state == "failed"
     assert result == {"awaited": 2, "needed": 2, "online": 1, "missing_count": 1, "missing": ["ghost"]}
+
+
+def test_a_wait_whose_triggerer_had_no_time_for_a_check_keeps_that_of_the_worker(broker: FakeEmqx) -> None:
+    pushed: list[Any] = []
+
+    class TI:
+        def xcom_push(self, key: str, value: Any) -> None:
+            pushed.append((key, value))
+
+    broker.connect("a")
+    task = EmqxClientOnlineSensor(task_id="wait", clientids=["a", "ghost"], timeout=60, deferrable=True)
+    context: Any = {"ti": TI()}
+    with pytest.raises(TaskDeferred):
+        task.execute(context)
+    resumed = EmqxClientOnlineSensor(task_id="wait", clientids=["a", "ghost"], timeout=60, deferrable=True)
+    with pytest.raises(AirflowSensorTimeout):
+        resumed.execute_complete(context, {"status": "timeout", "text": "", "details": {}})
+    found = {"awaited": 2, "needed": 2, "online": 1, "missing_count": 1, "missing": ["ghost"]}
+    assert pushed == [("return_value", found)]
 
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
